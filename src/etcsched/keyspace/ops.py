@@ -1,0 +1,139 @@
+"""The language of etcd's key-value store, as plain values.
+
+Shapes follow etcd's rpc.proto. Keys are text here and bytes on the wire; values are bytes.
+A range is [key, range_end); ``range_end`` None means the single key.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Target(enum.Enum):
+    """Which property of a key a compare looks at. A key that doesn't exist has revisions,
+    version and lease 0; a compare of its value is always false."""
+
+    CREATE = "create"
+    MOD = "mod"
+    VERSION = "version"
+    VALUE = "value"
+    LEASE = "lease"
+
+
+class Relation(enum.Enum):
+    EQUAL = "="
+    NOT_EQUAL = "!="
+    GREATER = ">"
+    LESS = "<"
+
+
+class Compare(msgspec.Struct, frozen=True):
+    """``target(key) relation operand``; the operand is bytes for VALUE, else an integer."""
+
+    key: str
+    target: Target
+    operand: int | bytes
+    relation: Relation = Relation.EQUAL
+
+
+class Put(msgspec.Struct, frozen=True):
+    key: str
+    value: bytes
+    lease: int = 0
+
+
+class Delete(msgspec.Struct, frozen=True):
+    key: str
+    range_end: str | None = None
+
+
+class Range(msgspec.Struct, frozen=True):
+    """Sorted by key, ascending. ``revision`` 0 is the newest; ``limit`` 0 is none."""
+
+    key: str
+    range_end: str | None = None
+    limit: int = 0
+    revision: int = 0
+    keys_only: bool = False
+    count_only: bool = False
+
+
+class Txn(msgspec.Struct, frozen=True):
+    """If all compares hold, ``then``, else ``otherwise``. Operations may be Txns (nested ones)."""
+
+    compares: tuple[Compare, ...]
+    then: tuple[Operation, ...]
+    otherwise: tuple[Operation, ...] = ()
+
+
+Operation = Put | Delete | Range | Txn
+
+
+class KeyValue(msgspec.Struct, frozen=True):
+    key: str
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: int
+
+
+class RangeResult(msgspec.Struct, frozen=True):
+    """``count`` is how many keys the range holds, ``more`` whether the limit cut it."""
+
+    kvs: tuple[KeyValue, ...]
+    count: int
+    more: bool
+    revision: int
+    raft_term: int
+
+
+class PutResult(msgspec.Struct, frozen=True):
+    revision: int
+
+
+class DeleteResult(msgspec.Struct, frozen=True):
+    deleted: int
+    revision: int
+
+
+class TxnResult(msgspec.Struct, frozen=True):
+    """``revision`` is the store's at the commit; ``responses`` stand in the order of the branch's
+    operations."""
+
+    succeeded: bool
+    responses: tuple[OperationResult, ...]
+    revision: int
+    raft_term: int
+
+
+OperationResult = RangeResult | PutResult | DeleteResult | TxnResult
+
+
+class EventType(enum.Enum):
+    PUT = "put"
+    DELETE = "delete"
+
+
+class WatchEvent(msgspec.Struct, frozen=True):
+    """One change. A deletion's ``kv`` has the key and the deletion's mod_revision, no value;
+    ``prev`` is there only where the watch asked for previous values."""
+
+    type: EventType
+    kv: KeyValue
+    prev: KeyValue | None = None
+
+
+class WatchBatch(msgspec.Struct, frozen=True):
+    """All changes of the watched range up to and including ``revision``, from after the batch
+    before. A revision is never split over two batches. No events: a progress notice."""
+
+    events: tuple[WatchEvent, ...]
+    revision: int
+
+
+def range_end_of(prefix: str) -> str:
+    """The end of the range that holds all keys with this prefix (last character + 1)."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)

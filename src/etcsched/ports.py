@@ -1,0 +1,110 @@
+"""What the shells provide to whoever drives the cores, and what tests provide in their place.
+
+Every implementation of ``Etcd`` (the real client, the model in ``etcsched.testing``) passes the
+contract suite under tests/contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from etcsched.keyspace.ops import (
+    KeyValue,
+    Operation,
+    Range,
+    RangeResult,
+    Txn,
+    TxnResult,
+    WatchBatch,
+)
+
+__all__ = ["Clock", "Etcd", "LeaseInfo", "MemberStatus", "Operation", "Snapshot", "WatchUpdate"]
+
+
+class LeaseInfo(msgspec.Struct, frozen=True):
+    """``ttl_s`` is what remains (time to live) or what was granted (grant, keepalive);
+    -1 or 0: the lease doesn't exist."""
+
+    lease: int
+    ttl_s: int
+    raft_term: int
+
+
+class MemberStatus(msgspec.Struct, frozen=True):
+    """One endpoint's own word. ``error`` is set where it didn't answer, the rest is then empty."""
+
+    endpoint: str
+    version: str = ""
+    member_id: int = 0
+    leader_id: int = 0
+    raft_term: int = 0
+    revision: int = 0
+    db_size_bytes: int = 0
+    alarms: tuple[str, ...] = ()
+    error: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The whole range as it stood at ``revision``; it replaces whatever was known before.
+
+    First update of every watch, and again whenever history was compacted away under it: keys
+    known before and absent here were deleted in between.
+    """
+
+    kvs: tuple[KeyValue, ...]
+    revision: int
+
+
+WatchUpdate = Snapshot | WatchBatch
+
+
+class Etcd(Protocol):
+    """An etcd cluster. Every call has a deadline; a passed deadline of a write is
+    ``OutcomeUnknown``, of a read ``ClusterUnreachable``. Errors are those of ``core.errors``."""
+
+    async def txn(self, txn: Txn, *, timeout_s: float = 5.0) -> TxnResult:
+        """Commit once; never resends by itself."""
+
+    async def range(self, request: Range, *, timeout_s: float = 5.0) -> RangeResult:
+        """Linearizable read."""
+
+    def watch(
+        self, key: str, range_end: str, *, prev_kv: bool = False, start_revision: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[WatchUpdate]]:
+        """Follow a range for ever: reconnects by itself and resumes without gap or repetition.
+
+        With ``start_revision`` 0 a Snapshot comes first; else batches from that revision on (and
+        ``Compacted`` where that is gone). Raises only what no waiting can mend
+        (``ClusterRefused``).
+        """
+
+    async def lease_grant(
+        self, ttl_s: int, *, lease: int = 0, timeout_s: float = 5.0
+    ) -> LeaseInfo: ...
+
+    async def lease_keepalive_once(self, lease: int, *, timeout_s: float = 5.0) -> LeaseInfo: ...
+
+    async def lease_revoke(self, lease: int, *, timeout_s: float = 5.0) -> None:
+        """Revoking a lease that is gone is no error."""
+
+    async def lease_time_to_live(self, lease: int, *, timeout_s: float = 5.0) -> LeaseInfo: ...
+
+    async def compact(self, revision: int, *, timeout_s: float = 5.0) -> None: ...
+
+    async def status(self, *, timeout_s: float = 2.0) -> tuple[MemberStatus, ...]:
+        """Of every configured endpoint, in order."""
+
+    async def close(self) -> None: ...
+
+
+class Clock(Protocol):
+    """``mono_s`` runs on while the machine is suspended (CLOCK_BOOTTIME); ``wall_ms`` is Unix time
+    in milliseconds."""
+
+    def mono_s(self) -> float: ...
+
+    def wall_ms(self) -> int: ...
