@@ -85,3 +85,12 @@ class InvalidJobFile(UsageError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class AgentIdInUse(Refused):
+    """Another live agent has this id."""
+
+
+class ClusterRestored(Refused):
+    """The cluster shows a lower revision than was seen before: it was restored from a backup, and
+    may have forgotten what it acknowledged."""

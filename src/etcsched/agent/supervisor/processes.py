@@ -1,0 +1,165 @@
+"""The kernel's view of processes: who descends from whom, who carries which marker, and how to
+signal exactly those.
+
+Nothing here relies on a process's cooperation, but all of it looks at a moving picture: lists of
+other processes' children can miss one that is just being reparented. What is certain is the list
+of one's *own* children, which lose no member but by one's own wait. So "none is left" is always
+decided on that list, and everything else is repeated until it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import NamedTuple
+
+FREEZE_ROUNDS_MAX = 8
+
+
+class Stat(NamedTuple):
+    state: str
+    parent: int
+    session: int
+
+
+def read_stat(pid: int) -> Stat | None:
+    """None: there is no such process (any more)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            text = file.read(1024)
+    except OSError:
+        return None
+    # The command's name stands in parentheses and may hold anything, parentheses included.
+    fields = text[text.rfind(b")") + 2 :].split(None, 4)
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[3])) if len(fields) > 3 else None
+
+
+def own_children() -> list[int]:
+    """Children of this single-threaded process, zombies included; complete."""
+    return _children_of_thread(os.getpid(), threading.get_native_id())
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    return [child for tid in threads for child in _children_of_thread(pid, int(tid))]
+
+
+def _children_of_thread(pid: int, tid: int) -> list[int]:
+    try:
+        with open(f"/proc/{pid}/task/{tid}/children", "rb", buffering=0) as file:
+            text = b""
+            while chunk := file.read(65536):
+                text += chunk
+    except OSError:
+        if not _KERNEL_LISTS_CHILDREN and tid == pid:
+            return _children_by_scan(pid)
+        return []
+    return [int(word) for word in text.split()]
+
+
+def _children_by_scan(pid: int) -> list[int]:
+    found = []
+    for other in all_processes():
+        stat = read_stat(other)
+        if stat is not None and stat.parent == pid:
+            found.append(other)
+    return found
+
+
+def all_processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+_KERNEL_LISTS_CHILDREN = os.path.exists(
+    f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children"
+)
+"""CONFIG_PROC_CHILDREN: absent on a few trimmed kernels, which pay with a scan of /proc."""
+
+
+def trees_of(roots: list[int]) -> dict[int, int]:
+    """The roots and all their descendants, each with its parent as seen; parents come first."""
+    seen: dict[int, int] = {}
+    for root in roots:
+        stat = read_stat(root)
+        if stat is not None:
+            seen[root] = stat.parent
+    queue = list(seen)
+    for pid in queue:
+        for child in children_of(pid):
+            if child not in seen:
+                seen[child] = pid
+                queue.append(child)
+    return seen
+
+
+def environment_value(pid: int, name: bytes) -> bytes | None:
+    """Value of a variable in the environment that the process was started with."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            text = b""
+            while chunk := file.read(262144):
+                text += chunk
+    except OSError:
+        return None
+    prefix = name + b"="
+    for entry in text.split(b"\0"):
+        if entry.startswith(prefix):
+            return entry[len(prefix) :]
+    return None
+
+
+def signal_processes(targets: dict[int, int], signal_number: int) -> int:
+    """Signal each process that still has the parent it was seen with, or was reparented to us.
+
+    The handle is opened before that check, so that a pid given to someone else in between is
+    never hit. Returns how many were signalled.
+    """
+    count = 0
+    me = os.getpid()
+    for pid, parent in targets.items():
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            stat = read_stat(pid)
+            if stat is not None and stat.state != "Z" and stat.parent in (parent, me):
+                signal.pidfd_send_signal(handle, signal_number)
+                count += 1
+        except OSError:
+            # It ended in between, or belongs to another user (set-uid) and we aren't root.
+            continue
+        finally:
+            os.close(handle)
+    return count
+
+
+def kill_trees(roots: list[int]) -> int:
+    """SIGKILL the roots and their descendants. Each is stopped first, until a walk finds nothing
+    new, so that none forks away while the others are killed."""
+    stopped: dict[int, int] = {}
+    for _ in range(FREEZE_ROUNDS_MAX):
+        new = {pid: parent for pid, parent in trees_of(roots).items() if pid not in stopped}
+        if not new:
+            break
+        signal_processes(new, signal.SIGSTOP)
+        stopped |= new
+    return signal_processes(stopped, signal.SIGKILL)
+
+
+def marked_processes(name: bytes, value: bytes) -> list[int]:
+    """Processes anywhere on this host that were started with ``name=value``, zombies left out.
+
+    Only those whose environment this user may read: all for root, its own for anyone else.
+    """
+    found = []
+    for pid in all_processes():
+        if environment_value(pid, name) == value:
+            stat = read_stat(pid)
+            if stat is not None and stat.state != "Z":
+                found.append(pid)
+    return found

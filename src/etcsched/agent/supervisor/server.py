@@ -1,0 +1,408 @@
+"""The supervisor's loop: one thread, one epoll, no library between it and the kernel.
+
+Each turn handles what happened (messages, ended children, output, due signals), then writes the
+journal, then tells the agent: nothing is told that isn't in the journal first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import select
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from etcsched.agent.supervisor.attempt import Attempt, exit_and_signal
+from etcsched.agent.supervisor.connection import Connection
+from etcsched.agent.supervisor.deadman import Deadman
+from etcsched.agent.supervisor.forest import Forest
+from etcsched.agent.supervisor.journal import Began, Forgotten, Journal, Opened, Past, Record
+from etcsched.agent.supervisor.kernel import boottime_s, wall_ms
+from etcsched.agent.supervisor.messages import (
+    PROTOCOL,
+    Acknowledge,
+    DeadlineMoved,
+    Ended,
+    EndReason,
+    Hello,
+    Inventory,
+    Kill,
+    MoveDeadline,
+    Outcome,
+    Request,
+    Shutdown,
+    Start,
+    Started,
+    StartFailed,
+)
+from etcsched.agent.supervisor.output import Output, end_of_file
+from etcsched.agent.supervisor.spawn import CannotStart, Spawner
+
+REQUESTS_PER_TURN = 16
+"""A burst of starts must not keep due signals and ended children waiting."""
+POLL_MAX_S = 0.25
+"""epoll counts in CLOCK_MONOTONIC, deadlines are in CLOCK_BOOTTIME: after a suspension this is
+the longest that a deadline which passed meanwhile goes unseen."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    directory: Path
+    incarnation: str
+    cgroup: Path | None
+    idle_exit_s: float
+
+
+class Supervisor:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        past: Past,
+        deadman: Deadman,
+        log: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._deadman = deadman
+        self._log = log
+        self._spawner = Spawner(settings.incarnation)
+        self._attempts: dict[str, Attempt] = {}
+        self._outputs: dict[str, Output] = {}
+        self._begun: dict[str, Began] = {}
+        self._dying: list[Attempt] = []
+        """Main process ended, others of the tree are left."""
+        self._forest = Forest()
+        self._outcomes: dict[str, Outcome] = {o.attempt_id: o for o in past.outcomes}
+        for began in past.unfinished:
+            self._outcomes[began.attempt_id] = _vanished(began)
+        self._due: list[tuple[float, int, Attempt]] = []
+        self._order = itertools.count()
+        self._requests: deque[Request] = deque()
+        self._agent: Connection | None = None
+        self._strangers: set[Connection] = set()
+        self._stopping = False
+        self._children_changed = False
+        self._idle_since_s = boottime_s()
+        self._journal_failure: str | None = None
+        opened = Opened(
+            supervisor_incarnation=settings.incarnation,
+            cgroup=None if settings.cgroup is None else str(settings.cgroup),
+        )
+        self._journal = Journal(settings.directory, opened, self._worth_keeping)
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._watch(listener.fileno(), self._accept)
+
+    def _worth_keeping(self) -> Iterator[Record]:
+        yield from self._begun.values()
+        yield from self._outcomes.values()
+
+    # The loop
+
+    def run(self, guardian: int) -> None:
+        """Until told to stop, left alone for ``idle_exit_s``, or ``guardian`` (a descriptor that
+        becomes readable when the guardian dies) says that nobody would clean up after us."""
+        woken, wakes = socket.socketpair()
+        woken.setblocking(False)
+        wakes.setblocking(False)
+        signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: None)
+        self._watch(woken.fileno(), lambda _mask: self._signalled(woken))
+        self._watch(guardian, lambda _mask: self._guardian_died(guardian))
+        while not self._finished():
+            for fd, mask in self._epoll.poll(self._poll_timeout_s()):
+                handler = self._handlers.get(fd)
+                if handler is not None:
+                    handler(mask)
+            self._serve_requests()
+            if self._children_changed:
+                self._children_changed = False
+                self._reap()
+            self._signal_what_is_due()
+            self._deadman.beat(self._attempts.values())
+            self._publish()
+        if self._agent is not None:
+            self._agent.flush_before_exit()
+
+    def _poll_timeout_s(self) -> float:
+        if self._requests:
+            return 0.0
+        if not self._attempts:
+            left_s = self._idle_since_s + self._settings.idle_exit_s - boottime_s()
+            return max(0.0, left_s) if self._agent is None else -1
+        due_s = self._due[0][0] - boottime_s() if self._due else POLL_MAX_S
+        return min(max(0.0, due_s), POLL_MAX_S)
+
+    def _finished(self) -> bool:
+        if self._attempts or self._requests:
+            self._idle_since_s = boottime_s()
+            return False
+        if self._agent is not None:
+            self._idle_since_s = boottime_s()
+        return self._stopping or boottime_s() - self._idle_since_s >= self._settings.idle_exit_s
+
+    def _publish(self) -> None:
+        failure = self._journal.flush()
+        if failure != self._journal_failure:
+            self._log(f"journal: {failure or 'can be written again'}")
+            self._journal_failure = failure
+        for connection in (*self._strangers, self._agent):
+            if connection is not None and not connection.flush():
+                self._disconnect(connection)
+
+    def _watch(self, fd: int, handler: Callable[[int], None], events: int = select.EPOLLIN) -> None:
+        self._handlers[fd] = handler
+        self._epoll.register(fd, events)
+
+    def _unwatch(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def _signalled(self, woken: socket.socket) -> None:
+        for number in woken.recv(4096):
+            if number == signal.SIGCHLD:
+                self._children_changed = True
+            else:
+                self._log(f"stopping on signal {number}")
+                self._stop(kill=True)
+
+    def _guardian_died(self, fd: int) -> None:
+        self._unwatch(fd)
+        self._log("the guardian process died: stopping, since nobody would clean up after us")
+        self._stop(kill=True)
+
+    # Connections
+
+    def _accept(self, _mask: int) -> None:
+        try:
+            accepted, _ = self._listener.accept()
+        except OSError as error:
+            self._log(f"accept: {error.strerror}")
+            return
+        connection = Connection(accepted, self._epoll)
+        if not connection.peer_may_command():
+            self._log(f"refused a connection of uid {connection.peer_uid}")
+            connection.close()
+            return
+        self._strangers.add(connection)
+        self._watch(accepted.fileno(), lambda _mask: self._hear(connection))
+
+    def _hear(self, connection: Connection) -> None:
+        if connection.closed:
+            return
+        for message in connection.receive():
+            if isinstance(message, Hello):
+                self._greet(connection, message)
+            elif connection is self._agent:
+                self._requests.append(message)
+        if connection.ended:
+            self._disconnect(connection)
+
+    def _greet(self, connection: Connection, hello: Hello) -> None:
+        """What the agent before it asked for and wasn't yet done is done first: it was sent."""
+        while self._requests:
+            self._serve(self._requests.popleft())
+        if self._agent is not None and self._agent is not connection:
+            self._log("a newer connection of the agent replaces the one before")
+            self._disconnect(self._agent)
+        self._strangers.discard(connection)
+        self._agent = connection
+        if hello.protocol != PROTOCOL:
+            self._log(f"agent speaks protocol {hello.protocol}, this supervisor {PROTOCOL}")
+        connection.send(
+            Inventory(
+                supervisor_incarnation=self._settings.incarnation,
+                running=tuple(attempt.running() for attempt in self._attempts.values()),
+                outcomes=tuple(self._outcomes.values()),
+                cgroup=None if self._settings.cgroup is None else str(self._settings.cgroup),
+            )
+        )
+
+    def _disconnect(self, connection: Connection) -> None:
+        self._unwatch(connection.fileno())
+        connection.close()
+        self._strangers.discard(connection)
+        if connection is self._agent:
+            self._agent = None
+            self._idle_since_s = boottime_s()
+
+    def _tell(self, message: Outcome | Started | DeadlineMoved) -> None:
+        if self._agent is not None:
+            self._agent.send(message)
+
+    # Requests
+
+    def _serve_requests(self) -> None:
+        for _ in range(min(REQUESTS_PER_TURN, len(self._requests))):
+            self._serve(self._requests.popleft())
+
+    def _serve(self, request: Request) -> None:
+        match request:
+            case Start():
+                self._start(request)
+            case Kill():
+                attempt = self._attempts.get(request.attempt_id)
+                if attempt is not None:
+                    number = attempt.kill(request.reason, request.grace_s, boottime_s())
+                    self._signal(attempt, number)
+                    self._schedule(attempt)
+            case MoveDeadline():
+                self._move_deadlines(request)
+            case Acknowledge():
+                if self._outcomes.pop(request.attempt_id, None) is not None:
+                    self._journal.add(Forgotten(attempt_id=request.attempt_id))
+            case Shutdown():
+                self._stop(kill=request.kill)
+            case Hello():
+                pass  # Answered when it came in.
+
+    def _move_deadlines(self, request: MoveDeadline) -> None:
+        now_s = boottime_s()
+        for attempt in self._attempts.values():
+            deadline_s = request.single.get(attempt.attempt_id, request.deadline_mono_s)
+            if deadline_s is not None:
+                attempt.move_deadline(deadline_s, now_s)
+                self._schedule(attempt)
+        self._deadman.recompute(self._attempts.values())
+        self._tell(DeadlineMoved(sequence=request.sequence))
+
+    def _stop(self, *, kill: bool) -> None:
+        self._stopping = True
+        if kill:
+            for attempt in self._attempts.values():
+                self._signal(attempt, attempt.kill(EndReason.VANISHED, 0.0, boottime_s()))
+                self._schedule(attempt)
+
+    def _start(self, start: Start) -> None:
+        attempt_id = start.attempt_id
+        known = self._attempts.get(attempt_id)
+        if known is not None:
+            self._tell(Started(attempt_id=attempt_id, pid=known.pid, started_ms=known.started_ms))
+            return
+        if attempt_id in self._outcomes:
+            self._tell(self._outcomes[attempt_id])
+            return
+        try:
+            output, pid = self._spawn(start)
+        except (CannotStart, OSError) as error:
+            self._conclude(
+                StartFailed(attempt_id=attempt_id, reason=str(error), failed_ms=wall_ms())
+            )
+            return
+        self._adopt(start, output, pid)
+
+    def _spawn(self, start: Start) -> tuple[Output, int]:
+        if self._stopping:
+            raise CannotStart("the agent's supervisor is shutting down")
+        if start.deadline_mono_s <= boottime_s():
+            raise CannotStart("its deadline had passed before it could start")
+        output = Output(start.output_path, start.output_cap_bytes)
+        try:
+            pid = self._spawner.spawn(start, output.write_fd)
+        except BaseException:
+            output.finish()
+            raise
+        output.close_write_end()
+        return output, pid
+
+    def _adopt(self, start: Start, output: Output, pid: int) -> None:
+        started_ms = wall_ms()
+        attempt = Attempt(start, pid=pid, started_ms=started_ms, now_s=boottime_s())
+        began = Began(
+            attempt_id=start.attempt_id,
+            pid=pid,
+            started_ms=started_ms,
+            output_path=start.output_path,
+        )
+        self._attempts[start.attempt_id] = attempt
+        self._outputs[start.attempt_id] = output
+        self._begun[start.attempt_id] = began
+        self._forest.plant(attempt)
+        self._watch(output.read_fd, lambda _mask: self._pump(output))
+        self._schedule(attempt)
+        self._deadman.admit(attempt)
+        self._journal.add(began)
+        self._tell(Started(attempt_id=start.attempt_id, pid=pid, started_ms=started_ms))
+
+    def _pump(self, output: Output) -> None:
+        if not output.pump():
+            self._unwatch(output.read_fd)
+
+    # Signals and ends
+
+    def _schedule(self, attempt: Attempt) -> None:
+        heapq.heappush(self._due, (attempt.next_due_s(), next(self._order), attempt))
+
+    def _signal_what_is_due(self) -> None:
+        """Entries are never removed when plans change; one that comes up too early is put back."""
+        now_s = boottime_s()
+        while self._due and self._due[0][0] <= now_s:
+            attempt = heapq.heappop(self._due)[2]
+            if self._attempts.get(attempt.attempt_id) is attempt:
+                self._signal(attempt, attempt.step(now_s))
+                self._schedule(attempt)
+
+    def _signal(self, attempt: Attempt, number: int | None) -> None:
+        if number is not None:
+            self._forest.signal(attempt, number)
+
+    def _reap(self) -> None:
+        for attempt, status in self._forest.reap():
+            unasked = attempt.main_ended(status, boottime_s())
+            self._dying.append(attempt)
+            if unasked and self._forest.strays_of(attempt):
+                self._signal(attempt, signal.SIGTERM)
+                self._schedule(attempt)
+        still_dying = []
+        for attempt in self._dying:
+            if self._forest.strays_of(attempt):
+                still_dying.append(attempt)
+            else:
+                self._end(attempt, attempt.main_status or 0)
+        self._dying = still_dying
+        self._forest.kill_ownerless()
+
+    def _end(self, attempt: Attempt, status: int) -> None:
+        attempt_id = attempt.attempt_id
+        self._forest.fell(attempt)
+        del self._attempts[attempt_id], self._begun[attempt_id]
+        output = self._outputs.pop(attempt_id)
+        self._unwatch(output.read_fd)
+        output.finish()
+        exit_code, signal_number = exit_and_signal(status)
+        self._conclude(
+            Ended(
+                attempt_id=attempt_id,
+                reason=attempt.ending or EndReason.EXITED,
+                started_ms=attempt.started_ms,
+                ended_ms=wall_ms(),
+                exit_code=exit_code,
+                signal=signal_number,
+                cpu_s=round(attempt.cpu_s, 6),
+                peak_memory_bytes=attempt.peak_memory_bytes,
+                output_bytes=output.total_bytes,
+                output_truncated=output.truncated,
+                tail=output.tail(),
+            )
+        )
+
+    def _conclude(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.attempt_id] = outcome
+        self._journal.add(outcome)
+        self._tell(outcome)
+
+
+def _vanished(began: Began) -> Ended:
+    return Ended(
+        attempt_id=began.attempt_id,
+        reason=EndReason.VANISHED,
+        started_ms=began.started_ms,
+        ended_ms=wall_ms(),
+        tail=end_of_file(began.output_path),
+    )

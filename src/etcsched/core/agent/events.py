@@ -1,0 +1,217 @@
+"""What an agent learns. Each is a fact that has happened; its time comes beside it, as ``Now``.
+
+Order that the shell guarantees: what one source tells comes in the order told. Between sources
+(each watched prefix, the writer, the supervisor, the session) there is none.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from etcsched.core.records import Change, Kind, Presence, Report
+
+
+class Now(msgspec.Struct, frozen=True):
+    """``mono_s`` runs on while the machine is suspended; ``wall_ms`` is Unix time."""
+
+    wall_ms: int
+    mono_s: float
+
+
+class EndCause(enum.Enum):
+    """Why a process is over: by itself, or what the supervisor stopped it for."""
+
+    EXITED = "exited"
+    SIGNALED = "signaled"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    FENCED = "fenced"
+    VANISHED = "vanished"
+
+
+# --- the supervisor ------------------------------------------------------------------------
+
+
+class ProcessStarted(msgspec.Struct, frozen=True, kw_only=True):
+    attempt_id: str
+    started_ms: int
+
+
+class StartFailed(msgspec.Struct, frozen=True, kw_only=True):
+    attempt_id: str
+    reason: str
+    failed_ms: int
+
+
+class ProcessEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """No process of the attempt is left."""
+
+    attempt_id: str
+    cause: EndCause
+    started_ms: int
+    ended_ms: int
+    exit_code: int | None = None
+    signal: int | None = None
+    cpu_s: float | None = None
+    peak_memory_bytes: int | None = None
+    output_bytes: int = 0
+    tail: str = ""
+
+
+class SupervisorReady(msgspec.Struct, frozen=True, kw_only=True):
+    """Connected, with all that it knows; an attempt in neither list has no process."""
+
+    incarnation: str
+    running: tuple[ProcessStarted, ...] = ()
+    ended: tuple[ProcessEnded | StartFailed, ...] = ()
+
+
+class SupervisorGone(msgspec.Struct, frozen=True):
+    """Its connection ended."""
+
+
+# --- the session and the presence ----------------------------------------------------------
+
+
+class SessionOpened(msgspec.Struct, frozen=True, kw_only=True):
+    """``resumed``: it is the session of this agent's process before this one."""
+
+    incarnation: str
+    lease: int
+    deadline_mono_s: float
+    resumed: bool = False
+
+
+class SessionRenewed(msgspec.Struct, frozen=True):
+    deadline_mono_s: float
+
+
+class SessionLost(msgspec.Struct, frozen=True):
+    """The lease is gone, or its deadline passed."""
+
+
+class PresenceJoined(msgspec.Struct, frozen=True):
+    create_revision: int
+
+
+class PresenceTaken(msgspec.Struct, frozen=True, kw_only=True):
+    """The key exists already: by an earlier sending, by an earlier session, or by another."""
+
+    presence: Presence
+    lease: int
+    create_revision: int
+
+
+class PresenceGone(msgspec.Struct, frozen=True):
+    """A transaction that compares this create revision was refused."""
+
+    create_revision: int
+
+
+class PresenceLeft(msgspec.Struct, frozen=True):
+    pass
+
+
+# --- keys ----------------------------------------------------------------------------------
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """An assignment, order or drain of this agent, or its presence."""
+
+    change: Change
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """All there is of one of these kinds at ``revision``; what isn't in it is gone."""
+
+    kind: Kind
+    changes: tuple[Change, ...]
+    revision: int
+
+
+class ReportsRead(msgspec.Struct, frozen=True):
+    """This agent's reports, read after it joined."""
+
+    reports: tuple[Report, ...]
+
+
+# --- writes and the spool ------------------------------------------------------------------
+
+
+class ClaimCommitted(msgspec.Struct, frozen=True):
+    attempt_id: str
+
+
+class ClaimRefused(msgspec.Struct, frozen=True):
+    """``found`` is the report that is there."""
+
+    attempt_id: str
+    found: Report | None
+
+
+class OutcomeStored(msgspec.Struct, frozen=True):
+    """``late``: the run had moved on, so it went to ``late/``."""
+
+    attempt_id: str
+    late: bool
+
+
+class SpoolRead(msgspec.Struct, frozen=True):
+    """What the spool holds as the agent starts, oldest first."""
+
+    reports: tuple[Report, ...]
+
+
+class OutcomeSpooled(msgspec.Struct, frozen=True):
+    attempt_id: str
+
+
+class SpoolFailed(msgspec.Struct, frozen=True):
+    attempt_id: str
+
+
+# --- the operator and time -----------------------------------------------------------------
+
+
+class StopRequested(msgspec.Struct, frozen=True):
+    """``kill``: don't wait for what runs. A second request kills too."""
+
+    kill: bool = False
+
+
+class RestartRequested(msgspec.Struct, frozen=True):
+    """The agent's program begins anew; its processes run on."""
+
+
+class TimePassed(msgspec.Struct, frozen=True):
+    """Comes several times a second."""
+
+
+Event = (
+    ProcessStarted
+    | StartFailed
+    | ProcessEnded
+    | SupervisorReady
+    | SupervisorGone
+    | SessionOpened
+    | SessionRenewed
+    | SessionLost
+    | PresenceJoined
+    | PresenceTaken
+    | PresenceGone
+    | PresenceLeft
+    | Changed
+    | Listed
+    | ReportsRead
+    | ClaimCommitted
+    | ClaimRefused
+    | OutcomeStored
+    | SpoolRead
+    | OutcomeSpooled
+    | SpoolFailed
+    | StopRequested
+    | RestartRequested
+    | TimePassed
+)

@@ -1,0 +1,74 @@
+"""Time as the cores see it: instants that come with events, and the clock of ticks."""
+
+from __future__ import annotations
+
+import msgspec
+
+MAX_JUMP_S = 2.0
+"""Wall against monotonic time: a larger difference is a jump, and ends a leadership."""
+
+MAX_SLEW = 0.05
+"""A smaller difference is followed at no more than this share of the time that passes."""
+
+MAX_SKEW_S = 5.0
+"""A node whose clock differs by more from most of the nodes doesn't lead."""
+
+
+class Instant(msgspec.Struct, frozen=True):
+    """``wall_ms`` is Unix time in milliseconds, ``mono_s`` a monotonic clock that runs on while the
+    machine is suspended."""
+
+    wall_ms: int
+    mono_s: float
+
+
+class TickClock:
+    """The time that ticks go by: the wall clock as leadership began, carried on monotonically."""
+
+    def __init__(self, began: Instant) -> None:
+        self._seen = began
+        self._tick_ms = float(began.wall_ms)
+
+    def at(self, now: Instant) -> int | None:
+        """Tick time, in Unix milliseconds, never less than before; None: the wall clock jumped."""
+        passed_ms = max(0.0, (now.mono_s - self._seen.mono_s) * 1000)
+        jump_ms = now.wall_ms - self._seen.wall_ms - passed_ms
+        if abs(jump_ms) > MAX_JUMP_S * 1000:
+            return None
+        self._seen = now
+        steady_ms = self._tick_ms + passed_ms
+        behind_ms = now.wall_ms - steady_ms
+        if abs(behind_ms) > MAX_JUMP_S * 1000:
+            return None  # Small steps that add up: the slew can't follow.
+        most_ms = MAX_SLEW * passed_ms
+        self._tick_ms = steady_ms + min(most_ms, max(-most_ms, behind_ms))
+        return int(self._tick_ms)
+
+
+class SkewWatch:
+    """How far the other nodes' clocks are from ours, by what they wrote and when we saw it."""
+
+    def __init__(self, kept_s: float = 180.0) -> None:
+        self._kept_s = kept_s
+        self._samples: dict[str, tuple[float, float]] = {}
+
+    def sample(self, node: str, clock_ms: int, seen: Instant) -> None:
+        """Only for what was seen as it was written, not for what a listing found."""
+        self._samples[node] = ((clock_ms - seen.wall_ms) / 1000, seen.mono_s)
+
+    def verdict(self, now: Instant) -> str | None:
+        """Why our clock isn't to be trusted; None: it is, or nobody can tell."""
+        offsets = [
+            offset_s
+            for offset_s, at_s in self._samples.values()
+            if now.mono_s - at_s <= self._kept_s
+        ]
+        far = [offset_s for offset_s in offsets if abs(offset_s) > MAX_SKEW_S]
+        if 2 * len(far) <= len(offsets) + 1:
+            return None
+        typical_s = sorted(far)[len(far) // 2]
+        direction = "behind" if typical_s > 0 else "ahead of"
+        return (
+            f"this node's clock is {abs(typical_s):.1f} s {direction} most nodes'; "
+            "set it right (chrony or systemd-timesyncd)"
+        )

@@ -1,0 +1,242 @@
+"""What the leader wants done. The keyspace turns each *write* into one nested transaction.
+
+A write names every revision that its decision rests on ("as seen"; 0: absent). If one of them has
+moved on, etcd refuses that write alone, and the leader decides anew on what it then sees.
+``seq`` numbers a leader's writes; their results come back under it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from etcsched.core.records import (
+    Answer,
+    Assignment,
+    Gap,
+    Order,
+    Run,
+    StartSeen,
+    Term,
+    Watermark,
+)
+from etcsched.core.times import Utc
+
+
+class Consumed(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that a write answers and takes away, in the same transaction."""
+
+    request_revision: int
+    answer: Answer
+
+
+class OldAttempt(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that a write ends: its assignment, report and order go. ``report_revision`` 0:
+    it wasn't claimed. ``presence_revision`` is compared where it is not None (T5: 0 says that the
+    agent is gone)."""
+
+    agent: str
+    assignment_revision: int
+    report_revision: int
+    presence_revision: int | None = None
+
+
+class Write(msgspec.Struct, frozen=True, kw_only=True):
+    """A leader's write; each is its own nested transaction."""
+
+    seq: int
+
+
+class CreateRun(Write, frozen=True, kw_only=True):
+    """T1. Absent in ``state/runs`` and in the archive; a tick's also later than the watermark.
+
+    ``run`` is assigned (with its assignment), waiting, or already over (into the archive).
+    """
+
+    run: Run
+    seen: StartSeen
+    is_tick: bool
+    assignment: Assignment | None = None
+    presence_revision: int = 0
+    consumed: Consumed | None = None
+
+
+class Dispatch(Write, frozen=True, kw_only=True):
+    """A waiting run gets an agent: T1's second half, later."""
+
+    run: Run
+    run_revision: int
+    assignment: Assignment
+    presence_revision: int
+
+
+class MoveRun(Write, frozen=True, kw_only=True):
+    """T5, and the reassignment of a died attempt: the old one goes; the run is assigned anew or
+    waits as ``ready``."""
+
+    run: Run
+    run_revision: int
+    old: OldAttempt
+    assignment: Assignment | None = None
+    presence_revision: int = 0
+
+
+class EndRun(Write, frozen=True, kw_only=True):
+    """T4b: the run goes to the archive, with all that belongs to its attempt."""
+
+    run: Run
+    run_revision: int
+    old: OldAttempt | None = None
+    consumed: Consumed | None = None
+
+
+class Requeue(Write, frozen=True, kw_only=True):
+    """A run whose buffer ended in an outage waits on, outside any buffer (ready -> queued)."""
+
+    run: Run
+    run_revision: int
+
+
+class SendOrder(Write, frozen=True, kw_only=True):
+    """An order to the agent that holds this assignment."""
+
+    agent: str
+    order: Order
+    run_revision: int
+    consumed: Consumed | None = None
+
+
+class AnswerRequest(Write, frozen=True, kw_only=True):
+    """A request that changes nothing else (refused, or already so)."""
+
+    consumed: Consumed
+
+
+class OpenGap(Write, frozen=True, kw_only=True):
+    """No eligible agent lives: the job's ticks after ``decided_through`` wait (gap absent)."""
+
+    gap: Gap
+    job_revision: int
+
+
+class RecoverTicks(Write, frozen=True, kw_only=True):
+    """One step of an outage's end: all ticks of the job up to ``gap.decided_through`` are decided
+    at once, some as runs, some as records of why not.
+
+    ``gap_revision`` 0: no gap was open, no leader was there; then ``first_tick`` is compared with
+    the watermark, as T1 does.
+    """
+
+    job: str
+    job_revision: int
+    pause_revision: int
+    cluster_pause_revision: int
+    gap_revision: int
+    gap: Gap
+    created: tuple[Run, ...]
+    archived: tuple[Run, ...]
+    first_tick: Utc | None = None
+
+
+class ForgetGap(Write, frozen=True, kw_only=True):
+    """A closed gap that the watermark has passed."""
+
+    job: str
+    revision: int
+
+
+class FoldLateReport(Write, frozen=True, kw_only=True):
+    """A report that came after its run had moved: an event in the run's record, nothing else.
+
+    ``run`` None: the record is pruned already, and the report just goes.
+    """
+
+    agent: str
+    job: str
+    run_id: str
+    token: int
+    report_revision: int
+    run: Run | None
+    run_revision: int
+    in_archive: bool
+
+
+class Forget(Write, frozen=True, kw_only=True):
+    """Retention: an archived run (job, run), compared with the revision it was listed at."""
+
+    job: str
+    run_id: str
+    revision: int
+
+
+class ForgetAnswer(Write, frozen=True, kw_only=True):
+    request: str
+    revision: int
+
+
+class ForgetJob(Write, frozen=True, kw_only=True):
+    """A deleted job whose ticks are all decided and whose runs are over: its definition goes."""
+
+    job: str
+    job_revision: int
+    pause_revision: int
+
+
+class ForgetPause(Write, frozen=True, kw_only=True):
+    """Pauses that ended before the watermark say nothing any more."""
+
+    name: str
+    revision: int
+
+
+class AdvanceWatermark(Write, frozen=True, kw_only=True):
+    """A transaction of its own, sent only when every decision up to it is confirmed."""
+
+    watermark: Watermark
+    old_revision: int
+
+
+class WinTerm(Write, frozen=True, kw_only=True):
+    """The candidate's step to leadership: own election key, nothing older, the old term as seen."""
+
+    term: Term
+    old_revision: int
+
+
+class ConfirmLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask etcd whether this lease still lives; the answer is an event."""
+
+    agent: str
+    lease: int
+
+
+class ListArchive(msgspec.Struct, frozen=True, kw_only=True):
+    """List a job's archived runs' keys (None: a page of the whole archive after a cursor)."""
+
+    job: str | None
+    after: str = ""
+
+
+class ReadArchived(msgspec.Struct, frozen=True, kw_only=True):
+    """Read one archived run, to fold a late report into it."""
+
+    job: str
+    run_id: str
+
+
+class StepDown(msgspec.Struct, frozen=True, kw_only=True):
+    """Lead no longer; ``reason`` is for people."""
+
+    reason: str
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """One line for the log: an event that people should see."""
+
+    text: str
+    job: str = ""
+    run: str = ""
+    agent: str = ""
+    is_warning: bool = False
+
+
+Effect = Write | ConfirmLoss | ListArchive | ReadArchived | StepDown | Note

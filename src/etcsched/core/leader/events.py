@@ -1,0 +1,71 @@
+"""What a leader is told. Each comes with its ``Instant``."""
+
+from __future__ import annotations
+
+import msgspec
+
+from etcsched.core.records import Change, Run
+
+
+class ViewChanged(msgspec.Struct, frozen=True):
+    """The view has taken these changes in."""
+
+    changes: tuple[Change, ...]
+
+
+class WriteCommitted(msgspec.Struct, frozen=True):
+    seq: int
+    revision: int
+
+
+class WriteRefused(msgspec.Struct, frozen=True):
+    """A compare of this write failed, on the store as of ``revision``. ``exists``: what it would
+    have created is there. ``revision`` None: etcd won't take the write's form at all."""
+
+    seq: int
+    revision: int | None
+    exists: bool = False
+
+
+class TimerFired(msgspec.Struct, frozen=True):
+    pass
+
+
+class RaftTermSeen(msgspec.Struct, frozen=True):
+    raft_term: int
+
+
+class LeaseAnswered(msgspec.Struct, frozen=True):
+    agent: str
+    lease: int
+    is_gone: bool
+    raft_term: int
+
+
+class ArchiveListed(msgspec.Struct, frozen=True):
+    """(job, run, mod revision), oldest first within a job; ``is_last``: nothing follows."""
+
+    job: str | None
+    found: tuple[tuple[str, str, int], ...]
+    is_last: bool
+
+
+class ArchivedRead(msgspec.Struct, frozen=True):
+    """``run`` None: it is pruned."""
+
+    job: str
+    run_id: str
+    run: Run | None
+    revision: int
+
+
+LeaderEvent = (
+    ViewChanged
+    | WriteCommitted
+    | WriteRefused
+    | TimerFired
+    | RaftTermSeen
+    | LeaseAnswered
+    | ArchiveListed
+    | ArchivedRead
+)

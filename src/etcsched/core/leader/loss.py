@@ -1,0 +1,57 @@
+"""When the loss of a claimed attempt's agent is believed (DESIGN 3, etcd's own leader change).
+
+A presence key that is gone proves little: somebody may have deleted it while the lease lives, or
+a revoke from a frozen etcd leader's log may have killed a lease that its agent still counts on.
+A loss is believed once one raft term has lasted the session's TTL and an election timeout, since
+by then the agent's own deadline has passed, and once etcd says that the lease is gone.
+"""
+
+from __future__ import annotations
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context
+from etcsched.core.records import Assignment
+
+
+class Losses:
+    """Per session (its lease in hexadecimal): asked about, confirmed, or to be asked later."""
+
+    def __init__(self, context: Context, raft_term: int, raft_term_since_s: float) -> None:
+        self._context = context
+        self._raft_term = raft_term
+        self._raft_term_since_s = raft_term_since_s
+        self._asked: set[str] = set()
+        self._confirmed: set[str] = set()
+
+    def raft_term_seen(self, raft_term: int, since_s: float) -> None:
+        if raft_term > self._raft_term:
+            self._raft_term = raft_term
+            self._raft_term_since_s = since_s
+
+    def is_confirmed(self, assignment: Assignment) -> bool:
+        """Whether the assignment's session is surely over; if not yet, it is asked about, and its
+        agent's runs are looked at again when the answer may be there."""
+        session = assignment.incarnation
+        if session in self._confirmed:
+            return True
+        context = self._context
+        lasts_s = assignment.session_ttl_s + context.options.election_timeout_s
+        believable_s = self._raft_term_since_s + lasts_s
+        if context.mono_s < believable_s:
+            context.wake_at(believable_s, ("agent", assignment.agent))
+        elif session not in self._asked:
+            self._asked.add(session)
+            context.effects.append(fx.ConfirmLoss(agent=assignment.agent, lease=int(session, 16)))
+        return False
+
+    def answered(self, agent: str, lease: int, is_gone: bool, raft_term: int) -> None:
+        """etcd's word on the lease; an answer from another raft term starts the wait anew."""
+        session = f"{lease:x}"
+        self._asked.discard(session)
+        if raft_term > self._raft_term:
+            self.raft_term_seen(raft_term, self._context.mono_s)
+        elif is_gone:
+            self._confirmed.add(session)
+            return
+        # The key is gone but the lease lives: its agent puts the key again, or the lease ends.
+        self._context.wake_at(self._context.mono_s + 0.5, ("agent", agent))

@@ -1,0 +1,121 @@
+"""What becomes of the ticks of an outage (SEMANTICS, recovery of missed ticks).
+
+Pure: a job, its pauses and an interval in; what runs and what is recorded as missed out. Nothing
+here costs more than what it returns: a long outage is summarised in steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from etcsched.core.records import Job, Pause
+from etcsched.core.states import Recovery
+from etcsched.core.timeline import ticks
+
+MAX_TICKS_PER_STEP = 5_000
+MAX_RUNS_PER_STEP = 16
+
+Pauses = tuple[Pause | None, Pause | None]
+"""The job's and the cluster's."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """``chosen``: the missed ticks that run. Ticks from ``late_from_ms`` on are late only: they run
+    in the ordinary way. All others up to ``through_ms`` are recorded as missed."""
+
+    chosen: frozenset[int]
+    late_from_ms: int
+    through_ms: int
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """Successive missed ticks, both ends included."""
+
+    first_ms: int
+    last_ms: int
+    count: int
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Decides all ticks up to ``through_ms``."""
+
+    through_ms: int
+    chosen: tuple[int, ...]
+    late: tuple[int, ...]
+    missed: tuple[Stretch, ...]
+
+
+def plan(job: Job, pauses: Pauses, after_ms: int, now_ms: int, can_start: bool) -> Plan:
+    """For the outage's ticks in (after, now]. A job that mustn't start now recovers nothing."""
+    if not can_start:
+        return Plan(frozenset(), now_ms + 1, now_ms)
+    late_from_ms = now_ms - int(job.pickup_buffer_s * 1000)
+    oldest_ms = max(after_ms, now_ms - int(job.recover_within_s * 1000) - 1)
+    match job.recovery:
+        case Recovery.NONE:
+            wanted = 0
+        case Recovery.LAST:
+            late = next(ticks(job, *pauses, max(after_ms, late_from_ms - 1), now_ms), None)
+            wanted = 0 if late is not None else 1
+        case Recovery.ALL:
+            wanted = job.catch_up_limit
+    chosen = newest(job, pauses, oldest_ms, late_from_ms - 1, wanted)
+    return Plan(frozenset(chosen), late_from_ms, now_ms)
+
+
+def newest(job: Job, pauses: Pauses, after_ms: int, through_ms: int, count: int) -> list[int]:
+    """The newest ``count`` ticks in (after, through], ascending, without listing all of them."""
+    if count <= 0 or after_ms >= through_ms:
+        return []
+    span_ms = 60_000
+    while True:
+        begin_ms = max(after_ms, through_ms - span_ms)
+        found = list(ticks(job, *pauses, begin_ms, through_ms))
+        if len(found) >= count or begin_ms == after_ms:
+            return found[-count:]
+        span_ms *= 4
+
+
+def next_step(job: Job, pauses: Pauses, whole: Plan, after_ms: int) -> Step:
+    """The first part of what is left of a plan after ``after_ms``."""
+    chosen: list[int] = []
+    late: list[int] = []
+    missed: list[Stretch] = []
+    extends = False
+    for seen, tick_ms in enumerate(_remaining(job, pauses, whole, after_ms)):
+        if seen == MAX_TICKS_PER_STEP or len(chosen) + len(late) == MAX_RUNS_PER_STEP:
+            return Step(tick_ms - 1, tuple(chosen), tuple(late), tuple(missed))
+        if tick_ms in whole.chosen:
+            chosen.append(tick_ms)
+            extends = False
+        elif tick_ms >= whole.late_from_ms:
+            late.append(tick_ms)
+            extends = False
+        elif extends:
+            last = missed.pop()
+            missed.append(Stretch(last.first_ms, tick_ms, last.count + 1))
+        else:
+            missed.append(Stretch(tick_ms, tick_ms, 1))
+            extends = True
+    return Step(whole.through_ms, tuple(chosen), tuple(late), tuple(missed))
+
+
+def _remaining(job: Job, pauses: Pauses, whole: Plan, after_ms: int) -> Iterator[int]:
+    return ticks(job, *pauses, after_ms, whole.through_ms)
+
+
+def is_chosen(job: Job, is_latest: bool, is_recent: bool) -> bool:
+    """Whether a run that waited when the outage began, and whose buffer ended in it, runs now.
+
+    ``is_latest``: no later tick of the job runs or waits; ``is_recent``: within
+    ``recover_within``.
+    """
+    match job.recovery:
+        case Recovery.NONE:
+            return False
+        case Recovery.LAST:
+            return is_latest and is_recent
+        case Recovery.ALL:
+            return is_recent

@@ -1,0 +1,170 @@
+"""What operators ask once: each request is consumed and answered in one transaction."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.run_decider import RunDecider, matter_of
+from etcsched.core.leader.runs import assignment_of, new_run
+from etcsched.core.records import Answer, Job, Order, Request, RequestKind, Run
+from etcsched.core.states import WAITING, JobState, Origin, RunState
+from etcsched.core.view import Entry, revision_of
+
+
+def _request_matter(request: str) -> Matter:
+    return ("request", request)
+
+
+class RequestDecider:
+    def __init__(self, context: Context, runs: RunDecider) -> None:
+        self._context = context
+        self._view = context.view
+        self._runs = runs
+        self._dirty: dict[str, None] = {}
+
+    def look_at(self, request: str) -> None:
+        self._dirty[request] = None
+
+    def look_at_all(self) -> None:
+        for request in self._view.requests:
+            self._dirty[request] = None
+
+    def decide(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        for request_id in sorted(dirty):
+            entry = self._view.requests.get(request_id)
+            if entry is None or self._context.is_busy(_request_matter(request_id)):
+                continue
+            match entry.record.kind:
+                case RequestKind.TRIGGER:
+                    self._trigger(entry)
+                case RequestKind.CANCEL:
+                    self._cancel(entry)
+                case other:
+                    assert_never(other)
+
+    def _consumed(
+        self, entry: Entry[Request], accepted: bool, message: str, run: str = ""
+    ) -> fx.Consumed:
+        request = entry.record
+        answer = Answer(
+            request=request.id,
+            accepted=accepted,
+            message=message,
+            at=self._context.now,
+            job=request.job,
+            run=run,
+        )
+        return fx.Consumed(request_revision=entry.mod_revision, answer=answer)
+
+    def _answer(self, entry: Entry[Request], accepted: bool, message: str, run: str = "") -> None:
+        context = self._context
+        context.write(
+            fx.AnswerRequest(
+                seq=context.next_seq(), consumed=self._consumed(entry, accepted, message, run)
+            ),
+            _request_matter(entry.record.id),
+        )
+
+    def _trigger(self, entry: Entry[Request]) -> None:
+        request = entry.record
+        job = self._view.jobs.get(request.job)
+        if job is None or job.record.current.state is JobState.DELETED:
+            self._answer(entry, False, f"there is no job {request.job}")
+        elif job.record.current.state is JobState.DISABLED:
+            self._answer(entry, False, f"job {request.job} is disabled; enable it first")
+        elif self._view.is_paused(request.job):
+            self._answer(entry, False, f"job {request.job} or the cluster is paused; resume first")
+        elif not self._context.is_busy(matter_of((request.job, request.id))):
+            self._start(entry, job.record)
+
+    def _start(self, entry: Entry[Request], job: Job) -> None:
+        context, request = self._context, entry.record
+        presence = context.choose(requirement_of(job))
+        agent = presence.record.agent if presence is not None else None
+        seen = self._view.start_seen(job.name, agent)
+        run = new_run(
+            context.author,
+            job,
+            request.id,
+            RunState.READY if agent is None else RunState.ASSIGNED,
+            f"requested by {request.by}",
+            origin=Origin.REQUEST,
+            params={**job.params, **request.params},
+            requested_by=request.by,
+            agent=agent or "",
+            attempt=0 if agent is None else 1,
+        )
+        assignment = None
+        if presence is not None:
+            assignment = assignment_of(context.author, run, job, presence.record, seen)
+        where = f"assigned to {agent}" if agent is not None else "waits for an agent"
+        context.write(
+            fx.CreateRun(
+                seq=context.next_seq(),
+                run=run,
+                seen=seen,
+                is_tick=False,
+                assignment=assignment,
+                presence_revision=revision_of(presence),
+                consumed=self._consumed(entry, True, where, run.id),
+            ),
+            matter_of((run.job, run.id)),
+            _request_matter(request.id),
+            agent=agent,
+        )
+
+    def _cancel(self, entry: Entry[Request]) -> None:
+        request = entry.record
+        key = (request.job, request.run)
+        run = self._view.runs.get(key)
+        if run is None:
+            message = f"run {request.job}/{request.run} is over, or never was"
+            self._answer(entry, False, message, request.run)
+        elif self._context.is_busy(matter_of(key)):
+            self.look_at(request.id)  # Its run is in motion; asked again with the next event.
+        elif run.record.state in WAITING:
+            consumed = self._consumed(entry, True, "cancelled", request.run)
+            self._runs.end_waiting(run, RunState.CANCELLED, _cause(request), consumed)
+        else:
+            self._cancel_assigned(entry, run)
+
+    def _cancel_assigned(self, entry: Entry[Request], run: Entry[Run]) -> None:
+        context, request = self._context, entry.record
+        place = (run.record.agent, run.record.job, run.record.id)
+        report = self._view.reports.get(place)
+        if report is None:
+            consumed = self._consumed(entry, True, "cancelled before it started", request.run)
+            self._runs.end_unclaimed(run, _cause(request), consumed)
+            return
+        if report.record.outcome is not None:
+            self._answer(entry, False, "the run has just ended", request.run)
+            return
+        assignment = self._view.assignments[place]
+        context.write(
+            fx.SendOrder(
+                seq=context.next_seq(),
+                agent=run.record.agent,
+                order=Order(
+                    job=run.record.job,
+                    run=run.record.id,
+                    token=assignment.mod_revision,
+                    at=context.now,
+                    by=request.by,
+                    reason=_cause(request),
+                ),
+                run_revision=run.mod_revision,
+                consumed=self._consumed(
+                    entry, True, f"{run.record.agent} is told to end it", request.run
+                ),
+            ),
+            matter_of((run.record.job, run.record.id)),
+            _request_matter(request.id),
+        )
+
+
+def _cause(request: Request) -> str:
+    return f"cancelled by {request.by}" if request.by else "cancelled"

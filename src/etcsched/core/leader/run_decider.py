@@ -1,0 +1,394 @@
+"""What becomes of each run that isn't over: the leader's decisions on single runs.
+
+Level-triggered: a run is looked at again whenever something that it depends on has changed, and
+the decision follows from the view alone, not from what happened. So a new leader continues where
+the old one stopped, by looking at every run once.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.runs import assigned, assignment_of, attempt_of, step
+from etcsched.core.leader.waiting import Waiting
+from etcsched.core.records import Assignment, Attempt, Job, Report, Run
+from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, RunState
+from etcsched.core.times import ms_of
+from etcsched.core.view import Entry, RunKey, revision_of
+
+_FINAL_OF: dict[Outcome, RunState] = {
+    Outcome.COMPLETED: RunState.COMPLETED,
+    Outcome.FAILED: RunState.FAILED,
+    Outcome.TIMED_OUT: RunState.TIMED_OUT,
+    Outcome.CANCELLED: RunState.CANCELLED,
+    Outcome.DIED: RunState.DIED,
+    Outcome.DECLINED: RunState.FAILED,
+}
+
+
+def matter_of(key: RunKey) -> Matter:
+    return ("run", *key)
+
+
+class RunDecider:
+    def __init__(self, context: Context, losses: Losses, outage_began_ms: int) -> None:
+        """Between ``outage_began_ms`` (the watermark found at the takeover) and the takeover no
+        one decided: a buffer that ended in between belongs to that outage."""
+        self._context = context
+        self._view = context.view
+        self._losses = losses
+        self._outage_ms = (outage_began_ms, context.wall_ms)
+        self._dirty: dict[RunKey, None] = {}
+        self.waiting = Waiting()
+        self.outage_jobs: dict[str, None] = {}
+
+    def look_at(self, key: RunKey) -> None:
+        self._dirty[key] = None
+
+    def look_at_job(self, job: str) -> None:
+        for run in self._view.runs_of_job.get(job, ()):
+            self._dirty[(job, run)] = None
+
+    def look_at_queued(self, job: str) -> None:
+        """A run of the job came, changed or went: the turn of those behind it may have come."""
+        for run in self._view.runs_of_job.get(job, ()):
+            if self._view.runs[(job, run)].record.state is RunState.QUEUED:
+                self._dirty[(job, run)] = None
+
+    def look_at_all(self) -> None:
+        for key in self._view.runs:
+            self._dirty[key] = None
+
+    def look_at_agent(self, agent: str) -> None:
+        for key in self._view.assigned_to.get(agent, ()):
+            self._dirty[key] = None
+
+    def decide(self) -> None:
+        """Look at everything that is due for a look, then fill free slots."""
+        dirty, self._dirty = self._dirty, {}
+        for key in sorted(dirty):
+            entry = self._view.runs.get(key)
+            if entry is None:
+                self.waiting.discard(key)
+                continue
+            if not self._context.is_busy(matter_of(key)):
+                self._decide(key, entry)
+        self._fill_slots()
+
+    def _decide(self, key: RunKey, entry: Entry[Run]) -> None:
+        match entry.record.state:
+            case RunState.READY | RunState.QUEUED:
+                self._decide_waiting(key, entry)
+            case RunState.ASSIGNED:
+                self._decide_assigned(key, entry)
+            case _:
+                # Final runs live in the archive, and "running" is never written.
+                self._context.say(
+                    f"found in state {entry.record.state.value} among the active runs: left alone",
+                    run=key,
+                    warn=True,
+                )
+
+    # --- waiting
+
+    def _decide_waiting(self, key: RunKey, entry: Entry[Run]) -> None:
+        run = entry.record
+        job = self._view.jobs.get(run.job)
+        if job is None or job.record.current.state in (JobState.DELETED, JobState.DISABLED):
+            why = "disabled" if job is not None and not _is_deleted(job) else "deleted"
+            self._end(entry, RunState.CANCELLED, f"the job was {why} before it started")
+            return
+        if run.state is RunState.READY and self._is_buffer_over(key, entry, job.record):
+            return
+        if self._view.is_paused(run.job):
+            self.waiting.discard(key)
+            return
+        if run.state is RunState.QUEUED and not self._is_its_turn(run):
+            self.waiting.discard(key)
+            return
+        self.waiting.put(run, requirement_of(job.record))
+
+    def _is_its_turn(self, run: Run) -> bool:
+        """Queued runs go one at a time, oldest first, when no other run of the job is active."""
+        for other_id in self._view.runs_of_job.get(run.job, ()):
+            other = self._view.runs[(run.job, other_id)].record
+            if other.state is not RunState.QUEUED:
+                return False
+            if (other.scheduled_at or "", other.id) < (run.scheduled_at or "", run.id):
+                return False
+        return True
+
+    def _is_buffer_over(self, key: RunKey, entry: Entry[Run], job: Job) -> bool:
+        """End a run that found no agent in its time, or leave it to the outage it belongs to."""
+        run = entry.record
+        if run.attempt > 0:
+            return False  # The buffer counts for a run's first assignment only.
+        due_ms = ms_of(run.scheduled_at or run.created_at)
+        end_ms = due_ms + int(job.pickup_buffer_s * 1000)
+        if self._context.wall_ms < end_ms:
+            wait_s = (end_ms - self._context.wall_ms) / 1000
+            self._context.wake_at(self._context.mono_s + wait_s, matter_of(key))
+            return False
+        is_tick = run.origin is not Origin.REQUEST
+        gap = self._view.gaps.get(run.job)
+        if is_tick and gap is not None and not gap.record.closed:
+            return True
+        began_ms, over_ms = self._outage_ms
+        nobody_led = began_ms < end_ms <= over_ms
+        if self._context.has_eligible(requirement_of(job)) and not nobody_led:
+            self._end(
+                entry,
+                RunState.ABANDONED,
+                f"no slot was free within its pickup buffer of {job.pickup_buffer_s:g} s",
+            )
+        elif is_tick:
+            # Nobody was there as the buffer ended: the run is its job's outage's matter.
+            self.outage_jobs[run.job] = None
+        else:
+            self._end(entry, RunState.MISSED, "no eligible agent lived within its pickup buffer")
+        return True
+
+    def _fill_slots(self) -> None:
+        for requirement in self.waiting.requirements():
+            while (presence := self._context.choose(requirement)) is not None:
+                key = self.waiting.take(requirement)
+                if key is None:
+                    break
+                self._dispatch(key, presence.record.agent)
+
+    def _dispatch(self, key: RunKey, agent: str) -> None:
+        context = self._context
+        entry = self._view.runs.get(key)
+        job = self._view.jobs.get(key[0])
+        if entry is None or job is None or context.is_busy(matter_of(key)):
+            return  # It is looked at again when its write is settled.
+        if entry.record.state is RunState.QUEUED and not self._is_its_turn(entry.record):
+            return
+        presence = self._view.presences[agent]
+        run = assigned(context.author, entry.record, entry.mod_revision, agent, "a slot is free")
+        seen = self._view.start_seen(run.job, agent)
+        context.write(
+            fx.Dispatch(
+                seq=context.next_seq(),
+                run=run,
+                run_revision=entry.mod_revision,
+                assignment=assignment_of(context.author, run, job.record, presence.record, seen),
+                presence_revision=presence.mod_revision,
+            ),
+            matter_of(key),
+            agent=agent,
+        )
+
+    # --- assigned
+
+    def _decide_assigned(self, key: RunKey, entry: Entry[Run]) -> None:
+        run = entry.record
+        place = (run.agent, *key)
+        assignment = self._view.assignments.get(place)
+        if assignment is None:
+            self._context.say("its assignment is missing: left alone", run=key, warn=True)
+            return
+        report = self._view.reports.get(place)
+        if report is not None and report.record.outcome is not None:
+            self._finish(entry, assignment, report)
+            return
+        presence = self._view.presences.get(run.agent)
+        is_gone = presence is None or presence.record.incarnation != assignment.record.incarnation
+        if report is None:
+            if is_gone:
+                self._move(entry, assignment, None, f"{run.agent} is gone, it hadn't started")
+            elif presence is not None:
+                self._withdraw_if_stopped(entry, assignment)
+        elif is_gone and self._losses.is_confirmed(assignment.record):
+            self._lose(entry, assignment, report)
+
+    def _withdraw_if_stopped(self, entry: Entry[Run], assignment: Entry[Assignment]) -> None:
+        """An unclaimed assignment whose grounds have changed can't be claimed any more."""
+        run = entry.record
+        seen, now_seen = assignment.record.seen, self._view.start_seen(run.job, run.agent)
+        if seen == now_seen and not self._view.presences[run.agent].record.draining:
+            return
+        job = self._view.jobs.get(run.job)
+        if job is None or job.record.current.state in (JobState.DELETED, JobState.DISABLED):
+            self._end_assigned(
+                entry, assignment, None, RunState.CANCELLED, "the job may not start any more"
+            )
+            return
+        self._move(entry, assignment, None, "what its assignment rested on has changed")
+
+    def _finish(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
+    ) -> None:
+        outcome = report.record.outcome
+        assert outcome is not None
+        job = self._view.jobs.get(entry.record.job)
+        may_move = outcome in (Outcome.DIED, Outcome.DECLINED) and self._may_reassign(entry, job)
+        if may_move:
+            self._move(
+                entry, assignment, report, f"attempt {outcome.value}: {report.record.reason}"
+            )
+            return
+        cause = report.record.reason or outcome.value
+        self._end_assigned(entry, assignment, report, _FINAL_OF[outcome], cause)
+
+    def _lose(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
+    ) -> None:
+        """A claimed attempt whose agent is surely gone."""
+        job = self._view.jobs.get(entry.record.job)
+        reason = f"{entry.record.agent} was lost"
+        if self._may_reassign(entry, job):
+            self._move(entry, assignment, report, reason)
+        else:
+            self._end_assigned(entry, assignment, report, RunState.DIED, reason)
+
+    def _may_reassign(self, entry: Entry[Run], job: Entry[Job] | None) -> bool:
+        if job is None or job.record.current.state in (JobState.DELETED, JobState.DISABLED):
+            return False
+        match job.record.on_agent_loss:
+            case OnAgentLoss.REASSIGN:
+                return entry.record.reassigns < job.record.max_reassigns
+            case OnAgentLoss.DIED:
+                return False
+            case other:
+                assert_never(other)
+
+    def _move(
+        self,
+        entry: Entry[Run],
+        assignment: Entry[Assignment],
+        report: Entry[Report] | None,
+        cause: str,
+    ) -> None:
+        """T5: end the attempt; the run goes to another agent, or waits for one."""
+        context, run = self._context, entry.record
+        job = self._view.jobs.get(run.job)
+        presence = None
+        if job is not None and not self._view.is_paused(run.job):
+            avoid = frozenset({run.agent}) if report is not None else frozenset[str]()
+            presence = context.choose(requirement_of(job.record), avoid)
+        changes: dict[str, object] = {}
+        if report is not None:
+            over = self._attempt_over(assignment, report, cause)
+            changes = {"attempts": (*run.attempts, over), "reassigns": run.reassigns + 1}
+        agent = presence.record.agent if presence is not None else None
+        if job is not None and agent is not None and presence is not None:
+            moved = assigned(context.author, run, entry.mod_revision, agent, cause, **changes)
+            seen = self._view.start_seen(run.job, agent)
+            new = assignment_of(context.author, moved, job.record, presence.record, seen)
+        else:
+            moved = step(
+                context.author, run, entry.mod_revision, RunState.READY, cause, agent="", **changes
+            )
+            new = None
+        context.write(
+            fx.MoveRun(
+                seq=context.next_seq(),
+                run=moved,
+                run_revision=entry.mod_revision,
+                old=self._old(entry, assignment, report),
+                assignment=new,
+                presence_revision=revision_of(presence),
+            ),
+            matter_of((run.job, run.id)),
+            agent=agent,
+        )
+        where = f"to {agent}" if agent is not None else "to wait for an agent"
+        context.say(f"moved from {run.agent} {where}: {cause}", run=(run.job, run.id), warn=True)
+
+    # --- ends
+
+    def end_waiting(
+        self, entry: Entry[Run], state: RunState, cause: str, consumed: fx.Consumed | None
+    ) -> None:
+        """End a run that has no attempt in progress."""
+        run, context = entry.record, self._context
+        self.waiting.discard((run.job, run.id))
+        matters = [matter_of((run.job, run.id))]
+        if consumed is not None:
+            matters.append(("request", consumed.answer.request))
+        context.write(
+            fx.EndRun(
+                seq=context.next_seq(),
+                run=step(context.author, run, entry.mod_revision, state, cause),
+                run_revision=entry.mod_revision,
+                consumed=consumed,
+            ),
+            *matters,
+        )
+        context.say(f"{state.value}: {cause}", run=(run.job, run.id), warn=True)
+
+    def end_unclaimed(self, entry: Entry[Run], cause: str, consumed: fx.Consumed) -> None:
+        """Cancel an assigned run before its agent has claimed it."""
+        run = entry.record
+        assignment = self._view.assignments[(run.agent, run.job, run.id)]
+        self._end_assigned(entry, assignment, None, RunState.CANCELLED, cause, consumed)
+
+    def _end(self, entry: Entry[Run], state: RunState, cause: str) -> None:
+        self.end_waiting(entry, state, cause, None)
+
+    def _end_assigned(
+        self,
+        entry: Entry[Run],
+        assignment: Entry[Assignment],
+        report: Entry[Report] | None,
+        state: RunState,
+        cause: str,
+        consumed: fx.Consumed | None = None,
+    ) -> None:
+        context, run = self._context, entry.record
+        attempts = run.attempts
+        if report is not None:
+            attempts = (*attempts, self._attempt_over(assignment, report, cause))
+        matters = [matter_of((run.job, run.id))]
+        if consumed is not None:
+            matters.append(("request", consumed.answer.request))
+        context.write(
+            fx.EndRun(
+                seq=context.next_seq(),
+                run=step(context.author, run, entry.mod_revision, state, cause, attempts=attempts),
+                run_revision=entry.mod_revision,
+                old=self._old(entry, assignment, report),
+                consumed=consumed,
+            ),
+            *matters,
+        )
+        context.say(
+            f"{state.value} on {run.agent}" + ("" if cause == state.value else f": {cause}"),
+            run=(run.job, run.id),
+            warn=state is not RunState.COMPLETED,
+        )
+
+    def _attempt_over(
+        self, assignment: Entry[Assignment], report: Entry[Report], cause: str
+    ) -> Attempt:
+        outcome = report.record.outcome or Outcome.DIED
+        return attempt_of(
+            assignment.record,
+            assignment.mod_revision,
+            report.record,
+            outcome,
+            cause,
+            self._context.now,
+        )
+
+    def _old(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report] | None
+    ) -> fx.OldAttempt:
+        """Where the agent has given no outcome, the decision rests on its presence as seen."""
+        is_final = report is not None and report.record.outcome is not None
+        presence = self._view.presences.get(entry.record.agent)
+        return fx.OldAttempt(
+            agent=entry.record.agent,
+            assignment_revision=assignment.mod_revision,
+            report_revision=revision_of(report),
+            presence_revision=None if is_final else revision_of(presence),
+        )
+
+
+def _is_deleted(job: Entry[Job]) -> bool:
+    return job.record.current.state is JobState.DELETED

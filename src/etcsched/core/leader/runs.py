@@ -1,0 +1,193 @@
+"""How run records come into being and change: each step checked against the table of states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from etcsched.core.records import (
+    Assignment,
+    Attempt,
+    Job,
+    Presence,
+    Report,
+    Run,
+    StartSeen,
+    Transition,
+)
+from etcsched.core.states import Origin, Outcome, RunState, check_transition
+from etcsched.core.times import Utc, tick_id, utc_of
+
+MAX_HISTORY = 64
+"""Steps kept of a run; of one that moved more often, the first and the newest."""
+
+
+class Author(msgspec.Struct, frozen=True):
+    """Who decides, and when: stands in every step of every run."""
+
+    term: int
+    at: Utc
+
+
+def new_run(
+    author: Author,
+    job: Job,
+    run_id: str,
+    state: RunState,
+    cause: str,
+    *,
+    origin: Origin,
+    scheduled_at: Utc | None = None,
+    **fields: Any,
+) -> Run:
+    check_transition(None, state, f"run {job.name}/{run_id}", cause)
+    return Run(
+        job=job.name,
+        id=run_id,
+        state=state,
+        origin=origin,
+        created_at=author.at,
+        scheduled_at=scheduled_at,
+        priority=job.priority,
+        history=(Transition(state=state, at=author.at, cause=cause, term=author.term),),
+        **fields,
+    )
+
+
+def tick_run(
+    author: Author,
+    job: Job,
+    tick_ms: int,
+    state: RunState,
+    cause: str,
+    origin: Origin = Origin.SCHEDULE,
+    **fields: Any,
+) -> Run:
+    """The run of one tick: its id is the tick."""
+    return new_run(
+        author,
+        job,
+        tick_id(tick_ms),
+        state,
+        cause,
+        origin=origin,
+        scheduled_at=utc_of(tick_ms),
+        params=dict(job.params),
+        **fields,
+    )
+
+
+def step(
+    author: Author, run: Run, run_revision: int, state: RunState, cause: str, **changes: Any
+) -> Run:
+    """The run's next record. ``run_revision`` is that of the record as seen: it is the revision
+    of the step before, which is known only now."""
+    check_transition(run.state, state, f"run {run.job}/{run.id}", run.history)
+    *before, last = run.history
+    history = (
+        *before,
+        replace(last, revision=run_revision),
+        Transition(state=state, at=author.at, cause=cause, term=author.term),
+    )
+    if len(history) > MAX_HISTORY:
+        history = (history[0], *history[1 - MAX_HISTORY :])
+    return replace(run, state=state, history=history, **changes)
+
+
+def assigned(
+    author: Author, run: Run, run_revision: int, agent: str, cause: str, **more: Any
+) -> Run:
+    return step(
+        author,
+        run,
+        run_revision,
+        RunState.ASSIGNED,
+        cause,
+        agent=agent,
+        attempt=run.attempt + 1,
+        **more,
+    )
+
+
+def assignment_of(
+    author: Author, run: Run, job: Job, presence: Presence, seen: StartSeen
+) -> Assignment:
+    """What the agent needs to run the attempt, and what its claim has to compare."""
+    return Assignment(
+        job=run.job,
+        run=run.id,
+        agent=presence.agent,
+        incarnation=presence.incarnation,
+        session_ttl_s=presence.session_ttl_s,
+        attempt=run.attempt,
+        action=job.run,
+        seen=seen,
+        assigned_at=author.at,
+        term=author.term,
+        scheduled_at=run.scheduled_at,
+        timeout_s=job.timeout_s,
+        kill_grace_s=job.kill_grace_s,
+        params={**job.params, **run.params},
+        env=job.env,
+        workdir=job.workdir,
+        user=job.user,
+    )
+
+
+def attempt_of(
+    assignment: Assignment,
+    token: int,
+    report: Report | None,
+    outcome: Outcome,
+    reason: str,
+    ended_at: Utc | None,
+) -> Attempt:
+    """An attempt that is over, as its run keeps it. ``report`` None: it was never claimed."""
+    if report is None:
+        return Attempt(
+            number=assignment.attempt,
+            agent=assignment.agent,
+            token=token,
+            assigned_at=assignment.assigned_at,
+            outcome=outcome,
+            reason=reason,
+            ended_at=ended_at,
+        )
+    return Attempt(
+        number=assignment.attempt,
+        agent=assignment.agent,
+        token=token,
+        assigned_at=assignment.assigned_at,
+        outcome=outcome,
+        claimed_at=report.claimed_at,
+        started_at=report.started_at,
+        ended_at=report.ended_at or ended_at,
+        exit_code=report.exit_code,
+        signal=report.signal,
+        reason=report.reason or reason,
+        cpu_s=report.cpu_s,
+        peak_memory_bytes=report.peak_memory_bytes,
+        output_bytes=report.output_bytes,
+        tail=report.tail,
+    )
+
+
+def late_attempt_of(agent: str, report: Report) -> Attempt:
+    """A late report as an event in its run's record."""
+    assert report.outcome is not None
+    return Attempt(
+        number=report.attempt,
+        agent=agent,
+        token=report.token,
+        assigned_at=report.claimed_at,
+        outcome=report.outcome,
+        claimed_at=report.claimed_at,
+        started_at=report.started_at,
+        ended_at=report.ended_at,
+        exit_code=report.exit_code,
+        signal=report.signal,
+        reason=report.reason,
+        tail=report.tail,
+    )

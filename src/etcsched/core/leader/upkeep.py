@@ -1,0 +1,204 @@
+"""What keeps the keyspace small: history's retention, old answers, deleted jobs, late reports."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.runs import late_attempt_of
+from etcsched.core.records import CLUSTER, Keep, Run
+from etcsched.core.states import JobState
+from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.core.view import revision_of
+
+SWEEP_EVERY_S = 10.0
+MAX_LATE_REPORTS = 8
+_SWEEP: Matter = ("sweep",)
+
+
+class Upkeep:
+    """Nothing here is urgent: it goes on a little with every sweep, and never scans history."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._view = context.view
+        self._ended: dict[str, int] = {}
+        self._listing: set[str] = set()
+        self._archive_cursor = ""
+        self._late: dict[tuple[str, str, str, str], None] = {}
+        self._reading: set[tuple[str, str]] = set()
+        context.wake_at(context.mono_s + SWEEP_EVERY_S, _SWEEP)
+
+    # --- retention of history
+
+    def run_ended(self, job: str) -> None:
+        """Another run went to the archive; every few, the job's oldest go."""
+        count = self._ended[job] = self._ended.get(job, 0) + 1
+        if count >= max(4, self._keep_of(job).runs // 4) and job not in self._listing:
+            self._ended[job] = 0
+            self._listing.add(job)
+            self._context.effects.append(fx.ListArchive(job=job))
+
+    def archive_listed(
+        self, job: str | None, found: tuple[tuple[str, str, int], ...], is_last: bool
+    ) -> None:
+        """(job, run, mod revision) of archived runs, oldest first within a job; of one job all,
+        else a page of all jobs'."""
+        if job is not None:
+            self._listing.discard(job)
+            excess = len(found) - self._keep_of(job).runs
+            self._forget(found[: max(0, excess)])
+            return
+        now_ms = self._context.wall_ms
+        old = tuple(
+            place for place in found if _age_s(place[1], now_ms) > self._keep_of(place[0]).age_s
+        )
+        self._forget(old)
+        self._archive_cursor = "" if is_last or not found else "/".join(found[-1][:2])
+
+    def _keep_of(self, job: str) -> Keep:
+        entry = self._view.jobs.get(job)
+        return entry.record.keep if entry is not None else Keep()
+
+    def _forget(self, places: tuple[tuple[str, str, int], ...]) -> None:
+        """Never what is later than the watermark: its absence would say that it never was."""
+        watermark = self._view.watermark
+        if watermark is None:
+            return
+        through = watermark.record.through
+        for job, run, revision in places:
+            matter = ("archived", job, run)
+            if _time_of_id(run) <= through and not self._context.is_busy(matter):
+                write = fx.Forget(
+                    seq=self._context.next_seq(), job=job, run_id=run, revision=revision
+                )
+                self._context.write(write, matter)
+
+    # --- sweeps
+
+    def sweep(self) -> None:
+        """Called when its timer is due: a page of the archive, old answers, ended pauses."""
+        context = self._context
+        context.wake_at(context.mono_s + SWEEP_EVERY_S, _SWEEP)
+        context.effects.append(fx.ListArchive(job=None, after=self._archive_cursor))
+        kept_ms = int(context.options.answer_kept_s * 1000)
+        oldest = utc_of(context.wall_ms - kept_ms)
+        for request, answer in self._view.answers.items():
+            matter = ("answer", request)
+            if answer.record.at < oldest and not context.is_busy(matter):
+                write = fx.ForgetAnswer(
+                    seq=context.next_seq(), request=request, revision=answer.mod_revision
+                )
+                context.write(write, matter)
+        self._forget_pauses()
+        self._forget_jobs()
+
+    def _forget_pauses(self) -> None:
+        context, watermark = self._context, self._view.watermark
+        if watermark is None:
+            return
+        for name, pause in self._view.pauses.items():
+            last = pause.record.intervals[-1].until if pause.record.intervals else ""
+            is_over = last is not None and last < watermark.record.through
+            has_gap = self._view.gaps if name == CLUSTER else name in self._view.gaps
+            matter = ("pause", name)
+            if is_over and not has_gap and not context.is_busy(matter):
+                write = fx.ForgetPause(
+                    seq=context.next_seq(), name=name, revision=pause.mod_revision
+                )
+                context.write(write, matter)
+
+    def _forget_jobs(self) -> None:
+        context, watermark = self._context, self._view.watermark
+        if watermark is None:
+            return
+        for name, job in self._view.jobs.items():
+            current = job.record.current
+            if current.state is not JobState.DELETED or current.since > watermark.record.through:
+                continue
+            matter = ("job", name)
+            if name not in self._view.runs_of_job and not context.is_busy(matter):
+                write = fx.ForgetJob(
+                    seq=context.next_seq(),
+                    job=name,
+                    job_revision=job.mod_revision,
+                    pause_revision=revision_of(self._view.pauses.get(name)),
+                )
+                context.write(write, matter)
+
+    # --- late reports
+
+    def late_report(self, place: tuple[str, str, str, str]) -> None:
+        self._late[place] = None
+
+    def decide(self) -> None:
+        """Fold late reports into their runs' records, wherever those are by now."""
+        late, self._late = self._late, {}
+        for place in late:
+            _, job, run_id, _ = place
+            if place not in self._view.late_reports:
+                continue
+            if self._context.is_busy(("late", *place), ("run", job, run_id)):
+                self._late[place] = None
+                continue
+            active = self._view.runs.get((job, run_id))
+            if active is not None:
+                self._fold(place, active.record, active.mod_revision, in_archive=False)
+            elif (job, run_id) not in self._reading:
+                self._reading.add((job, run_id))
+                self._context.effects.append(fx.ReadArchived(job=job, run_id=run_id))
+
+    def archived_read(self, job: str, run_id: str, run: Run | None, revision: int) -> None:
+        self._reading.discard((job, run_id))
+        for place in self._view.late_reports:
+            if place[1:3] != (job, run_id):
+                continue
+            if not self._context.is_busy(("late", *place), ("run", job, run_id)):
+                self._fold(place, run, revision, in_archive=True)
+
+    def _fold(
+        self, place: tuple[str, str, str, str], run: Run | None, revision: int, in_archive: bool
+    ) -> None:
+        context = self._context
+        agent, job, run_id, token = place
+        report = self._view.late_reports[place]
+        changed = None
+        if run is not None and len(run.late_reports) < MAX_LATE_REPORTS:
+            event = late_attempt_of(agent, report.record)
+            changed = replace(run, late_reports=(*run.late_reports, event))
+        context.write(
+            fx.FoldLateReport(
+                seq=context.next_seq(),
+                agent=agent,
+                job=job,
+                run_id=run_id,
+                token=int(token),
+                report_revision=report.mod_revision,
+                run=changed,
+                run_revision=revision,
+                in_archive=in_archive,
+            ),
+            ("late", *place),
+            ("run", job, run_id),
+        )
+        context.say(
+            f"late report from {agent}: {report.record.outcome} came after the run had moved",
+            run=(job, run_id),
+            agent=agent,
+            warn=True,
+        )
+
+
+def _time_of_id(run_id: str) -> Utc:
+    """Run ids begin with a time, of a tick or of a request; as ``Utc`` text, to the second."""
+    digits = run_id[:8] + run_id[9:15]
+    if len(digits) != 14 or not digits.isdigit():
+        return Utc("")
+    date, time = digits[:8], digits[8:]
+    return Utc(f"{date[:4]}-{date[4:6]}-{date[6:]}T{time[:2]}:{time[2:4]}:{time[4:]}.000Z")
+
+
+def _age_s(run_id: str, now_ms: int) -> float:
+    text = _time_of_id(run_id)
+    return (now_ms - ms_of(text)) / 1000 if text else 0.0

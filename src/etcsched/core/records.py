@@ -1,0 +1,399 @@
+"""What is kept in etcd: one frozen record a key, each with one writer (DESIGN 2).
+
+Every record's JSON begins with its schema version ``v``. Times are ``Utc`` texts, which sort as
+text; durations are seconds. ``unknown`` carries what a newer schema wrote at the top level, so
+that a rewrite by this version keeps it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Final
+
+import msgspec
+
+from etcsched.core.schedule.patterns import Pattern
+from etcsched.core.states import (
+    JobState,
+    OnAgentLoss,
+    Origin,
+    Outcome,
+    Overlap,
+    Recovery,
+    RunState,
+)
+from etcsched.core.times import Utc
+
+SCHEMA_VERSION: Final = 1
+
+CLUSTER: Final = "_cluster"
+"""The name that a pause of everything has in place of a job's (no job's name begins with _)."""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A piece of a record."""
+
+
+class Record(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=SCHEMA_VERSION
+):
+    unknown: dict[str, Any] | None = None
+
+
+# --- what operators want -------------------------------------------------------------------
+
+
+class Exec(msgspec.Struct, frozen=True, tag_field="executor", tag="exec"):
+    """``{name}`` in an element stands for a parameter; no shell is involved."""
+
+    argv: tuple[str, ...]
+
+
+class Shell(msgspec.Struct, frozen=True, tag_field="executor", tag="shell"):
+    """Given to ``/bin/sh -c``; parameters are in the environment only."""
+
+    command: str
+
+
+class Noop(msgspec.Struct, frozen=True, tag_field="executor", tag="noop"):
+    """Completes at once in the agent, without a process: it measures the control plane."""
+
+
+Action = Exec | Shell | Noop
+
+
+class ScheduleVersion(Part, frozen=True, kw_only=True):
+    """What decides a job's ticks from ``since`` on, until the next version begins."""
+
+    since: Utc
+    state: JobState = JobState.ENABLED
+    patterns: tuple[Pattern, ...] = ()
+    timezone: str = "UTC"
+
+
+class Keep(Part, frozen=True, kw_only=True):
+    """History kept per job: whichever bound is reached first."""
+
+    runs: int = 20
+    age_s: float = 30 * 86400.0
+
+
+class Job(Record, frozen=True, kw_only=True):
+    """``versions`` is the timeline of definitions, oldest first, never empty (DESIGN 3)."""
+
+    name: str
+    run: Action
+    versions: tuple[ScheduleVersion, ...]
+    description: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    recovery: Recovery = Recovery.LAST
+    pickup_buffer_s: float = 120.0
+    recover_within_s: float = 12 * 3600.0
+    catch_up_limit: int = 100
+    overlap: Overlap = Overlap.SKIP
+    timeout_s: float | None = None
+    kill_grace_s: float = 15.0
+    on_agent_loss: OnAgentLoss = OnAgentLoss.REASSIGN
+    max_reassigns: int = 3
+    hosts: tuple[str, ...] = ()
+    require: dict[str, str] = {}
+    priority: int = 0
+    params: dict[str, str] = {}
+    env: dict[str, str] = {}
+    workdir: str = ""
+    user: str = ""
+    keep: Keep = Keep()
+    from_file: bool = False
+    changed_by: str = ""
+
+    @property
+    def current(self) -> ScheduleVersion:
+        return self.versions[-1]
+
+
+class PauseInterval(Part, frozen=True, kw_only=True):
+    """Ticks in [since, until) were never due; no ``until``: it lasts."""
+
+    since: Utc
+    until: Utc | None = None
+    by: str = ""
+
+
+class Pause(Record, frozen=True, kw_only=True):
+    """The pauses of one job or of the cluster since the watermark, oldest first."""
+
+    intervals: tuple[PauseInterval, ...]
+
+    @property
+    def active(self) -> bool:
+        return bool(self.intervals) and self.intervals[-1].until is None
+
+
+class Drain(Record, frozen=True, kw_only=True):
+    """The agent gets nothing new until this is deleted."""
+
+    agent: str
+    since: Utc
+    by: str = ""
+
+
+# --- what operators ask once ---------------------------------------------------------------
+
+
+class RequestKind(enum.Enum):
+    TRIGGER = "trigger"
+    CANCEL = "cancel"
+
+
+class Request(Record, frozen=True, kw_only=True):
+    id: str
+    kind: RequestKind
+    job: str
+    at: Utc
+    by: str = ""
+    run: str = ""
+    params: dict[str, str] = {}
+
+
+class Answer(Record, frozen=True, kw_only=True):
+    """The leader's word on a request, written in the transaction that consumed it."""
+
+    request: str
+    accepted: bool
+    message: str
+    at: Utc
+    job: str = ""
+    run: str = ""
+
+
+# --- what nodes say of themselves ----------------------------------------------------------
+
+
+class Candidate(Record, frozen=True, kw_only=True):
+    """Value of an election key. ``clock`` is the node's wall clock as it wrote this."""
+
+    node: str
+    host: str
+    pid: int
+    since: Utc
+    clock: Utc
+    version: str
+    least_schema: int = SCHEMA_VERSION
+
+
+class Presence(Record, frozen=True, kw_only=True):
+    """An agent that is here. ``incarnation`` is its session: the lease, in hexadecimal.
+
+    ``users`` are those whose jobs it runs, ``default_user`` is whom a job without a user runs as.
+    """
+
+    agent: str
+    incarnation: str
+    supervisor: str
+    slots: int
+    host: str
+    pid: int
+    since: Utc
+    clock: Utc
+    version: str
+    labels: dict[str, str] = {}
+    session_ttl_s: int = 10
+    users: tuple[str, ...] = ()
+    default_user: str = ""
+    draining: bool = False
+
+
+class Report(Record, frozen=True, kw_only=True):
+    """An agent's word on one attempt: a claim while ``outcome`` is None, then how it ended.
+
+    ``token`` is the assignment's mod revision. ``tail`` is at most 4 KiB of output.
+    """
+
+    job: str
+    run: str
+    attempt: int
+    token: int
+    incarnation: str
+    supervisor: str
+    claimed_at: Utc
+    started_at: Utc | None = None
+    outcome: Outcome | None = None
+    ended_at: Utc | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    cpu_s: float | None = None
+    peak_memory_bytes: int | None = None
+    output_bytes: int = 0
+    tail: str = ""
+
+
+# --- what the leader decided ---------------------------------------------------------------
+
+
+class Term(Record, frozen=True, kw_only=True):
+    """``token`` is the create revision of the leader's election key: the fencing token."""
+
+    number: int
+    leader: str
+    election_key: str
+    token: int
+    since: Utc
+    least_schema: int = SCHEMA_VERSION
+
+
+class Watermark(Record, frozen=True, kw_only=True):
+    """All ticks of all jobs up to and including ``through`` are decided.
+
+    ``through`` stands right behind ``v``: transactions compare it as text.
+    """
+
+    through: Utc
+    term: int
+
+
+class Transition(Part, frozen=True, kw_only=True):
+    """One step of a run. ``revision`` is that of the step's commit; the newest step's is the
+    record's own mod revision, known only once it is written, and filled in by the step after."""
+
+    state: RunState
+    at: Utc
+    cause: str
+    term: int
+    revision: int = 0
+
+
+class Attempt(Part, frozen=True, kw_only=True):
+    """One try on one agent, over or moved away from."""
+
+    number: int
+    agent: str
+    token: int
+    assigned_at: Utc
+    outcome: Outcome
+    claimed_at: Utc | None = None
+    started_at: Utc | None = None
+    ended_at: Utc | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    cpu_s: float | None = None
+    peak_memory_bytes: int | None = None
+    output_bytes: int = 0
+    tail: str = ""
+
+
+class Run(Record, frozen=True, kw_only=True):
+    """One tick's or request's execution, or why there was none.
+
+    A summary of a long outage is one record: ``missed_count`` ticks from ``scheduled_at`` through
+    ``missed_through``. ``due_ms_late`` isn't kept: lateness follows from the attempts.
+    """
+
+    job: str
+    id: str
+    state: RunState
+    origin: Origin
+    created_at: Utc
+    scheduled_at: Utc | None = None
+    params: dict[str, str] = {}
+    priority: int = 0
+    agent: str = ""
+    attempt: int = 0
+    reassigns: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    history: tuple[Transition, ...] = ()
+    requested_by: str = ""
+    missed_count: int = 0
+    missed_through: Utc | None = None
+    late_reports: tuple[Attempt, ...] = ()
+
+
+class StartSeen(Part, frozen=True, kw_only=True):
+    """Mod revisions (0: absent) of what a decision to start rests on. The leader's T1 and the
+    agent's T2 both compare them, so that nothing starts after a stop was acknowledged."""
+
+    job: int
+    pause: int = 0
+    cluster_pause: int = 0
+    drain: int = 0
+
+
+class Assignment(Record, frozen=True, kw_only=True):
+    """Immutable; its mod revision is the attempt's token. ``timezone`` is its job's, for
+    ``{scheduled_date}``."""
+
+    job: str
+    run: str
+    agent: str
+    incarnation: str
+    attempt: int
+    action: Action
+    seen: StartSeen
+    assigned_at: Utc
+    term: int
+    session_ttl_s: int = 10
+    scheduled_at: Utc | None = None
+    timezone: str = "UTC"
+    timeout_s: float | None = None
+    kill_grace_s: float = 15.0
+    params: dict[str, str] = {}
+    env: dict[str, str] = {}
+    workdir: str = ""
+    user: str = ""
+
+
+class Order(Record, frozen=True, kw_only=True):
+    """What the leader wants of a running attempt: that it ends."""
+
+    job: str
+    run: str
+    token: int
+    at: Utc
+    by: str = ""
+    reason: str = "cancelled"
+
+
+class Gap(Record, frozen=True, kw_only=True):
+    """An outage of one job. While it is open, ticks later than ``decided_through`` wait for its
+    end. Once closed, the record stays until the watermark has passed ``decided_through``, so that
+    a leader who takes over decides no tick of it again."""
+
+    job: str
+    since: Utc
+    decided_through: Utc
+    reason: str
+    closed: bool = False
+
+
+class Kind(enum.Enum):
+    """What there is in the watched range; ids are what follows the kind's place in a key."""
+
+    ELECTION = "election"
+    PRESENCE = "presence"
+    REPORT = "report"
+    LATE_REPORT = "late_report"
+    REQUEST = "request"
+    JOB = "job"
+    PAUSE = "pause"
+    DRAIN = "drain"
+    TERM = "term"
+    WATERMARK = "watermark"
+    RUN = "run"
+    ASSIGNMENT = "assignment"
+    ORDER = "order"
+    ANSWER = "answer"
+    GAP = "gap"
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A key's new content, or its deletion (``record`` None; ``mod_revision`` is then the
+    deletion's). ``ids`` are the parts of the key behind its kind."""
+
+    kind: Kind
+    ids: tuple[str, ...]
+    record: Record | None
+    mod_revision: int
+    create_revision: int = 0
+    lease: int = 0

@@ -1,0 +1,111 @@
+"""The states of a run, the outcomes of an attempt, and which follow which (SEMANTICS, states)."""
+
+from __future__ import annotations
+
+import enum
+
+
+class RunState(enum.Enum):
+    """``running`` is never written: readers derive it from the claim (DESIGN 2)."""
+
+    READY = "ready"
+    QUEUED = "queued"
+    ASSIGNED = "assigned"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    DIED = "died"
+    MISSED = "missed"
+    ABANDONED = "abandoned"
+    OVERLAPPED = "overlapped"
+
+
+WAITING = frozenset({RunState.READY, RunState.QUEUED})
+WORKING = frozenset({RunState.ASSIGNED, RunState.RUNNING})
+FINAL = frozenset(RunState) - WAITING - WORKING
+
+_ENDS_WITHOUT_ATTEMPT = {
+    RunState.CANCELLED,
+    RunState.MISSED,
+    RunState.ABANDONED,
+}
+
+TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
+    None: frozenset(
+        {
+            RunState.READY,
+            RunState.QUEUED,
+            RunState.ASSIGNED,
+            RunState.MISSED,
+            RunState.OVERLAPPED,
+        }
+    ),
+    # ready -> queued: its buffer ended in an outage, and the recovery mode lets it run.
+    RunState.READY: frozenset({RunState.ASSIGNED, RunState.QUEUED, *_ENDS_WITHOUT_ATTEMPT}),
+    RunState.QUEUED: frozenset({RunState.READY, RunState.ASSIGNED, *_ENDS_WITHOUT_ATTEMPT}),
+    # assigned -> assigned: moved to another agent; assigned -> ready: none has a slot now.
+    RunState.ASSIGNED: frozenset(
+        {
+            RunState.ASSIGNED,
+            RunState.READY,
+            RunState.COMPLETED,
+            RunState.FAILED,
+            RunState.TIMED_OUT,
+            RunState.CANCELLED,
+            RunState.DIED,
+        }
+    ),
+}
+
+
+def check_transition(before: RunState | None, after: RunState, entity: str, story: object) -> None:
+    """Raise with the entity's whole story where the table has no such step (None: created)."""
+    if after not in TRANSITIONS.get(before, frozenset()):
+        start = before.value if before else "nothing"
+        raise AssertionError(f"{entity}: {start} -> {after.value} is no transition; {story!r}")
+
+
+class Outcome(enum.Enum):
+    """How one attempt ended. ``died``: its agent was lost, or its process vanished.
+    ``declined``: the agent didn't start it, against what the leader knew."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    DIED = "died"
+    DECLINED = "declined"
+
+
+class JobState(enum.Enum):
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    AD_HOC_ACTIVE = "ad_hoc_active"
+    DELETED = "deleted"
+
+
+class Recovery(enum.Enum):
+    ALL = "all"
+    LAST = "last"
+    NONE = "none"
+
+
+class Overlap(enum.Enum):
+    SKIP = "skip"
+    QUEUE = "queue"
+    ALLOW = "allow"
+
+
+class OnAgentLoss(enum.Enum):
+    REASSIGN = "reassign"
+    DIED = "died"
+
+
+class Origin(enum.Enum):
+    """Why a run exists."""
+
+    SCHEDULE = "schedule"
+    RECOVERY = "recovery"
+    REQUEST = "request"

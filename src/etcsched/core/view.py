@@ -1,0 +1,173 @@
+"""What a scheduler knows of the keyspace, and nothing else.
+
+The view changes only by etcd's revisions, in their order (DESIGN 7). It holds every record of the
+watched range with its revisions, and a few indexes that follow from them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from etcsched.core.records import (
+    CLUSTER,
+    Answer,
+    Assignment,
+    Candidate,
+    Change,
+    Drain,
+    Gap,
+    Job,
+    Kind,
+    Order,
+    Pause,
+    Presence,
+    Record,
+    Report,
+    Request,
+    Run,
+    StartSeen,
+    Term,
+    Watermark,
+)
+
+R = TypeVar("R", bound=Record)
+M = TypeVar("M")
+
+RunKey = tuple[str, str]
+"""(job, run id)."""
+
+
+class Entry(msgspec.Struct, Generic[R], frozen=True, gc=False):
+    record: R
+    mod_revision: int
+    create_revision: int
+    lease: int
+
+
+class View:
+    """Entries by kind and ids. ``revision``: everything up to it is in, nothing after it."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.jobs: dict[str, Entry[Job]] = {}
+        self.pauses: dict[str, Entry[Pause]] = {}
+        self.drains: dict[str, Entry[Drain]] = {}
+        self.requests: dict[str, Entry[Request]] = {}
+        self.answers: dict[str, Entry[Answer]] = {}
+        self.candidates: dict[str, Entry[Candidate]] = {}
+        self.presences: dict[str, Entry[Presence]] = {}
+        self.gaps: dict[str, Entry[Gap]] = {}
+        self.runs: dict[RunKey, Entry[Run]] = {}
+        self.assignments: dict[tuple[str, str, str], Entry[Assignment]] = {}
+        self.reports: dict[tuple[str, str, str], Entry[Report]] = {}
+        self.orders: dict[tuple[str, str, str], Entry[Order]] = {}
+        self.late_reports: dict[tuple[str, str, str, str], Entry[Report]] = {}
+        self._terms: dict[tuple[()], Entry[Term]] = {}
+        self._watermarks: dict[tuple[()], Entry[Watermark]] = {}
+        self.runs_of_job: defaultdict[str, set[str]] = defaultdict(set)
+        self.assigned_to: defaultdict[str, set[RunKey]] = defaultdict(set)
+        # One map a kind, each of its own types.
+        self._maps: dict[Kind, dict[Any, Any]] = {
+            Kind.JOB: self.jobs,
+            Kind.PAUSE: self.pauses,
+            Kind.DRAIN: self.drains,
+            Kind.REQUEST: self.requests,
+            Kind.ANSWER: self.answers,
+            Kind.ELECTION: self.candidates,
+            Kind.PRESENCE: self.presences,
+            Kind.GAP: self.gaps,
+            Kind.RUN: self.runs,
+            Kind.ASSIGNMENT: self.assignments,
+            Kind.REPORT: self.reports,
+            Kind.ORDER: self.orders,
+            Kind.LATE_REPORT: self.late_reports,
+            Kind.TERM: self._terms,
+            Kind.WATERMARK: self._watermarks,
+        }
+
+    @property
+    def term(self) -> Entry[Term] | None:
+        return self._terms.get(())
+
+    @property
+    def watermark(self) -> Entry[Watermark] | None:
+        return self._watermarks.get(())
+
+    def pause_of(self, name: str) -> Pause | None:
+        entry = self.pauses.get(name)
+        return entry.record if entry is not None else None
+
+    def is_paused(self, job: str) -> bool:
+        pauses = (self.pause_of(job), self.pause_of(CLUSTER))
+        return any(pause is not None and pause.active for pause in pauses)
+
+    def start_seen(self, job: str, agent: str | None = None) -> StartSeen:
+        """The revisions that a start of this job (on this agent) rests on."""
+        return StartSeen(
+            job=revision_of(self.jobs.get(job)),
+            pause=revision_of(self.pauses.get(job)),
+            cluster_pause=revision_of(self.pauses.get(CLUSTER)),
+            drain=revision_of(self.drains.get(agent)) if agent is not None else 0,
+        )
+
+    def apply(self, changes: Iterable[Change], revision: int) -> None:
+        """Take in all changes up to ``revision``."""
+        for change in changes:
+            ids = change.ids[0] if len(change.ids) == 1 else change.ids
+            entries = self._maps[change.kind]
+            if change.record is None:
+                entries.pop(ids, None)
+            else:
+                entries[ids] = Entry(
+                    change.record, change.mod_revision, change.create_revision, change.lease
+                )
+            self._index(change)
+        self.revision = revision
+
+    def differences(self, snapshot: Iterable[Change], revision: int) -> list[Change]:
+        """The changes that lead from this view to a snapshot: also the deletions that history no
+        longer tells (compaction). A record of the same revision is the same record."""
+        changes: list[Change] = []
+        seen: dict[Kind, set[tuple[str, ...]]] = {kind: set() for kind in self._maps}
+        for change in snapshot:
+            seen[change.kind].add(change.ids)
+            ids = change.ids[0] if len(change.ids) == 1 else change.ids
+            known = self._maps[change.kind].get(ids)
+            if known is None or known.mod_revision != change.mod_revision:
+                changes.append(change)
+        for kind, entries in self._maps.items():
+            for ids in entries:
+                place = ids if isinstance(ids, tuple) else (ids,)
+                if place not in seen[kind]:
+                    gone = Change(kind=kind, ids=place, record=None, mod_revision=revision)
+                    changes.append(gone)
+        return changes
+
+    def _index(self, change: Change) -> None:
+        match change.kind:
+            case Kind.RUN:
+                job, run = change.ids
+                self._member(self.runs_of_job, job, run, change.record is not None)
+            case Kind.ASSIGNMENT:
+                agent, job, run = change.ids
+                self._member(self.assigned_to, agent, (job, run), change.record is not None)
+            case _:
+                pass
+
+    @staticmethod
+    def _member(index: defaultdict[str, set[M]], name: str, item: M, is_in: bool) -> None:
+        if is_in:
+            index[name].add(item)
+        elif name in index:
+            index[name].discard(item)
+            if not index[name]:
+                del index[name]
+
+
+def revision_of(entry: Entry[R] | None) -> int:
+    """As transactions compare it: 0 is absent."""
+    return entry.mod_revision if entry is not None else 0

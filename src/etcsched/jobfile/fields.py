@@ -1,0 +1,214 @@
+"""Single fields: from what is written to what a record holds.
+
+Every reader raises ``FieldError`` or ``ValueError`` with a text that says what would be right.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from etcsched.core.durations import format_duration, parse_duration_s
+from etcsched.core.placeholders import BUILTINS
+from etcsched.core.records import Keep
+from etcsched.core.schedule import check_timezone
+from etcsched.jobfile.nodes import FieldError, Value, unknown_text
+
+__all__ = [
+    "check_known",
+    "choice",
+    "duration",
+    "env",
+    "integer",
+    "keep",
+    "keep_of",
+    "labels",
+    "params",
+    "read_job_name",
+    "text",
+    "timezone",
+    "user",
+    "words",
+    "workdir",
+]
+
+E = TypeVar("E", bound=enum.Enum)
+
+NAME: Final = re.compile(r"(?!_)[A-Za-z0-9._-]{1,128}")
+_LABEL: Final = re.compile(r"[A-Za-z0-9._/-]{1,128}")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}\$?")
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,9}")
+_IN_WORDS: Final = re.compile(
+    r"([0-9]+) *(|ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)"
+)
+_RESERVED: Final = "ETCSCHED_"
+_MAX_PARAMS_BYTES: Final = 16 << 10
+
+
+def text(value: Value) -> str:
+    return value.text()
+
+
+def read_job_name(value: Value, name: str) -> str:
+    """A job's name is part of keys and of commands, so it takes no others' characters."""
+    if NAME.fullmatch(name) is None or name in {".", ".."}:
+        raise FieldError(
+            value,
+            f"{name!r} is no name for a job; it takes up to 128 letters, digits, '.', '_' and "
+            "'-', and doesn't begin with '_'",
+        )
+    return name
+
+
+def words(value: Value) -> tuple[str, ...]:
+    """Names in a list; one alone may stand without."""
+    items = [value] if not value.is_list() else value.items("[a, b]")
+    found: dict[str, None] = {}
+    for item in items:
+        word = item.text()
+        if _LABEL.fullmatch(word) is None:
+            raise FieldError(
+                item, f"{word!r} is no name; it takes letters, digits, '.', '_', '/' and '-'"
+            )
+        found[word] = None
+    return tuple(found)
+
+
+def choice(kinds: type[E], *without: E) -> Callable[[Value], E]:
+    """One of an enumeration's words."""
+    known = {kind.value: kind for kind in kinds if kind not in without}
+
+    def read(value: Value) -> E:
+        given = value.text()
+        if given not in known:
+            raise FieldError(value, unknown_text("value", given, list(known)))
+        return known[given]
+
+    return read
+
+
+def integer(least: int, most: int) -> Callable[[Value], int]:
+    def read(value: Value) -> int:
+        given = value.text()
+        if _INTEGER.fullmatch(given) is None:
+            raise FieldError(value, f"{given!r} is no whole number; write e.g. {max(least, 1)}")
+        number = int(given)
+        if not least <= number <= most:
+            raise FieldError(value, f"{number} is out of range; it takes {least} to {most}")
+        return number
+
+    return read
+
+
+def duration(least_s: float, most_s: float = 10 * 365 * 86400.0) -> Callable[[Value], float]:
+    def read(value: Value) -> float:
+        given = value.text()
+        try:
+            seconds = parse_duration_s(given)
+        except ValueError:
+            raise FieldError(
+                value, f"{given!r} is no duration; write e.g. {_likely_duration(given)}"
+            ) from None
+        if not least_s <= seconds <= most_s:
+            raise FieldError(
+                value,
+                f"{given} is out of range; it takes {format_duration(least_s)} to "
+                f"{format_duration(most_s)}",
+            )
+        return seconds
+
+    return read
+
+
+def _likely_duration(given: str) -> str:
+    match = _IN_WORDS.fullmatch(given.lower())
+    if match is None:
+        return "30s, 2m, 1h30m or 1d"
+    count, unit = match.groups()
+    return f"{count}{'ms' if unit.startswith(('ms', 'mil')) else unit[:1] or 's'}"
+
+
+def timezone(value: Value) -> str:
+    given = value.text()
+    check_timezone(given)
+    return given
+
+
+def labels(value: Value) -> dict[str, str]:
+    found = {}
+    for name, entry in value.entries("{role: erp}").items():
+        if _LABEL.fullmatch(name) is None:
+            raise FieldError(
+                entry, f"{name!r} is no label; it takes letters, digits, '.', '_', '/' and '-'"
+            )
+        found[name] = entry.text()
+    return found
+
+
+def params(value: Value) -> dict[str, str]:
+    """Names that can stand in ``{name}`` and in the environment, with their defaults."""
+    found = {}
+    for name, entry in value.entries("{name: value}").items():
+        _check_variable(entry, name)
+        if name in BUILTINS:
+            raise FieldError(entry, f"every run has its own {name!r}; choose another name")
+        found[name] = entry.text()
+    size = sum(len(name.encode()) + len(text.encode()) for name, text in found.items())
+    if size > _MAX_PARAMS_BYTES:
+        raise FieldError(value, f"{size} bytes of parameters; {_MAX_PARAMS_BYTES} are allowed")
+    return found
+
+
+def env(value: Value) -> dict[str, str]:
+    found = {}
+    for name, entry in value.entries("{NAME: value}").items():
+        _check_variable(entry, name)
+        found[name] = entry.text()
+    return found
+
+
+def workdir(value: Value) -> str:
+    given = value.text()
+    if not given.startswith("/"):
+        raise FieldError(value, f"{given!r} is no absolute path; write e.g. /srv/app")
+    return given
+
+
+def user(value: Value) -> str:
+    given = value.text()
+    if _USER.fullmatch(given) is None:
+        raise FieldError(value, f"{given!r} is no user's name")
+    return given
+
+
+def keep(value: Value) -> dict[str, float]:
+    """The parts that are given: ``runs``, ``age_s``."""
+    entries = value.entries("{runs: 20, age: 30d}")
+    check_known(entries, ["runs", "age"])
+    found: dict[str, float] = {}
+    if "runs" in entries:
+        found["runs"] = integer(1, 100_000)(entries["runs"])
+    if "age" in entries:
+        found["age_s"] = duration(1.0)(entries["age"])
+    return found
+
+
+def keep_of(parts: dict[str, float]) -> Keep:
+    default = Keep()
+    return Keep(runs=int(parts.get("runs", default.runs)), age_s=parts.get("age_s", default.age_s))
+
+
+def check_known(entries: dict[str, Value], known: list[str]) -> None:
+    for name, entry in entries.items():
+        if name not in known:
+            entry.refuse(unknown_text("field", name, known))
+
+
+def _check_variable(value: Value, name: str) -> None:
+    if _VARIABLE.fullmatch(name) is None:
+        raise FieldError(value, f"{name!r} is no variable's name; it takes letters, digits and '_'")
+    if name.upper().startswith(_RESERVED):
+        raise FieldError(value, f"names beginning with {_RESERVED} are set by the agent")

@@ -1,0 +1,149 @@
+"""One job out of its fields and the defaults of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from etcsched.core.placeholders import BUILTINS
+from etcsched.core.records import Job, ScheduleVersion
+from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery
+from etcsched.core.times import utc_of
+from etcsched.jobfile import fields
+from etcsched.jobfile.nodes import Problems, Value, unknown_text
+from etcsched.jobfile.schedules import check_placeholders, read_action, read_patterns
+
+__all__ = ["MAX_JOB_BYTES", "known_entries", "read_defaults", "read_job"]
+
+MAX_JOB_BYTES: Final = 64 << 10
+
+_Reader = Callable[[Value], Any]
+
+# As written in a file -> (as named in the record, how it is read).
+_PLAIN: Final[dict[str, tuple[str, _Reader]]] = {
+    "description": ("description", fields.text),
+    "owner": ("owner", fields.text),
+    "tags": ("tags", fields.words),
+    "recovery": ("recovery", fields.choice(Recovery)),
+    "pickup_buffer": ("pickup_buffer_s", fields.duration(1.0)),
+    "recover_within": ("recover_within_s", fields.duration(0.0)),
+    "catch_up_limit": ("catch_up_limit", fields.integer(1, 10_000)),
+    "overlap": ("overlap", fields.choice(Overlap)),
+    "timeout": ("timeout_s", fields.duration(0.001)),
+    "kill_grace": ("kill_grace_s", fields.duration(0.0, 3600.0)),
+    "on_agent_loss": ("on_agent_loss", fields.choice(OnAgentLoss)),
+    "max_reassigns": ("max_reassigns", fields.integer(0, 1000)),
+    "hosts": ("hosts", fields.words),
+    "priority": ("priority", fields.integer(-1_000_000, 1_000_000)),
+    "workdir": ("workdir", fields.workdir),
+    "user": ("user", fields.user),
+}
+
+# Maps: a job's entries are added to those of the defaults, and win.
+_MERGED: Final[dict[str, _Reader]] = {
+    "params": fields.params,
+    "env": fields.env,
+    "require": fields.labels,
+    "keep": fields.keep,
+}
+
+_SCHEDULING: Final[dict[str, _Reader]] = {
+    "timezone": fields.timezone,
+    "state": fields.choice(JobState, JobState.DELETED),
+}
+
+KNOWN: Final = ["run", "schedule", *_SCHEDULING, *_PLAIN, *_MERGED]
+
+
+def known_entries(value: Value) -> dict[str, Value]:
+    """A job's fields (or the defaults'); unknown ones are problems."""
+    entries = value.entries("{run: {exec: [/bin/true]}, schedule: {every: 1h}}")
+    for name, entry in entries.items():
+        if name not in KNOWN:
+            entry.refuse(unknown_text("field", name, KNOWN))
+    return {name: entry for name, entry in entries.items() if name in KNOWN}
+
+
+def read_defaults(problems: Problems, value: Value, now_ms: int) -> dict[str, Value]:
+    """The defaults' fields, looked through for problems even where no job uses them."""
+    defaults = problems.attempt(known_entries, value) or {}
+    _read_all(problems, defaults, {}, now_ms)
+    return defaults
+
+
+def read_job(
+    problems: Problems, name: str, value: Value, defaults: dict[str, Value], now_ms: int
+) -> Job | None:
+    """None, and problems noted, where there is anything wrong."""
+    before = len(problems)
+    problems.attempt(lambda v: fields.read_job_name(v, name), value)
+    own = problems.attempt(known_entries, value)
+    if own is None:
+        return None
+    read = _read_all(problems, own, defaults, now_ms)
+    run = own.get("run", defaults.get("run"))
+    if run is None:
+        value.refuse("has no run; write e.g. run: {exec: [/bin/true]}")
+    elif "run" in read:
+        names = [*read.get("params", {}), *BUILTINS]
+        check_placeholders(run, read["run"], names)
+    state = read.get("state", JobState.ENABLED)
+    if state is JobState.ENABLED and "schedule" not in {*own, *defaults}:
+        value.refuse(
+            "has no schedule; give it one, or state: ad_hoc_active if it runs on request only"
+        )
+    if len(problems) > before:
+        return None
+    return _sized(_build(name, read, now_ms), value)
+
+
+def _read_all(
+    problems: Problems, own: dict[str, Value], defaults: dict[str, Value], now_ms: int
+) -> dict[str, Any]:
+    """What could be read, by the fields' names in files."""
+    read: dict[str, Any] = {}
+    readers = {"run": read_action, **_SCHEDULING, **{k: r for k, (_, r) in _PLAIN.items()}}
+    for name, reader in readers.items():
+        given = own.get(name, defaults.get(name))
+        if given is not None and (made := problems.attempt(reader, given)) is not None:
+            read[name] = made
+    for name, reader in _MERGED.items():
+        for entries in (defaults, own):
+            if name in entries and (made := problems.attempt(reader, entries[name])) is not None:
+                read[name] = {**read.get(name, {}), **made}
+    schedule = own.get("schedule", defaults.get("schedule"))
+    if schedule is not None:
+        timezone = read.get("timezone", "UTC")
+        patterns = problems.attempt(lambda v: read_patterns(v, timezone, now_ms), schedule)
+        read["schedule"] = patterns or ()
+    return read
+
+
+def _build(name: str, read: dict[str, Any], now_ms: int) -> Job:
+    version = ScheduleVersion(
+        since=utc_of(now_ms),
+        state=read.get("state", JobState.ENABLED),
+        patterns=read.get("schedule", ()),
+        timezone=read.get("timezone", "UTC"),
+    )
+    plain = {record: read[field] for field, (record, _) in _PLAIN.items() if field in read}
+    merged = {field: read[field] for field in ("params", "env", "require") if field in read}
+    return Job(
+        name=name,
+        run=read["run"],
+        versions=(version,),
+        keep=fields.keep_of(read.get("keep", {})),
+        from_file=True,
+        **plain,
+        **merged,
+    )
+
+
+def _sized(job: Job, value: Value) -> Job | None:
+    size = len(msgspec.json.encode(job))
+    if size <= MAX_JOB_BYTES:
+        return job
+    value.refuse(f"takes {size} bytes; a job may take {MAX_JOB_BYTES}")
+    return None

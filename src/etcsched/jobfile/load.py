@@ -1,0 +1,66 @@
+"""All job files of one apply: every job, or every problem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from etcsched.core.errors import InvalidJobFile
+from etcsched.core.records import Job
+from etcsched.jobfile.jobs import read_defaults, read_job
+from etcsched.jobfile.nodes import Problems, Value, documents_of, unknown_text
+
+__all__ = ["load"]
+
+_TOP_LEVEL = ["defaults", "jobs"]
+
+
+def load(files: Sequence[tuple[str, str]], now_ms: int) -> list[Job]:
+    """The jobs of (name, text) files, in their order, each with one version from now on.
+
+    ``defaults`` hold for the jobs of their own file, all its documents. ``InvalidJobFile`` has
+    one line for every problem: ``file:line: field: what is wrong; what would be right``.
+    """
+    problems = Problems()
+    jobs: list[Job] = []
+    places: dict[str, str] = {}
+    for number, (file, text) in enumerate(files):
+        sections = _sections(problems, number, file, text)
+        defaults: dict[str, Value] = {}
+        for value in sections["defaults"]:
+            defaults |= read_defaults(problems, value, now_ms)
+        for value in sections["jobs"]:
+            entries = problems.attempt(lambda v: v.entries("{name: {run: ...}}"), value) or {}
+            for name, entry in entries.items():
+                if name in places:
+                    entry.refuse(f"is given twice; first in {places[name]}")
+                places.setdefault(name, entry.place)
+                job = read_job(problems, name, entry, defaults, now_ms)
+                if job is not None:
+                    jobs.append(job)
+    if len(problems):
+        raise InvalidJobFile(problems.lines())
+    return jobs
+
+
+def _sections(problems: Problems, number: int, file: str, text: str) -> dict[str, list[Value]]:
+    """The top-level maps of all of a file's documents."""
+    sections: dict[str, list[Value]] = {name: [] for name in _TOP_LEVEL}
+    before = len(problems)
+    for document in documents_of(problems, number, file, text):
+        if document.is_null():
+            continue
+        entries = problems.attempt(lambda v: v.entries("{jobs: ...}"), document) or {}
+        for name, value in entries.items():
+            if name not in sections:
+                value.refuse(unknown_text("field", name, _TOP_LEVEL))
+            elif name == "defaults" and sections[name]:
+                value.refuse(f"is given twice; first in line {sections[name][0].line}")
+            elif not value.is_null():
+                sections[name].append(value)
+    if sections["defaults"] and not sections["jobs"]:
+        sections["defaults"][0].refuse(
+            "hold for the jobs of their own file, and it has none; put them beside their jobs"
+        )
+    elif not sections["jobs"] and len(problems) == before:
+        problems.add_at(number, file, 1, "", "no jobs; write them below the top-level map jobs")
+    return sections

@@ -1,0 +1,90 @@
+"""``run`` and ``schedule``: the two fields with a shape of their own."""
+
+from __future__ import annotations
+
+from etcsched.core.placeholders import names_in
+from etcsched.core.records import Action, Exec, Shell
+from etcsched.core.schedule import Cron, Pattern, parse_at, parse_every, schedule_of
+from etcsched.core.times import ms_of, utc_of
+from etcsched.jobfile.fields import check_known
+from etcsched.jobfile.nodes import FieldError, Value, unknown_text
+
+__all__ = ["read_action", "read_patterns"]
+
+_EXECUTORS = ["exec", "shell"]
+_PATTERNS = ["cron", "every", "at"]
+
+
+def read_action(value: Value) -> Action:
+    """``{exec: [program, argument, ...]}`` or ``{shell: "a line for /bin/sh"}``."""
+    executor, given = _only_entry(value, "{exec: [/bin/true]}", "executor", _EXECUTORS)
+    if executor == "shell":
+        command = given.text()
+        if not command.strip():
+            raise FieldError(given, "is empty; write what /bin/sh should run")
+        return Shell(command)
+    argv = tuple(item.text() for item in given.items('[/bin/echo, "hello"]'))
+    if not argv or not argv[0]:
+        raise FieldError(given, "names no program; write e.g. [/bin/true]")
+    return Exec(argv)
+
+
+def check_placeholders(value: Value, action: Action, known: list[str]) -> None:
+    """Every ``{name}`` of an argv is known; ``value`` is the ``run`` that the action is of."""
+    if not isinstance(action, Exec):
+        return
+    _, argv = _only_entry(value, "{exec: [/bin/true]}", "executor", _EXECUTORS)
+    for item in argv.items("[/bin/true]"):
+        try:
+            names = names_in(item.text())
+        except ValueError as error:
+            item.refuse(str(error))
+            continue
+        for name in names:
+            if name not in known:
+                item.refuse(unknown_text("parameter", name, known))
+
+
+def read_patterns(value: Value, timezone: str, now_ms: int) -> tuple[Pattern, ...]:
+    """One pattern or a list of them. An ``every`` is anchored now; whether an earlier anchor
+    holds is for the timeline to say."""
+    items = value.items("[{cron: 0 3 * * *}, {every: 1h}]") if value.is_list() else [value]
+    if not items:
+        raise FieldError(value, "has no pattern; write e.g. {cron: 0 3 * * *}, or leave it out")
+    patterns: dict[Pattern, None] = {}
+    for item in items:
+        kind, given = _only_entry(item, "{cron: 0 3 * * *}", "field", _PATTERNS)
+        try:
+            patterns[_read_pattern(kind, given.text(), timezone, now_ms)] = None
+        except FieldError:
+            raise
+        except ValueError as error:
+            given.refuse(str(error).removeprefix(f"{kind} "))
+    return tuple(patterns)
+
+
+def _read_pattern(kind: str, text: str, timezone: str, now_ms: int) -> Pattern:
+    if kind == "every":
+        return parse_every(text, now_ms)
+    if kind == "at":
+        at = parse_at(text, timezone)
+        if ms_of(at.time) <= now_ms:
+            raise ValueError(
+                f"{text!r} has passed (it is {utc_of(now_ms)} now); give a later time, "
+                "or take the pattern out"
+            )
+        return at
+    pattern = Cron(text)
+    if schedule_of((pattern,), timezone).next_after(now_ms) is None:
+        raise ValueError(f"{text!r} is never due in {timezone}")
+    return pattern
+
+
+def _only_entry(value: Value, example: str, kind: str, known: list[str]) -> tuple[str, Value]:
+    """The one entry of a map that takes exactly one of the known ones."""
+    entries = value.entries(example)
+    check_known(entries, known)
+    chosen = [(name, entry) for name, entry in entries.items() if name in known]
+    if len(chosen) != 1:
+        raise FieldError(value, f"takes exactly one of {', '.join(known)}; write e.g. {example}")
+    return chosen[0]

@@ -1,0 +1,130 @@
+"""Records to and from the one-line JSON in etcd."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from etcsched.core.errors import EtcschedError
+from etcsched.core.records import (
+    SCHEMA_VERSION,
+    Answer,
+    Assignment,
+    Candidate,
+    Change,
+    Drain,
+    Gap,
+    Job,
+    Kind,
+    Order,
+    Pause,
+    Presence,
+    Record,
+    Report,
+    Request,
+    Run,
+    Term,
+    Watermark,
+)
+from etcsched.core.times import Utc
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import EventType, KeyValue, WatchEvent
+
+R = TypeVar("R", bound=Record)
+
+RECORD_TYPES: dict[Kind, type[Record]] = {
+    Kind.ELECTION: Candidate,
+    Kind.PRESENCE: Presence,
+    Kind.REPORT: Report,
+    Kind.LATE_REPORT: Report,
+    Kind.REQUEST: Request,
+    Kind.JOB: Job,
+    Kind.PAUSE: Pause,
+    Kind.DRAIN: Drain,
+    Kind.TERM: Term,
+    Kind.WATERMARK: Watermark,
+    Kind.RUN: Run,
+    Kind.ASSIGNMENT: Assignment,
+    Kind.ORDER: Order,
+    Kind.ANSWER: Answer,
+    Kind.GAP: Gap,
+}
+
+_encoder = msgspec.json.Encoder()
+_decoders = {type_: msgspec.json.Decoder(type_) for type_ in set(RECORD_TYPES.values())}
+
+
+class MalformedRecord(EtcschedError):
+    """A value that isn't a record of its kind: somebody else's program wrote it."""
+
+
+def encode(record: Record) -> bytes:
+    """One line of JSON, fields in declaration order, ``v`` first, defaults left out."""
+    if record.unknown is None:
+        return _encoder.encode(record)
+    known: dict[str, Any] = msgspec.to_builtins(record)
+    unknown = known.pop("unknown")
+    return _encoder.encode({**known, **unknown})
+
+
+def decode(type_: type[R], raw: bytes) -> R:
+    """A record of this schema or of a newer one; raises ``MalformedRecord``.
+
+    What a newer schema added at the top level is kept in ``unknown`` and survives a rewrite.
+    """
+    try:
+        return _decoders[type_].decode(raw)  # type: ignore[return-value]
+    except msgspec.MsgspecError as error:
+        newer = _decode_newer(type_, raw)
+        if newer is None:
+            raise MalformedRecord(f"not a {type_.__name__} record: {error}") from None
+        return newer
+
+
+def _decode_newer(type_: type[R], raw: bytes) -> R | None:
+    try:
+        fields = msgspec.json.decode(raw)
+        if not (isinstance(fields, dict) and isinstance(fields.get("v"), int)):
+            return None
+        if fields["v"] <= SCHEMA_VERSION:
+            return None
+        known = set(type_.__struct_fields__)
+        unknown = {name: value for name, value in fields.items() if name not in known}
+        mine = {name: value for name, value in fields.items() if name in known}
+        record = msgspec.convert({**mine, "v": SCHEMA_VERSION}, type_)
+        return msgspec.structs.replace(record, unknown=unknown)
+    except msgspec.MsgspecError:
+        return None
+
+
+def change_of(keys: Keys, kv: KeyValue) -> Change | None:
+    """A key's content as the cores see it; None for a key that isn't ours."""
+    place = keys.parse(kv.key)
+    if place is None:
+        return None
+    kind, ids = place
+    return Change(
+        kind=kind,
+        ids=ids,
+        record=decode(RECORD_TYPES[kind], kv.value),
+        mod_revision=kv.mod_revision,
+        create_revision=kv.create_revision,
+        lease=kv.lease,
+    )
+
+
+def change_of_event(keys: Keys, event: WatchEvent) -> Change | None:
+    """A watch's event as the cores see it; None for a key that isn't ours."""
+    if event.type is EventType.PUT:
+        return change_of(keys, event.kv)
+    place = keys.parse(event.kv.key)
+    if place is None:
+        return None
+    return Change(kind=place[0], ids=place[1], record=None, mod_revision=event.kv.mod_revision)
+
+
+def watermark_operand(tick: Utc) -> bytes:
+    """What a watermark's value is compared with: it is less than this exactly if ``through`` is
+    earlier than ``tick`` (the value's text up to the time is constant, and times sort as text)."""
+    return b'{"v":%d,"through":"%s"' % (SCHEMA_VERSION, tick.encode())

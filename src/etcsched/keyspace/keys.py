@@ -1,0 +1,141 @@
+"""Where each record lives (DESIGN 2, docs/keyspace.md).
+
+The layout is by writer. Everything but the archive lies between ``election/`` and the end of
+``state/``, so that one watch covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from etcsched.core.errors import UsageError
+from etcsched.core.records import CLUSTER, Kind
+from etcsched.keyspace.ops import range_end_of
+
+DEFAULT_PREFIX = "/etcsched/v1/"
+
+_FIXED_PLACES: dict[Kind, str] = {
+    Kind.ELECTION: "election/",
+    Kind.PRESENCE: "presence/",
+    Kind.REPORT: "reports/",
+    Kind.LATE_REPORT: "reports/",
+    Kind.REQUEST: "requests/",
+    Kind.JOB: "spec/jobs/",
+    Kind.PAUSE: "spec/pauses/",
+    Kind.DRAIN: "spec/drains/",
+    Kind.TERM: "state/term",
+    Kind.WATERMARK: "state/watermark",
+    Kind.RUN: "state/runs/",
+    Kind.ASSIGNMENT: "state/assignments/",
+    Kind.ORDER: "state/orders/",
+    Kind.ANSWER: "state/answers/",
+    Kind.GAP: "state/gaps/",
+}
+
+_LATE = "late"
+
+_DEPTH: dict[Kind, int] = {
+    Kind.REPORT: 3,
+    Kind.RUN: 2,
+    Kind.ASSIGNMENT: 3,
+    Kind.ORDER: 3,
+    Kind.TERM: 0,
+    Kind.WATERMARK: 0,
+}
+
+
+class Keys:
+    """The keys of one cluster, below one prefix that ends with ``/``."""
+
+    def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
+        if not (prefix.startswith("/") and prefix.endswith("/") and len(prefix) > 1):
+            raise UsageError(f"prefix {prefix!r}: must begin and end with '/', e.g. /etcsched/v1/")
+        self.prefix = prefix
+        self.watched = prefix + "election/"
+        self.watched_end = prefix + "state0"  # '0' follows '/': the end of state/
+        self.archive_prefix = prefix + "archive/"
+        self._parsers: dict[str, Callable[[list[str]], tuple[Kind, tuple[str, ...]] | None]] = {
+            "election": _flat(Kind.ELECTION),
+            "presence": _flat(Kind.PRESENCE),
+            "requests": _flat(Kind.REQUEST),
+            "reports": _report,
+            "spec": _below({"jobs": Kind.JOB, "pauses": Kind.PAUSE, "drains": Kind.DRAIN}),
+            "state": _below(
+                {
+                    "term": Kind.TERM,
+                    "watermark": Kind.WATERMARK,
+                    "runs": Kind.RUN,
+                    "assignments": Kind.ASSIGNMENT,
+                    "orders": Kind.ORDER,
+                    "answers": Kind.ANSWER,
+                    "gaps": Kind.GAP,
+                }
+            ),
+        }
+        self.term = self.of(Kind.TERM)
+        self.watermark = self.of(Kind.WATERMARK)
+
+    def of(self, kind: Kind, *ids: str) -> str:
+        """The key of one record; with fewer ids than it has, nothing useful."""
+        if kind is Kind.LATE_REPORT:
+            agent, *rest = ids
+            return f"{self.prefix}reports/{agent}/{_LATE}/{'/'.join(rest)}"
+        return f"{self.prefix}{_FIXED_PLACES[kind]}{'/'.join(ids)}"
+
+    def all_of(self, kind: Kind, *ids: str) -> tuple[str, str]:
+        """The range of a kind's keys that begin with these ids."""
+        prefix = self.of(kind, *ids)
+        if ids and not prefix.endswith("/"):
+            prefix += "/"
+        return prefix, range_end_of(prefix)
+
+    def archive(self, job: str, run: str) -> str:
+        return f"{self.archive_prefix}{job}/{run}"
+
+    def archive_of(self, job: str | None = None) -> tuple[str, str]:
+        prefix = self.archive_prefix if job is None else f"{self.archive_prefix}{job}/"
+        return prefix, range_end_of(prefix)
+
+    def parse_archive(self, key: str) -> tuple[str, str]:
+        """(job, run) of an archive key."""
+        job, run = key[len(self.archive_prefix) :].split("/", 1)
+        return job, run
+
+    def election(self, lease: int) -> str:
+        """As etcd's own election recipe names a candidate: the lease in hexadecimal."""
+        return self.of(Kind.ELECTION, f"{lease:x}")
+
+    def pause_of_cluster(self) -> str:
+        return self.of(Kind.PAUSE, CLUSTER)
+
+    def parse(self, key: str) -> tuple[Kind, tuple[str, ...]] | None:
+        """The kind and ids of a key of the watched range; None for one that isn't ours."""
+        first, _, rest = key[len(self.prefix) :].partition("/")
+        parser = self._parsers.get(first)
+        return parser(rest.split("/")) if parser is not None and rest else None
+
+
+def _flat(kind: Kind) -> Callable[[list[str]], tuple[Kind, tuple[str, ...]] | None]:
+    def parse(parts: list[str]) -> tuple[Kind, tuple[str, ...]] | None:
+        return (kind, (parts[0],)) if len(parts) == 1 else None
+
+    return parse
+
+
+def _below(kinds: dict[str, Kind]) -> Callable[[list[str]], tuple[Kind, tuple[str, ...]] | None]:
+    def parse(parts: list[str]) -> tuple[Kind, tuple[str, ...]] | None:
+        kind = kinds.get(parts[0])
+        if kind is None or len(parts) - 1 != _DEPTH.get(kind, 1):
+            return None
+        return kind, tuple(parts[1:])
+
+    return parse
+
+
+def _report(parts: list[str]) -> tuple[Kind, tuple[str, ...]] | None:
+    match parts:
+        case [agent, "late", job, run, token]:
+            return Kind.LATE_REPORT, (agent, job, run, token)
+        case [agent, job, run]:
+            return Kind.REPORT, (agent, job, run)
+    return None

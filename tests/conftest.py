@@ -1,0 +1,65 @@
+"""Fixtures for whatever needs a real etcd. A test that asks for one is marked ``etcd``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from etcsched.etcd.binaries import EtcdBinary, provide_etcd
+from tests.support.etcd_cluster import EtcdCluster, SharedEtcd, etcd_versions
+
+ETCD_FIXTURES = {"etcd_binary", "shared_cluster", "etcd", "start_etcd"}
+_prefix_numbers = itertools.count(1)
+
+StartEtcd = Callable[..., Awaitable[EtcdCluster]]
+"""Takes ``EtcdCluster``'s keyword arguments, and ``binary``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if ETCD_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.etcd)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def etcd_binary() -> EtcdBinary:
+    """The oldest etcd there is, so that nothing newer is relied on unseen; installed if none."""
+    versions = etcd_versions()
+    return versions[0] if versions else await provide_etcd(print)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_cluster(
+    etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[EtcdCluster]:
+    cluster = EtcdCluster(etcd_binary, tmp_path_factory.mktemp("etcd"))
+    await cluster.start()
+    yield cluster
+    await cluster.stop()
+
+
+@pytest.fixture
+def etcd(shared_cluster: EtcdCluster) -> SharedEtcd:
+    """A prefix of its own in the session's single-member etcd: the quick choice."""
+    return SharedEtcd(shared_cluster, f"/test/{next(_prefix_numbers)}/")
+
+
+@pytest_asyncio.fixture
+async def start_etcd(etcd_binary: EtcdBinary, tmp_path: Path) -> AsyncIterator[StartEtcd]:
+    """Start fresh clusters, which end with the test."""
+    clusters: list[EtcdCluster] = []
+
+    async def start(*, binary: EtcdBinary = etcd_binary, **kwargs: Any) -> EtcdCluster:
+        cluster = EtcdCluster(binary, tmp_path / f"cluster{len(clusters)}", **kwargs)
+        clusters.append(cluster)
+        await cluster.start()
+        return cluster
+
+    yield start
+    for cluster in clusters:
+        await cluster.stop()

@@ -1,0 +1,349 @@
+"""From start to end: outcomes, failures to start, output, timeouts, whole trees."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from etcsched.agent.supervisor.kernel import boottime_s
+from etcsched.agent.supervisor.messages import EndReason
+
+from tests.integration.supervisor.host import Host, dead_within, is_alive
+
+STUBBORN = "trap '' TERM; echo $$ > $PHONE; while :; do sleep 1000; done"
+
+
+async def test_an_exit_code_times_and_output_are_reported(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.shell("a", "cat; echo one; echo two >&2; echo three; exit 7", env={"PATH": "/bin"})
+        started = await agent.started("a")
+        ended = await agent.ended("a")
+        assert (ended.reason, ended.exit_code, ended.signal) == (EndReason.EXITED, 7, None)
+        assert ended.tail == "one\ntwo\nthree\n"
+        assert (ended.output_bytes, ended.output_truncated) == (14, False)
+        assert (host.directory / "output/a").read_text() == "one\ntwo\nthree\n"
+        assert started.started_ms == ended.started_ms <= ended.ended_ms
+        assert ended.cpu_s > 0
+        assert ended.peak_memory_bytes > 100_000
+
+
+async def test_a_command_that_says_nothing_leaves_no_file(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.start("a", "true")
+        assert (await agent.ended("a")).exit_code == 0
+        assert not (host.directory / "output").exists()
+
+
+async def test_cpu_and_memory_of_children_count(host: Host) -> None:
+    busy = "x = bytearray(80_000_000); sum(range(3_000_000))"
+    async with host.agent() as agent:
+        agent.start("a", "sh", "-c", f"{sys.executable} -c '{busy}'; exit 0")
+        ended = await agent.ended("a")
+        assert ended.cpu_s > 0.02
+        assert 80_000_000 < ended.peak_memory_bytes < 400_000_000
+
+
+async def test_a_signal_is_not_an_exit_code(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.shell("a", "kill -SEGV $$")
+        ended = await agent.ended("a")
+        assert (ended.reason, ended.exit_code) == (EndReason.SIGNALED, None)
+        assert ended.signal == signal.SIGSEGV
+
+
+async def test_jobs_start_with_default_signals_and_few_descriptors(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.shell("a", "grep -E '^Sig(Ign|Blk|Cgt)' /proc/$$/status; ls /proc/$$/fd")
+        tail = (await agent.ended("a")).tail
+        numbers = {line.split()[0]: int(line.split()[1], 16) for line in tail.splitlines()[:3]}
+        libc_internal = 0b11 << 31  # 32 and 33: out of a program's reach, whoever ignored them
+        assert numbers["SigIgn:"] & ~libc_internal == 0
+        assert numbers["SigBlk:"] == 0
+        assert tail.splitlines()[3:] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"argv": ("no-such-command",)}, "command not found: no-such-command"),
+        ({"argv": ("/no/such/command",)}, "command not found: /no/such/command"),
+        ({"argv": ("/etc/hostname",)}, "permission denied: /etc/hostname"),
+        ({"argv": ()}, "the command is empty"),
+        ({"cwd": "/no/such/directory"}, "working directory doesn't exist: /no/such/directory"),
+        ({"cwd": "/etc/hostname"}, "working directory is not a directory: /etc/hostname"),
+        ({"user": "no-such-user"}, "no such user on this host: no-such-user"),
+        ({"argv": ("echo", "x" * 200_000)}, "arguments and environment are too long"),
+        ({"argv": ("echo", "a\0b")}, "embedded null"),
+        ({"deadline_mono_s": 1.0}, "deadline had passed"),
+    ],
+)
+async def test_what_cannot_start_says_why_in_one_line(
+    host: Host, changes: dict[str, object], reason: str
+) -> None:
+    async with host.agent() as agent:
+        agent.start("a", "true", **changes)
+        failed = await agent.start_failed("a")
+        assert reason in failed.reason
+        assert "\n" not in failed.reason
+        agent.client.acknowledge("a")
+        agent.start("b", "true")
+        await agent.started("b")
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "reason"),
+    [
+        ("#!/no/such/interpreter\n", 0o755, "interpreter"),
+        ("echo no first line\n", 0o755, "not a program"),
+        ("#!/bin/sh\n", 0o644, "permission denied"),
+    ],
+)
+async def test_a_script_that_cannot_run_says_why(
+    host: Host, content: str, mode: int, reason: str
+) -> None:
+    script = host.directory / "script"
+    script.write_text(content)
+    script.chmod(mode)
+    async with host.agent() as agent:
+        agent.start("a", str(script))
+        assert reason in (await agent.start_failed("a")).reason
+        agent.start("b", "script", env={"PATH": f"/nowhere:{host.directory}"})
+        assert reason in (await agent.start_failed("b")).reason
+
+
+async def test_a_start_that_is_repeated_runs_once(host: Host) -> None:
+    async with host.agent() as agent:
+        first = agent.shell("a", "echo $$ > $PHONE; read never < $PHONE.none; exit 1")
+        pid = (await agent.started("a")).pid
+        agent.client.start(first)
+        ended_or_started = await agent.next_event()
+        assert getattr(ended_or_started, "pid", pid) == pid
+        if hasattr(ended_or_started, "pid"):
+            await agent.ended("a")
+        agent.client.start(first)
+        again = await agent.next_event()
+        assert again.attempt_id == "a"  # type: ignore[union-attr]
+        assert await host.phone.pid() == pid
+
+
+# Output
+
+
+async def test_a_flood_stays_within_its_cap_and_ends_with_its_end(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.shell(
+            "a", "head -c 50000000 /dev/zero | tr '\\0' x; echo last words", output_cap_bytes=20_000
+        )
+        ended = await agent.ended("a")
+        assert (ended.exit_code, ended.output_truncated) == (0, True)
+        assert ended.output_bytes == 50_000_000 + len("last words\n")
+        assert ended.tail.endswith("xxx\nlast words\n".replace("\n", "", 1))
+        kept = (host.directory / "output/a").read_text()
+        assert len(kept) == 20_000
+        assert "output cut here; it had 50000011 bytes" in kept
+        assert kept.endswith("last words\n")
+
+
+async def test_an_endless_flood_delays_nobody_and_can_be_cancelled(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.start("flood", "yes", output_cap_bytes=10_000)
+        await agent.started("flood")
+        agent.start("a", "true")
+        await agent.ended("a")
+        agent.client.kill("flood", EndReason.CANCELLED, grace_s=5.0)
+        assert (await agent.ended("flood")).reason is EndReason.CANCELLED
+        assert (host.directory / "output/flood").stat().st_size <= 10_000
+
+
+async def test_a_full_disk_changes_no_outcome(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.shell("a", "echo one && echo two", output_path="/dev/full")
+        ended = await agent.ended("a")
+        assert (ended.exit_code, ended.tail) == (0, "one\ntwo\n")
+        assert ended.output_truncated
+        agent.shell("b", "echo one", output_path="/proc/no/such/place")
+        assert (await agent.ended("b")).tail == "one\n"
+
+
+async def test_an_output_file_is_never_written_through_a_link(host: Host) -> None:
+    target = host.directory / "target"
+    (host.directory / "link").symlink_to(target)
+    async with host.agent() as agent:
+        agent.shell("a", "echo one", output_path=str(host.directory / "link"))
+        assert (await agent.ended("a")).output_truncated
+        assert not target.exists()
+
+
+async def test_output_that_is_no_text_is_reported_as_text(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.shell("a", r"printf 'a\377b'")
+        assert (await agent.ended("a")).tail == "a�b"
+
+
+# Timeouts, cancellation, trees
+
+
+async def test_a_timeout_asks_first(host: Host) -> None:
+    script = "trap 'echo asked; exit 3' TERM; while :; do sleep 0.01; done"
+    async with host.agent() as agent:
+        agent.shell("a", script, timeout_s=0.2)
+        ended = await agent.ended("a")
+        assert (ended.reason, ended.exit_code) == (EndReason.TIMED_OUT, 3)
+        assert "asked" in ended.tail
+        assert 200 <= ended.ended_ms - ended.started_ms < 3000
+
+
+async def test_a_timeout_kills_what_does_not_listen(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.shell("a", STUBBORN, timeout_s=0.2, kill_grace_s=0.2)
+        ended = await agent.ended("a")
+        assert (ended.reason, ended.signal) == (EndReason.TIMED_OUT, signal.SIGKILL)
+        assert 390 <= ended.ended_ms - ended.started_ms < 3000
+
+
+async def test_the_first_reason_stands(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.shell("a", STUBBORN)
+        await host.phone.pid()
+        agent.client.kill("a", EndReason.CANCELLED, grace_s=60.0)
+        agent.client.kill("a", EndReason.TIMED_OUT, grace_s=0.0)
+        assert (await agent.ended("a")).reason is EndReason.CANCELLED
+
+
+async def test_a_stopped_process_can_be_cancelled_gently(host: Host) -> None:
+    script = "trap 'exit 3' TERM; echo $$ > $PHONE; kill -STOP $$; while :; do sleep 0.01; done"
+    async with host.agent() as agent:
+        agent.shell("a", script)
+        await host.phone.pid()
+        agent.client.kill("a", EndReason.CANCELLED, grace_s=10.0)
+        assert (await agent.ended("a")).exit_code == 3
+
+
+ESCAPES = {
+    "child": f"sh -c '{STUBBORN.replace(chr(39), chr(34))}' & wait",
+    "session": f"setsid sh -c '{STUBBORN.replace(chr(39), chr(34))}' & wait",
+    "daemon": f"(setsid sh -c '{STUBBORN.replace(chr(39), chr(34))}' &) ; sleep 1000",
+    "without environment": (
+        f"(setsid env -i PHONE=$PHONE sh -c '{STUBBORN.replace(chr(39), chr(34))}' &) ; sleep 1000"
+    ),
+}
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+async def test_a_cancelled_attempt_has_ended_when_its_whole_tree_is_dead(
+    host: Host, escape: str
+) -> None:
+    async with host.agent() as agent:
+        agent.shell("a", ESCAPES[escape], kill_grace_s=0.1)
+        escaped = await host.phone.pid()
+        agent.client.kill("a", EndReason.CANCELLED, grace_s=0.1)
+        assert (await agent.ended("a")).reason is EndReason.CANCELLED
+        assert not is_alive(escaped)
+
+
+@pytest.mark.parametrize("escape", ["session", "daemon", "without environment"])
+async def test_what_outlives_the_main_process_is_stopped_with_it(host: Host, escape: str) -> None:
+    script = ESCAPES[escape].replace("sleep 1000\n", "").removesuffix("wait")
+    script = script.removesuffix("sleep 1000") + f"\nuntil [ -e {host.directory}/go ]; do :; done"
+    async with host.agent() as agent:
+        agent.shell("a", script + "; exit 4", kill_grace_s=0.1)
+        escaped = await host.phone.pid()
+        (host.directory / "go").touch()
+        ended = await agent.ended("a")
+        assert (ended.reason, ended.exit_code) == (EndReason.EXITED, 4)
+        assert not is_alive(escaped)
+
+
+async def test_one_attempts_end_spares_the_daemons_of_another(host: Host) -> None:
+    daemon = "(setsid sh -c 'echo $$ > $PHONE; exec sleep 1000' &) ; exec sleep 1000"
+    async with host.agent() as agent:
+        agent.shell("long", daemon)
+        pid = await host.phone.pid()
+        agent.shell("short", "(setsid sleep 1000 &) ; exit 0")
+        assert (await agent.ended("short")).exit_code == 0
+        assert is_alive(pid)
+        agent.client.kill("long", EndReason.CANCELLED, grace_s=1.0)
+        await agent.ended("long")
+        assert not is_alive(pid)
+
+
+async def test_a_process_that_keeps_forking_away_is_caught(host: Host) -> None:
+    runaway = (
+        "import os, sys\n"
+        "os.setsid() if os.fork() == 0 else sys.exit()\n"
+        "while True:\n"
+        "    if os.fork(): os._exit(0)\n"
+        "    os.setsid()\n"
+    )
+    async with host.agent() as agent:
+        agent.start("a", sys.executable, "-c", runaway, kill_grace_s=0.05)
+        assert (await agent.ended("a")).exit_code == 0
+        assert not Path(f"/proc/{agent.supervisor_pid()}/task/{agent.supervisor_pid()}").joinpath(
+            "children"
+        ).read_text()
+
+
+async def test_someone_who_keeps_the_output_open_delays_no_end(host: Host) -> None:
+    """The descriptor of the pipe, handed to a process that isn't the attempt's."""
+    async with host.agent() as agent:
+        agent.shell("a", "echo $$ > $PHONE; until [ -e go ]; do :; done", cwd=str(host.directory))
+        pid = await host.phone.pid()
+        held = os.open(f"/proc/{pid}/fd/1", os.O_WRONLY)
+        try:
+            (host.directory / "go").touch()
+            assert (await agent.ended("a")).exit_code == 0
+        finally:
+            os.close(held)
+
+
+# Users
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+async def test_a_command_runs_as_the_user_it_names(host: Host) -> None:
+    host.directory.chmod(0o711)
+    for parent in host.directory.parents[:2]:
+        parent.chmod(0o711)
+    results = host.directory / "results"
+    script = "id -un; id -Gn; echo $HOME $USER $LOGNAME; echo x=1 > $RESULTS; umask"
+    async with host.agent() as agent:
+        agent.shell(
+            "a",
+            script,
+            user="nobody",
+            results_path=str(results),
+            env={"PATH": "/bin:/usr/bin", "RESULTS": str(results), "USER": "kept"},
+        )
+        ended = await agent.ended("a")
+        lines = ended.tail.splitlines()
+        assert lines[:3] == ["nobody", "nogroup", "/nonexistent kept nobody"]
+        assert results.read_text() == "x=1\n"
+        assert results.stat().st_mode & 0o777 == 0o600
+        assert results.stat().st_uid == 65534
+        agent.shell("b", "true", user="nobody", results_path=str(results))
+        assert "results file" in (await agent.start_failed("b")).reason
+        agent.start("c", "/no/such", user="nobody")
+        assert (await agent.start_failed("c")).reason == "command not found: /no/such"
+        agent.shell("d", STUBBORN, user="nobody")
+        pid = await host.phone.pid()
+        agent.client.kill("d", EndReason.CANCELLED, grace_s=0.0)
+        assert (await agent.ended("d")).reason is EndReason.CANCELLED
+        assert await dead_within(pid, 1.0)
+
+
+async def test_many_at_once_all_end(host: Host) -> None:
+    async with host.agent() as agent:
+        ids = {f"a{i}" for i in range(150)}
+        for attempt_id in ids:
+            agent.shell(attempt_id, "echo hello", deadline_mono_s=boottime_s() + 60)
+        tails = {}
+        while len(tails) < len(ids):
+            event = await agent.next_event()
+            if hasattr(event, "tail"):
+                tails[event.attempt_id] = event.tail
+        assert tails == dict.fromkeys(ids, "hello\n")

@@ -1,0 +1,208 @@
+"""Real etcd clusters for tests: started, secured, killed, frozen and restarted at will."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+import os
+import signal
+import ssl
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from etcsched.core.errors import EtcschedError
+from etcsched.etcd.binaries import EtcdBinary, find_etcd, probe_etcd
+from etcsched.etcd.embedded import EmbeddedEtcd, EtcdMember, EtcdOptions, ServerTls, wait_healthy
+from tests.support.certificates import CertificateAuthority
+from tests.support.fetch_etcd import CACHE_DIR
+
+CHOICE_VARIABLE = "ETCSCHED_TEST_ETCD"
+ROOT_USER = "root"
+ROOT_PASSWORD = "root-password"
+CALL_TIMEOUT_S = 5.0
+READY_TIMEOUT_S = 30.0
+
+# History is kept for ever: the recorder needs it from the first revision. Elections are quick.
+TEST_OPTIONS = EtcdOptions(
+    compaction_retention="0", heartbeat_ms=50, election_timeout_ms=500, fsync=False
+)
+
+
+class Security(enum.Enum):
+    PLAIN = "plain"
+    TLS = "TLS"
+    MUTUAL_TLS = "mutual TLS"
+
+
+def etcd_versions() -> list[EtcdBinary]:
+    """Every etcd that tests can run on, oldest first: the one on PATH and those that
+    ``make test-etcds`` fetched, one of each version; only that of ETCSCHED_TEST_ETCD (a directory
+    with an etcd in it) where it is set."""
+    chosen = os.environ.get(CHOICE_VARIABLE)
+    if chosen:
+        binary = probe_etcd(Path(chosen, "etcd").absolute())
+        if binary is None:
+            raise EtcschedError(f"{CHOICE_VARIABLE}: no etcd that runs in {chosen}")
+        return [binary]
+    fetched = (probe_etcd(path) for path in sorted(CACHE_DIR.glob("*/etcd")))
+    found = {binary.version: binary for binary in (find_etcd(), *fetched) if binary}
+    return sorted(found.values(), key=lambda binary: binary.version_tuple)
+
+
+class EtcdCluster:
+    """One cluster of 1 or 3 members, with everything a client needs to get in."""
+
+    def __init__(
+        self,
+        binary: EtcdBinary,
+        directory: Path,
+        *,
+        members: int = 1,
+        security: Security = Security.PLAIN,
+        authentication: bool = False,
+        options: EtcdOptions = TEST_OPTIONS,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.binary = binary
+        self.security = security
+        self.authentication = authentication
+        self.authority: CertificateAuthority | None = None
+        """Who signed the certificates; None for a plain cluster."""
+        self.config_kwargs: dict[str, Any] = {}
+        """For ``EtcdConfig``: how root gets in. ``endpoints`` is there from the start on."""
+        tls = self._issue_certificates(directory) if security is not Security.PLAIN else None
+        self._etcd = EmbeddedEtcd(
+            binary, directory / "etcd", members=members, options=options, tls=tls
+        )
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        scheme = "http" if self.security is Security.PLAIN else "https"
+        return tuple(f"{scheme}://{endpoint}" for endpoint in self._etcd.endpoints)
+
+    @property
+    def members(self) -> tuple[EtcdMember, ...]:
+        return self._etcd.members
+
+    async def start(self) -> None:
+        await self._etcd.start(READY_TIMEOUT_S)
+        self.config_kwargs["endpoints"] = self.endpoints
+        if self.authentication and "user" not in self.config_kwargs:
+            await self._enable_authentication()
+
+    async def stop(self) -> None:
+        """End every member by force: what a test leaves behind is of no use."""
+        self._etcd.kill()
+
+    def kill(self, index: int) -> None:
+        """SIGKILL; the process is gone on return."""
+        self.members[index].kill()
+
+    def freeze(self, index: int) -> None:
+        """SIGSTOP; the process stands still on return."""
+        self.members[index].signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.members[index].pid, os.WSTOPPED)
+
+    def thaw(self, index: int) -> None:
+        """SIGCONT; the process runs on return, its cluster may not yet (``wait_healthy``)."""
+        self.members[index].signal(signal.SIGCONT)
+
+    async def restart(self, index: int) -> None:
+        """Start a member again, after killing it if it runs, and wait until it serves."""
+        self.kill(index)
+        self.members[index].spawn()
+        await wait_healthy([self.members[index]], READY_TIMEOUT_S)
+
+    async def wait_healthy(self, *indexes: int) -> None:
+        """Until these members, or all, serve linearizable reads."""
+        chosen = [self.members[index] for index in indexes] if indexes else self.members
+        await wait_healthy(chosen, READY_TIMEOUT_S)
+
+    async def leader(self) -> int:
+        """Index of the member that now leads, by the word of a member that answers."""
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            for index, member in enumerate(self.members):
+                if not member.pid:
+                    continue
+                try:
+                    status = await self.call("/v3/maintenance/status", {}, member=index)
+                except (OSError, TimeoutError):
+                    continue
+                if status.get("leader") == status["header"]["member_id"]:
+                    return index
+            await asyncio.sleep(0.02)
+        raise TimeoutError(f"no leader within {READY_TIMEOUT_S:.0f} s")
+
+    async def call(self, path: str, body: dict[str, Any], *, member: int = 0) -> dict[str, Any]:
+        """One call of etcd's HTTP gateway, as root; a refusal raises ``urllib.error.HTTPError``."""
+        return await asyncio.to_thread(self._call, path, body, member)
+
+    def _call(self, path: str, body: dict[str, Any], member: int) -> dict[str, Any]:
+        headers = {}
+        if "user" in self.config_kwargs:
+            credentials = {"name": ROOT_USER, "password": ROOT_PASSWORD}
+            answer = self._post("/v3/auth/authenticate", credentials, {}, member)
+            headers["Authorization"] = answer["token"]
+        return self._post(path, body, headers, member)
+
+    def _post(
+        self, path: str, body: dict[str, Any], headers: dict[str, str], member: int
+    ) -> dict[str, Any]:
+        request = urllib.request.Request(
+            self.endpoints[member] + path, json.dumps(body).encode(), headers
+        )
+        with urllib.request.urlopen(
+            request, timeout=CALL_TIMEOUT_S, context=self._ssl_context()
+        ) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+
+    def _ssl_context(self) -> ssl.SSLContext | None:
+        if self.authority is None:
+            return None
+        context = ssl.create_default_context(cafile=str(self.authority.cert))
+        if self.security is Security.MUTUAL_TLS:
+            context.load_cert_chain(*self._server_pair)
+        return context
+
+    def _issue_certificates(self, directory: Path) -> ServerTls:
+        self.authority = CertificateAuthority(directory)
+        self._server_pair = cert, key = self.authority.issue_server()
+        self.config_kwargs["ca_cert"] = self.authority.cert
+        if self.security is Security.TLS:
+            return ServerTls(cert=cert, key=key)
+        self.config_kwargs["cert"], self.config_kwargs["key"] = self.authority.issue_client(
+            ROOT_USER
+        )
+        return ServerTls(cert=cert, key=key, client_ca=self.authority.cert)
+
+    async def _enable_authentication(self) -> None:
+        await self.call("/v3/auth/user/add", {"name": ROOT_USER, "password": ROOT_PASSWORD})
+        await self.call("/v3/auth/role/add", {"name": ROOT_USER})
+        await self.call("/v3/auth/user/grant", {"user": ROOT_USER, "role": ROOT_USER})
+        await self.call("/v3/auth/enable", {})
+        self.config_kwargs |= {"user": ROOT_USER, "password": ROOT_PASSWORD}
+
+
+class SharedEtcd(msgspec.Struct, frozen=True):
+    """The session's cluster as one test sees it: only keys under ``prefix`` (which ends with a
+    slash) are its own. Whoever breaks a cluster, compacts it or counts its revisions takes one
+    of their own."""
+
+    cluster: EtcdCluster
+    prefix: str
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return self.cluster.endpoints
+
+    @property
+    def config_kwargs(self) -> dict[str, Any]:
+        return self.cluster.config_kwargs
