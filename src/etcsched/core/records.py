@@ -233,7 +233,8 @@ class Report(Record, frozen=True, kw_only=True):
 
 
 class Term(Record, frozen=True, kw_only=True):
-    """``token`` is the create revision of the leader's election key: the fencing token."""
+    """``election_key`` is the last part of the leader's key below ``election/``: its lease in
+    hexadecimal. ``token`` is that key's create revision: the fencing token."""
 
     number: int
     leader: str

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -39,6 +40,8 @@ from etcsched.ports import LeaseInfo, MemberStatus, WatchUpdate
 
 __all__ = ["Effect", "EtcdClient"]
 
+# How a member's status names an alarm.
+_ALARM = re.compile(r"memberID:\d+ alarm:(\w+) ?")
 _LEAST_ATTEMPT_S = 0.05
 _RETRY_PAUSE_S = 0.1
 _DIAGNOSIS_TIMEOUT_S = 1.0
@@ -209,7 +212,7 @@ class EtcdClient:
             raft_term=status.raftTerm,
             revision=status.header.revision,
             db_size_bytes=status.dbSize,
-            alarms=tuple(status.errors),
+            alarms=tuple(_ALARM.sub(r"\1", error) for error in status.errors),
         )
 
     # How a call goes

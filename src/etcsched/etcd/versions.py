@@ -1,9 +1,9 @@
 """Which etcd servers this program trusts with its data.
 
 Sources: etcd's advisory of 2022-03 on data inconsistency (3.5.0 to 3.5.2 can lose committed writes
-after a crash); CVE-2026-33343 (role permissions weren't checked inside nested transactions: fixed in
-3.4.42, 3.5.28, 3.6.9), CVE-2026-33413 (lease calls of others: the same releases) and CVE-2026-44283
-(leases attached by a put inside a transaction: fixed in 3.4.44, 3.5.30, 3.6.11).
+after a crash); CVE-2026-33343 (role permissions weren't checked inside nested transactions: fixed
+in 3.4.42, 3.5.28, 3.6.9), CVE-2026-33413 (lease calls of others: the same releases) and
+CVE-2026-44283 (leases attached by a put inside a transaction: fixed in 3.4.44, 3.5.30, 3.6.11).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ async def check_server(
 ) -> tuple[MemberStatus, ...]:
     """Every endpoint's status; ``UnsupportedEtcd`` if one that answers isn't to be trusted.
 
-    ``embedded``: the server is a demo's own, where lost data is no harm. ``auth_enabled`` None: ask.
+    ``embedded``: the server is a demo's own, where lost data is no harm. ``auth_enabled`` None: ask
+    the server.
     """
     statuses = await client.status()
     if all(status.error for status in statuses):

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from etcsched.core.durations import format_duration, parse_duration_s
-from etcsched.core.placeholders import BUILTINS
 from etcsched.core.records import Keep
 from etcsched.core.schedule import check_timezone
 from etcsched.jobfile.nodes import FieldError, Value, unknown_text
+from etcsched.jobfile.placeholders import BUILTINS
 
 __all__ = [
     "check_known",

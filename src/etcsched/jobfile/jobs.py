@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
-from etcsched.core.placeholders import BUILTINS
 from etcsched.core.records import Job, ScheduleVersion
 from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery
 from etcsched.core.times import utc_of
 from etcsched.jobfile import fields
 from etcsched.jobfile.nodes import Problems, Value, unknown_text
+from etcsched.jobfile.placeholders import BUILTINS
 from etcsched.jobfile.schedules import check_placeholders, read_action, read_patterns
 
 __all__ = ["MAX_JOB_BYTES", "known_entries", "read_defaults", "read_job"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from etcsched.core.placeholders import names_in
 from etcsched.core.records import Action, Exec, Shell
 from etcsched.core.schedule import Cron, Pattern, parse_at, parse_every, schedule_of
 from etcsched.core.times import ms_of, utc_of
 from etcsched.jobfile.fields import check_known
 from etcsched.jobfile.nodes import FieldError, Value, unknown_text
+from etcsched.jobfile.placeholders import names_in
 
 __all__ = ["read_action", "read_patterns"]
 

@@ -24,6 +24,7 @@ from etcsched.core.records import (
     Request,
     Run,
     StartSeen,
+    Term,
 )
 from etcsched.core.states import FINAL
 from etcsched.core.times import Utc
@@ -42,9 +43,9 @@ MAX_BYTES = 1 << 20
 class LeaderGuard:
     """What every transaction of one leader compares: its own election key and its term."""
 
-    def __init__(self, keys: Keys, election_key: str, token: int, term_revision: int) -> None:
+    def __init__(self, keys: Keys, term: Term, term_revision: int) -> None:
         self.compares = (
-            Compare(election_key, Target.CREATE, token),
+            Compare(keys.of(Kind.ELECTION, term.election_key), Target.CREATE, term.token),
             Compare(keys.term, Target.MOD, term_revision),
         )
 
@@ -411,13 +412,13 @@ def leave_election(keys: Keys, lease: int, token: int) -> Txn:
 
 def win_term(keys: Keys, write: fx.WinTerm) -> Txn:
     """Take the term: own election key as created, the term record as seen."""
+    election_key = keys.of(Kind.ELECTION, write.term.election_key)
     return Txn(
         (
-            Compare(write.term.election_key, Target.CREATE, write.term.token),
+            Compare(election_key, Target.CREATE, write.term.token),
             Compare(keys.term, Target.MOD, write.old_revision),
         ),
         (Put(keys.term, encode(write.term)),),
-        (Range(keys.term), Range(write.term.election_key)),
     )
 
 
@@ -463,10 +464,17 @@ def write_jobs(keys: Keys, jobs: list[tuple[Job, int]], watermark_revision: int)
     return Txn(tuple(compares), tuple(Put(keys.of(Kind.JOB, j.name), encode(j)) for j, _ in jobs))
 
 
-def write_pause(keys: Keys, name: str, pause: Pause, seen: int) -> Txn:
-    """Pause or resume ``name`` (a job, or the cluster), whose record is as seen."""
+def write_pause(keys: Keys, name: str, pause: Pause, seen: int, watermark_revision: int) -> Txn:
+    """Pause or resume ``name`` (a job, or the cluster), whose record is as seen; so is the
+    watermark, since the interval is counted from it."""
     key = keys.of(Kind.PAUSE, name)
-    return Txn((Compare(key, Target.MOD, seen),), (Put(key, encode(pause)),))
+    return Txn(
+        (
+            Compare(key, Target.MOD, seen),
+            Compare(keys.watermark, Target.MOD, watermark_revision),
+        ),
+        (Put(key, encode(pause)),),
+    )
 
 
 def write_drain(keys: Keys, drain: Drain) -> Txn:

@@ -168,6 +168,6 @@ def supervisors_of(directory: Path) -> list[int]:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             return False
-        return b"etcsched.agent.supervisor" in command and str(directory).encode() in command
+        return b"--dir" in command and str(directory).encode() in command
 
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and is_ours(name)]

@@ -71,7 +71,7 @@ async def test_jobs_start_with_default_signals_and_few_descriptors(host: Host) -
     [
         ({"argv": ("no-such-command",)}, "command not found: no-such-command"),
         ({"argv": ("/no/such/command",)}, "command not found: /no/such/command"),
-        ({"argv": ("/etc/hostname",)}, "permission denied: /etc/hostname"),
+        ({"argv": ("/etc/passwd",)}, "permission denied: /etc/passwd"),
         ({"argv": ()}, "the command is empty"),
         ({"cwd": "/no/such/directory"}, "working directory doesn't exist: /no/such/directory"),
         ({"cwd": "/etc/hostname"}, "working directory is not a directory: /etc/hostname"),
@@ -117,17 +117,16 @@ async def test_a_script_that_cannot_run_says_why(
 
 async def test_a_start_that_is_repeated_runs_once(host: Host) -> None:
     async with host.agent() as agent:
-        first = agent.shell("a", "echo $$ > $PHONE; read never < $PHONE.none; exit 1")
-        pid = (await agent.started("a")).pid
-        agent.client.start(first)
-        ended_or_started = await agent.next_event()
-        assert getattr(ended_or_started, "pid", pid) == pid
-        if hasattr(ended_or_started, "pid"):
-            await agent.ended("a")
-        agent.client.start(first)
-        again = await agent.next_event()
-        assert again.attempt_id == "a"  # type: ignore[union-attr]
-        assert await host.phone.pid() == pid
+        script = "echo $$ > $PHONE; until [ -e go ]; do sleep 0.01; done"
+        start = agent.shell("a", script, cwd=str(host.directory))
+        started = await agent.started("a")
+        assert await host.phone.pid() == started.pid
+        agent.client.start(start)
+        assert await agent.started("a") == started
+        (host.directory / "go").touch()
+        ended = await agent.ended("a")
+        agent.client.start(start)
+        assert await agent.next_event() == ended
 
 
 # Output
@@ -141,7 +140,7 @@ async def test_a_flood_stays_within_its_cap_and_ends_with_its_end(host: Host) ->
         ended = await agent.ended("a")
         assert (ended.exit_code, ended.output_truncated) == (0, True)
         assert ended.output_bytes == 50_000_000 + len("last words\n")
-        assert ended.tail.endswith("xxx\nlast words\n".replace("\n", "", 1))
+        assert ended.tail.endswith("xxxlast words\n")
         kept = (host.directory / "output/a").read_text()
         assert len(kept) == 20_000
         assert "output cut here; it had 50000011 bytes" in kept

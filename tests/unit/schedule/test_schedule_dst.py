@@ -173,7 +173,7 @@ def test_a_daily_job_has_one_tick_a_day_for_a_century() -> None:
     first_ms, last_ms = (ms_of(Utc(f"{year}-01-01T00:00:00.000Z")) for year in (2000, 2100))
     ticks = list(schedule.ticks(first_ms, last_ms))
     assert len(ticks) == 36_525
-    # 02:30 becomes 03:00 in spring, half an hour early by the sun, and comes an hour late in autumn.
+    # In spring 02:30 is 03:00, half an hour early as time elapses; in autumn an hour is repeated.
     half_hours = {(later - earlier) / 1_800_000 for earlier, later in pairwise(ticks)}
     assert half_hours == {47, 48, 50}
     assert utc_of(ticks[-1]) == "2099-12-31T01:30:00.000Z"

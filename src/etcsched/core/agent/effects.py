@@ -131,6 +131,8 @@ class RevokeLease(msgspec.Struct, frozen=True):
 class ReadReports(msgspec.Struct, frozen=True):
     """List this agent's reports; answered by ``ReportsRead``."""
 
+    create_revision: int
+
 
 class Quit(msgspec.Struct, frozen=True):
     """The agent is done. Processes are over, unless ``id_in_use`` says why it can't go on."""

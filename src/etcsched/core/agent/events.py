@@ -1,4 +1,4 @@
-"""What an agent learns. Each is a fact that has happened; its time comes beside it, as ``Now``.
+"""What an agent learns. Each is a fact that has happened; its time comes beside it, as ``Instant``.
 
 Order that the shell guarantees: what one source tells comes in the order told. Between sources
 (each watched prefix, the writer, the supervisor, the session) there is none.
@@ -13,7 +13,7 @@ import msgspec
 from etcsched.core.records import Change, Kind, Presence, Report
 
 
-class Now(msgspec.Struct, frozen=True):
+class Instant(msgspec.Struct, frozen=True):
     """``mono_s`` runs on while the machine is suspended; ``wall_ms`` is Unix time."""
 
     wall_ms: int
@@ -132,8 +132,9 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class ReportsRead(msgspec.Struct, frozen=True):
-    """This agent's reports, read after it joined."""
+    """This agent's reports, read after it joined with this create revision."""
 
+    create_revision: int
     reports: tuple[Report, ...]
 
 

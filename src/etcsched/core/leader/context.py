@@ -14,6 +14,12 @@ from etcsched.core.records import Job, Presence
 from etcsched.core.times import Utc, utc_of
 from etcsched.core.view import Entry, RunKey, View
 
+REJECTED_WAIT_S = 5.0
+"""A write whose form etcd won't take is a defect; until it is mended, it isn't tried in a loop."""
+
+NEVER = 1 << 62
+"""A revision that no store reaches."""
+
 Matter = tuple[str, ...]
 """What a write is about: ("run", job, id), ("job", name), ("request", id), ("watermark",)...
 Of each matter at most one write is in flight; what else concerns it waits for the result."""
@@ -104,7 +110,9 @@ class Context:
             return None
         reservation.revision = revision
         if not is_commit:
-            reservation.release_at_s = self.mono_s + self.options.stale_wait_s
+            wait_s = self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
+            reservation.revision = revision if revision is not None else NEVER
+            reservation.release_at_s = self.mono_s + wait_s
             self.wake_at(reservation.release_at_s, ("reservations",))
         self._answered.append(seq)
         return reservation

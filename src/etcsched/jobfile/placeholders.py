@@ -1,21 +1,20 @@
-"""``{name}`` in an element of an argv: what a job file may write and what an agent fills in.
+"""``{name}`` in an element of an argv: there the agent puts a value (``core.agent.command``).
 
-``{{`` and ``}}`` stand for single braces. A value is put in as it is, into its one element; no
-shell sees it, and nothing in it is looked at again.
+The agent lets a brace that encloses no name stand for itself. Here it is refused: of
+``{"a": {"b": 1}}`` the agent would make something else, since ``}}`` stands for a single brace.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["BUILTINS", "fill_in", "names_in"]
+__all__ = ["BUILTINS", "names_in"]
 
 BUILTINS: Final = ("scheduled_time", "scheduled_date", "job", "run", "attempt")
 """What every run has beside its parameters."""
 
-_TOKEN: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
+_TOKEN: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.-]*)\}|[{}]")
 
 
 def names_in(element: str) -> list[str]:
@@ -30,12 +29,3 @@ def names_in(element: str) -> list[str]:
                 f"write {{name}} for a parameter, {token[0] * 2} for the character itself"
             )
     return names
-
-
-def fill_in(element: str, values: Mapping[str, str]) -> str:
-    """``KeyError`` for a name without a value; a lone brace stays what it is."""
-
-    def value_of(token: re.Match[str]) -> str:
-        return values[token[1]] if token[1] is not None else token[0][0]
-
-    return _TOKEN.sub(value_of, element)

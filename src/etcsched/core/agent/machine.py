@@ -1,0 +1,312 @@
+"""The agent as one state machine: ``handle(event, now)`` returns what is to be done about it.
+
+It holds together four things that come and go by themselves: the supervisor with its processes, the
+session (a lease), the presence (the key that says so), and the attempts (``work``).
+
+- Without a session nothing is claimed or started, and what runs is stopped.
+- Without a presence nothing is written; outcomes are kept and sent once it is there.
+- An agent that leaves claims nothing more.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import assert_never
+
+from etcsched.core.agent import effects as fx
+from etcsched.core.agent import events as ev
+from etcsched.core.agent.attempt import Phase
+from etcsched.core.agent.standing import Settings, Standing
+from etcsched.core.agent.work import Work
+from etcsched.core.records import Assignment, Change, Drain, Kind, Order, Presence
+
+_REJOIN_AFTER_S = 0.3
+_AFTER_GRACE_S = 5.0
+
+
+class _Leaving(enum.Enum):
+    STOP = "stop"
+    RESTART = "restart"
+    FAREWELL = "farewell"
+    """All is settled; the presence is being deleted."""
+    OVER = "over"
+
+
+class AgentMachine:
+    """``now.mono_s`` never goes back."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._effects: list[fx.Effect] = []
+        self._standing = Standing(settings)
+        self._work = Work(self._standing, self._emit)
+        self._incarnations = set(settings.past_incarnations)
+        self._leaving: _Leaving | None = None
+        self._leave_by_s = 0.0
+        self._killed = False
+
+    def _emit(self, effect: fx.Effect) -> None:
+        self._effects.append(effect)
+
+    @property
+    def occupied_slots(self) -> int:
+        return self._work.occupied
+
+    @property
+    def is_leaving(self) -> bool:
+        return self._leaving is not None
+
+    def phase_of(self, attempt_id: str) -> Phase | None:
+        """None: unknown, or done and gone from etcd."""
+        return self._work.phase_of(attempt_id)
+
+    def handle(self, event: ev.Event, now: Instant) -> list[fx.Effect]:
+        if self._leaving is _Leaving.OVER:
+            return []
+        self._handle(event, now)
+        self._work.fill(now)
+        if self._leaving is not None:
+            self._leave_if_done(self._leaving, now)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _handle(self, event: ev.Event, now: Instant) -> None:  # noqa: C901 - one case an event
+        match event:
+            case ev.Changed(change):
+                self._change(change, now)
+            case ev.ClaimCommitted(attempt_id):
+                self._work.claim_committed(attempt_id, now)
+            case ev.ClaimRefused(attempt_id, found):
+                self._work.claim_refused(attempt_id, found, now)
+            case ev.OutcomeStored(attempt_id):
+                self._work.outcome_stored(attempt_id)
+            case ev.ProcessStarted():
+                self._work.process_started(event)
+            case ev.ProcessEnded() | ev.StartFailed():
+                self._work.process_over(event, now)
+            case ev.TimePassed():
+                self._time_passed(now)
+            case ev.SessionRenewed(deadline_mono_s):
+                self._renewed(deadline_mono_s)
+            case ev.Listed(kind, changes, revision):
+                self._list(kind, changes, revision, now)
+            case ev.SupervisorReady():
+                self._supervisor_ready(event, now)
+            case ev.SupervisorGone():
+                self._standing.supervisor = None
+                self._emit(fx.StartSupervisor())
+            case ev.SessionOpened():
+                self._session_opened(event, now)
+            case ev.SessionLost():
+                self._session_lost(now)
+            case ev.PresenceJoined(create_revision):
+                self._joined(create_revision)
+            case ev.PresenceTaken():
+                self._presence_taken(event, now)
+            case ev.PresenceGone(create_revision):
+                if create_revision == self._standing.joined:
+                    self._presence_gone(now)
+            case ev.PresenceLeft():
+                self._quit()
+            case ev.ReportsRead(create_revision, reports):
+                if create_revision == self._standing.joined:
+                    self._standing.reports_read = True
+                    self._work.reports_read(reports, now)
+            case ev.SpoolRead(reports):
+                self._work.spool_read(reports)
+            case ev.OutcomeSpooled(attempt_id):
+                self._work.outcome_spooled(attempt_id)
+            case ev.SpoolFailed(attempt_id):
+                self._work.spool_failed(attempt_id, now)
+            case ev.StopRequested(kill):
+                self._stop(kill, now)
+            case ev.RestartRequested():
+                self._restart(now)
+            case _:
+                assert_never(event)
+
+    # --- keys ---
+
+    def _change(self, change: Change, now: Instant) -> None:
+        match change.kind, change.record:
+            case Kind.ASSIGNMENT, Assignment() as assignment:
+                self._work.assign(assignment, change.mod_revision, now)
+            case Kind.ASSIGNMENT, None:
+                self._work.unassign(change.ids[1], change.ids[2])
+            case Kind.ORDER, Order() as order:
+                self._work.order(order)
+            case Kind.ORDER, None:
+                self._work.forget_order(change.ids[1], change.ids[2])
+            case Kind.DRAIN, record:
+                self._standing.drained = record is not None
+            case Kind.PRESENCE, record:
+                joined = self._standing.joined
+                ours = record is not None and change.create_revision == joined
+                if joined is not None and change.mod_revision > joined and not ours:
+                    self._presence_gone(now)
+            case _:
+                raise AssertionError(f"no agent follows {change!r}")
+
+    def _list(self, kind: Kind, changes: tuple[Change, ...], revision: int, now: Instant) -> None:
+        match kind:
+            case Kind.ASSIGNMENT:
+                self._work.list_assignments(
+                    [
+                        (change.record, change.mod_revision)
+                        for change in changes
+                        if isinstance(change.record, Assignment)
+                    ],
+                    now,
+                )
+            case Kind.ORDER:
+                self._work.list_orders(
+                    change.record for change in changes if isinstance(change.record, Order)
+                )
+            case Kind.DRAIN:
+                self._standing.drained = any(isinstance(c.record, Drain) for c in changes)
+            case Kind.PRESENCE:
+                joined = self._standing.joined
+                ours = any(
+                    isinstance(c.record, Presence) and c.create_revision == joined for c in changes
+                )
+                if joined is not None and revision >= joined and not ours:
+                    self._presence_gone(now)
+            case _:
+                raise AssertionError(f"no agent follows {kind}")
+
+    # --- the supervisor ---
+
+    def _supervisor_ready(self, ready: ev.SupervisorReady, now: Instant) -> None:
+        self._standing.supervisor = ready.incarnation
+        self._work.supervisor_ready(ready.running, ready.ended, now)
+        if self._killed:
+            self._work.stop_all("the agent was stopped", now)
+        if self._standing.joined is not None:
+            self._update_presence(now)
+
+    # --- the session and the presence ---
+
+    def _session_opened(self, session: ev.SessionOpened, now: Instant) -> None:
+        standing = self._standing
+        standing.session = session
+        standing.deadline_mono_s = session.deadline_mono_s
+        self._incarnations.add(session.incarnation)
+        if session.resumed:
+            self._emit(fx.MoveDeadlines(session.deadline_mono_s))
+        else:
+            # Of another session: nothing protects them any more.
+            self._work.stop_all("", now, grace_s=0.0)
+        self._emit(fx.JoinPresence(standing.presence(now), session.lease))
+
+    def _renewed(self, deadline_mono_s: float) -> None:
+        if self._standing.session is not None:
+            self._standing.deadline_mono_s = deadline_mono_s
+            self._emit(fx.MoveDeadlines(deadline_mono_s))
+
+    def _session_lost(self, now: Instant) -> None:
+        if self._standing.session is None:
+            return
+        self._standing.session = None
+        self._standing.joined = None
+        self._standing.reports_read = False
+        self._work.session_lost(now)
+        self._emit(fx.OpenSession())
+
+    def _joined(self, create_revision: int) -> None:
+        self._standing.joined = create_revision
+        self._emit(fx.ReadReports(create_revision))
+
+    def _presence_taken(self, taken: ev.PresenceTaken, now: Instant) -> None:
+        session = self._standing.session
+        if session is None:
+            return
+        there = taken.presence
+        is_mine = there.incarnation in self._incarnations and there.host == self._settings.host
+        if is_mine and taken.lease == session.lease:
+            # Resumed, or the answer to an earlier sending was lost.
+            self._joined(taken.create_revision)
+            self._update_presence(now)
+        elif is_mine:
+            self._emit(fx.RevokeLease(taken.lease))
+            self._emit(
+                fx.JoinPresence(self._standing.presence(now), session.lease, _REJOIN_AFTER_S)
+            )
+        else:
+            self._work.stop_all("another agent has taken this agent's id", now, grace_s=0.0)
+            self._quit(
+                f"agent {there.agent} is already running on host {there.host} as process "
+                f"{there.pid} (since {there.since}); stop it, or give this one another --id"
+            )
+
+    def _presence_gone(self, now: Instant) -> None:
+        """Deleted by hand, while the lease lives: put it again."""
+        self._standing.joined = None
+        self._standing.reports_read = False
+        self._work.writer_lost()
+        session = self._standing.session
+        if session is not None:
+            self._emit(fx.JoinPresence(self._standing.presence(now), session.lease))
+
+    def _update_presence(self, now: Instant) -> None:
+        session, joined = self._standing.session, self._standing.joined
+        if session is not None and joined is not None:
+            self._emit(fx.UpdatePresence(self._standing.presence(now), session.lease, joined))
+
+    # --- leaving ---
+
+    def _time_passed(self, now: Instant) -> None:
+        self._work.time_passed(now)
+        if self._standing.session is not None and not self._standing.has_session(now):
+            self._session_lost(now)
+
+    def _stop(self, kill: bool, now: Instant) -> None:
+        if self._leaving is _Leaving.FAREWELL:
+            return
+        if self._leaving is not _Leaving.STOP:
+            self._leaving = _Leaving.STOP
+            self._standing.leaving = True
+            self._leave_by_s = now.mono_s + self._settings.stop_timeout_s
+            self._update_presence(now)
+        else:
+            kill = True
+        if kill:
+            self._kill_and_leave(now, grace_s=0.0)
+
+    def _kill_and_leave(self, now: Instant, *, grace_s: float | None) -> None:
+        self._killed = True
+        grace_at_most_s = self._work.longest_grace_s() if grace_s is None else grace_s
+        self._leave_by_s = now.mono_s + grace_at_most_s + _AFTER_GRACE_S
+        self._work.stop_all("the agent was stopped", now, grace_s=grace_s)
+
+    def _restart(self, now: Instant) -> None:
+        if self._leaving is None:
+            self._leaving = _Leaving.RESTART
+            self._standing.leaving = True
+            self._leave_by_s = now.mono_s + self._settings.restart_within_s
+
+    def _leave_if_done(self, leaving: _Leaving, now: Instant) -> None:
+        late = now.mono_s >= self._leave_by_s
+        unsettled = self._work.is_unsettled
+        if leaving is _Leaving.RESTART:
+            if late or not unsettled:
+                self._leaving = _Leaving.OVER
+                self._emit(fx.Reexec())
+        elif leaving is _Leaving.STOP:
+            occupied = self._work.occupied
+            if late and occupied and not self._killed:
+                self._kill_and_leave(now, grace_s=None)
+            elif late or not (occupied or unsettled):
+                self._say_farewell()
+
+    def _say_farewell(self) -> None:
+        """What is unsettled even now is in the supervisor's journal, and in etcd as a claim: the
+        next start of this agent reports it."""
+        if self._standing.joined is None:
+            self._quit()
+        else:
+            self._leaving = _Leaving.FAREWELL
+            self._emit(fx.LeavePresence(self._settings.agent, self._standing.joined))
+
+    def _quit(self, id_in_use: str = "") -> None:
+        self._leaving = _Leaving.OVER
+        self._emit(fx.Quit(id_in_use))

@@ -1,0 +1,91 @@
+"""Who this agent is, and where it stands: what all its decisions depend on."""
+
+from __future__ import annotations
+
+import msgspec
+
+from etcsched.core.agent.events import Instant, SessionOpened
+from etcsched.core.records import Presence
+from etcsched.core.times import Utc, utc_of
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """``users`` may be named by jobs (see ``core.agent.users``); ``own_user`` is the agent's own.
+    ``base_env`` is what every process gets. ``past_incarnations`` are this agent's own earlier
+    sessions, as far as its disk knows.
+
+    ``claim_least_s``: a claim is sent only while the session is good for so long.
+    ``spool_after_s``: an outcome that etcd hasn't answered by then goes to disk.
+    """
+
+    agent: str
+    slots: int
+    host: str
+    pid: int
+    version: str
+    own_user: str
+    output_dir: str
+    labels: dict[str, str] = {}
+    users: tuple[str, ...] = ()
+    default_user: str = ""
+    base_env: dict[str, str] = {}
+    past_incarnations: tuple[str, ...] = ()
+    stop_timeout_s: float = 60.0
+    claim_least_s: float = 0.5
+    spool_after_s: float = 1.0
+    spool_retry_s: float = 5.0
+    restart_within_s: float = 5.0
+
+
+class Standing:
+    """Changed by the machine only. ``joined`` is the create revision of our presence."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.session: SessionOpened | None = None
+        self.deadline_mono_s = 0.0
+        self.joined: int | None = None
+        self.reports_read = False
+        self.supervisor: str | None = None
+        self.drained = False
+        self.leaving = False
+        self.since: Utc | None = None
+
+    def has_session(self, now: Instant) -> bool:
+        return self.session is not None and now.mono_s < self.deadline_mono_s
+
+    @property
+    def may_write(self) -> bool:
+        """Whether a writer stands ready; what is concluded meanwhile is sent once it does."""
+        return self.joined is not None and self.reports_read
+
+    def may_claim(self, now: Instant) -> bool:
+        return (
+            self.may_write
+            and self.session is not None
+            and self.supervisor is not None
+            and not self.drained
+            and not self.leaving
+            and now.mono_s + self.settings.claim_least_s < self.deadline_mono_s
+        )
+
+    def presence(self, now: Instant) -> Presence:
+        assert self.session is not None
+        settings = self.settings
+        if self.since is None:
+            self.since = utc_of(now.wall_ms)
+        return Presence(
+            agent=settings.agent,
+            incarnation=self.session.incarnation,
+            supervisor=self.supervisor or "",
+            slots=settings.slots,
+            host=settings.host,
+            pid=settings.pid,
+            since=self.since,
+            clock=utc_of(now.wall_ms),
+            version=settings.version,
+            labels=settings.labels,
+            users=settings.users,
+            default_user=settings.default_user,
+            draining=self.leaving,
+        )

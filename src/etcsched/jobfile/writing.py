@@ -1,0 +1,90 @@
+"""A job in the words of a job file: what people see of it, and of its changes."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from etcsched.core.durations import format_duration
+from etcsched.core.records import Action, Exec, Job, Noop, Shell
+from etcsched.core.schedule import At, Cron, Every, Pattern
+
+__all__ = ["fields_of", "pattern_text", "schedule_text"]
+
+
+def fields_of(job: Job) -> dict[str, Any]:
+    """The current definition, fields that have their default left out."""
+    default = Job(name=job.name, run=job.run, versions=job.versions)
+    current = job.current
+    found: dict[str, Any] = {
+        "run": _action(job.run),
+        "schedule": [_pattern(pattern) for pattern in current.patterns],
+        "timezone": current.timezone,
+        "state": current.state.value,
+    }
+    if not current.patterns:
+        del found["schedule"]
+    for field in ("description", "owner", "catch_up_limit", "max_reassigns", "priority"):
+        _put(found, field, getattr(job, field), getattr(default, field), lambda value: value)
+    for field in ("workdir", "user"):
+        _put(found, field, getattr(job, field), getattr(default, field), lambda value: value)
+    for field in ("tags", "hosts"):
+        _put(found, field, getattr(job, field), (), list)
+    for field in ("recovery", "overlap", "on_agent_loss"):
+        _put(found, field, getattr(job, field), getattr(default, field), lambda value: value.value)
+    for field in ("pickup_buffer", "recover_within", "timeout", "kill_grace"):
+        seconds, usual_s = getattr(job, f"{field}_s"), getattr(default, f"{field}_s")
+        _put(found, field, seconds, usual_s, format_duration)
+    for field in ("params", "env", "require"):
+        _put(found, field, getattr(job, field), {}, dict)
+    if job.keep != default.keep:
+        found["keep"] = {"runs": job.keep.runs, "age": format_duration(job.keep.age_s)}
+    return found
+
+
+def _put(found: dict[str, Any], field: str, value: Any, usual: Any, write: Any) -> None:
+    if value != usual:
+        found[field] = None if value is None else write(value)
+
+
+def schedule_text(job: Job) -> str:
+    """Short, for tables; the zone stands behind a cron expression where it isn't UTC."""
+    current = job.current
+    texts = [pattern_text(pattern) for pattern in current.patterns]
+    zone = "" if current.timezone == "UTC" else f" {current.timezone}"
+    return (", ".join(texts) + zone) if texts else ""
+
+
+def pattern_text(pattern: Pattern) -> str:
+    match pattern:
+        case Cron(expression):
+            return expression
+        case Every(interval_s, _):
+            return f"every {format_duration(interval_s)}"
+        case At(time):
+            return f"at {time[:19]}Z"
+        case _:
+            assert_never(pattern)
+
+
+def _pattern(pattern: Pattern) -> dict[str, str]:
+    match pattern:
+        case Cron(expression):
+            return {"cron": expression}
+        case Every(interval_s, _):
+            return {"every": format_duration(interval_s)}
+        case At(time):
+            return {"at": f"{time[:19]}Z"}
+        case _:
+            assert_never(pattern)
+
+
+def _action(action: Action) -> dict[str, Any]:
+    match action:
+        case Exec(argv):
+            return {"exec": list(argv)}
+        case Shell(command):
+            return {"shell": command}
+        case Noop():
+            return {"noop": True}
+        case _:
+            assert_never(action)

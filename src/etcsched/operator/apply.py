@@ -1,0 +1,184 @@
+"""Applying job files and deleting jobs: what would change, and changing it.
+
+A batch of up to a hundred jobs is written whole or not at all, each job as it was seen, and the
+watermark too, since timelines are counted from it. Whoever loses a race looks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from etcsched.core import timeline
+from etcsched.core.errors import NotFound, Refused
+from etcsched.core.records import Gap, Job, Kind, Watermark
+from etcsched.core.states import JobState
+from etcsched.core.times import Utc
+from etcsched.jobfile.writing import fields_of
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.transactions import write_jobs
+from etcsched.operator.store import commit, found, read
+from etcsched.ports import Etcd
+
+__all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan"]
+
+_BATCH: Final = 100
+_TRIES: Final = 30
+_PAUSE_S: Final = 0.02
+
+
+class ChangeKind(enum.Enum):
+    CREATE = "create"
+    UPDATE = "update"
+    UNCHANGED = "unchanged"
+    DELETE = "delete"
+
+
+class FieldChange(msgspec.Struct, frozen=True):
+    """In the words of job files; None: not there."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+class JobChange(msgspec.Struct, frozen=True):
+    job: str
+    kind: ChangeKind
+    fields: tuple[FieldChange, ...] = ()
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """What a batch rests on, all of one revision."""
+
+    watermark: Utc | None
+    watermark_revision: int
+    jobs: tuple[tuple[Job | None, int], ...]
+    open_from: tuple[Utc | None, ...]
+
+
+_Revise = Callable[[_Seen, int], Job]
+"""The record to write for the job at an index, or the very one that was seen."""
+
+
+async def plan(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now: Utc) -> list[JobChange]:
+    """What ``apply`` would do."""
+    changes = []
+    for batch in _batches(jobs):
+        seen = await _look(etcd, keys, [job.name for job in batch])
+        for index, job in enumerate(batch):
+            changes.append(_change(seen.jobs[index][0], _revised(seen, index, job, now)))
+    return changes
+
+
+async def apply(
+    etcd: Etcd, keys: Keys, jobs: Sequence[Job], now: Utc, by: str, *, timeout_s: float
+) -> list[JobChange]:
+    """Make these jobs what the cluster knows them as. Done again, it changes nothing."""
+    changes: list[JobChange] = []
+    for batch in _batches(jobs):
+        named = [msgspec.structs.replace(job, changed_by=by) for job in batch]
+
+        def revise(seen: _Seen, index: int, named: list[Job] = named) -> Job:
+            return _revised(seen, index, named[index], now)
+
+        names = [job.name for job in named]
+        changes += await _write(etcd, keys, names, revise, timeout_s)
+    return changes
+
+
+async def delete(
+    etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc, by: str, *, timeout_s: float
+) -> list[JobChange]:
+    """End these jobs: no tick from now on, waiting runs are cancelled, running ones end.
+
+    ``NotFound`` for one that isn't there; those of batches before it are deleted then.
+    """
+
+    def revise_in(batch: Sequence[str]) -> _Revise:
+        def revise(seen: _Seen, index: int) -> Job:
+            old = seen.jobs[index][0]
+            if old is None or old.current.state is JobState.DELETED:
+                raise NotFound(f"job {batch[index]}: there is none; see etcsched jobs list")
+            return timeline.delete(old, now, seen.watermark, seen.open_from[index], by)
+
+        return revise
+
+    changes: list[JobChange] = []
+    for start in range(0, len(names), _BATCH):
+        batch = names[start : start + _BATCH]
+        changes += await _write(etcd, keys, batch, revise_in(batch), timeout_s)
+    return changes
+
+
+async def _write(
+    etcd: Etcd, keys: Keys, names: Sequence[str], revise: _Revise, timeout_s: float
+) -> list[JobChange]:
+    first_plan: list[JobChange] | None = None
+    for _ in range(_TRIES):
+        seen = await _look(etcd, keys, names)
+        revised = [revise(seen, index) for index in range(len(names))]
+        changes = [_change(old, new) for (old, _), new in zip(seen.jobs, revised, strict=True)]
+        # A lost answer makes the next look find our own work; what it was is in the first plan.
+        first_plan = first_plan or changes
+        pairs = zip(seen.jobs, revised, strict=True)
+        writes = [(new, revision) for (old, revision), new in pairs if new is not old]
+        if not writes:
+            return first_plan
+        txn = write_jobs(keys, writes, seen.watermark_revision)
+        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+            return first_plan
+        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+    raise Refused(
+        f"{len(names)} jobs from {names[0]} on were changed by others while being written, "
+        f"{_TRIES} times in a row; nothing of them was, try again"
+    )
+
+
+async def _look(etcd: Etcd, keys: Keys, names: Sequence[str]) -> _Seen:
+    wanted = [keys.watermark, *(keys.of(Kind.JOB, name) for name in names)]
+    (at_watermark, *at_jobs), revision = await read(etcd, wanted)
+    gaps, _ = await read(etcd, [keys.of(Kind.GAP, n) for n in names], revision=revision)
+    watermark = found(Watermark, at_watermark) if at_watermark is not None else None
+    open_from = [found(Gap, kv) if kv is not None else None for kv in gaps]
+    return _Seen(
+        watermark=watermark.through if watermark is not None else None,
+        watermark_revision=at_watermark.mod_revision if at_watermark is not None else 0,
+        jobs=tuple(
+            (found(Job, kv), kv.mod_revision) if kv is not None else (None, 0) for kv in at_jobs
+        ),
+        open_from=tuple(gap.decided_through if gap is not None else None for gap in open_from),
+    )
+
+
+def _revised(seen: _Seen, index: int, new: Job, now: Utc) -> Job:
+    old, _ = seen.jobs[index]
+    return timeline.revise(old, new, now, seen.watermark, seen.open_from[index])
+
+
+def _change(old: Job | None, new: Job) -> JobChange:
+    if new is old:
+        return JobChange(new.name, ChangeKind.UNCHANGED)
+    if new.current.state is JobState.DELETED:
+        return JobChange(new.name, ChangeKind.DELETE)
+    if old is None or old.current.state is JobState.DELETED:
+        return JobChange(new.name, ChangeKind.CREATE)
+    before, after = fields_of(old), fields_of(new)
+    return JobChange(
+        new.name,
+        ChangeKind.UPDATE,
+        tuple(
+            FieldChange(field, before.get(field), after.get(field))
+            for field in {**before, **after}
+            if before.get(field) != after.get(field)
+        ),
+    )
+
+
+def _batches(jobs: Sequence[Job]) -> list[Sequence[Job]]:
+    return [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]

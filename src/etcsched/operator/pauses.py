@@ -1,0 +1,85 @@
+"""Pausing and resuming a job, or everything. Apart from job files, so that no apply undoes it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+from etcsched.core import timeline
+from etcsched.core.errors import NotFound, Refused
+from etcsched.core.records import CLUSTER, Gap, Job, Kind, Pause, Watermark
+from etcsched.core.states import JobState
+from etcsched.core.times import Utc
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.transactions import write_pause
+from etcsched.operator.store import commit, found, read, read_all
+from etcsched.ports import Etcd
+
+__all__ = ["pause", "resume"]
+
+_TRIES: Final = 30
+_PAUSE_S: Final = 0.02
+
+
+async def pause(
+    etcd: Etcd, keys: Keys, job: str | None, now: Utc, by: str, *, timeout_s: float
+) -> bool:
+    """From its return on, nothing of the job (None: of any) starts. False: it was paused already.
+
+    What runs goes on. ``NotFound`` for a job that isn't there.
+    """
+    return await _change(etcd, keys, job, now, by, timeout_s)
+
+
+async def resume(etcd: Etcd, keys: Keys, job: str | None, now: Utc, *, timeout_s: float) -> bool:
+    """Ticks of the time in between were never due. False: it wasn't paused."""
+    return await _change(etcd, keys, job, now, None, timeout_s)
+
+
+async def _change(
+    etcd: Etcd, keys: Keys, job: str | None, now: Utc, by: str | None, timeout_s: float
+) -> bool:
+    """``by`` None: resume."""
+    name = CLUSTER if job is None else job
+    wanted = [keys.of(Kind.PAUSE, name), keys.watermark]
+    if job is not None:
+        wanted += [keys.of(Kind.JOB, job), keys.of(Kind.GAP, job)]
+    changes = False
+    for _ in range(_TRIES):
+        (at_pause, at_watermark, *of_job), _revision = await read(etcd, wanted)
+        if job is not None:
+            at_job = of_job[0]
+            record = found(Job, at_job) if at_job is not None else None
+            if record is None or record.current.state is JobState.DELETED:
+                raise NotFound(f"job {job}: there is none; see etcsched jobs list")
+            at_gap = of_job[1]
+            gaps = [found(Gap, at_gap)] if at_gap is not None else []
+        else:
+            gaps = list(await read_all(etcd, keys.all_of(Kind.GAP), Gap))
+        old = found(Pause, at_pause) if at_pause is not None else None
+        watermark = found(Watermark, at_watermark) if at_watermark is not None else None
+        through = watermark.through if watermark is not None else None
+        open_from = min((gap.decided_through for gap in gaps if gap is not None), default=None)
+        if by is not None:
+            new: Pause | None = timeline.begin_pause(old, now, through, open_from, by)
+        else:
+            new = timeline.end_pause(old, now, through, open_from) if old is not None else None
+        if new is None or new is old:
+            return changes
+        # A lost answer makes the next look find our own work.
+        changes = True
+        txn = write_pause(
+            keys,
+            name,
+            new,
+            at_pause.mod_revision if at_pause is not None else 0,
+            at_watermark.mod_revision if at_watermark is not None else 0,
+        )
+        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+            return True
+        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+    raise Refused(
+        f"the pause of {job or 'the cluster'} was changed by others {_TRIES} times in a row; "
+        "try again"
+    )

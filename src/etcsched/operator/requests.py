@@ -1,0 +1,122 @@
+"""Asking the leader for something once: it answers in the transaction that does it."""
+
+from __future__ import annotations
+
+import asyncio
+from difflib import get_close_matches
+from typing import Final
+
+from etcsched.core.errors import NotFound, OutcomeUnknown, Refused
+from etcsched.core.records import Answer, Job, Kind, Request, RequestKind
+from etcsched.core.states import JobState
+from etcsched.core.times import Utc
+from etcsched.keyspace.codec import decode
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import EventType
+from etcsched.keyspace.transactions import submit_request
+from etcsched.operator.store import commit, found, listed, read
+from etcsched.ports import Etcd, Snapshot
+
+__all__ = ["cancel", "no_such_job", "trigger"]
+
+_NAMES_LOOKED_THROUGH: Final = 2000
+
+
+async def trigger(
+    etcd: Etcd,
+    keys: Keys,
+    job: str,
+    params: dict[str, str],
+    *,
+    request_id: str,
+    now: Utc,
+    by: str,
+    timeout_s: float,
+) -> Answer:
+    """Ask for a run now; it exists when this returns, and its id is the request's.
+
+    ``NotFound`` without the job, ``Refused`` with the leader's reason, ``OutcomeUnknown`` if no
+    leader answered in time (the request stays, and counts once one leads).
+    """
+    await _check_job(etcd, keys, job)
+    request = Request(
+        id=request_id, kind=RequestKind.TRIGGER, job=job, at=now, by=by, params=params
+    )
+    return await _ask(etcd, keys, request, timeout_s)
+
+
+async def cancel(
+    etcd: Etcd,
+    keys: Keys,
+    job: str,
+    run: str,
+    *,
+    request_id: str,
+    now: Utc,
+    by: str,
+    timeout_s: float,
+) -> Answer:
+    """Ask for a run's end. One that runs is only told to end when this returns.
+
+    ``NotFound`` without the run, ``Refused`` where it is over; else as ``trigger``.
+    """
+    place = [keys.of(Kind.RUN, job, run), keys.archive(job, run)]
+    (active, archived), _ = await read(etcd, place, keys_only=True)
+    if active is None and archived is None:
+        raise NotFound(f"run {job}/{run}: there is none; see etcsched runs list {job}")
+    if active is None:
+        raise Refused(f"run {job}/{run}: is over already; see etcsched runs show {job}/{run}")
+    request = Request(id=request_id, kind=RequestKind.CANCEL, job=job, at=now, by=by, run=run)
+    return await _ask(etcd, keys, request, timeout_s)
+
+
+async def no_such_job(etcd: Etcd, keys: Keys, job: str) -> NotFound:
+    """The error, with names that come near."""
+    prefix = keys.of(Kind.JOB)
+    span = keys.all_of(Kind.JOB)
+    some = await listed(etcd, span, keys_only=True, limit=_NAMES_LOOKED_THROUGH)
+    near = get_close_matches(job, [kv.key.removeprefix(prefix) for kv in some], n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see etcsched jobs list"
+    return NotFound(f"job {job}: there is none; {hint}")
+
+
+async def _check_job(etcd: Etcd, keys: Keys, job: str) -> None:
+    (at_job,), _ = await read(etcd, [keys.of(Kind.JOB, job)])
+    if at_job is None:
+        raise await no_such_job(etcd, keys, job)
+    record = found(Job, at_job)
+    if record is not None and record.current.state is JobState.DELETED:
+        raise NotFound(f"job {job}: is deleted; apply its file again to bring it back")
+
+
+async def _ask(etcd: Etcd, keys: Keys, request: Request, timeout_s: float) -> Answer:
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + timeout_s
+    # Refused only where the request or its answer is there: then it was sent already.
+    await commit(etcd, submit_request(keys, request), timeout_s=timeout_s)
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            answer = await _answer_to(etcd, keys, request.id)
+    except TimeoutError:
+        raise OutcomeUnknown(
+            f"no leader answered request {request.id} within {timeout_s:g} s; it stays, and will "
+            "be answered once a scheduler leads: see etcsched leader"
+        ) from None
+    if not answer.accepted:
+        raise Refused(answer.message)
+    return answer
+
+
+async def _answer_to(etcd: Etcd, keys: Keys, request: str) -> Answer:
+    """The leader's word, however long it takes."""
+    key = keys.of(Kind.ANSWER, request)
+    async with etcd.watch(key, key + "\0") as updates:
+        async for update in updates:
+            kvs = (
+                update.kvs
+                if isinstance(update, Snapshot)
+                else tuple(e.kv for e in update.events if e.type is EventType.PUT)
+            )
+            for kv in kvs:
+                return decode(Answer, kv.value)
+    raise AssertionError("a watch goes on until it is left")

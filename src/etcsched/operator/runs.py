@@ -1,0 +1,175 @@
+"""Runs as people see them: where each stands, newest first, and waiting for one's end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from etcsched.core.errors import NotFound, UsageError
+from etcsched.core.records import Kind, Report, Run
+from etcsched.core.states import FINAL, Origin, RunState
+from etcsched.core.times import Utc, ms_of
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import EventType, KeyValue
+from etcsched.operator.store import found, listed, read
+from etcsched.ports import Etcd, Snapshot
+
+__all__ = [
+    "RunView",
+    "list_runs",
+    "newest_archived",
+    "parse_run_name",
+    "read_run",
+    "view_of",
+    "wait_for_end",
+]
+
+_JOBS_LOOKED_AT: Final = 200
+_PER_JOB: Final = 5
+_ARCHIVED_LOOKED_AT: Final = 1000
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run with what follows from its claim. ``lateness_ms``: from the time it was scheduled for
+    to its first process's start, where both are known."""
+
+    name: str
+    state: RunState
+    run: Run
+    agent: str = ""
+    started_at: Utc | None = None
+    ended_at: Utc | None = None
+    lateness_ms: int | None = None
+
+    @property
+    def at(self) -> Utc:
+        """What lists sort by: when it was due, or asked for."""
+        return self.run.scheduled_at or self.run.created_at
+
+
+def parse_run_name(name: str) -> tuple[str, str]:
+    """``job/id``, as every list names a run."""
+    job, _, run = name.partition("/")
+    if not job or not run or "/" in run:
+        raise UsageError(f"{name!r} names no run; write job/id, e.g. close_books/20261122T190000Z")
+    return job, run
+
+
+def view_of(run: Run, report: Report | None = None) -> RunView:
+    """``report`` is the agent's claim on the current attempt, if it has made one."""
+    if report is not None and report.attempt == run.attempt and run.state is RunState.ASSIGNED:
+        state = RunState.RUNNING
+        started_at, ended_at, agent = report.started_at, report.ended_at, run.agent
+        first = run.attempts[0].started_at if run.attempts else started_at
+    else:
+        last = run.attempts[-1] if run.attempts else None
+        state, agent = run.state, run.agent or (last.agent if last is not None else "")
+        started_at = last.started_at if last is not None else None
+        ended_at = last.ended_at if last is not None else None
+        first = run.attempts[0].started_at if run.attempts else None
+    late = run.origin is Origin.SCHEDULE and run.scheduled_at is not None and first is not None
+    return RunView(
+        name=f"{run.job}/{run.id}",
+        state=state,
+        run=run,
+        agent=agent,
+        started_at=started_at,
+        ended_at=ended_at,
+        lateness_ms=ms_of(first) - ms_of(run.scheduled_at)
+        if late and run.scheduled_at is not None and first is not None
+        else None,
+    )
+
+
+async def read_run(etcd: Etcd, keys: Keys, job: str, run: str) -> RunView:
+    """``NotFound`` where there is none (any more)."""
+    place = [keys.of(Kind.RUN, job, run), keys.archive(job, run)]
+    (active, archived), revision = await read(etcd, place)
+    kv = active or archived
+    record = found(Run, kv) if kv is not None else None
+    if record is None:
+        raise NotFound(f"run {job}/{run}: there is none; see etcsched runs list {job}")
+    return (await _with_claims(etcd, keys, [record], revision))[0]
+
+
+async def list_runs(
+    etcd: Etcd,
+    keys: Keys,
+    job: str | None,
+    *,
+    states: Collection[RunState] = (),
+    limit: int = 20,
+) -> list[RunView]:
+    """Newest first. Of one job: what is active, and of its archive what fits. Of all jobs: what is
+    active, and of each of the first 200 jobs the newest few."""
+    span = keys.all_of(Kind.RUN) if job is None else keys.all_of(Kind.RUN, job)
+    active = [run for kv in await listed(etcd, span) if (run := found(Run, kv)) is not None]
+    current = await _with_claims(etcd, keys, active)
+    jobs = [job] if job is not None else await _some_jobs(etcd, keys)
+    if job is None:
+        per_job = _PER_JOB
+    else:
+        per_job = _ARCHIVED_LOOKED_AT if states else limit
+    archived = await newest_archived(etcd, keys, jobs, per_job)
+    views = [*current, *(view_of(run) for runs in archived.values() for run in runs)]
+    views = [view for view in views if not states or view.state in states]
+    views.sort(key=lambda view: (view.at, view.name), reverse=True)
+    return views[:limit]
+
+
+async def newest_archived(
+    etcd: Etcd, keys: Keys, jobs: Sequence[str], count: int
+) -> dict[str, list[Run]]:
+    """Of each job its newest finished runs, newest first. Lists keys only: a job's history is as
+    long as its ``keep`` allows."""
+    wanted: list[str] = []
+    for job in jobs:
+        kvs = await listed(etcd, keys.archive_of(job), keys_only=True)
+        wanted += [kv.key for kv in kvs[-count:]]
+    result: dict[str, list[Run]] = {job: [] for job in jobs}
+    kvs_found, _ = await read(etcd, wanted) if wanted else ([], 0)
+    for kv in reversed(kvs_found):
+        run = found(Run, kv) if kv is not None else None
+        if run is not None:
+            result[run.job].append(run)
+    return result
+
+
+async def wait_for_end(etcd: Etcd, keys: Keys, job: str, run: str) -> RunView:
+    """The run once it is over, however long that takes. ``NotFound`` if it never was."""
+    key = keys.of(Kind.RUN, job, run)
+    async with etcd.watch(key, key + "\0") as updates:
+        async for update in updates:
+            if isinstance(update, Snapshot):
+                over = not update.kvs
+            else:
+                over = any(event.type is EventType.DELETE for event in update.events)
+            if over:
+                view = await read_run(etcd, keys, job, run)
+                if view.state in FINAL:
+                    return view
+    raise AssertionError("a watch goes on until it is left")
+
+
+async def _some_jobs(etcd: Etcd, keys: Keys) -> list[str]:
+    prefix = keys.of(Kind.JOB)
+    span = keys.all_of(Kind.JOB)
+    some = await listed(etcd, span, keys_only=True, limit=_JOBS_LOOKED_AT)
+    return [kv.key.removeprefix(prefix) for kv in some]
+
+
+async def _with_claims(
+    etcd: Etcd, keys: Keys, runs: Sequence[Run], revision: int = 0
+) -> list[RunView]:
+    working = [run for run in runs if run.state is RunState.ASSIGNED]
+    places = [keys.of(Kind.REPORT, run.agent, run.job, run.id) for run in working]
+    kvs, _ = await read(etcd, places, revision=revision) if places else ([], 0)
+    claims = _claims(kv for kv in kvs if kv is not None)
+    return [view_of(run, claims.get((run.job, run.id))) for run in runs]
+
+
+def _claims(kvs: Iterable[KeyValue]) -> dict[tuple[str, str], Report]:
+    reports = (found(Report, kv) for kv in kvs)
+    return {(report.job, report.run): report for report in reports if report is not None}

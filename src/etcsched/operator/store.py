@@ -1,0 +1,110 @@
+"""Reading and writing records: pages of one revision, and writes whose outcome is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, TypeVar
+
+import msgspec
+
+from etcsched.core.errors import ClusterUnreachable, OutcomeUnknown
+from etcsched.core.records import Record
+from etcsched.keyspace.codec import MalformedRecord, decode
+from etcsched.keyspace.ops import KeyValue, Range, RangeResult, Txn, TxnResult
+from etcsched.ports import Etcd
+
+__all__ = ["Found", "commit", "found", "listed", "pages", "read", "read_all"]
+
+R = TypeVar("R", bound=Record)
+
+PAGE: Final = 5000
+_KEYS_PER_READ: Final = 100
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a key holds; ``record`` None: nothing, or nothing that can be read."""
+
+    record: Record | None
+    mod_revision: int = 0
+
+
+async def commit(etcd: Etcd, txn: Txn, *, timeout_s: float) -> TxnResult:
+    """Send until the answer is definite: identical again while the outcome is unknown.
+
+    ``OutcomeUnknown`` when time is up and it was sent; whether it was committed shows later.
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + timeout_s
+    unknown: OutcomeUnknown | None = None
+    while True:
+        left_s = deadline_s - loop.time()
+        if unknown is not None and left_s <= 0:
+            raise unknown
+        try:
+            return await etcd.txn(txn, timeout_s=max(left_s, 0.1))
+        except OutcomeUnknown as error:
+            unknown = error
+        except ClusterUnreachable:
+            if unknown is not None:
+                raise unknown from None
+            raise
+
+
+async def pages(
+    etcd: Etcd, key: str, range_end: str, *, keys_only: bool = False, limit: int = 0
+) -> AsyncIterator[RangeResult]:
+    """A range in pages, all of one revision; at most ``limit`` keys (0: all)."""
+    revision = 0
+    while True:
+        size = min(PAGE, limit) if limit else PAGE
+        page = await etcd.range(
+            Range(key, range_end, limit=size, revision=revision, keys_only=keys_only)
+        )
+        yield page
+        if not page.more or (limit and limit <= size):
+            return
+        limit -= size if limit else 0
+        revision = revision or page.revision
+        key = page.kvs[-1].key + "\0"
+
+
+async def listed(
+    etcd: Etcd, span: tuple[str, str], *, keys_only: bool = False, limit: int = 0
+) -> list[KeyValue]:
+    return [
+        kv async for page in pages(etcd, *span, keys_only=keys_only, limit=limit) for kv in page.kvs
+    ]
+
+
+async def read_all(etcd: Etcd, span: tuple[str, str], type_: type[R], limit: int = 0) -> list[R]:
+    """The readable records of a range; ``doctor`` names the others."""
+    records = []
+    for kv in await listed(etcd, span, limit=limit):
+        record = found(type_, kv)
+        if record is not None:
+            records.append(record)
+    return records
+
+
+def found(type_: type[R], kv: KeyValue) -> R | None:
+    try:
+        return decode(type_, kv.value)
+    except MalformedRecord:
+        return None
+
+
+async def read(
+    etcd: Etcd, keys: Sequence[str], *, revision: int = 0, keys_only: bool = False
+) -> tuple[list[KeyValue | None], int]:
+    """What stands at each of the keys, in their order, at one revision, which comes with it."""
+    results: list[KeyValue | None] = []
+    for start in range(0, max(len(keys), 1), _KEYS_PER_READ):
+        chunk = keys[start : start + _KEYS_PER_READ]
+        reads = tuple(Range(key, revision=revision, keys_only=keys_only) for key in chunk)
+        result = await etcd.txn(Txn((), reads))
+        revision = revision or result.revision
+        for response in result.responses:
+            assert isinstance(response, RangeResult), "a transaction of ranges answers with ranges"
+            results.append(response.kvs[0] if response.kvs else None)
+    return results, revision

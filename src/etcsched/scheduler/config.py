@@ -1,0 +1,26 @@
+"""A scheduler node's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from etcsched.core.leader.context import Options
+from etcsched.keyspace.keys import DEFAULT_PREFIX
+
+
+class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """``session_ttl_s``: how long etcd keeps a node's place after its last sign of life.
+
+    ``is_demo``: etcd is this command's own, so a version that may lose data is no harm.
+    """
+
+    node: str
+    prefix: str = DEFAULT_PREFIX
+    session_ttl_s: int = 10
+    is_demo: bool = False
+    allow_unfenced_auth: bool = False
+    accept_restored_cluster: bool = False
+    state_dir: Path | None = None
+    options: Options = Options()

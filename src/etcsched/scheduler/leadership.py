@@ -1,0 +1,191 @@
+"""One leadership: the leader's machine between its view and its writer.
+
+Everything here ends with the leadership: whatever is in flight then may or may not be committed,
+and the guard of every transaction decides that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from etcsched.core.clock import Instant
+from etcsched.core.errors import ClusterUnreachable
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader import events as ev
+from etcsched.core.leader.machine import LeaderMachine
+from etcsched.core.records import Run
+from etcsched.etcd.writer import Committed, Refused, Rejected, Writer, WriteResult
+from etcsched.keyspace.codec import MalformedRecord, decode
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Range, RangeResult
+from etcsched.keyspace.transactions import LeaderGuard, LeaderTransactions
+from etcsched.ports import Etcd
+
+log = logging.getLogger(__name__)
+
+LIST_LIMIT = 5_000
+SWEEP_LIMIT = 500
+RETRY_S = 0.2
+
+
+class Leadership:
+    """Owns a machine and a writer from ``Lead`` to ``Demote``.
+
+    ``step_down`` is called, at most once, when the leadership ends from within: a refused guard,
+    or the machine's own word.
+    """
+
+    def __init__(
+        self,
+        etcd: Etcd,
+        keys: Keys,
+        machine: LeaderMachine,
+        guard: LeaderGuard,
+        clock: Callable[[], Instant],
+        step_down: Callable[[str], None],
+    ) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._machine = machine
+        self._clock = clock
+        self._step_down = step_down
+        self._transactions = LeaderTransactions(keys)
+        self._writer = Writer(etcd, guard, self._on_results, self._on_guard_refused)
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._is_over = False
+
+    @property
+    def machine(self) -> LeaderMachine:
+        return self._machine
+
+    async def run(self) -> None:
+        """Lead until cancelled, or until the guard is refused."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._perform(self._machine.take_over())
+                self._arm()
+                await self._writer.run()
+        finally:
+            self._is_over = True
+            self._tasks = None
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def tell(self, event: ev.LeaderEvent) -> None:
+        """One event in, its effects out, the timer armed anew."""
+        if self._is_over or self._tasks is None:
+            return
+        self._perform(self._machine.handle(event, self._clock()))
+        self._arm()
+
+    # --- results and timers
+
+    def _on_results(self, results: list[WriteResult]) -> None:
+        for result in results:
+            assert isinstance(result.id, int)
+            match result:
+                case Committed():
+                    self.tell(ev.WriteCommitted(result.id, result.revision))
+                case Refused():
+                    exists = any(
+                        isinstance(found, RangeResult) and found.count > 0
+                        for found in result.responses
+                    )
+                    self.tell(ev.WriteRefused(result.id, result.revision, exists))
+                case Rejected():
+                    self.tell(ev.WriteRefused(result.id, None))
+
+    def _on_guard_refused(self) -> None:
+        self._end("etcd refused its guard: another node leads, or its election key is gone")
+
+    def _end(self, reason: str) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._step_down(reason)
+
+    def _arm(self) -> None:
+        if self._is_over:
+            return
+        tick_ms, timer_s = self._machine.next_wake()
+        now = self._clock()
+        delay_s = timer_s - now.mono_s
+        if tick_ms is not None:
+            delay_s = min(delay_s, (tick_ms - now.wall_ms) / 1000)
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        # The loop's timers have a resolution of 1 ms: an earlier one would only fire again.
+        self._timer = loop.call_later(max(0.001, delay_s), self.tell, ev.TimerFired())
+
+    # --- effects
+
+    def _perform(self, effects: list[fx.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case fx.Write():
+                    self._writer.submit(effect.seq, self._transactions.build(effect))
+                case fx.ConfirmLoss():
+                    self._spawn(self._confirm_loss(effect))
+                case fx.ListArchive():
+                    self._spawn(self._list_archive(effect))
+                case fx.ReadArchived():
+                    self._spawn(self._read_archived(effect))
+                case fx.StepDown():
+                    self._end(effect.reason)
+                case fx.Note():
+                    _log(effect)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._tasks is not None
+        self._tasks.create_task(work)
+
+    async def _confirm_loss(self, effect: fx.ConfirmLoss) -> None:
+        while True:
+            try:
+                info = await self._etcd.lease_time_to_live(effect.lease)
+            except ClusterUnreachable as error:
+                log.warning("can't ask about the lease of agent %s: %s", effect.agent, error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            self.tell(ev.LeaseAnswered(effect.agent, effect.lease, info.ttl_s <= 0, info.raft_term))
+            return
+
+    async def _list_archive(self, effect: fx.ListArchive) -> None:
+        begin, end = self._keys.archive_of(effect.job)
+        if effect.after:
+            begin = f"{self._keys.archive_prefix}{effect.after}\0"
+        limit = LIST_LIMIT if effect.job is not None else SWEEP_LIMIT
+        try:
+            found = await self._etcd.range(Range(begin, end, limit=limit, keys_only=True))
+        except ClusterUnreachable as error:
+            log.warning("history can't be listed, it is pruned later: %s", error)
+            self.tell(ev.ArchiveListed(effect.job, (), is_last=False))
+            return
+        places = tuple((*self._keys.parse_archive(kv.key), kv.mod_revision) for kv in found.kvs)
+        self.tell(ev.ArchiveListed(effect.job, places, is_last=not found.more))
+
+    async def _read_archived(self, effect: fx.ReadArchived) -> None:
+        key = self._keys.archive(effect.job, effect.run_id)
+        while True:
+            try:
+                found = await self._etcd.range(Range(key))
+                break
+            except ClusterUnreachable:
+                await asyncio.sleep(RETRY_S)
+        run, revision = None, 0
+        if found.kvs:
+            try:
+                run, revision = decode(Run, found.kvs[0].value), found.kvs[0].mod_revision
+            except MalformedRecord as error:
+                log.warning("%s: %s", key, error)
+        self.tell(ev.ArchivedRead(effect.job, effect.run_id, run, revision))
+
+
+def _log(note: fx.Note) -> None:
+    subject = f"{note.job}/{note.run}: " if note.run else ""
+    log.log(logging.WARNING if note.is_warning else logging.INFO, "%s%s", subject, note.text)

@@ -1,0 +1,354 @@
+"""The scheduler daemon: a session, a watch, a candidate, and at times a leadership."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+from msgspec.structs import replace
+
+from etcsched import __version__
+from etcsched.core.candidate import (
+    CandidateEffect,
+    CandidateMachine,
+    Demote,
+    Join,
+    Lead,
+    Leave,
+    TakeTerm,
+)
+from etcsched.core.clock import Instant
+from etcsched.core.errors import ClusterUnreachable, EtcschedError, LeaseGone
+from etcsched.core.leader import events as ev
+from etcsched.core.leader.machine import LeaderMachine
+from etcsched.core.leader.ticks import TickIndex
+from etcsched.core.records import Candidate, Change, Job, Kind
+from etcsched.core.times import ms_of, utc_of
+from etcsched.core.view import View
+from etcsched.etcd.client import EtcdClient
+from etcsched.etcd.config import EtcdConfig
+from etcsched.etcd.session import Session, SessionLoss, boottime_s
+from etcsched.etcd.versions import check_server
+from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.transactions import (
+    LeaderGuard,
+    join_election,
+    leave_election,
+    update_candidate,
+    win_term,
+)
+from etcsched.ports import Snapshot, WatchUpdate
+from etcsched.scheduler.config import SchedulerConfig
+from etcsched.scheduler.leadership import Leadership
+
+log = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 0.25
+CLOCK_EVERY_S = 60.0
+RETRY_FIRST_S = 0.1
+RETRY_MOST_S = 5.0
+
+
+def instant_now() -> Instant:
+    return Instant(time.time_ns() // 1_000_000, boottime_s())
+
+
+def run_scheduler(config: SchedulerConfig, etcd_config: EtcdConfig) -> None:
+    """Run a scheduler node in the foreground until SIGTERM or SIGINT.
+
+    Raises what no waiting can mend (``EtcschedError``); etcd being away isn't that.
+    """
+    uvloop.run(SchedulerNode(config, etcd_config).run())
+
+
+class SchedulerNode:
+    """Everything of one process, in one event loop; only lease renewal has a thread of its own."""
+
+    def __init__(self, config: SchedulerConfig, etcd_config: EtcdConfig) -> None:
+        self._config = config
+        self._etcd_config = etcd_config
+        self._keys = Keys(config.prefix)
+        self._view = View()
+        self._index = TickIndex(0)
+        self._candidate = CandidateMachine(config.node, self._view)
+        self._session: Session | None = None
+        self._session_over = asyncio.Event()
+        self._leadership: Leadership | None = None
+        self._leading: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._has_snapshot = asyncio.Event()
+        self._since = utc_of(instant_now().wall_ms)
+        self._raft_term = 0
+        self._raft_term_since_s = 0.0
+        self._next_clock_s = 0.0
+        self._steps: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        self._etcd = EtcdClient(self._etcd_config, on_raft_term=self._on_raft_term)
+        try:
+            await self._wait_for_etcd()
+            if not self._stopping.is_set():
+                await self._serve()
+        finally:
+            await self._etcd.close()
+
+    async def _serve(self) -> None:
+        log.info("scheduler %s started (pid %d)", self._config.node, os.getpid())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                watch = tasks.create_task(self._follow())
+                sessions = tasks.create_task(self._hold_sessions())
+                beat = tasks.create_task(self._beat())
+                await self._stopping.wait()
+                await self._leave()
+                for task in (watch, sessions, beat, *self._steps):
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        log.info("scheduler %s stopped", self._config.node)
+
+    async def _wait_for_etcd(self) -> None:
+        """Until an etcd answers that is to be trusted; raises where it isn't."""
+        backoff_s = RETRY_FIRST_S
+        while not self._stopping.is_set():
+            try:
+                await check_server(
+                    self._etcd,
+                    embedded=self._config.is_demo,
+                    allow_unfenced_auth=self._config.allow_unfenced_auth,
+                )
+            except ClusterUnreachable as error:
+                log.warning("waiting for etcd: %s", error)
+            else:
+                return
+            await self._pause(backoff_s)
+            backoff_s = min(2 * backoff_s, RETRY_MOST_S)
+
+    async def _pause(self, most_s: float) -> None:
+        """A jittered wait that a stop ends."""
+        try:
+            async with asyncio.timeout(random.uniform(0.5, 1.0) * most_s):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    # --- the view
+
+    async def _follow(self) -> None:
+        keys = self._keys
+        async with self._etcd.watch(keys.watched, keys.watched_end) as updates:
+            async for update in updates:
+                self._on_update(update)
+
+    def _on_update(self, update: WatchUpdate) -> None:
+        is_live = not isinstance(update, Snapshot)
+        if isinstance(update, Snapshot):
+            found = [change for kv in update.kvs if (change := self._read(change_of, kv))]
+            changes = tuple(self._view.differences(found, update.revision))
+            log.info("view read at revision %d: %d records", update.revision, len(found))
+        else:
+            events = update.events
+            changes = tuple(c for event in events if (c := self._read(change_of_event, event)))
+        self._view.apply(changes, update.revision)
+        self._has_snapshot.set()
+        if self._leadership is None:
+            self._follow_index(changes)
+        now = instant_now()
+        self._do(self._candidate.view_changed(changes, is_live, now))
+        if self._leadership is not None:
+            self._leadership.tell(ev.ViewChanged(changes))
+
+    def _read(self, decode_one: Callable[[Keys, Any], Change | None], raw: Any) -> Change | None:
+        """A value that isn't a record counts as absent, and is named."""
+        try:
+            return decode_one(self._keys, raw)
+        except MalformedRecord as error:
+            kv = getattr(raw, "kv", raw)
+            log.warning("ignored %s: %s", kv.key, error)
+            place = self._keys.parse(kv.key)
+            if place is None:
+                return None
+            return Change(kind=place[0], ids=place[1], record=None, mod_revision=kv.mod_revision)
+
+    def _follow_index(self, changes: tuple[Change, ...]) -> None:
+        """A standby keeps its tick index at the watermark, ready to lead."""
+        for change in changes:
+            if change.kind is Kind.JOB:
+                if isinstance(change.record, Job):
+                    self._index.put(change.record)
+                else:
+                    self._index.discard(change.ids[0])
+        watermark = self._view.watermark
+        if watermark is not None:
+            self._index.skip_to(ms_of(watermark.record.through))
+
+    # --- session and election
+
+    async def _hold_sessions(self) -> None:
+        """One session after another, for as long as the node runs."""
+        backoff_s = RETRY_FIRST_S
+        await self._has_snapshot.wait()
+        while not self._stopping.is_set():
+            self._session_over.clear()
+            session = Session(
+                self._etcd_config,
+                ttl_s=self._config.session_ttl_s,
+                on_lost=self._on_session_lost,
+            )
+            try:
+                await session.start()
+            except (ClusterUnreachable, LeaseGone) as error:
+                log.warning("no session yet: %s", error)
+                await self._pause(backoff_s)
+                backoff_s = min(2 * backoff_s, RETRY_MOST_S)
+                continue
+            backoff_s = RETRY_FIRST_S
+            self._session = session
+            log.info("session %x opened", session.lease)
+            self._do(self._candidate.session_opened(session.lease, instant_now()))
+            await self._session_over.wait()
+
+    def _on_session_lost(self, loss: SessionLoss) -> None:
+        log.warning("%s", loss.text)
+        self._session = None
+        self._session_over.set()
+        self._do(self._candidate.session_lost(loss.text))
+
+    async def _beat(self) -> None:
+        """The loop's sign of life, and the candidate's clock."""
+        while True:
+            now = instant_now()
+            if self._session is not None:
+                self._session.progress()
+                if now.mono_s >= self._next_clock_s:
+                    self._next_clock_s = now.mono_s + CLOCK_EVERY_S
+                    self._step(self._renew_candidate())
+            self._do(self._candidate.time_passed(now))
+            await asyncio.sleep(PROGRESS_EVERY_S)
+
+    def _candidate_record(self) -> Candidate:
+        return Candidate(
+            node=self._config.node,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            since=self._since,
+            clock=utc_of(instant_now().wall_ms),
+            version=__version__,
+        )
+
+    async def _renew_candidate(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        own = self._view.candidates.get(f"{session.lease:x}")
+        if own is not None:
+            record = replace(own.record, clock=utc_of(instant_now().wall_ms))
+            await self._etcd.txn(
+                update_candidate(self._keys, session.lease, own.create_revision, record)
+            )
+
+    def _do(self, effects: list[CandidateEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Join():
+                    txn = join_election(self._keys, effect.lease, self._candidate_record())
+                    self._step(self._send(txn))
+                case Leave():
+                    log.warning("leaves the election: %s", self._candidate.barred_because)
+                    self._step(self._send(leave_election(self._keys, effect.lease, effect.token)))
+                case TakeTerm():
+                    self._step(self._send(win_term(self._keys, effect.write)))
+                case Lead():
+                    self._lead(effect)
+                case Demote():
+                    self._stop_leading(effect.reason)
+
+    def _step(self, work: Coroutine[Any, Any, Any]) -> None:
+        """A step of the election: its success shows on the watch, its failure is tried again."""
+
+        async def attempt() -> None:
+            try:
+                await work
+            except (ClusterUnreachable, LeaseGone) as error:
+                log.warning("election: %s", error)
+
+        task = self._tasks.create_task(attempt())
+        self._steps.add(task)
+        task.add_done_callback(self._steps.discard)
+
+    async def _send(self, txn: Any) -> None:
+        await self._etcd.txn(txn, timeout_s=self._config.session_ttl_s / 2)
+
+    # --- leadership
+
+    def _lead(self, effect: Lead) -> None:
+        now = instant_now()
+        if self._view.watermark is None:
+            self._index.skip_to(now.wall_ms)
+        machine = LeaderMachine(
+            self._view,
+            self._index,
+            effect.term,
+            now,
+            raft_term=self._raft_term,
+            raft_term_since_s=self._raft_term_since_s,
+            options=self._config.options,
+        )
+        guard = LeaderGuard(self._keys, effect.term, effect.term_revision)
+        leadership = Leadership(
+            self._etcd, self._keys, machine, guard, instant_now, self._on_step_down
+        )
+        log.warning(
+            "leads: term %d, fencing token %d, %d jobs, %d active runs",
+            effect.term.number, effect.term.token, len(self._view.jobs), len(self._view.runs),
+        )  # fmt: skip
+        self._leadership = leadership
+        self._leading = self._tasks.create_task(leadership.run())
+
+    def _on_step_down(self, reason: str) -> None:
+        self._do(self._candidate.step_down(reason, instant_now()))
+
+    def _stop_leading(self, reason: str) -> None:
+        log.warning("leads no longer: %s", reason)
+        if self._leading is not None:
+            self._leading.cancel()
+        self._leadership = self._leading = None
+        self._rebuild_index()
+
+    def _rebuild_index(self) -> None:
+        """The index stood at this leadership's decisions; a standby's stands at the watermark."""
+        watermark = self._view.watermark
+        self._index = TickIndex(ms_of(watermark.record.through) if watermark is not None else 0)
+        for entry in self._view.jobs.values():
+            self._index.put(entry.record)
+
+    def _on_raft_term(self, raft_term: int) -> None:
+        if raft_term > self._raft_term:
+            self._raft_term = raft_term
+            self._raft_term_since_s = boottime_s()
+        if self._leadership is not None:
+            self._leadership.tell(ev.RaftTermSeen(raft_term))
+
+    async def _leave(self) -> None:
+        """Resign, so that the next scheduler leads at once; then give the session back."""
+        self._do(self._candidate.resign("it is stopped"))
+        if self._steps:
+            await asyncio.wait(self._steps, timeout=2.0)
+        if self._session is not None:
+            try:
+                await self._session.revoke(timeout_s=2.0)
+            except EtcschedError as error:
+                log.warning("the session lasts for its TTL: %s", error)
