@@ -28,6 +28,7 @@ HAS_LEADER = ("hasleader", "true")
 _UNLIMITED = -1
 _RECONNECT_FIRST_MS = 100
 _RECONNECT_MAX_MS = 1000
+_CLOSE_TIMEOUT_S = 0.5
 
 
 class Rpc(enum.Enum):
@@ -143,7 +144,12 @@ class Connection:
             backing_off = False
 
     async def close(self) -> None:
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait({self._connecting})
+        """Lets gRPC answer what is pending: an answer to a loop that is gone would end in its log."""
         await self._channel.close()
+        if self._connecting is not None:
+            _, pending = await asyncio.wait({self._connecting}, timeout=_CLOSE_TIMEOUT_S)
+            if pending:
+                self._connecting.cancel()
+                await asyncio.wait(pending)
+            elif not self._connecting.cancelled():
+                self._connecting.exception()

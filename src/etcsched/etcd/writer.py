@@ -136,7 +136,8 @@ class Writer:
         return self._unsettled
 
     async def run(self) -> None:
-        """Send what is submitted, until the guard is refused and all in flight is answered.
+        """Send what is submitted, until the guard is refused (or ``stop``) and all that is in
+        flight is answered.
 
         Cancel it to stop earlier; writes in flight may or may not be committed then. Raises what
         no waiting can mend (``ClusterRefused``): the first such error.
@@ -154,8 +155,13 @@ class Writer:
                 self._lingering.cancel()
                 self._lingering = None
 
+    def stop(self) -> None:
+        """Send nothing more; ``run`` returns once all in flight is answered."""
+        self._over.set()
+        self._idle.set()
+
     async def settled(self) -> None:
-        """Wait until every write has its result, or the guard was refused."""
+        """Wait until every write has its result, or nothing more is sent."""
         await self._idle.wait()
 
     def submit(self, write_id: Hashable, txn: Txn) -> None:
@@ -276,8 +282,7 @@ class Writer:
     def _refuse(self) -> None:
         if self._over.is_set():
             return
-        self._over.set()
-        self._idle.set()
+        self.stop()
         self._on_guard_refused()
 
 

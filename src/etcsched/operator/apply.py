@@ -144,14 +144,12 @@ async def _look(etcd: Etcd, keys: Keys, names: Sequence[str]) -> _Seen:
     wanted = [keys.watermark, *(keys.of(Kind.JOB, name) for name in names)]
     (at_watermark, *at_jobs), revision = await read(etcd, wanted)
     gaps, _ = await read(etcd, [keys.of(Kind.GAP, n) for n in names], revision=revision)
-    watermark = found(Watermark, at_watermark) if at_watermark is not None else None
-    open_from = [found(Gap, kv) if kv is not None else None for kv in gaps]
+    watermark = found(Watermark, at_watermark)
+    open_from = [found(Gap, kv) for kv in gaps]
     return _Seen(
         watermark=watermark.through if watermark is not None else None,
         watermark_revision=at_watermark.mod_revision if at_watermark is not None else 0,
-        jobs=tuple(
-            (found(Job, kv), kv.mod_revision) if kv is not None else (None, 0) for kv in at_jobs
-        ),
+        jobs=tuple((found(Job, kv), kv.mod_revision if kv is not None else 0) for kv in at_jobs),
         open_from=tuple(gap.decided_through if gap is not None else None for gap in open_from),
     )
 

@@ -50,15 +50,15 @@ async def _change(
         (at_pause, at_watermark, *of_job), _revision = await read(etcd, wanted)
         if job is not None:
             at_job = of_job[0]
-            record = found(Job, at_job) if at_job is not None else None
+            record = found(Job, at_job)
             if record is None or record.current.state is JobState.DELETED:
                 raise NotFound(f"job {job}: there is none; see etcsched jobs list")
             at_gap = of_job[1]
             gaps = [found(Gap, at_gap)] if at_gap is not None else []
         else:
             gaps = list(await read_all(etcd, keys.all_of(Kind.GAP), Gap))
-        old = found(Pause, at_pause) if at_pause is not None else None
-        watermark = found(Watermark, at_watermark) if at_watermark is not None else None
+        old = found(Pause, at_pause)
+        watermark = found(Watermark, at_watermark)
         through = watermark.through if watermark is not None else None
         open_from = min((gap.decided_through for gap in gaps if gap is not None), default=None)
         if by is not None:

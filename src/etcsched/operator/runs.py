@@ -12,8 +12,8 @@ from etcsched.core.records import Kind, Report, Run
 from etcsched.core.states import FINAL, Origin, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import EventType, KeyValue
-from etcsched.operator.store import found, listed, read
+from etcsched.keyspace.ops import EventType, KeyValue, Range
+from etcsched.operator.store import found, listed, read, read_ranges
 from etcsched.ports import Etcd, Snapshot
 
 __all__ = [
@@ -88,7 +88,7 @@ async def read_run(etcd: Etcd, keys: Keys, job: str, run: str) -> RunView:
     place = [keys.of(Kind.RUN, job, run), keys.archive(job, run)]
     (active, archived), revision = await read(etcd, place)
     kv = active or archived
-    record = found(Run, kv) if kv is not None else None
+    record = found(Run, kv)
     if record is None:
         raise NotFound(f"run {job}/{run}: there is none; see etcsched runs list {job}")
     return (await _with_claims(etcd, keys, [record], revision))[0]
@@ -108,10 +108,9 @@ async def list_runs(
     active = [run for kv in await listed(etcd, span) if (run := found(Run, kv)) is not None]
     current = await _with_claims(etcd, keys, active)
     jobs = [job] if job is not None else await _some_jobs(etcd, keys)
-    if job is None:
-        per_job = _PER_JOB
-    else:
-        per_job = _ARCHIVED_LOOKED_AT if states else limit
+    # What is asked for by state may lie deeper.
+    looked_at = _ARCHIVED_LOOKED_AT if states else limit
+    per_job = _PER_JOB if job is None else looked_at
     archived = await newest_archived(etcd, keys, jobs, per_job)
     views = [*current, *(view_of(run) for runs in archived.values() for run in runs)]
     views = [view for view in views if not states or view.state in states]
@@ -124,14 +123,13 @@ async def newest_archived(
 ) -> dict[str, list[Run]]:
     """Of each job its newest finished runs, newest first. Lists keys only: a job's history is as
     long as its ``keep`` allows."""
-    wanted: list[str] = []
-    for job in jobs:
-        kvs = await listed(etcd, keys.archive_of(job), keys_only=True)
-        wanted += [kv.key for kv in kvs[-count:]]
+    spans = [Range(*keys.archive_of(job), keys_only=True) for job in jobs]
+    histories, _ = await read_ranges(etcd, spans)
+    wanted = [kv.key for history in histories for kv in history.kvs[-count:]]
     result: dict[str, list[Run]] = {job: [] for job in jobs}
-    kvs_found, _ = await read(etcd, wanted) if wanted else ([], 0)
+    kvs_found, _ = await read(etcd, wanted)
     for kv in reversed(kvs_found):
-        run = found(Run, kv) if kv is not None else None
+        run = found(Run, kv)
         if run is not None:
             result[run.job].append(run)
     return result
@@ -165,7 +163,7 @@ async def _with_claims(
 ) -> list[RunView]:
     working = [run for run in runs if run.state is RunState.ASSIGNED]
     places = [keys.of(Kind.REPORT, run.agent, run.job, run.id) for run in working]
-    kvs, _ = await read(etcd, places, revision=revision) if places else ([], 0)
+    kvs, _ = await read(etcd, places, revision=revision)
     claims = _claims(kv for kv in kvs if kv is not None)
     return [view_of(run, claims.get((run.job, run.id))) for run in runs]
 

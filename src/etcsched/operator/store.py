@@ -14,19 +14,12 @@ from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.ops import KeyValue, Range, RangeResult, Txn, TxnResult
 from etcsched.ports import Etcd
 
-__all__ = ["Found", "commit", "found", "listed", "pages", "read", "read_all"]
+__all__ = ["commit", "found", "listed", "pages", "read", "read_all", "read_ranges"]
 
 R = TypeVar("R", bound=Record)
 
 PAGE: Final = 5000
-_KEYS_PER_READ: Final = 100
-
-
-class Found(msgspec.Struct, frozen=True):
-    """What a key holds; ``record`` None: nothing, or nothing that can be read."""
-
-    record: Record | None
-    mod_revision: int = 0
+_RANGES_PER_READ: Final = 100
 
 
 async def commit(etcd: Etcd, txn: Txn, *, timeout_s: float) -> TxnResult:
@@ -87,7 +80,10 @@ async def read_all(etcd: Etcd, span: tuple[str, str], type_: type[R], limit: int
     return records
 
 
-def found(type_: type[R], kv: KeyValue) -> R | None:
+def found(type_: type[R], kv: KeyValue | None) -> R | None:
+    """The record there; None for nothing, and for what can't be read."""
+    if kv is None:
+        return None
     try:
         return decode(type_, kv.value)
     except MalformedRecord:
@@ -98,13 +94,24 @@ async def read(
     etcd: Etcd, keys: Sequence[str], *, revision: int = 0, keys_only: bool = False
 ) -> tuple[list[KeyValue | None], int]:
     """What stands at each of the keys, in their order, at one revision, which comes with it."""
-    results: list[KeyValue | None] = []
-    for start in range(0, max(len(keys), 1), _KEYS_PER_READ):
-        chunk = keys[start : start + _KEYS_PER_READ]
-        reads = tuple(Range(key, revision=revision, keys_only=keys_only) for key in chunk)
-        result = await etcd.txn(Txn((), reads))
+    ranges = [Range(key, revision=revision, keys_only=keys_only) for key in keys]
+    results, revision = await read_ranges(etcd, ranges)
+    return [result.kvs[0] if result.kvs else None for result in results], revision
+
+
+async def read_ranges(
+    etcd: Etcd, ranges: Sequence[Range], revision: int = 0
+) -> tuple[list[RangeResult], int]:
+    """Any number of short ranges, each as a whole, all of one revision, which comes with them."""
+    results: list[RangeResult] = []
+    for start in range(0, len(ranges), _RANGES_PER_READ):
+        chunk = [
+            msgspec.structs.replace(one, revision=one.revision or revision)
+            for one in ranges[start : start + _RANGES_PER_READ]
+        ]
+        result = await etcd.txn(Txn((), tuple(chunk)))
         revision = revision or result.revision
         for response in result.responses:
-            assert isinstance(response, RangeResult), "a transaction of ranges answers with ranges"
-            results.append(response.kvs[0] if response.kvs else None)
+            assert isinstance(response, RangeResult), "ranges are answered with ranges"
+            results.append(response)
     return results, revision

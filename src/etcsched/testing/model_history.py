@@ -32,8 +32,8 @@ class History:
     Writes go between ``begin``, which opens the next revision, and ``commit``.
     """
 
-    def __init__(self) -> None:
-        self.revision = 1
+    def __init__(self, revision: int = 1) -> None:
+        self.revision = revision
         self.compact_revision = 0
         self._live: dict[str, KeyValue] = {}
         self._live_keys: list[str] = []

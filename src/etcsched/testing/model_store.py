@@ -67,6 +67,7 @@ class ModelStore:
         self,
         *,
         now_s: float = 0.0,
+        revision: int = 1,
         raft_term: int = 2,
         least_ttl_s: int = LEAST_TTL_S,
         max_txn_ops: int = MAX_TXN_OPS,
@@ -78,7 +79,7 @@ class ModelStore:
         self._least_ttl_s = least_ttl_s
         self._max_txn_ops = max_txn_ops
         self._max_request_bytes = max_request_bytes
-        self._history = History()
+        self._history = History(revision)
         self._leases: dict[int, _Lease] = {}
         self._looks: list[tuple[float, int]] = []
         """Heap of when a lease may have expired; entries of renewed leases are stale."""
@@ -317,6 +318,7 @@ class ModelStore:
 
 
 def _related(actual: int | bytes, compare: Compare) -> bool:
+    # The operand is of the same type as what it is compared with.
     order = (actual > compare.operand) - (actual < compare.operand)  # type: ignore[operator]
     match compare.relation:
         case Relation.EQUAL:

@@ -115,6 +115,14 @@ class Agent:
                 assert event.attempt_id == attempt_id
                 return event
 
+    async def outcome(self, attempt_id: str) -> Ended:
+        """Of an attempt whose process is dead, seen by the supervisor already or not yet."""
+        for outcome in self.client.inventory.outcomes:
+            if outcome.attempt_id == attempt_id:
+                assert isinstance(outcome, Ended)
+                return outcome
+        return await self.ended(attempt_id)
+
     async def start_failed(self, attempt_id: str) -> StartFailed:
         event = await self.next_event()
         assert isinstance(event, StartFailed), event

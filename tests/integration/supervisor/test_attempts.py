@@ -11,7 +11,6 @@ import pytest
 
 from etcsched.agent.supervisor.kernel import boottime_s
 from etcsched.agent.supervisor.messages import EndReason
-
 from tests.integration.supervisor.host import Host, dead_within, is_alive
 
 STUBBORN = "trap '' TERM; echo $$ > $PHONE; while :; do sleep 1000; done"
@@ -281,9 +280,11 @@ async def test_a_process_that_keeps_forking_away_is_caught(host: Host) -> None:
     async with host.agent() as agent:
         agent.start("a", sys.executable, "-c", runaway, kill_grace_s=0.05)
         assert (await agent.ended("a")).exit_code == 0
-        assert not Path(f"/proc/{agent.supervisor_pid()}/task/{agent.supervisor_pid()}").joinpath(
-            "children"
-        ).read_text()
+        assert (
+            not Path(f"/proc/{agent.supervisor_pid()}/task/{agent.supervisor_pid()}")
+            .joinpath("children")
+            .read_text()
+        )
 
 
 async def test_someone_who_keeps_the_output_open_delays_no_end(host: Host) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import uvloop
@@ -48,8 +46,7 @@ async def test_without_an_agent_an_attempt_dies_at_its_deadline(host: Host) -> N
     assert await dead_within(pid, WITHIN_S)
     assert -0.05 <= boottime_s() - deadline_s < 0.5
     async with host.agent("agent-2") as agent:
-        (outcome,) = agent.client.inventory.outcomes
-        assert isinstance(outcome, Ended)
+        outcome = await agent.outcome("a")
         assert (outcome.reason, outcome.signal) == (EndReason.FENCED, signal.SIGKILL)
 
 
@@ -237,7 +234,8 @@ async def test_the_next_supervisor_knows_what_the_dead_one_had(host: Host) -> No
         for _ in range(4):
             await agent.next_event()
         agent.client.acknowledge("stored")
-        agent.shell("running", f"echo so far; {STUBBORN}")
+        written = f"until [ -s {host.directory}/output/running ]; do :; done"
+        agent.shell("running", f"echo so far; {written}; {STUBBORN}")
         await host.phone.pid()
         agent.client.move_deadline(None)
         os.kill(agent.supervisor_pid(), signal.SIGKILL)
@@ -287,7 +285,7 @@ async def test_the_agent_cleans_up_after_both_by_control_group(host: Host) -> No
         died = await agent.died()
         assert (died.attempts, died.processes_left) == (("a",), False)
         assert not is_alive(pid)
-        assert not Path(agent.client.inventory.cgroup).exists()
+        assert not os.path.exists(agent.client.inventory.cgroup)  # noqa: ASYNC240
 
 
 async def test_the_agent_cleans_up_after_both_by_marker(host: Host) -> None:
@@ -353,14 +351,14 @@ async def test_without_root_attempts_die_with_their_supervisor_too(host: Host) -
     host.socket = own / "supervisor.sock"
     # The interpreter may lie where only root can execute it: changes user after the imports.
     script = (
-        "import os, pwd, sys; from etcsched.agent.supervisor.__main__ import main; "
+        "import locale, os, pwd, shutil, sys; from etcsched.agent.supervisor.__main__ import main; "
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); sys.exit(main())"
     )
-    subprocess.run(
-        [sys.executable, "-c", script, "--dir", own, "--socket", host.socket],
-        check=True,
-        timeout=WITHIN_S,
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, "--dir", own, "--socket", host.socket
     )
+    async with asyncio.timeout(WITHIN_S):
+        assert await process.wait() == 0
     async with host.agent() as agent:
         output_path = str(own / "output")
         agent.start("root", "true", user="root", output_path=output_path)

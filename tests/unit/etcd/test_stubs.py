@@ -11,8 +11,8 @@ from etcsched.etcd import stubs
 
 def test_etcd3_is_importable_and_uses_our_messages() -> None:
     stubs.load()
-    import etcd3  # noqa: PLC0415
-    import etcd3.etcdrpc  # noqa: PLC0415
+    import etcd3
+    import etcd3.etcdrpc
 
     assert etcd3.etcdrpc.PutRequest is stubs.rpc_pb2.PutRequest
     assert callable(etcd3.client)

@@ -1,7 +1,8 @@
 """Start the pair of guardian and supervisor for one state directory; see the package's page.
 
 Returns 0 once the supervisor listens, 3 if another one holds the directory, 1 with one line on
-standard error if it can't be started.
+standard error if it can't be started. All imports are made before: whatever happens to the
+installed package later, this process runs on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from etcsched.agent.supervisor import cgroup, guardian, kernel
@@ -146,8 +148,6 @@ def _supervise(
     try:
         _supervise_or_raise(options, directory, listener, incarnation, deadman, tell, alive)
     except Exception:
-        import traceback  # only on the way out
-
         log(traceback.format_exc())
         return 1
     return 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource  # noqa: F401  os.wait4 would import it when first called
 import signal
 from typing import NamedTuple
 

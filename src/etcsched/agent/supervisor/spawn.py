@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import signal
 import stat
+import subprocess
 
 from etcsched.agent.supervisor.messages import Start
 
@@ -29,8 +31,6 @@ class CannotStart(Exception):
 
 class _Account:
     def __init__(self, name: str) -> None:
-        import pwd  # only where users are switched
-
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
@@ -116,8 +116,6 @@ class Spawner:
         environment: dict[str, str],
         output_fd: int,
     ) -> int:
-        import subprocess  # costs start-up time, and only this needs it
-
         try:
             process = subprocess.Popen(
                 argv,

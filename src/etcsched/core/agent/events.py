@@ -1,4 +1,4 @@
-"""What an agent learns. Each is a fact that has happened; its time comes beside it, as ``Instant``.
+"""What an agent learns. Each is a fact that has happened; its time comes beside it.
 
 Order that the shell guarantees: what one source tells comes in the order told. Between sources
 (each watched prefix, the writer, the supervisor, the session) there is none.
@@ -11,13 +11,6 @@ import enum
 import msgspec
 
 from etcsched.core.records import Change, Kind, Presence, Report
-
-
-class Instant(msgspec.Struct, frozen=True):
-    """``mono_s`` runs on while the machine is suspended; ``wall_ms`` is Unix time."""
-
-    wall_ms: int
-    mono_s: float
 
 
 class EndCause(enum.Enum):

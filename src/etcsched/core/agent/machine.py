@@ -18,6 +18,7 @@ from etcsched.core.agent import events as ev
 from etcsched.core.agent.attempt import Phase
 from etcsched.core.agent.standing import Settings, Standing
 from etcsched.core.agent.work import Work
+from etcsched.core.clock import Instant
 from etcsched.core.records import Assignment, Change, Drain, Kind, Order, Presence
 
 _REJOIN_AFTER_S = 0.3
@@ -51,6 +52,11 @@ class AgentMachine:
     @property
     def occupied_slots(self) -> int:
         return self._work.occupied
+
+    @property
+    def occupying(self) -> tuple[str, ...]:
+        """The attempts that take up those slots."""
+        return self._work.occupying
 
     @property
     def is_leaving(self) -> bool:

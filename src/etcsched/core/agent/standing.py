@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from etcsched.core.agent.events import Instant, SessionOpened
+from etcsched.core.agent.events import SessionOpened
+from etcsched.core.clock import Instant
 from etcsched.core.records import Presence
 from etcsched.core.times import Utc, utc_of
 

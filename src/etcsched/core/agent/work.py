@@ -24,9 +24,10 @@ from etcsched.core.agent.attempt import (
     without_process,
 )
 from etcsched.core.agent.command import UnknownParameter, argv_of, environment_of
-from etcsched.core.agent.events import Instant, ProcessEnded, ProcessStarted, StartFailed
+from etcsched.core.agent.events import ProcessEnded, ProcessStarted, StartFailed
 from etcsched.core.agent.standing import Standing
 from etcsched.core.agent.users import allows
+from etcsched.core.clock import Instant
 from etcsched.core.records import Assignment, Noop, Order, Report
 from etcsched.core.states import Outcome
 from etcsched.core.times import Utc, utc_of
@@ -51,6 +52,10 @@ class Work:
     @property
     def occupied(self) -> int:
         return len(self._occupying)
+
+    @property
+    def occupying(self) -> tuple[str, ...]:
+        return tuple(self._occupying)
 
     @property
     def is_unsettled(self) -> bool:

@@ -209,7 +209,7 @@ class TickDecider:
 
     def _create_ordinary(self, entry: Entry[Job], tick_ms: int) -> None:
         job = entry.record
-        state = self._state_by_overlap(job)
+        state = self._state_by_overlap(job, tick_ms)
         if state is RunState.READY and not self._view.is_paused(job.name):
             presence = self._context.choose(requirement_of(job))
             if presence is not None:
@@ -221,13 +221,14 @@ class TickDecider:
         }
         self._create(entry, tick_ms, state, causes.get(state, "due, no slot is free"))
 
-    def _state_by_overlap(self, job: Job) -> RunState:
-        """What a new tick becomes beside the job's runs in the view and in flight. A job that
-        catches up on an outage queues its new ticks, whatever ``overlap`` says."""
-        states = [
-            self._view.runs[(job.name, run)].record.state
-            for run in self._view.runs_of_job.get(job.name, ())
-        ]
+    def _active_states(self, name: str) -> list[RunState]:
+        active = self._view.runs_of_job.get(name, ())
+        return [self._view.runs[(name, run)].record.state for run in active]
+
+    def _state_by_overlap(self, job: Job, tick_ms: int) -> RunState:
+        """What a new tick becomes beside the job's active runs. A job that catches up on an
+        outage queues its new ticks, whatever ``overlap`` says."""
+        states = self._active_states(job.name)
         if RunState.QUEUED in states:
             return RunState.QUEUED
         if not states:
@@ -238,7 +239,19 @@ class TickDecider:
             case Overlap.QUEUE:
                 return RunState.QUEUED
             case Overlap.SKIP:
+                if tick_ms <= self._begun_ms and self._are_all_late(job.name):
+                    return RunState.QUEUED
                 return RunState.OVERLAPPED
+
+    def _are_all_late(self, name: str) -> bool:
+        """Whether the job's active runs all came due, as this tick did, while no one led. They
+        run one after the other then: that they came at once is no fault of the job's."""
+        for run_id in self._view.runs_of_job.get(name, ()):
+            run = self._view.runs[(name, run_id)].record
+            at_ms = ms_of(run.scheduled_at or run.created_at)
+            if not self._taken_over_at_ms < at_ms <= self._begun_ms:
+                return False
+        return True
 
     def _create(
         self,
@@ -425,12 +438,13 @@ class TickDecider:
         author = self._context.author
         created: list[Run] = []
         archived: list[Run] = []
-        active = bool(self._view.runs_of_job.get(job.name))
+        states = self._active_states(job.name)
+        catches_up = bool(part.chosen) or RunState.QUEUED in states
         for tick_ms in part.chosen:
             cause = "recovered: missed in an outage"
             created.append(tick_run(author, job, tick_ms, RunState.QUEUED, cause, Origin.RECOVERY))
         for tick_ms in part.late:
-            state = self._late_state(job, active or bool(created), bool(created))
+            state = self._late_state(job, catches_up, bool(states), not created)
             cause = "late after an outage"
             if state is RunState.OVERLAPPED:
                 archived.append(tick_run(author, job, tick_ms, state, cause))
@@ -446,12 +460,15 @@ class TickDecider:
         return tuple(created), tuple(archived)
 
     @staticmethod
-    def _late_state(job: Job, is_active: bool, catches_up: bool) -> RunState:
+    def _late_state(job: Job, catches_up: bool, is_active: bool, is_first: bool) -> RunState:
+        """Late ticks run one after the other: that they came at once is no fault of the job's."""
         if catches_up:
             return RunState.QUEUED
-        if not is_active or job.overlap is Overlap.ALLOW:
+        if job.overlap is Overlap.ALLOW:
             return RunState.READY
-        return RunState.QUEUED if job.overlap is Overlap.QUEUE else RunState.OVERLAPPED
+        if is_active and job.overlap is Overlap.SKIP:
+            return RunState.OVERLAPPED
+        return RunState.READY if is_first and not is_active else RunState.QUEUED
 
     def _decide_planned(self, entry: Entry[Job], tick_ms: int, plan: recovery.Plan) -> None:
         """A tick of a leader's outage that the leader before may have decided already."""

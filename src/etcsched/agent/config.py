@@ -1,0 +1,113 @@
+"""An agent's settings, checked on construction, and what follows from them."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pwd
+import re
+import socket
+from pathlib import Path
+
+import msgspec
+
+from etcsched.core.agent.users import ANY_BUT_ROOT
+from etcsched.core.errors import UsageError
+from etcsched.keyspace.keys import DEFAULT_PREFIX
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_FROM_OWN_ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ")
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """``UsageError`` names what is wrong in one line.
+
+    ``id`` empty: the host's name. ``slots`` 0: four a processor. ``state_dir`` None: below
+    /var/lib (root) or ~/.local/state; one for each id.
+
+    ``users``: those whom jobs may name; only root can have any but itself. Empty: of an agent that
+    runs as root everyone but root, else itself. ``default_user`` is whom a job without a user runs
+    as; empty: of an agent that runs as root nobody, so that such a job is declined.
+
+    ``output_cap_bytes`` is kept of one attempt's output, ``output_keep_bytes`` and
+    ``output_keep_s`` of all. ``isolate`` (root only): a PID namespace around all attempts.
+    """
+
+    id: str = ""
+    slots: int = 0
+    labels: dict[str, str] = {}
+    users: tuple[str, ...] = ()
+    default_user: str = ""
+    prefix: str = DEFAULT_PREFIX
+    state_dir: Path | None = None
+    session_ttl_s: int = 10
+    stop_timeout_s: float = 60.0
+    output_cap_bytes: int = 16 << 20
+    output_keep_bytes: int = 1 << 30
+    output_keep_s: float = 7 * 86400.0
+    isolate: bool = False
+    use_cgroup: bool = True
+    accept_restored_cluster: bool = False
+    is_demo: bool = False
+    allow_unfenced_auth: bool = False
+
+    def __post_init__(self) -> None:
+        if not _ID.fullmatch(self.agent_id):
+            raise UsageError(
+                f"agent id {self.agent_id!r}: letters, digits, '.', '_' and '-', up to 128"
+            )
+        if self.slots < 0:
+            raise UsageError(f"{self.slots} slots: an agent has at least 1")
+        if os.geteuid() != 0:
+            others = {*self.users, self.default_user} - {"", own_user()}
+            if others:
+                raise UsageError(
+                    f"only an agent that runs as root can run jobs as {', '.join(sorted(others))}"
+                )
+        elif self.default_user and self.users and self.default_user not in self.users:
+            raise UsageError(f"default user {self.default_user} isn't among the allowed users")
+
+    @property
+    def agent_id(self) -> str:
+        return self.id or socket.gethostname()
+
+    @property
+    def slot_count(self) -> int:
+        return self.slots or 4 * (os.cpu_count() or 1)
+
+    @property
+    def allowed_users(self) -> tuple[str, ...]:
+        """As a presence says it (``core.agent.users``)."""
+        if os.geteuid() != 0:
+            return (own_user(),)
+        if self.users:
+            return self.users
+        return (ANY_BUT_ROOT, *((self.default_user,) if self.default_user else ()))
+
+    @property
+    def effective_default_user(self) -> str:
+        return self.default_user or ("" if os.geteuid() == 0 else own_user())
+
+    @property
+    def directory(self) -> Path:
+        if self.state_dir is not None:
+            return self.state_dir.absolute()
+        if os.geteuid() == 0:
+            return Path("/var/lib/etcsched/agent", self.agent_id)
+        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+        return home / "etcsched/agent" / self.agent_id
+
+
+def own_user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return getpass.getuser()
+
+
+def base_environment() -> dict[str, str]:
+    """What every process sees of the agent's own environment: little, and never its secrets."""
+    found = {name: os.environ[name] for name in _FROM_OWN_ENVIRONMENT if name in os.environ}
+    found.setdefault("PATH", _PATH)
+    return found

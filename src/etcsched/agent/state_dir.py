@@ -1,0 +1,122 @@
+"""What an agent keeps on its host's disk.
+
+lock                         held by the running agent; its process id
+session                      lease and incarnation, so that a restart goes on with them
+revision                     the highest of the cluster's revisions that was seen
+spool/<attempt>.json         outcomes that etcd doesn't have yet, one report each
+output/<job>/<run>/<n>.log   what attempt n wrote; .results: what it handed on
+supervisor/                  the supervisor's socket, journal and log
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+
+from etcsched.core.errors import AgentIdInUse, EtcschedError, UsageError
+
+_SOCKET_PATH_MOST_BYTES = 107  # sun_path of Linux, without its final zero
+
+
+class SavedSession(msgspec.Struct, frozen=True, kw_only=True):
+    lease: int
+    incarnation: str
+    ttl_s: int
+
+
+class StateDir:
+    """Made if it isn't there. Everything is closed to others but the way to a job's own files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.output = path / "output"
+        self.spool = path / "spool"
+        self.supervisor = path / "supervisor"
+        self.socket = self.supervisor / "socket"
+        self._lock_fd = -1
+        if len(os.fsencode(self.socket)) > _SOCKET_PATH_MOST_BYTES:
+            raise UsageError(f"state directory {path}: its path is too long for a Unix socket")
+        try:
+            for directory, mode in (
+                (path, 0o711),
+                (self.output, 0o711),
+                (self.spool, 0o700),
+                (self.supervisor, 0o700),
+            ):
+                directory.mkdir(parents=True, exist_ok=True)
+                directory.chmod(mode)
+        except OSError as error:
+            raise EtcschedError(
+                f"state directory {path} can't be made: {error.strerror}"
+            ) from error
+
+    def lock(self) -> None:
+        """Held until the process ends (it isn't inherited); ``AgentIdInUse`` where another agent
+        of this host has it."""
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(descriptor, 32).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise AgentIdInUse(
+                f"an agent with the state directory {self.path} is already running on this host "
+                f"as process {pid}; stop it, or give this one another --id or --state-dir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, b"%d\n" % os.getpid())
+        self._lock_fd = descriptor
+
+    def unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def read_session(self) -> SavedSession | None:
+        """None where there is none, or none that can be read: then a new one is opened."""
+        try:
+            return msgspec.json.decode((self.path / "session").read_bytes(), type=SavedSession)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def write_session(self, session: SavedSession) -> None:
+        replace_file(self.path / "session", msgspec.json.encode(session))
+
+    def forget_session(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.path / "session").unlink()
+
+    def read_revision(self) -> int:
+        try:
+            return int((self.path / "revision").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def write_revision(self, revision: int) -> None:
+        """Not synced: a host that crashes may remember a little less."""
+        temporary = self.path / "revision.new"
+        temporary.write_text(f"{revision}\n")
+        temporary.replace(self.path / "revision")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """The whole of it or nothing, and on disk when this returns. Raises ``OSError``."""
+    temporary = path.with_name(path.name + ".new")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,303 @@
+"""The cluster on one screen: who leads, who is here, what runs, how late, what comes next."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from etcsched.core.records import (
+    CLUSTER,
+    Candidate,
+    Drain,
+    Job,
+    Kind,
+    Pause,
+    Presence,
+    Report,
+    Run,
+    Term,
+    Watermark,
+)
+from etcsched.core.timeline import next_tick
+from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import KeyValue, Range
+from etcsched.operator.runs import newest_archived, view_of
+from etcsched.operator.store import found, listed, read, read_ranges
+from etcsched.ports import Etcd, MemberStatus
+
+__all__ = [
+    "AgentState",
+    "AgentView",
+    "ClusterView",
+    "Lateness",
+    "LeaderView",
+    "NextTick",
+    "SchedulerView",
+    "read_agents",
+    "read_cluster",
+    "read_leader",
+]
+
+JOBS_LOOKED_AT: Final = 5000
+"""The next tick is looked for among so many jobs; beyond, that would take seconds."""
+
+_JOBS_SAMPLED: Final = 200
+_STARTS: Final = 100
+
+
+class SchedulerView(msgspec.Struct, frozen=True, kw_only=True):
+    """``clock_ahead_ms``: how far its clock was ahead of ours at least, where that is provable."""
+
+    node: str
+    leads: bool
+    host: str
+    pid: int
+    since: Utc
+    version: str
+    clock_ahead_ms: int = 0
+
+
+class AgentState(enum.Enum):
+    READY = "ready"
+    FULL = "full"
+    DRAINING = "draining"
+    ABSENT = "absent"
+    """Not here, but drained, or not yet relieved of its runs."""
+
+
+class AgentView(msgspec.Struct, frozen=True, kw_only=True):
+    """``used`` slots have an assignment, of which ``running`` are claimed."""
+
+    agent: str
+    state: AgentState
+    slots: int = 0
+    used: int = 0
+    running: int = 0
+    labels: dict[str, str] = {}
+    host: str = ""
+    pid: int = 0
+    since: Utc | None = None
+    version: str = ""
+    users: tuple[str, ...] = ()
+    default_user: str = ""
+    drained_by: str = ""
+    clock_ahead_ms: int = 0
+
+
+class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
+    """``node`` "": nobody leads. The term's record is the last leader's until the next has won."""
+
+    node: str
+    term: Term | None
+    watermark: Utc | None
+    schedulers: tuple[SchedulerView, ...]
+
+
+class Lateness(msgspec.Struct, frozen=True):
+    """Of the newest starts by schedule: due time to process start."""
+
+    starts: int
+    median_ms: int
+    worst_ms: int
+    worst_run: str
+
+
+class NextTick(msgspec.Struct, frozen=True):
+    job: str
+    at: Utc
+
+
+class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
+    """``next_tick`` None: nothing is due ever, or there are more jobs than were looked at."""
+
+    at: Utc
+    leader: LeaderView
+    agents: tuple[AgentView, ...]
+    jobs: int
+    paused: bool
+    running: int
+    assigned: int
+    waiting: int
+    requests: int
+    lateness: Lateness | None
+    next_tick: NextTick | None
+    members: tuple[MemberStatus, ...]
+
+
+async def read_cluster(etcd: Etcd, keys: Keys, now_ms: int) -> ClusterView:
+    counts, _ = await read_ranges(
+        etcd,
+        [
+            Range(*keys.all_of(kind), count_only=True)
+            for kind in (Kind.JOB, Kind.RUN, Kind.ASSIGNMENT, Kind.REQUEST)
+        ],
+    )
+    jobs, active, assigned, requests = (counted.count for counted in counts)
+    agents = await read_agents(etcd, keys, now_ms)
+    running = sum(agent.running for agent in agents)
+    (pause,), _ = await read(etcd, [keys.pause_of_cluster()])
+    cluster_pause = found(Pause, pause)
+    return ClusterView(
+        at=utc_of(now_ms),
+        leader=await read_leader(etcd, keys, now_ms),
+        agents=agents,
+        jobs=jobs,
+        paused=cluster_pause is not None and cluster_pause.active,
+        running=running,
+        assigned=max(assigned - running, 0),
+        waiting=max(active - assigned, 0),
+        requests=requests,
+        lateness=await _lateness(etcd, keys),
+        next_tick=await _next_tick(etcd, keys, cluster_pause, now_ms)
+        if jobs <= JOBS_LOOKED_AT
+        else None,
+        members=await etcd.status(),
+    )
+
+
+async def read_leader(etcd: Etcd, keys: Keys, now_ms: int) -> LeaderView:
+    (at_term, at_watermark), _ = await read(etcd, [keys.term, keys.watermark])
+    term, watermark = found(Term, at_term), found(Watermark, at_watermark)
+    standing = sorted(
+        await listed(etcd, keys.all_of(Kind.ELECTION)), key=lambda kv: kv.create_revision
+    )
+    # The first candidate leads once it has won the term; until then nobody does.
+    leads = bool(standing) and term is not None and term.token == standing[0].create_revision
+    schedulers = []
+    for position, kv in enumerate(standing):
+        candidate = found(Candidate, kv)
+        if candidate is not None:
+            schedulers.append(
+                SchedulerView(
+                    node=candidate.node,
+                    leads=leads and position == 0,
+                    host=candidate.host,
+                    pid=candidate.pid,
+                    since=candidate.since,
+                    version=candidate.version,
+                    clock_ahead_ms=max(ms_of(candidate.clock) - now_ms, 0),
+                )
+            )
+    return LeaderView(
+        node=term.leader if leads and term is not None else "",
+        term=term,
+        watermark=watermark.through if watermark is not None else None,
+        schedulers=tuple(schedulers),
+    )
+
+
+async def read_agents(etcd: Etcd, keys: Keys, now_ms: int) -> tuple[AgentView, ...]:
+    """By name: who is here, and who isn't but still matters."""
+    present = {
+        record.agent: record for record in _records(await listed(etcd, keys.all_of(Kind.PRESENCE)))
+    }
+    drains = {
+        drain.agent: drain
+        for kv in await listed(etcd, keys.all_of(Kind.DRAIN))
+        if (drain := found(Drain, kv)) is not None
+    }
+    used: Counter[str] = Counter()
+    for kv in await listed(etcd, keys.all_of(Kind.ASSIGNMENT), keys_only=True):
+        place = keys.parse(kv.key)
+        if place is not None:
+            used[place[1][0]] += 1
+    running = Counter(_claimants(keys, await listed(etcd, keys.all_of(Kind.REPORT))))
+    return tuple(
+        _agent_view(name, present.get(name), drains.get(name), used[name], running[name], now_ms)
+        for name in sorted({*present, *drains, *used})
+    )
+
+
+def _records(kvs: Iterable[KeyValue]) -> list[Presence]:
+    return [record for kv in kvs if (record := found(Presence, kv)) is not None]
+
+
+def _claimants(keys: Keys, kvs: Iterable[KeyValue]) -> list[str]:
+    """The agent of each attempt that runs now."""
+    agents = []
+    for kv in kvs:
+        place, report = keys.parse(kv.key), found(Report, kv)
+        is_claim = place is not None and place[0] is Kind.REPORT and report is not None
+        if is_claim and report is not None and place is not None and report.outcome is None:
+            agents.append(place[1][0])
+    return agents
+
+
+def _agent_view(
+    name: str, presence: Presence | None, drain: Drain | None, used: int, running: int, now_ms: int
+) -> AgentView:
+    drained_by = drain.by if drain is not None else ""
+    if presence is None:
+        return AgentView(
+            agent=name,
+            state=AgentState.ABSENT,
+            used=used,
+            running=running,
+            drained_by=drained_by,
+        )
+    if drain is not None or presence.draining:
+        state = AgentState.DRAINING
+    else:
+        state = AgentState.FULL if used >= presence.slots else AgentState.READY
+    return AgentView(
+        agent=name,
+        state=state,
+        slots=presence.slots,
+        used=used,
+        running=running,
+        labels=presence.labels,
+        host=presence.host,
+        pid=presence.pid,
+        since=presence.since,
+        version=presence.version,
+        users=presence.users,
+        default_user=presence.default_user,
+        drained_by=drained_by,
+        clock_ahead_ms=max(ms_of(presence.clock) - now_ms, 0),
+    )
+
+
+async def _lateness(etcd: Etcd, keys: Keys) -> Lateness | None:
+    """From the newest finished run of each of some jobs."""
+    prefix = keys.of(Kind.JOB)
+    some = await listed(etcd, keys.all_of(Kind.JOB), keys_only=True, limit=_JOBS_SAMPLED)
+    names = [kv.key.removeprefix(prefix) for kv in some]
+    newest = await newest_archived(etcd, keys, names, max(_STARTS // max(len(names), 1), 1))
+    return _lateness_of([run for runs in newest.values() for run in runs])
+
+
+def _lateness_of(runs: Sequence[Run]) -> Lateness | None:
+    views = [view for run in runs if (view := view_of(run)).lateness_ms is not None]
+    views.sort(key=lambda view: view.at, reverse=True)
+    ranked = sorted((view.lateness_ms or 0, view.name) for view in views[:_STARTS])
+    if not ranked:
+        return None
+    worst_ms, worst = ranked[-1]
+    return Lateness(len(ranked), ranked[len(ranked) // 2][0], worst_ms, worst)
+
+
+async def _next_tick(
+    etcd: Etcd, keys: Keys, cluster_pause: Pause | None, now_ms: int
+) -> NextTick | None:
+    pauses: dict[str, Pause] = {}
+    for kv in await listed(etcd, keys.all_of(Kind.PAUSE)):
+        pause, place = found(Pause, kv), keys.parse(kv.key)
+        if pause is not None and place is not None and place[1][0] != CLUSTER:
+            pauses[place[1][0]] = pause
+    first: NextTick | None = None
+    for kv in await listed(etcd, keys.all_of(Kind.JOB)):
+        job = found(Job, kv)
+        if job is None:
+            continue
+        try:
+            tick_ms = next_tick(job, (pauses.get(job.name), cluster_pause), now_ms)
+        except ValueError:
+            continue  # doctor and jobs list name it
+        if tick_ms is not None and (first is None or utc_of(tick_ms) < first.at):
+            first = NextTick(job.name, utc_of(tick_ms))
+    return first

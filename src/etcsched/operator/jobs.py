@@ -1,0 +1,143 @@
+"""Jobs as people see them: definition, pause, next tick, last run, and what runs now."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from etcsched.core.records import CLUSTER, Job, Kind, Pause
+from etcsched.core.states import JobState
+from etcsched.core.timeline import next_tick
+from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.keyspace.keys import Keys
+from etcsched.operator.requests import no_such_job
+from etcsched.operator.runs import RunView, newest_archived, view_of
+from etcsched.operator.store import found, listed, pages, read
+from etcsched.ports import Etcd
+
+__all__ = ["JobView", "Pausing", "list_jobs", "read_job"]
+
+
+class Pausing(enum.Enum):
+    NO = "no"
+    JOB = "job"
+    CLUSTER = "cluster"
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """``waiting`` and ``running`` count its runs; ``last`` is its newest finished one.
+    ``trouble`` says why its schedule can't be evaluated."""
+
+    name: str
+    job: Job
+    state: JobState
+    pausing: Pausing
+    next_tick: Utc | None
+    last: RunView | None
+    waiting: int
+    running: int
+    pauses: tuple[Pause | None, Pause | None]
+    trouble: str = ""
+
+
+async def list_jobs(
+    etcd: Etcd,
+    keys: Keys,
+    now_ms: int,
+    *,
+    tags: Sequence[str] = (),
+    states: Sequence[JobState] = (),
+    limit: int = 0,
+) -> tuple[list[JobView], bool]:
+    """By name; and whether there are more than ``limit`` (0: all). Every tag must be there."""
+    jobs: list[Job] = []
+    async for page in pages(etcd, *keys.all_of(Kind.JOB)):
+        records = (found(Job, kv) for kv in page.kvs)
+        jobs += [job for job in records if job is not None and _is_wanted(job, tags, states)]
+        if limit and len(jobs) > limit:
+            break
+    has_more = bool(limit) and len(jobs) > limit
+    return await _views(etcd, keys, jobs[:limit] if limit else jobs, now_ms), has_more
+
+
+async def read_job(etcd: Etcd, keys: Keys, name: str, now_ms: int) -> JobView:
+    """``NotFound``, with near names, for one that isn't there."""
+    (kv,), _ = await read(etcd, [keys.of(Kind.JOB, name)])
+    job = found(Job, kv)
+    if job is None or job.current.state is JobState.DELETED:
+        raise await no_such_job(etcd, keys, name)
+    return (await _views(etcd, keys, [job], now_ms))[0]
+
+
+def _is_wanted(job: Job, tags: Sequence[str], states: Sequence[JobState]) -> bool:
+    state = job.current.state
+    if state is JobState.DELETED or (states and state not in states):
+        return False
+    return all(tag in job.tags for tag in tags)
+
+
+async def _views(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now_ms: int) -> list[JobView]:
+    names = [job.name for job in jobs]
+    pauses, _ = await read(etcd, [keys.of(Kind.PAUSE, name) for name in (CLUSTER, *names)])
+    cluster_pause, *job_pauses = [found(Pause, kv) for kv in pauses]
+    last = await newest_archived(etcd, keys, names, 1)
+    active, running = await _activity(etcd, keys, names)
+    views = []
+    for job, pause in zip(jobs, job_pauses, strict=True):
+        tick, trouble = _next(job, (pause, cluster_pause), now_ms)
+        runs = last[job.name]
+        views.append(
+            JobView(
+                name=job.name,
+                job=job,
+                state=job.current.state,
+                pausing=_pausing(pause, cluster_pause),
+                next_tick=tick,
+                last=view_of(runs[0]) if runs else None,
+                waiting=active[job.name] - running[job.name],
+                running=running[job.name],
+                pauses=(pause, cluster_pause),
+                trouble=trouble,
+            )
+        )
+    return views
+
+
+async def _activity(
+    etcd: Etcd, keys: Keys, names: Sequence[str]
+) -> tuple[Counter[str], Counter[str]]:
+    """By job: how many runs are active, and how many of those are claimed by an agent."""
+    span = keys.all_of(Kind.RUN, names[0]) if len(names) == 1 else keys.all_of(Kind.RUN)
+    active: Counter[str] = Counter()
+    for kv in await listed(etcd, span, keys_only=True):
+        place = keys.parse(kv.key)
+        if place is not None:
+            active[place[1][0]] += 1
+    running: Counter[str] = Counter()
+    if active:
+        for kv in await listed(etcd, keys.all_of(Kind.REPORT), keys_only=True):
+            place = keys.parse(kv.key)
+            if place is not None and place[0] is Kind.REPORT:
+                running[place[1][1]] += 1
+    return active, running
+
+
+def _next(
+    job: Job, pauses: tuple[Pause | None, Pause | None], now_ms: int
+) -> tuple[Utc | None, str]:
+    if job.current.state is not JobState.ENABLED:
+        return None, ""
+    try:
+        tick_ms = next_tick(job, pauses, max(now_ms, ms_of(job.current.since) - 1))
+    except ValueError as error:
+        return None, str(error)
+    return (utc_of(tick_ms) if tick_ms is not None else None), ""
+
+
+def _pausing(job: Pause | None, cluster: Pause | None) -> Pausing:
+    if cluster is not None and cluster.active:
+        return Pausing.CLUSTER
+    return Pausing.JOB if job is not None and job.active else Pausing.NO
