@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from etcsched.etcd.binaries import EtcdBinary, provide_etcd
 from tests.support.etcd_cluster import EtcdCluster, SharedEtcd, etcd_versions
 
 ETCD_FIXTURES = {"etcd_binary", "shared_cluster", "etcd", "start_etcd"}
+settings.register_profile("thorough", max_examples=5_000)
 _prefix_numbers = itertools.count(1)
 
 StartEtcd = Callable[..., Awaitable[EtcdCluster]]

@@ -50,13 +50,18 @@ async def subject(request: pytest.FixtureRequest, cluster_of: ClusterOf) -> Asyn
         yield _model_subject(prefix)
         return
     cluster = await cluster_of(request.param)
+
+    async def set_no_space(full: bool) -> None:
+        action = "ACTIVATE" if full else "DEACTIVATE"
+        await cluster.call("/v3/maintenance/alarm", {"action": action, "alarm": "NOSPACE"})
+
     port = int(cluster.endpoints[0].rpartition(":")[2])
     async with (
         EtcdClient(EtcdConfig(**cluster.config_kwargs)) as direct,
         tcp_proxy(port) as proxy,
         EtcdClient(EtcdConfig(endpoints=(f"127.0.0.1:{proxy.port}",))) as client,
     ):
-        yield Subject(client, prefix, asyncio.sleep, proxy.cut, proxy.mend, direct)
+        yield Subject(client, prefix, asyncio.sleep, proxy.cut, proxy.mend, direct, set_no_space)
 
 
 def _model_subject(prefix: str) -> Subject:
@@ -72,7 +77,10 @@ def _model_subject(prefix: str) -> Subject:
     async def mend() -> None:
         model.mend()
 
-    return Subject(model, prefix, let_pass, cut, mend, ModelEtcd(store))
+    async def set_no_space(full: bool) -> None:
+        store.no_space = full
+
+    return Subject(model, prefix, let_pass, cut, mend, ModelEtcd(store), set_no_space)
 
 
 @pytest_asyncio.fixture(params=REAL)

@@ -36,6 +36,7 @@ class Subject:
         cut: Callable[[], Awaitable[None]],
         mend: Callable[[], Awaitable[None]],
         direct: Etcd,
+        set_no_space: Callable[[bool], Awaitable[None]],
     ) -> None:
         self.etcd = etcd
         self.prefix = prefix
@@ -47,6 +48,8 @@ class Subject:
         self.mend = mend
         self.direct = direct
         """Another client of the same etcd, which ``cut`` leaves alone."""
+        self.set_no_space = set_no_space
+        """Raise or clear the alarm of a full database."""
 
     def key(self, name: str) -> str:
         return self.prefix + name

@@ -52,15 +52,22 @@ def ticks_s(schedule: Schedule, first: datetime, last: datetime) -> list[int]:
 
 
 @settings(deadline=None)
-@given(expressions(every_day=True), st.sampled_from(CLOCK_CHANGES))
+@given(expressions(every_day=True), st.sampled_from(CLOCK_CHANGES), st.integers(-720, 1800))
 def test_around_a_clock_change_ticks_are_those_of_the_oracle(
-    drawn: Drawn, change: tuple[str, date]
+    drawn: Drawn, change: tuple[str, date], start_minutes: int
 ) -> None:
     zone, day = change
     schedule = Schedule.parse([Cron(drawn.text)], zone)
-    first, last = utc_midnight(day) - timedelta(hours=12), utc_midnight(day) + timedelta(hours=40)
+    first = utc_midnight(day) + timedelta(minutes=start_minutes)
+    last = utc_midnight(day) + timedelta(hours=40)
     expected = oracle_ticks_s(drawn, ZoneInfo(zone), first, last)
     assert ticks_s(schedule, first, last) == expected
+    first_ms, last_ms = (int(moment.timestamp()) * 1000 - 1 for moment in (first, last))
+    for n in range(0, len(expected), len(expected) // 20 + 1):
+        found_ms = schedule.last_before(first_ms, expected[n] * 1000 - 1)
+        assert found_ms == (expected[n - 1] * 1000 if n else None)
+    found_ms = schedule.last_before(first_ms, last_ms)
+    assert found_ms == (expected[-1] * 1000 if expected else None)
 
 
 @settings(deadline=None)

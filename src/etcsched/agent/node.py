@@ -7,60 +7,362 @@ Imported only once the supervisor runs (``run``), since it makes gRPC objects.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import os
-import random
 import signal
+import socket
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any, assert_never
+from typing import NamedTuple, assert_never, cast
 
 from etcsched import __version__
 from etcsched.agent.config import AgentConfig, base_environment, own_user
 from etcsched.agent.output_files import prune_output
 from etcsched.agent.presence import PresenceKeeper
+from etcsched.agent.sessions import SessionKeeper
 from etcsched.agent.spool import Spool
-from etcsched.agent.state_dir import SavedSession, StateDir
+from etcsched.agent.state_dir import StateDir
 from etcsched.agent.supervised import Supervised
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
-from etcsched.core.agent.attempt import parse_attempt_id, report_id
+from etcsched.core.agent.attempt import report_id
 from etcsched.core.agent.machine import AgentMachine
 from etcsched.core.agent.standing import Settings
 from etcsched.core.clock import Instant
-from etcsched.core.errors import (
-    AgentIdInUse,
-    ClusterRestored,
-    ClusterUnreachable,
-    EtcschedError,
-    LeaseGone,
-    OutcomeUnknown,
-)
+from etcsched.core.errors import AgentIdInUse
 from etcsched.core.records import Change, Kind, Report
+from etcsched.core.states import Outcome
+from etcsched.core.times import ms_of
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
-from etcsched.etcd.session import Session, SessionLoss, boottime_s
-from etcsched.etcd.versions import check_server
+from etcsched.etcd.session import boottime_s
 from etcsched.etcd.writer import Committed, Refused, Rejected, Writer, WriteResult
 from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event, decode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import KeyValue, Range, RangeResult, WatchEvent
+from etcsched.keyspace.ops import KeyValue, RangeResult, WatchEvent
 from etcsched.keyspace.transactions import AgentGuard, AgentTransactions
-from etcsched.ports import Snapshot, WatchUpdate
+from etcsched.ports import Snapshot
 
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.2
 _REVISION_EVERY_S = 5.0
 _PRUNE_EVERY_S = 600.0
-_BACKOFF_FIRST_S = 0.1
-_BACKOFF_MOST_S = 5.0
-_REVOKE_S = 3.0
+_FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE)
+
+
+class _WriteId(NamedTuple):
+    is_claim: bool
+    attempt_id: str
 
 
 class Ending(enum.Enum):
     QUIT = "quit"
     REEXEC = "reexec"
+
+
+class AgentNode:
+    """Made and run in one event loop; only lease renewal and the spool have threads."""
+
+    def __init__(self, config: AgentConfig, etcd_config: EtcdConfig, state: StateDir) -> None:
+        self._config = config
+        self._state = state
+        self._keys = Keys(config.prefix)
+        self._transactions = AgentTransactions(self._keys)
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[tuple[Ending, str]] = self._loop.create_future()
+        self._inbox: deque[ev.Event] = deque()
+        self._is_handling = False
+        self._tasks: asyncio.TaskGroup | None = None
+        self._writer: Writer | None = None
+        self._writing: set[asyncio.Task[None]] = set()
+        self._spool = Spool(state.spool)
+        self._supervised = Supervised(
+            state,
+            config.agent_id,
+            self._post,
+            output_cap_bytes=config.output_cap_bytes,
+            isolate=config.isolate,
+            use_cgroup=config.use_cgroup,
+        )
+        self._etcd = EtcdClient(etcd_config)
+        self._sessions = SessionKeeper(config, self._etcd, state, self._post)
+        self._presence = PresenceKeeper(self._etcd, self._keys, config.agent_id, self._post)
+        self._machine = AgentMachine(
+            Settings(
+                agent=config.agent_id,
+                slots=config.slot_count,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=__version__,
+                own_user=own_user(),
+                output_dir=str(state.output),
+                labels=config.labels,
+                users=config.allowed_users,
+                default_user=config.effective_default_user,
+                base_env=base_environment(),
+                past_incarnations=self._sessions.past_incarnations,
+                stop_timeout_s=config.stop_timeout_s,
+            )
+        )
+
+    async def run(self) -> Ending:
+        """Until a signal ends it. Raises what no waiting can mend (``EtcschedError``)."""
+        log.info("agent %s started (pid %d)", self._config.agent_id, os.getpid())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._post, ev.StopRequested())
+        self._loop.add_signal_handler(signal.SIGHUP, self._post, ev.RestartRequested())
+        try:
+            self._read_spool()
+            await self._supervised.connect()
+            ending = await self._serve()
+        finally:
+            await self._sessions.stop()
+            await self._supervised.close()
+            await asyncio.to_thread(self._spool.close)
+            await self._etcd.close()
+            with contextlib.suppress(OSError):
+                self._state.write_revision(self._sessions.highest_revision)
+        log.info("agent %s stopped", self._config.agent_id)
+        return ending
+
+    def _read_spool(self) -> None:
+        reports = self._spool.read()
+        if reports:
+            log.info("%d outcomes wait in the spool", len(reports))
+            self._post(ev.SpoolRead(reports))
+
+    async def _serve(self) -> Ending:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                workers = [
+                    tasks.create_task(self._supervised.run()),
+                    tasks.create_task(self._sessions.run()),
+                    tasks.create_task(self._presence.run()),
+                    tasks.create_task(self._beat()),
+                    tasks.create_task(self._keep_house()),
+                    *(tasks.create_task(self._follow(kind)) for kind in _FOLLOWED),
+                ]
+                self._sessions.open()
+                ending, id_in_use = await self._over
+                for task in (*workers, *self._writing):
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        if ending is Ending.QUIT:
+            self._supervised.shutdown()
+            await self._sessions.revoke()
+        if id_in_use:
+            raise AgentIdInUse(id_in_use)
+        return ending
+
+    # --- the inbox
+
+    def _post(self, event: ev.Event) -> None:
+        """Into the machine, behind what it is handling now. In the event loop only."""
+        self._inbox.append(event)
+        if self._is_handling:
+            return
+        self._is_handling = True
+        try:
+            while self._inbox:
+                event = self._inbox.popleft()
+                now = Instant(time.time_ns() // 1_000_000, boottime_s())
+                for effect in self._machine.handle(event, now):
+                    self._do(effect)
+        except Exception as error:
+            # Callbacks of the loop come here too, and have nobody to raise to.
+            if not self._over.done():
+                self._over.set_exception(error)
+        finally:
+            self._is_handling = False
+
+    def _do(self, effect: fx.Effect) -> None:  # noqa: C901 - one case an effect
+        match effect:
+            case fx.Claim():
+                if self._writer is not None:
+                    txn = self._transactions.build(effect)
+                    self._writer.submit(_WriteId(True, report_id(effect.report)), txn)
+            case fx.ReportOutcome():
+                if self._writer is not None:
+                    attempt_id = report_id(effect.report)
+                    log.info("%s: %s", attempt_id, _summary(effect.report))
+                    txn = self._transactions.build(effect)
+                    self._writer.submit(_WriteId(False, attempt_id), txn)
+            case fx.StartProcess():
+                self._start(effect)
+            case fx.KillProcess():
+                log.info("%s: stopped (%s)", effect.attempt_id, effect.cause.value)
+                self._supervised.kill(effect)
+            case fx.MoveDeadlines(deadline_mono_s):
+                self._supervised.move_deadlines(deadline_mono_s)
+            case fx.Acknowledge(attempt_id):
+                self._supervised.acknowledge(attempt_id)
+            case fx.SpoolOutcome():
+                self._spool.store(effect.attempt_id, effect.report, self._spooled)
+            case fx.ForgetSpooled(attempt_id):
+                self._spool.forget(attempt_id)
+            case fx.StartSupervisor():
+                self._supervised.restart()
+            case fx.OpenSession():
+                self._stop_writer()
+                self._sessions.open()
+            case fx.ReadReports(create_revision):
+                self._begin_writer(create_revision)
+                self._presence.submit(effect)
+            case fx.JoinPresence() | fx.UpdatePresence() | fx.LeavePresence() | fx.RevokeLease():
+                self._presence.submit(effect)
+            case fx.Quit(id_in_use):
+                self._end(Ending.QUIT, id_in_use)
+            case fx.Reexec():
+                self._end(Ending.REEXEC)
+            case _:
+                assert_never(effect)
+
+    def _end(self, ending: Ending, id_in_use: str = "") -> None:
+        if not self._over.done():
+            self._over.set_result((ending, id_in_use))
+
+    def _start(self, effect: fx.StartProcess) -> None:
+        log.info(
+            "claimed %s/%s attempt %d (%s)",
+            effect.job, effect.run, effect.attempt, effect.attempt_id.rpartition("/")[2],
+        )  # fmt: skip
+        directory = os.path.dirname(effect.output_path)
+        try:
+            for path in (os.path.dirname(directory), directory):
+                os.makedirs(path, 0o711, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(effect.results_path)
+        except OSError as error:
+            log.error("%s: no place for its output: %s", effect.attempt_id, error)  # noqa: TRY400
+        self._supervised.start(effect)
+
+    # --- the writer
+
+    def _begin_writer(self, create_revision: int) -> None:
+        """A new one for each presence. The one before only waits for answers to what it sent."""
+        self._stop_writer()
+        assert self._tasks is not None
+        self._writer = Writer(
+            self._etcd,
+            AgentGuard(self._keys, self._config.agent_id, create_revision),
+            self._on_results,
+            lambda: self._post(ev.PresenceGone(create_revision)),
+        )
+        task = self._tasks.create_task(self._writer.run())
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    def _stop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer = None
+
+    def _on_results(self, results: list[WriteResult]) -> None:
+        for result in results:
+            is_claim, attempt_id = cast(_WriteId, result.id)
+            match result:
+                case Committed():
+                    self._sessions.saw_revision(result.revision)
+                    if is_claim:
+                        self._post(ev.ClaimCommitted(attempt_id))
+                    else:
+                        self._post(ev.OutcomeStored(attempt_id, late=False))
+                case Refused() if is_claim:
+                    self._post(ev.ClaimRefused(attempt_id, _report_in(result)))
+                case Refused():
+                    log.warning("%s: its run has moved on; kept as a late report", attempt_id)
+                    self._post(ev.OutcomeStored(attempt_id, late=True))
+                case Rejected():
+                    raise result.error
+                case _:
+                    assert_never(result)
+
+    def _spooled(self, attempt_id: str, on_disk: bool) -> None:
+        event = ev.OutcomeSpooled(attempt_id) if on_disk else ev.SpoolFailed(attempt_id)
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody asks any more.
+            self._loop.call_soon_threadsafe(self._post, event)
+
+    # --- what is watched, and time
+
+    async def _follow(self, kind: Kind) -> None:
+        if kind in (Kind.ASSIGNMENT, Kind.ORDER):
+            start, end = self._keys.all_of(kind, self._config.agent_id)
+        else:
+            start = self._keys.of(kind, self._config.agent_id)
+            end = start + "\0"
+        async with self._etcd.watch(start, end) as updates:
+            async for update in updates:
+                self._sessions.saw_revision(update.revision)
+                if isinstance(update, Snapshot):
+                    found = tuple(c for kv in update.kvs if (c := self._change(kv)) is not None)
+                    self._post(ev.Listed(kind, found, update.revision))
+                else:
+                    for event in update.events:
+                        change = self._change(event)
+                        if change is not None:
+                            self._post(ev.Changed(change))
+
+    def _change(self, seen: KeyValue | WatchEvent) -> Change | None:
+        try:
+            if isinstance(seen, KeyValue):
+                return change_of(self._keys, seen)
+            return change_of_event(self._keys, seen)
+        except MalformedRecord as error:
+            key = seen.key if isinstance(seen, KeyValue) else seen.kv.key
+            log.error("ignored %s: %s", key, error)  # noqa: TRY400
+            return None
+
+    async def _beat(self) -> None:
+        while True:
+            self._sessions.progress()
+            self._post(ev.TimePassed())
+            await asyncio.sleep(_TICK_S)
+
+    async def _keep_house(self) -> None:
+        written, prune_at_s = 0, boottime_s()
+        while True:
+            try:
+                if self._sessions.highest_revision != written:
+                    written = self._sessions.highest_revision
+                    await asyncio.to_thread(self._state.write_revision, written)
+                if boottime_s() >= prune_at_s:
+                    prune_at_s = boottime_s() + _PRUNE_EVERY_S
+                    await self._prune()
+            except OSError as error:
+                log.error("state directory %s: %s", self._state.path, error)  # noqa: TRY400
+            await asyncio.sleep(_REVISION_EVERY_S)
+
+    async def _prune(self) -> None:
+        active = frozenset("/".join(i.split("/")[:2]) for i in self._machine.occupying)
+        pruned = await asyncio.to_thread(
+            prune_output,
+            self._state.output,
+            active,
+            keep_s=self._config.output_keep_s,
+            keep_bytes=self._config.output_keep_bytes,
+            now_s=time.time(),
+        )
+        if pruned.files:
+            log.info("deleted %d old output files, %d bytes", pruned.files, pruned.size_bytes)
+
+
+def _report_in(refused: Refused) -> Report | None:
+    (found,) = refused.responses
+    assert isinstance(found, RangeResult)
+    return decode(Report, found.kvs[0].value) if found.kvs else None
+
+
+def _summary(report: Report) -> str:
+    """``completed (1.2 s)``, ``failed: exit code 3 (0.1 s)``."""
+    assert report.outcome is not None
+    text = report.outcome.value
+    if report.reason and report.outcome is not Outcome.COMPLETED:
+        text += f": {report.reason}"
+    if report.started_at is not None and report.ended_at is not None:
+        text += f" ({(ms_of(report.ended_at) - ms_of(report.started_at)) / 1000:.3g} s)"
+    return text

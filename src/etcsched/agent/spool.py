@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from etcsched.agent.state_dir import replace_file
 from etcsched.core.records import Report
 from etcsched.keyspace.codec import MalformedRecord, decode, encode
-from etcsched.agent.state_dir import replace_file
 
 log = logging.getLogger(__name__)
 

@@ -53,7 +53,11 @@ class LeaseGone(EtcschedError):
 
 class NoSpace(EtcschedError):
     """etcd's database is over its quota (alarm NOSPACE): every write is refused until an operator
-    compacts, defragments and disarms."""
+    compacts, defragments and disarms.
+
+    The write that fills the quota is committed *and* answered with this, so for one write it says
+    as little as ``OutcomeUnknown``: never retry anything but the identical transaction.
+    """
 
 
 class Compacted(EtcschedError):

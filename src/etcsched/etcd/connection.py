@@ -128,8 +128,10 @@ class Connection:
             return True
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
-        done, _ = await asyncio.wait({self._connecting}, timeout=max(timeout_s, 0))
-        return bool(done) and self._connecting.result()
+        # By the time this one has ended, somebody else may have begun the next attempt.
+        attempt = self._connecting
+        done, _ = await asyncio.wait({attempt}, timeout=max(timeout_s, 0))
+        return bool(done) and attempt.result()
 
     async def _connect(self) -> bool:
         """Ends with the outcome of the first attempt that ends from now on."""
@@ -144,7 +146,7 @@ class Connection:
             backing_off = False
 
     async def close(self) -> None:
-        """Lets gRPC answer what is pending: an answer to a loop that is gone would end in its log."""
+        """Lets gRPC answer what is pending: answers to a loop that is gone end in the log."""
         await self._channel.close()
         if self._connecting is not None:
             _, pending = await asyncio.wait({self._connecting}, timeout=_CLOSE_TIMEOUT_S)

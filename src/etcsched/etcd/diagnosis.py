@@ -95,7 +95,7 @@ def _hung_up(endpoint: Endpoint) -> Diagnosis:
     if endpoint.tls:
         return Diagnosis(
             Trouble.SILENT,
-            "the server hung up in the TLS handshake; it may want a client certificate",
+            "the server hung up in the TLS handshake; if it speaks plain http, write http://",
         )
     return Diagnosis(
         Trouble.SILENT,

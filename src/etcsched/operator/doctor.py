@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from etcsched.core.durations import format_duration
-from etcsched.core.errors import Compacted, EtcschedError
+from etcsched.core.errors import Compacted
 from etcsched.core.records import CLUSTER, Gap, Job, Kind, Pause, Watermark
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -58,8 +58,8 @@ async def examine(etcd: Etcd, keys: Keys, now_ms: Callable[[], int]) -> list[Fin
     """Every check's finding, in a fixed order. Raises only where etcd itself can't be reached."""
     members = await etcd.status()
     findings = [*_members(members), *_sizes(members)]
-    findings += await _compaction(etcd, members)
-    findings += await _latency(etcd)
+    findings += await _compaction(etcd, keys, members)
+    findings += await _latency(etcd, keys)
     leader = await read_leader(etcd, keys, now_ms())
     agents = await read_agents(etcd, keys, now_ms())
     kvs = await listed(etcd, (keys.watched, keys.watched_end))
@@ -123,11 +123,11 @@ def _sizes(members: Sequence[MemberStatus]) -> list[Finding]:
     return [Finding("etcd size", Level.OK, text)]
 
 
-async def _compaction(etcd: Etcd, members: Sequence[MemberStatus]) -> list[Finding]:
+async def _compaction(etcd: Etcd, keys: Keys, members: Sequence[MemberStatus]) -> list[Finding]:
     """etcd tells its oldest readable revision only in refusing an older one."""
     revision = max((member.revision for member in members), default=0)
     try:
-        await etcd.range(Range("\0", revision=1, limit=1, keys_only=True))
+        await etcd.range(Range(keys.term, revision=1, keys_only=True))
         oldest = 1
     except Compacted as compacted:
         oldest = compacted.compact_revision
@@ -143,12 +143,12 @@ async def _compaction(etcd: Etcd, members: Sequence[MemberStatus]) -> list[Findi
     return [Finding("etcd compaction", Level.WARNING, text, advice)]
 
 
-async def _latency(etcd: Etcd) -> list[Finding]:
+async def _latency(etcd: Etcd, keys: Keys) -> list[Finding]:
     loop = asyncio.get_running_loop()
     taken_ms = []
     for _ in range(_READS):
         begun_s = loop.time()
-        await etcd.range(Range("\0", limit=1, keys_only=True))
+        await etcd.range(Range(keys.term, keys_only=True))
         taken_ms.append((loop.time() - begun_s) * 1000)
     median_ms = sorted(taken_ms)[_READS // 2]
     text = f"{median_ms:.1f} ms for a linearizable read (median of {_READS})"
@@ -258,7 +258,7 @@ def _agents(agents: Sequence[AgentView]) -> list[Finding]:
         return [Finding("agents", Level.BAD, text, "start etcsched agent, or undrain one")]
     slots = sum(agent.slots for agent in usable)
     used = sum(agent.used for agent in usable)
-    text = f"{len(usable)} take runs, {used} of {slots} slots are used"
+    text = f"{len(usable)} of {len(here)} take runs; {used} of {slots} slots are used"
     findings = [
         Finding("agents", Level.WARNING, text, "start more agents, or give them more slots")
         if used >= slots
@@ -266,7 +266,7 @@ def _agents(agents: Sequence[AgentView]) -> list[Finding]:
     ]
     lost = [agent.agent for agent in agents if agent.state is AgentState.ABSENT and agent.used]
     if lost:
-        text = f"{len(lost)} are gone, but still have runs: {_some(lost)}"
+        text = f"gone, but still with runs: {_some(lost)}"
         advice = "the leader moves them; if this stays, look at its log"
         findings.append(Finding("agents", Level.WARNING, text, advice))
     return findings
@@ -286,8 +286,3 @@ def _clocks(leader: LeaderView, agents: Sequence[AgentView]) -> list[Finding]:
 def _some(names: Sequence[str]) -> str:
     rest = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def failed(error: EtcschedError) -> Finding:
-    """What is left to say where etcd itself can't be reached."""
-    return Finding("etcd", Level.BAD, str(error), "see the endpoints: --endpoints")

@@ -17,7 +17,7 @@ from etcsched.keyspace.transactions import submit_request
 from etcsched.operator.store import commit, found, listed, read
 from etcsched.ports import Etcd, Snapshot
 
-__all__ = ["cancel", "no_such_job", "trigger"]
+__all__ = ["cancel", "check_known", "no_such_job", "trigger"]
 
 _NAMES_LOOKED_THROUGH: Final = 2000
 
@@ -38,7 +38,7 @@ async def trigger(
     ``NotFound`` without the job, ``Refused`` with the leader's reason, ``OutcomeUnknown`` if no
     leader answered in time (the request stays, and counts once one leads).
     """
-    await _check_job(etcd, keys, job)
+    await check_known(etcd, keys, job)
     request = Request(
         id=request_id, kind=RequestKind.TRIGGER, job=job, at=now, by=by, params=params
     )
@@ -80,7 +80,8 @@ async def no_such_job(etcd: Etcd, keys: Keys, job: str) -> NotFound:
     return NotFound(f"job {job}: there is none; {hint}")
 
 
-async def _check_job(etcd: Etcd, keys: Keys, job: str) -> None:
+async def check_known(etcd: Etcd, keys: Keys, job: str) -> None:
+    """``NotFound``, with near names, unless the job is there."""
     (at_job,), _ = await read(etcd, [keys.of(Kind.JOB, job)])
     if at_job is None:
         raise await no_such_job(etcd, keys, job)

@@ -102,8 +102,7 @@ class ModelStore:
             raise NoSpace("database space exceeded")
         path = self._decide(txn)
         steps = list(_flattened(path))
-        for step in steps:
-            self._check_step(step)
+        self._check_taken(steps)
         changes = any(self._changes(step) for step in steps)
         if changes:
             self._history.begin()
@@ -241,12 +240,15 @@ class ModelStore:
                 assert_never(compare.target)
         return _related(actual, compare)
 
-    def _check_step(self, step: Put | Delete | Range) -> None:
-        """What a branch that is taken can fail the whole transaction with."""
-        if isinstance(step, Put) and step.lease and step.lease not in self._leases:
-            raise LeaseGone(f"requested lease not found: {step.lease:x}")
-        if isinstance(step, Range):
-            self._history.check_revision(step.revision)
+    def _check_taken(self, steps: list[Put | Delete | Range]) -> None:
+        """What branches that are taken can fail the whole transaction with. etcd looks at all
+        leases before any revision."""
+        for step in steps:
+            if isinstance(step, Put) and step.lease and step.lease not in self._leases:
+                raise LeaseGone(f"requested lease not found: {step.lease:x}")
+        for step in steps:
+            if isinstance(step, Range):
+                self._history.check_revision(step.revision)
 
     def _changes(self, step: Put | Delete | Range) -> bool:
         match step:
@@ -340,11 +342,9 @@ def _flattened(path: _Path) -> Iterator[Put | Delete | Range]:
 
 
 def _puts(txn: Txn) -> bool:
-    """Whether any branch of it puts; etcd doesn't look which one would be taken."""
-    return any(
-        _puts(operation) if isinstance(operation, Txn) else isinstance(operation, Put)
-        for operation in (*txn.then, *txn.otherwise)
-    )
+    """Whether etcd counts it as a put when its database is full: it looks at both branches, but
+    not at what they nest."""
+    return any(isinstance(operation, Put) for operation in (*txn.then, *txn.otherwise))
 
 
 def _without_value(kv: KeyValue) -> KeyValue:

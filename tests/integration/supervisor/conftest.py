@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.supervisor.host import Host, supervisors_of
+from tests.integration.supervisor.host import WITHIN_S, Host, parent_of, supervisors_of
 
 
 @pytest.fixture
@@ -15,6 +16,12 @@ def host(tmp_path: Path) -> Iterator[Host]:
     here = Host(tmp_path)
     yield here
     here.phone.close()
-    # Whatever the test left behind ends with its supervisor.
-    for pid in supervisors_of(tmp_path):
-        os.kill(pid, signal.SIGKILL)
+    pair = supervisors_of(tmp_path)
+    handles = [os.pidfd_open(pid) for pid in pair]
+    for pid, handle in zip(pair, handles, strict=True):
+        # Whatever the test left behind ends with its supervisor; the guardian sees to that.
+        if parent_of(pid) in pair:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    for handle in handles:
+        assert select.select([handle], [], [], WITHIN_S)[0]
+        os.close(handle)

@@ -154,6 +154,11 @@ def is_alive(pid: int) -> bool:
     return stat is not None and stat.state != "Z"
 
 
+def parent_of(pid: int) -> int | None:
+    stat = read_stat(pid)
+    return None if stat is None else stat.parent
+
+
 async def dead_within(pid: int, seconds: float) -> bool:
     """Waits for the process's end through a handle, not by looking again and again."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from etcsched.agent.supervisor.kernel import boottime_s
-from etcsched.agent.supervisor.messages import EndReason
+from etcsched.agent.supervisor.messages import Ended, EndReason
 from tests.integration.supervisor.host import Host, dead_within, is_alive
 
 STUBBORN = "trap '' TERM; echo $$ > $PHONE; while :; do sleep 1000; done"
@@ -56,13 +56,14 @@ async def test_a_signal_is_not_an_exit_code(host: Host) -> None:
 
 async def test_jobs_start_with_default_signals_and_few_descriptors(host: Host) -> None:
     async with host.agent() as agent:
-        agent.shell("a", "grep -E '^Sig(Ign|Blk|Cgt)' /proc/$$/status; ls /proc/$$/fd")
-        tail = (await agent.ended("a")).tail
-        numbers = {line.split()[0]: int(line.split()[1], 16) for line in tail.splitlines()[:3]}
-        libc_internal = 0b11 << 31  # 32 and 33: out of a program's reach, whoever ignored them
+        agent.start("a", "grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status")
+        lines = (await agent.ended("a")).tail.splitlines()
+        numbers = {line.split()[0]: int(line.split()[1], 16) for line in lines}
+        libc_internal = 0b11 << 31  # 32 and 33: glibc's own, which posix_spawn leaves ignored
         assert numbers["SigIgn:"] & ~libc_internal == 0
         assert numbers["SigBlk:"] == 0
-        assert tail.splitlines()[3:] == ["0", "1", "2"]
+        agent.shell("b", "ls /proc/$$/fd")
+        assert (await agent.ended("b")).tail.split() == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -74,9 +75,13 @@ async def test_jobs_start_with_default_signals_and_few_descriptors(host: Host) -
         ({"argv": ()}, "the command is empty"),
         ({"cwd": "/no/such/directory"}, "working directory doesn't exist: /no/such/directory"),
         ({"cwd": "/etc/hostname"}, "working directory is not a directory: /etc/hostname"),
-        ({"user": "no-such-user"}, "no such user on this host: no-such-user"),
+        ({"user": "no-such-user"}, "no such user on this host: 'no-such-user'"),
         ({"argv": ("echo", "x" * 200_000)}, "arguments and environment are too long"),
         ({"argv": ("echo", "a\0b")}, "embedded null"),
+        ({"argv": ("a\0b",)}, "command not found"),
+        ({"cwd": "a\0b"}, "embedded null"),
+        ({"user": "a\0b"}, "no such user"),
+        ({"env": {"A=B": "c", "PATH": "/bin"}}, "illegal environment variable name"),
         ({"deadline_mono_s": 1.0}, "deadline had passed"),
     ],
 )
@@ -163,8 +168,9 @@ async def test_a_full_disk_changes_no_outcome(host: Host) -> None:
         ended = await agent.ended("a")
         assert (ended.exit_code, ended.tail) == (0, "one\ntwo\n")
         assert ended.output_truncated
-        agent.shell("b", "echo one", output_path="/proc/no/such/place")
-        assert (await agent.ended("b")).tail == "one\n"
+        for name, path in (("b", "/proc/no/such/place"), ("c", ""), ("d", "a\0b")):
+            agent.shell(name, "echo one", output_path=path)
+            assert (await agent.ended(name)).tail == "one\n"
 
 
 async def test_an_output_file_is_never_written_through_a_link(host: Host) -> None:
@@ -341,9 +347,9 @@ async def test_many_at_once_all_end(host: Host) -> None:
         ids = {f"a{i}" for i in range(150)}
         for attempt_id in ids:
             agent.shell(attempt_id, "echo hello", deadline_mono_s=boottime_s() + 60)
-        tails = {}
+        tails: dict[str, str] = {}
         while len(tails) < len(ids):
             event = await agent.next_event()
-            if hasattr(event, "tail"):
+            if isinstance(event, Ended):
                 tails[event.attempt_id] = event.tail
         assert tails == dict.fromkeys(ids, "hello\n")

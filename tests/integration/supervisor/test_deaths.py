@@ -33,6 +33,7 @@ NOBODY = 65534
 
 async def start_stubborn(agent: Agent, attempt_id: str = "a", **changes: object) -> int:
     agent.shell(attempt_id, STUBBORN, **changes)
+    await agent.started(attempt_id)
     return await agent.host.phone.pid()
 
 
@@ -40,8 +41,8 @@ async def start_stubborn(agent: Agent, attempt_id: str = "a", **changes: object)
 
 
 async def test_without_an_agent_an_attempt_dies_at_its_deadline(host: Host) -> None:
-    deadline_s = boottime_s() + 1.0
     async with host.agent() as agent:
+        deadline_s = boottime_s() + 2.0
         pid = await start_stubborn(agent, deadline_mono_s=deadline_s)
     assert await dead_within(pid, WITHIN_S)
     assert -0.05 <= boottime_s() - deadline_s < 0.5
@@ -89,8 +90,8 @@ async def test_a_deadline_that_began_to_stop_an_attempt_is_final(host: Host) -> 
 async def test_a_frozen_supervisor_without_agent_holds_no_attempt_past_its_deadline(
     host: Host,
 ) -> None:
-    deadline_s = boottime_s() + 1.0
     async with host.agent() as agent:
+        deadline_s = boottime_s() + 2.0
         pid = await start_stubborn(agent, deadline_mono_s=deadline_s)
         os.kill(agent.supervisor_pid(), signal.SIGSTOP)
         assert await dead_within(pid, WITHIN_S)
@@ -202,6 +203,17 @@ async def test_where_no_supervisor_can_be_one_line_says_why(host: Host) -> None:
     with pytest.raises(SupervisorUnavailable, match="x: longer than a Unix socket's path may be"):
         async with host.agent():
             pass
+
+
+async def test_a_supervisor_asked_to_stop_lets_attempts_stop(host: Host) -> None:
+    script = "trap 'exit 3' TERM; echo > $PHONE; while :; do sleep 0.01; done"
+    async with host.agent() as agent:
+        agent.shell("a", script)
+        await host.phone.line()
+        os.kill(agent.supervisor_pid(), signal.SIGTERM)
+        ended = await agent.ended("a")
+        assert (ended.reason, ended.exit_code) == (EndReason.VANISHED, 3)
+        assert (await agent.died()).attempts == ()
 
 
 # The supervisor dies
@@ -328,6 +340,7 @@ async def test_in_a_pid_namespace_the_kernel_cleans_up_after_both(host: Host) ->
         kill_pair(agent)
         for pid in inside:
             assert await dead_within(pid, 1.0)
+        assert (await agent.died()).attempts == ("a",)
 
 
 def same_namespace(pid: str, namespace: str) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,7 @@ from etcsched.etcd import stubs
 
 def test_etcd3_is_importable_and_uses_our_messages() -> None:
     stubs.load()
-    import etcd3
-    import etcd3.etcdrpc
-
+    etcd3 = importlib.import_module("etcd3")
     assert etcd3.etcdrpc.PutRequest is stubs.rpc_pb2.PutRequest
     assert callable(etcd3.client)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -81,18 +82,18 @@ def test_a_failing_disk_is_reported_and_made_up_for(
 ) -> None:
     current: list[Record] = []
     subject = Journal(tmp_path, OPENED, lambda: current)
-    real = journal.os.write
+    real = os.write
 
     def full(fd: int, data: memoryview) -> int:
         if len(data) > 10:
             return real(fd, data[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(journal.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     current.append(began("a"))
     subject.add(began("a"))
     assert subject.flush() == f"{tmp_path / journal.FILE_NAME}: No space left on device"
     assert subject.flush() is not None
-    monkeypatch.setattr(journal.os, "write", real)
+    monkeypatch.setattr(os, "write", real)
     assert subject.flush() is None
     assert read_past(tmp_path).unfinished == (began("a"),)

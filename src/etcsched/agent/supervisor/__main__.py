@@ -8,6 +8,7 @@ installed package later, this process runs on.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import os
 import signal
@@ -35,8 +36,9 @@ LOG_MAX_BYTES = 1024 * 1024
 
 def log(line: str) -> None:
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    sys.stderr.write(f"{stamp} supervisor[{os.getpid()}]: {line}\n")
-    sys.stderr.flush()
+    # A full disk must not end the supervisor.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{stamp} supervisor[{os.getpid()}]: {line}\n".encode())
 
 
 def main() -> int:

@@ -50,6 +50,8 @@ class Attempt:
         self.main_status: int | None = None
         self.cpu_s = 0.0
         self.peak_memory_bytes = 0
+        self.scheduled_s = math.inf
+        """When the loop will look at this attempt next; its own note."""
         self._repeat_s = KILL_REPEAT_S
         self.move_deadline(start.deadline_mono_s, now_s)
 

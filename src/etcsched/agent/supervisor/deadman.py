@@ -36,9 +36,10 @@ class Deadman:
         value: float = _FORMAT.unpack_from(self._memory)[0]
         return value
 
-    def admit(self, attempt: Attempt) -> None:
-        if attempt.deadline_s < self._published_s:
-            self._publish(attempt.deadline_s)
+    def admit(self, deadline_s: float) -> None:
+        """Before the process is started: this one might freeze right after."""
+        if deadline_s < self._published_s:
+            self._publish(deadline_s)
 
     def beat(self, attempts: Iterable[Attempt]) -> None:
         if self._published_s - boottime_s() < FRESH_S:

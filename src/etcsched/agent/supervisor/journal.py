@@ -8,6 +8,7 @@ ignored. The file is rewritten when it is mostly about attempts long acknowledge
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -104,7 +105,9 @@ class Journal:
         self._size_bytes = 0
         self._rewrite_at_bytes = REWRITE_ABOVE_BYTES
         self._file_fd = -1
-        self._rewrite()
+        with contextlib.suppress(OSError):
+            # The old file stays until this works; the first flush says what is wrong.
+            self._rewrite()
 
     def add(self, record: Record) -> None:
         self._pending += encode_frame(record)

@@ -89,8 +89,9 @@ class Output:
                 written = os.write(self._file_fd, view)
                 self._kept_bytes += written
                 view = view[written:]
-        except OSError:
-            # Disk full, quota, no such directory: the attempt goes on, its tail is still reported.
+        except (OSError, ValueError):
+            # Disk full, quota, no such directory, no path at all: the attempt goes on, and its tail
+            # is still reported.
             self._given_up = True
 
     def _open(self) -> int:

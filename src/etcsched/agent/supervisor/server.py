@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import select
 import signal
 import socket
@@ -48,6 +49,9 @@ REQUESTS_PER_TURN = 16
 POLL_MAX_S = 0.25
 """epoll counts in CLOCK_MONOTONIC, deadlines are in CLOCK_BOOTTIME: after a suspension this is
 the longest that a deadline which passed meanwhile goes unseen."""
+
+DUE_SLACK = 1000
+"""Entries of the past that the heap of due times may hold, beyond one for each attempt."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,12 +174,14 @@ class Supervisor:
                 self._children_changed = True
             else:
                 self._log(f"stopping on signal {number}")
-                self._stop(kill=True)
+                self._stop()
+                for attempt in self._attempts.values():
+                    self._kill(attempt, EndReason.VANISHED, attempt.kill_grace_s)
 
     def _guardian_died(self, fd: int) -> None:
         self._unwatch(fd)
         self._log("the guardian process died: stopping, since nobody would clean up after us")
-        self._stop(kill=True)
+        self._stop_now()
 
     # Connections
 
@@ -249,16 +255,14 @@ class Supervisor:
             case Kill():
                 attempt = self._attempts.get(request.attempt_id)
                 if attempt is not None:
-                    number = attempt.kill(request.reason, request.grace_s, boottime_s())
-                    self._signal(attempt, number)
-                    self._schedule(attempt)
+                    self._kill(attempt, request.reason, request.grace_s)
             case MoveDeadline():
                 self._move_deadlines(request)
             case Acknowledge():
                 if self._outcomes.pop(request.attempt_id, None) is not None:
                     self._journal.add(Forgotten(attempt_id=request.attempt_id))
             case Shutdown():
-                self._stop(kill=request.kill)
+                self._stop_now() if request.kill else self._stop()
             case Hello():
                 pass  # Answered when it came in.
 
@@ -272,12 +276,18 @@ class Supervisor:
         self._deadman.recompute(self._attempts.values())
         self._tell(DeadlineMoved(sequence=request.sequence))
 
-    def _stop(self, *, kill: bool) -> None:
+    def _stop(self) -> None:
+        """Start nothing more, and exit with the last attempt."""
         self._stopping = True
-        if kill:
-            for attempt in self._attempts.values():
-                self._signal(attempt, attempt.kill(EndReason.VANISHED, 0.0, boottime_s()))
-                self._schedule(attempt)
+
+    def _stop_now(self) -> None:
+        self._stop()
+        for attempt in self._attempts.values():
+            self._kill(attempt, EndReason.VANISHED, 0.0)
+
+    def _kill(self, attempt: Attempt, reason: EndReason, grace_s: float) -> None:
+        self._signal(attempt, attempt.kill(reason, grace_s, boottime_s()))
+        self._schedule(attempt)
 
     def _start(self, start: Start) -> None:
         attempt_id = start.attempt_id
@@ -303,6 +313,7 @@ class Supervisor:
         if start.deadline_mono_s <= boottime_s():
             raise CannotStart("its deadline had passed before it could start")
         output = Output(start.output_path, start.output_cap_bytes)
+        self._deadman.admit(start.deadline_mono_s)
         try:
             pid = self._spawner.spawn(start, output.write_fd)
         except BaseException:
@@ -326,7 +337,6 @@ class Supervisor:
         self._forest.plant(attempt)
         self._watch(output.read_fd, lambda _mask: self._pump(output))
         self._schedule(attempt)
-        self._deadman.admit(attempt)
         self._journal.add(began)
         self._tell(Started(attempt_id=start.attempt_id, pid=pid, started_ms=started_ms))
 
@@ -337,16 +347,27 @@ class Supervisor:
     # Signals and ends
 
     def _schedule(self, attempt: Attempt) -> None:
-        heapq.heappush(self._due, (attempt.next_due_s(), next(self._order), attempt))
+        """An entry of an attempt that is over, or isn't due yet, is dealt with when it comes up:
+        a deadline that is moved on costs nothing here."""
+        due_s = attempt.next_due_s()
+        if due_s < attempt.scheduled_s:
+            attempt.scheduled_s = due_s
+            heapq.heappush(self._due, (due_s, next(self._order), attempt))
+        if len(self._due) > 2 * len(self._attempts) + DUE_SLACK:
+            self._due = [
+                (left.scheduled_s, next(self._order), left) for left in self._attempts.values()
+            ]
+            heapq.heapify(self._due)
 
     def _signal_what_is_due(self) -> None:
-        """Entries are never removed when plans change; one that comes up too early is put back."""
         now_s = boottime_s()
         while self._due and self._due[0][0] <= now_s:
-            attempt = heapq.heappop(self._due)[2]
-            if self._attempts.get(attempt.attempt_id) is attempt:
-                self._signal(attempt, attempt.step(now_s))
-                self._schedule(attempt)
+            due_s, _, attempt = heapq.heappop(self._due)
+            if due_s != attempt.scheduled_s or attempt.attempt_id not in self._attempts:
+                continue
+            attempt.scheduled_s = math.inf
+            self._signal(attempt, attempt.step(now_s))
+            self._schedule(attempt)
 
     def _signal(self, attempt: Attempt, number: int | None) -> None:
         if number is not None:

@@ -33,8 +33,8 @@ class _Account:
     def __init__(self, name: str) -> None:
         try:
             entry = pwd.getpwnam(name)
-        except KeyError:
-            raise CannotStart(f"no such user on this host: {name}") from None
+        except (KeyError, ValueError):
+            raise CannotStart(f"no such user on this host: {name!r}") from None
         self.name = name
         self.uid = entry.pw_uid
         self.gid = entry.pw_gid
@@ -198,7 +198,7 @@ def _make_results_file(path: str, account: _Account) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         handle = os.open(path, flags, 0o600)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CannotStart(f"results file {path} can't be made: {_words(error)}") from None
     try:
         os.fchown(handle, account.uid, account.gid)

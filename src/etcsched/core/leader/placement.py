@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from etcsched.core.agent.users import allows
 from etcsched.core.records import Job, Presence
 
 
@@ -36,8 +37,8 @@ def why_not(requirement: Requirement, presence: Presence, is_drained: bool) -> s
             has = f"has {name}={found}" if found is not None else f"has no label {name}"
             return f"{has}, the job requires {name}={value}"
     user = requirement.user or presence.default_user
-    if user not in presence.users:
-        return f"doesn't run jobs as {user} (its --allow-user)"
+    if not allows(presence.users, user):
+        return f"doesn't run jobs as {user or 'root'} (see its --allow-user and --default-user)"
     return None
 
 

@@ -1,0 +1,48 @@
+# Every verb sets up what it needs. `make help` lists them.
+
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help setup test check unit integration demo up bench bench-quick test-etcds format clean
+
+help:  ## list these verbs
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup:  ## make .venv with everything that development needs
+	@tools/setup
+
+test: check  ## lint, types, and every test (starts its own etcd processes)
+	$(PY) -m pytest
+
+check: setup  ## lint and types only
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+unit: setup  ## the tests that need no etcd: seconds
+	$(PY) -m pytest -m "not etcd" tests/unit tests/property tests/cli
+
+integration: setup  ## the tests on real etcd processes
+	$(PY) -m pytest tests/contract tests/integration tests/e2e
+
+demo: setup  ## a cluster, kills, and a verdict, in under a minute
+	$(PY) -m etcsched_cli demo
+
+up: setup  ## a whole cluster on this machine until Ctrl-C
+	$(PY) -m etcsched_cli up
+
+bench: setup  ## every measure beside its limit
+	$(PY) -m tests.bench
+
+bench-quick: setup  ## the same in under two minutes, coarser
+	$(PY) -m tests.bench --quick
+
+test-etcds: setup  ## fetch more etcd versions to test on
+	$(PY) -m tests.support.fetch_etcd
+
+format: setup  ## put the code in its standard form
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:  ## remove what these verbs made
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""``python -m etcsched_cli``: the same as the ``etcsched`` command."""
+
+from etcsched_cli.main import main
+
+main()

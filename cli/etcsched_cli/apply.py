@@ -1,0 +1,111 @@
+"""etcsched apply, etcsched validate: job files into the cluster, or just looked through."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etcsched.core.times import utc_of
+from etcsched.jobfile import load, read_files
+from etcsched_cli.connect import run
+from etcsched_cli.output import Cell, Column, output_options, print_all, print_json, styled, table
+from etcsched_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from etcsched.core.records import Job
+    from etcsched.keyspace.keys import Keys
+    from etcsched.operator.apply import JobChange
+    from etcsched.ports import Etcd
+
+_COLUMNS = [
+    Column("change"),
+    Column("job", whole=True),
+    Column("field"),
+    Column("before", whole=True),
+    Column("after", whole=True),
+]
+_FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
+
+
+@click.command(short_help="Check job files, without a cluster.")
+@_FILES
+@output_options()
+@click.pass_obj
+def validate(settings: Settings, files: tuple[str, ...], as_json: bool) -> None:
+    """Check job files, without a cluster. A directory stands for its YAML files, - for stdin.
+
+    \b
+    etcsched validate jobs/
+    """
+    jobs = load(read_files(files), settings.environment.now_ms())
+    if as_json:
+        print_json([job.name for job in jobs])
+    else:
+        click.echo(f"{_count(len(jobs), 'job')}, no problem")
+
+
+@click.command(short_help="Apply job files.")
+@_FILES
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@output_options()
+@click.pass_obj
+def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Make the cluster's jobs what FILES say, and show what changed.
+
+    With any problem in any file nothing is applied. Applied again, nothing changes. Jobs that no
+    file names stay as they are.
+
+    \b
+    etcsched apply jobs/ --dry-run
+    """
+    from etcsched.operator import apply as operator
+
+    now_ms = settings.environment.now_ms()
+    jobs: Sequence[Job] = load(read_files(files), now_ms)
+
+    async def work(etcd: Etcd, keys: Keys) -> list[JobChange]:
+        if dry_run:
+            return await operator.plan(etcd, keys, jobs, utc_of(now_ms))
+        return await operator.apply(
+            etcd, keys, jobs, utc_of(now_ms), settings.operator, timeout_s=settings.timeout_s
+        )
+
+    changes = run(settings, work)
+    if as_json:
+        print_json(changes)
+    else:
+        print_all(_render(changes, dry_run))
+
+
+def _render(changes: Sequence[JobChange], dry_run: bool) -> Iterable[RenderableType]:
+    changed = [change for change in changes if change.kind.value != "unchanged"]
+    if changed:
+        rows: list[tuple[Cell, ...]] = []
+        for change in changed:
+            rows.append((styled(change.kind.value), change.job, "", "", ""))
+            rows += [
+                ("", "", field.field, (_value(field.before), "red"), (_value(field.after), "green"))
+                for field in change.fields
+            ]
+        yield table(_COLUMNS, rows)
+        yield ""
+    counts = Counter(change.kind.value for change in changes)
+    done = {"create": "created", "update": "updated", "unchanged": "unchanged"}
+    text = ", ".join(f"{counts[kind]} {word}" for kind, word in done.items() if counts[kind])
+    yield f"would be: {text}" if dry_run else text
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

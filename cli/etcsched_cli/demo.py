@@ -1,0 +1,109 @@
+"""``etcsched demo``: a cluster, kills, and a verdict, in under a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from etcsched.demo.scenario import Demo, Milestone
+from etcsched.demo.verdict import Verdict
+from etcsched.operator.cluster import ClusterView
+
+SHOWN_MILESTONES = 8
+
+
+@click.command()
+@click.option("--seconds", default=45.0, show_default=True, help="About how long it runs.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the verdict as JSON.")
+@click.option("--verbose", is_flag=True, help="Show every node's log.")
+def demo(seconds: float, report: Path | None, verbose: bool) -> None:
+    """Start a cluster in a temporary directory, run jobs, kill the leader and a busy agent, and
+    judge from etcd's events and from the jobs' own words whether anything was lost or doubled.
+
+    Exits 0 only if nothing was.
+    """
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="etcsched-demo-") as directory:
+        verdict = asyncio.run(_run(console, Path(directory), seconds, verbose))
+    _print(console, verdict)
+    if report is not None:
+        report.write_text(json.dumps(msgspec.to_builtins(verdict), indent=2) + "\n")
+    sys.exit(0 if verdict.is_clean else 1)
+
+
+async def _run(console: Console, directory: Path, seconds: float, verbose: bool) -> Verdict:
+    if not console.is_terminal:
+        return await Demo(
+            directory,
+            show=lambda view: None,
+            tell=lambda milestone: console.print(_line_of(milestone), highlight=False),
+            log=lambda node, line: _log(console, node, line, verbose),
+        ).run(seconds)
+    milestones: list[Milestone] = []
+    with Live(console=console, refresh_per_second=4) as live:
+
+        def show(view: ClusterView) -> None:
+            live.update(_screen(view, milestones))
+
+        demo = Demo(
+            directory,
+            show,
+            milestones.append,
+            lambda node, line: _log(console, node, line, verbose),
+        )
+        return await demo.run(seconds)
+
+
+def _log(console: Console, node: str, line: str, verbose: bool) -> None:
+    if verbose:
+        console.print(f"{node}: {line}", markup=False, highlight=False)
+
+
+def _line_of(milestone: Milestone) -> str:
+    return f"{milestone.at_s:5.1f} s  {milestone.text}"
+
+
+def _screen(view: ClusterView, milestones: list[Milestone]) -> Group:
+    """The live table: nodes above, what happened below."""
+    nodes = Table(title="etcsched demo", title_justify="left", expand=False)
+    for column in ("node", "role", "running", "slots"):
+        nodes.add_column(column, justify="right" if column in {"running", "slots"} else "left")
+    for node in sorted(view.leader.schedulers, key=lambda s: s.node):
+        nodes.add_row(node.node, "[bold green]leader" if node.leads else "standby", "", "")
+    for agent in sorted(view.agents, key=lambda a: a.agent):
+        nodes.add_row(agent.agent, "agent", str(agent.running), str(agent.slots))
+    story = Text("\n".join(_line_of(m) for m in milestones[-SHOWN_MILESTONES:]))
+    counts = Text(f"running {view.running}, waiting {view.waiting + view.assigned}", style="dim")
+    return Group(nodes, counts, story)
+
+
+def _print(console: Console, verdict: Verdict) -> None:
+    table = Table(title="verdict", title_justify="left")
+    table.add_column("of the ticks that were due")
+    table.add_column("count", justify="right")
+    rows = (
+        ("due", verdict.due),
+        ("completed", verdict.completed),
+        ("attempts reassigned", verdict.reassigned),
+        ("lost", len(verdict.lost)),
+        ("doubled", len(verdict.doubled)),
+    )
+    for name, count in rows:
+        bad = name in {"lost", "doubled"} and count
+        table.add_row(name, f"[bold red]{count}" if bad else str(count))
+    table.add_row("worst lateness", f"{verdict.worst_lateness_s:.1f} s")
+    console.print(table)
+    for line in (*verdict.lost, *verdict.doubled, *verdict.complaints):
+        console.print(line, style="red", highlight=False)
+    word = "nothing was lost or doubled" if verdict.is_clean else "NOT as promised"
+    console.print(word, style="bold green" if verdict.is_clean else "bold red")

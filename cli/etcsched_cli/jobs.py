@@ -1,0 +1,341 @@
+"""etcsched jobs: what there is, what comes next, and steering single jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etcsched.core.errors import UsageError
+from etcsched.core.states import JobState
+from etcsched.core.times import utc_of
+from etcsched.jobfile.writing import fields_of, schedule_text
+from etcsched.operator import apply as operator
+from etcsched.operator import requests
+from etcsched.operator.coming import ComingTick, coming_ticks
+from etcsched.operator.ids import request_id
+from etcsched.operator.jobs import JobView, Pausing, list_jobs, read_job
+from etcsched_cli.connect import run
+from etcsched_cli.output import (
+    Cell,
+    Column,
+    age,
+    facts,
+    moment,
+    output_options,
+    print_json,
+    show,
+    styled,
+    table,
+)
+from etcsched_cli.pauses import pause_it, resume_it
+from etcsched_cli.runs import report_end, wait_for_end
+from etcsched_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from etcsched.core.records import Answer
+    from etcsched.keyspace.keys import Keys
+    from etcsched.operator.runs import RunView
+    from etcsched.ports import Etcd
+
+_STATES = click.Choice([s.value for s in JobState if s is not JobState.DELETED])
+
+
+@click.group(short_help="List, trigger, pause, resume, delete jobs.")
+def jobs() -> None:
+    """List, show, trigger, pause, resume, delete jobs."""
+
+
+@jobs.command("list")
+@click.option("--tag", "tags", multiple=True, help="Only with this tag (with all of several).")
+@click.option("--state", "states", type=_STATES, multiple=True, help="Only in these states.")
+@click.option(
+    "--limit", type=click.IntRange(0), default=200, show_default=True, help="At most; 0: all."
+)
+@output_options(watch=True)
+@click.pass_obj
+def list_(
+    settings: Settings,
+    tags: tuple[str, ...],
+    states: tuple[str, ...],
+    limit: int,
+    as_json: bool,
+    watch: bool,
+) -> None:
+    """Show jobs by name: schedule, next tick, how the last run ended, what runs now.
+
+    \b
+    etcsched jobs list --tag finance
+    """
+    now_ms = settings.environment.now_ms
+    wanted = [JobState(state) for state in states]
+
+    async def work(etcd: Etcd, keys: Keys) -> Any:
+        has_more = False
+
+        async def read() -> list[JobView]:
+            nonlocal has_more
+            views, has_more = await list_jobs(
+                etcd, keys, now_ms(), tags=tags, states=wanted, limit=limit
+            )
+            return views
+
+        def render(views: Sequence[JobView]) -> Iterable[RenderableType]:
+            yield _table(views, now_ms())
+            if has_more:
+                yield f"... and more than these {limit}; see --limit, --tag"
+
+        return await show(read, render, as_json=as_json, watch=watch)
+
+    run(settings, work)
+
+
+@jobs.command("show")
+@click.argument("job")
+@output_options(watch=True)
+@click.pass_obj
+def show_(settings: Settings, job: str, as_json: bool, watch: bool) -> None:
+    """Show JOB: its definition as a job file says it, and where it stands.
+
+    \b
+    etcsched jobs show close_books
+    """
+    now_ms = settings.environment.now_ms
+
+    async def work(etcd: Etcd, keys: Keys) -> Any:
+        return await show(
+            lambda: read_job(etcd, keys, job, now_ms()),
+            lambda view: _render(view, now_ms()),
+            as_json=as_json,
+            watch=watch,
+        )
+
+    run(settings, work)
+
+
+@jobs.command("next")
+@click.argument("job")
+@click.option("--count", "-n", type=click.IntRange(1, 1000), default=10, show_default=True)
+@output_options()
+@click.pass_obj
+def next_(settings: Settings, job: str, count: int, as_json: bool) -> None:
+    """Show JOB's coming ticks, in its zone, with what changes of the clocks do to them.
+
+    \b
+    etcsched jobs next close_books -n 20
+    """
+
+    async def work(etcd: Etcd, keys: Keys) -> Any:
+        async def read() -> list[ComingTick]:
+            now_ms = settings.environment.now_ms()
+            view = await read_job(etcd, keys, job, now_ms)
+            return list(islice(coming_ticks(view.job, view.pauses, now_ms), count))
+
+        return await show(read, _ticks_table, as_json=as_json)
+
+    run(settings, work)
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--param", "params", metavar="NAME=VALUE", multiple=True, help="In its parameters.")
+@click.option("--wait", is_flag=True, help="Until it is over; exit code 0 only if it completed.")
+@output_options()
+@click.pass_context
+def trigger(
+    ctx: click.Context, job: str, params: tuple[str, ...], wait: bool, as_json: bool
+) -> None:
+    """Run JOB now, whatever its schedule says.
+
+    \b
+    etcsched jobs trigger close_books --param month=2026-10 --wait
+    """
+    settings: Settings = ctx.obj
+    environment = settings.environment
+    given = dict(_param(text) for text in params)
+
+    async def work(etcd: Etcd, keys: Keys) -> tuple[Answer, RunView | None]:
+        now_ms = environment.now_ms()
+        answer = await requests.trigger(
+            etcd,
+            keys,
+            job,
+            given,
+            request_id=request_id(now_ms, environment.entropy()),
+            now=utc_of(now_ms),
+            by=settings.operator,
+            timeout_s=settings.timeout_s,
+        )
+        if not (wait and as_json):
+            # Before waiting: whoever interrupts it knows what to look for.
+            _say_triggered(answer, as_json)
+        return answer, await wait_for_end(etcd, keys, job, answer.run, None) if wait else None
+
+    _, view = run(settings, work)
+    if view is not None:
+        ctx.exit(report_end(view, as_json))
+
+
+def _say_triggered(answer: Answer, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"{answer.job}/{answer.run}: {answer.message}")
+
+
+@jobs.command()
+@click.argument("names", nargs=-1, required=True, metavar="JOB...")
+@click.pass_obj
+def pause(settings: Settings, names: tuple[str, ...]) -> None:
+    """Pause JOBs: from now on nothing of them starts. What runs goes on.
+
+    \b
+    etcsched jobs pause close_books
+    """
+    for name in names:
+        changed = pause_it(settings, name)
+        click.echo(f"{name} is paused" if changed else f"{name} was paused already")
+
+
+@jobs.command()
+@click.argument("names", nargs=-1, required=True, metavar="JOB...")
+@click.pass_obj
+def resume(settings: Settings, names: tuple[str, ...]) -> None:
+    """Resume JOBs. What would have been due in between never was.
+
+    \b
+    etcsched jobs resume close_books
+    """
+    for name in names:
+        changed = resume_it(settings, name)
+        click.echo(f"{name} goes on" if changed else f"{name} wasn't paused")
+
+
+@jobs.command()
+@click.argument("names", nargs=-1, required=True, metavar="JOB...")
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
+    """Delete JOBs: nothing of them is due any more, waiting runs are cancelled, running ones end.
+
+    Their history stays as long as it is kept anyway.
+
+    \b
+    etcsched jobs delete close_books
+    """
+    if not yes:
+        click.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
+
+    async def work(etcd: Etcd, keys: Keys) -> list[operator.JobChange]:
+        now = utc_of(settings.environment.now_ms())
+        by = settings.operator
+        return await operator.delete(etcd, keys, names, now, by, timeout_s=settings.timeout_s)
+
+    for change in run(settings, work):
+        click.echo(f"{change.job} is deleted")
+
+
+def _param(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"--param {text!r}: write NAME=VALUE")
+    return name, value
+
+
+def _table(views: Sequence[JobView], now_ms: int) -> RenderableType:
+    return table(
+        [
+            Column("job", whole=True),
+            Column("state"),
+            Column("schedule"),
+            Column("next"),
+            Column("last"),
+            Column("ended"),
+            Column("running", right=True),
+            Column("waiting", right=True),
+        ],
+        [
+            (
+                view.name,
+                _state(view),
+                schedule_text(view.job) or "-",
+                _next(view, now_ms),
+                styled(view.last.state.value) if view.last else "-",
+                _ago(view, now_ms),
+                str(view.running),
+                str(view.waiting),
+            )
+            for view in views
+        ],
+        empty="no jobs; etcsched apply FILE brings them in",
+    )
+
+
+def _state(view: JobView) -> Cell:
+    match view.pausing:
+        case Pausing.NO:
+            return styled(view.state.value)
+        case Pausing.JOB:
+            return styled("paused")
+        case Pausing.CLUSTER:
+            return ("all paused", "yellow")
+
+
+def _next(view: JobView, now_ms: int) -> Cell:
+    if view.trouble:
+        return (view.trouble, "red")
+    return f"in {age(view.next_tick, now_ms)}" if view.next_tick else "-"
+
+
+def _ago(view: JobView, now_ms: int) -> str:
+    if view.last is None:
+        return "-"
+    ended = view.last.ended_at or view.last.at
+    return f"{age(ended, now_ms)} ago"
+
+
+def _render(view: JobView, now_ms: int) -> Iterable[RenderableType]:
+    job = view.job
+    last = view.last
+    yield facts(
+        [
+            ("job", job.name),
+            ("state", _state(view)),
+            ("next", f"{moment(view.next_tick)}, {_text(_next(view, now_ms))}"),
+            ("last", f"{last.name}: {last.state.value}" if last is not None else ""),
+            ("now", f"{view.running} running, {view.waiting} waiting"),
+            ("since", f"{moment(job.current.since)}, by {job.changed_by or 'unknown'}"),
+        ]
+    )
+    yield ""
+    yield _definition(job.name, fields_of(job))
+
+
+def _text(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else cell[0]
+
+
+def _definition(name: str, fields: dict[str, Any]) -> str:
+    """As it would stand in a job file."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="rt", pure=True)
+    yaml.default_flow_style = None
+    yaml.width = 100
+    text = StringIO()
+    yaml.dump({"jobs": {name: fields}}, text)
+    return text.getvalue().rstrip("\n")
+
+
+def _ticks_table(ticks: Sequence[ComingTick]) -> Iterable[RenderableType]:
+    yield table(
+        [Column("tick", whole=True), Column("in the job's zone", whole=True), Column("remark")],
+        [(moment(tick.at), tick.local, tick.remark) for tick in ticks],
+        empty="nothing is due: no schedule, disabled or paused",
+    )

@@ -1,0 +1,170 @@
+"""The ``etcsched`` command: its table of commands, its global options, and how it ends.
+
+Commands are imported when they are called, so that ``--help`` is quick, and so that the agent can
+start its supervisor before gRPC exists in the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final, NamedTuple, NoReturn
+
+import click
+
+from etcsched.core.errors import EtcschedError
+from etcsched_cli.settings import Settings, read_config_file
+
+__all__ = ["cli", "main"]
+
+INTERRUPTED: Final = 130
+
+
+class Entry(NamedTuple):
+    """Where a command is, and what ``etcsched --help`` says of it."""
+
+    place: str
+    summary: str
+
+
+COMMANDS: Final[dict[str, Entry]] = {
+    "status": Entry("status:status", "Show the cluster on one screen."),
+    "apply": Entry("apply:apply", "Apply job files."),
+    "validate": Entry("apply:validate", "Check job files, without a cluster."),
+    "jobs": Entry("jobs:jobs", "List, trigger, pause, resume, delete jobs."),
+    "runs": Entry("runs:runs", "List, show, cancel, wait for runs."),
+    "agents": Entry("agents:agents", "List, drain, undrain agents."),
+    "pause": Entry("pauses:pause", "Pause the whole cluster: nothing starts."),
+    "resume": Entry("pauses:resume", "Resume the whole cluster."),
+    "leader": Entry("leader:leader", "Show who leads and who stands by."),
+    "doctor": Entry("doctor:doctor", "Look for what is wrong, or soon will be."),
+    "scheduler": Entry("scheduler:scheduler", "Run a scheduler node."),
+    "agent": Entry("agent:agent", "Run an agent."),
+    "up": Entry("up:up", "Run a whole cluster on this machine."),
+    "demo": Entry("demo:demo", "Kill a leader and an agent, and see what is lost."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are the table's, and whose end is always one line and one code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, name = entry.place.partition(":")
+        command: click.Command = getattr(import_module(f"etcsched_cli.{module}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see etcsched --help"
+            ctx.fail(f"no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        """Ends the process, in the one way for every error (exit codes: ``core.errors``)."""
+        extra["standalone_mode"] = False
+        arguments = list(sys.argv[1:] if args is None else args)
+        debug = "--debug" in arguments
+        try:
+            code = super().main(arguments, *rest, **extra)
+        except EtcschedError as error:
+            if debug:
+                raise
+            _say(str(error))
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough; Python would complain of it once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except Exception as error:
+            if debug:
+                raise
+            _say(f"bug: {type(error).__name__}: {error}; run it again with --debug for details")
+            sys.exit(1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(text: str) -> None:
+    click.echo(f"etcsched: {text}" if "\n" not in text else text, err=True)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "ETCSCHED",
+        "max_content_width": 100,
+    },
+    epilog="Every option can also be set by an environment variable, ETCSCHED_ENDPOINTS or "
+    "ETCSCHED_AGENT_SLOTS say, and the global ones in the configuration file. Exit codes: 0 done, "
+    "1 failed, 2 usage, 3 cluster out of reach, 4 not found, 5 refused.",
+)
+@click.option(
+    "--config",
+    metavar="FILE",
+    is_eager=True,
+    callback=read_config_file,
+    expose_value=False,
+    help="Configuration file.  [default: ~/.config/etcsched/config.yaml]",
+)
+@click.option(
+    "--endpoints",
+    metavar="HOST:PORT,...",
+    default="127.0.0.1:2379",
+    show_default=True,
+    help="Where etcd is; https:// in front for TLS.",
+)
+@click.option("--prefix", default="/etcsched/v1/", show_default=True, help="Where our keys are.")
+@click.option("--cacert", metavar="FILE", help="CA that the servers' certificates are from (PEM).")
+@click.option("--cert", metavar="FILE", help="This client's certificate (PEM).")
+@click.option("--key", metavar="FILE", help="This client's key (PEM).")
+@click.option(
+    "--user",
+    metavar="NAME[:PASSWORD]",
+    help="User of etcd; its password is better given in ETCSCHED_PASSWORD, or when asked.",
+)
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    default="5s",
+    show_default=True,
+    help="How long to wait for etcd's and the leader's answers.",
+)
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+@click.version_option(package_name="etcsched", message="etcsched %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, /, **options: Any) -> None:
+    """A job scheduler for work that must happen, on etcd.
+
+    \b
+    etcsched apply jobs/           make the cluster run what the files say
+    etcsched jobs list             what there is, what is next, how it went
+    etcsched runs show JOB/ID      one run, all its attempts
+    etcsched status --watch        everything at a glance
+    """
+    ctx.obj = Settings.of(ctx, options)
+
+
+def main() -> NoReturn:
+    cli.main()

@@ -1,0 +1,66 @@
+"""etcsched scheduler: a node that stands for election, and leads if it wins."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import click
+
+from etcsched_cli.daemon import log_level_option, start_log
+from etcsched_cli.settings import Settings
+
+
+@click.command(short_help="Run a scheduler node.")
+@click.option("--id", "node", metavar="NAME", help="This node's name.  [default: the host's]")
+@click.option(
+    "--ttl",
+    "ttl_s",
+    type=click.IntRange(2, 300),
+    default=10,
+    show_default=True,
+    help="Seconds until another takes over from a node that has died; 5 or more but for tests.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where it remembers how far the cluster had come.",
+)
+@click.option(
+    "--allow-unfenced-auth",
+    is_flag=True,
+    help="With an etcd whose permissions don't hold for nested transactions.",
+)
+@click.option(
+    "--accept-restored-cluster", is_flag=True, help="Go on with an etcd restored from a backup."
+)
+@log_level_option
+@click.pass_obj
+def scheduler(
+    settings: Settings,
+    node: str | None,
+    ttl_s: int,
+    state_dir: Path | None,
+    allow_unfenced_auth: bool,
+    accept_restored_cluster: bool,
+    log_level: str,
+) -> None:
+    """Run a scheduler node until SIGTERM. Any number can run; one leads, the others stand by.
+
+    \b
+    etcsched --endpoints etcd-1:2379,etcd-2:2379,etcd-3:2379 scheduler
+    """
+    etcd_config = settings.etcd_config()
+    start_log(log_level)
+    from etcsched.scheduler.config import SchedulerConfig
+    from etcsched.scheduler.node import run_scheduler
+
+    config = SchedulerConfig(
+        node=node or socket.gethostname(),
+        prefix=settings.prefix,
+        session_ttl_s=ttl_s,
+        allow_unfenced_auth=allow_unfenced_auth,
+        accept_restored_cluster=accept_restored_cluster,
+        state_dir=state_dir,
+    )
+    run_scheduler(config, etcd_config)

@@ -1,0 +1,156 @@
+"""What the global options, the environment and the configuration file say together."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+
+from etcsched.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from etcsched.etcd.config import EtcdConfig
+    from etcsched.ports import Etcd
+
+__all__ = ["Environment", "Settings", "read_config_file"]
+
+_DEFAULT_FILE: Final = "~/.config/etcsched/config.yaml"
+_NAMES: Final = ("endpoints", "prefix", "cacert", "cert", "key", "user", "password", "timeout")
+_PASSWORD: Final = "etcsched.password"
+
+
+def open_client(config: EtcdConfig, timeout_s: float) -> Etcd:
+    from etcsched_cli.client import PatientClient
+
+    return PatientClient(config, timeout_s)
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command takes from outside; tests give their own as click's ``obj``."""
+
+    open_etcd: Callable[[EtcdConfig, float], Etcd] = open_client
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    entropy: Callable[[], bytes] = lambda: os.urandom(2)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """``password`` None: not given. ``timeout_s`` bounds one answer."""
+
+    environment: Environment
+    endpoints: tuple[str, ...]
+    prefix: str
+    cacert: str | None
+    cert: str | None
+    key: str | None
+    user: str | None
+    password: str | None
+    timeout_s: float
+
+    @staticmethod
+    def of(ctx: click.Context, options: dict[str, Any]) -> Settings:
+        from etcsched.core.durations import parse_duration_s
+
+        if not options["endpoints"].strip():
+            raise UsageError("--endpoints: is empty; name at least one as host:port")
+        user, colon, password = (options["user"] or "").partition(":")
+        try:
+            timeout_s = parse_duration_s(options["timeout"])
+        except ValueError as error:
+            raise UsageError(f"--timeout: {error}") from None
+        if not timeout_s:
+            raise UsageError("--timeout: must be longer than 0s")
+        return Settings(
+            environment=ctx.obj if isinstance(ctx.obj, Environment) else Environment(),
+            endpoints=tuple(part.strip() for part in options["endpoints"].split(",") if part),
+            prefix=options["prefix"],
+            cacert=options["cacert"],
+            cert=options["cert"],
+            key=options["key"],
+            user=user or None,
+            password=password
+            if colon
+            else os.environ.get("ETCSCHED_PASSWORD", ctx.meta.get(_PASSWORD)),
+            timeout_s=timeout_s,
+        )
+
+    def etcd_config(self) -> EtcdConfig:
+        """``UsageError`` names what is wrong. Asks for a missing password on a terminal."""
+        from etcsched.etcd.config import EtcdConfig
+
+        password = self.password if self.user else None
+        if self.user and password is None:
+            if not sys.stdin.isatty():
+                raise UsageError(f"--user {self.user}: has no password; set ETCSCHED_PASSWORD")
+            password = click.prompt(f"Password of {self.user}", hide_input=True, err=True)
+        return EtcdConfig(
+            endpoints=self.endpoints,
+            ca_cert=_path(self.cacert),
+            cert=_path(self.cert),
+            key=_path(self.key),
+            user=self.user,
+            password=password,
+            dial_timeout_s=min(self.timeout_s, 2.0),
+        )
+
+    @property
+    def operator(self) -> str:
+        """Who asks, for records: user@host."""
+        import getpass
+        import socket
+
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):  # a container's user may have no name
+            user = str(os.getuid())
+        return f"{user}@{socket.gethostname()}"
+
+
+def read_config_file(ctx: click.Context, _param: click.Parameter, given: str | None) -> None:
+    """Its entries are the options' defaults: a map of the global options' long names."""
+    path = Path(given or _DEFAULT_FILE).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if given is None:
+            return
+        raise UsageError(f"--config {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"configuration file {path}: can't be read: {error}") from None
+    entries = _parse(path, text)
+    ctx.meta[_PASSWORD] = entries.pop("password", None)
+    ctx.default_map = entries
+
+
+def _parse(path: Path, text: str) -> dict[str, str]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        loaded = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        why = " ".join(str(error).split())
+        raise UsageError(f"configuration file {path}: not YAML: {why}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UsageError(f"configuration file {path}: must be a map like endpoints: host:2379")
+    unknown = [str(name) for name in loaded if name not in _NAMES]
+    if unknown:
+        raise UsageError(
+            f"configuration file {path}: unknown {', '.join(unknown)}; known are "
+            f"{', '.join(_NAMES)}"
+        )
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in loaded.items()
+    }
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser() if text else None

@@ -1,0 +1,114 @@
+"""etcsched status: the cluster on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from etcsched.core.times import ms_of
+from etcsched.operator.cluster import ClusterView, read_cluster
+from etcsched_cli.agents import agents_table
+from etcsched_cli.connect import run
+from etcsched_cli.output import Cell, age, facts, moment, output_options, show
+from etcsched_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from etcsched.keyspace.keys import Keys
+    from etcsched.ports import Etcd
+
+
+@click.command(short_help="Show the cluster on one screen.")
+@output_options(watch=True)
+@click.pass_obj
+def status(settings: Settings, as_json: bool, watch: bool) -> None:
+    """Show the cluster on one screen: who leads, who is here, what runs, how late, what is next.
+
+    \b
+    etcsched status --watch
+    """
+
+    async def work(etcd: Etcd, keys: Keys) -> Any:
+        now_ms = settings.environment.now_ms
+        return await show(
+            lambda: read_cluster(etcd, keys, now_ms()), _render, as_json=as_json, watch=watch
+        )
+
+    run(settings, work)
+
+
+def _render(view: ClusterView) -> Iterable[RenderableType]:
+    yield facts(
+        [
+            ("leader", _leader(view)),
+            ("schedulers", _schedulers(view)),
+            ("paused", ("everything is paused: nothing starts", "yellow") if view.paused else ""),
+            ("jobs", str(view.jobs)),
+            ("runs", _runs(view)),
+            ("late", _lateness(view)),
+            ("next tick", _next_tick(view)),
+            (
+                "decided",
+                f"through {moment(view.leader.watermark)}" if view.leader.watermark else "",
+            ),
+            *_members(view),
+        ]
+    )
+    yield ""
+    yield agents_table(view.agents, ms_of(view.at))
+
+
+def _leader(view: ClusterView) -> Cell:
+    term = view.leader.term
+    if not view.leader.node or term is None:
+        return ("nobody leads: nothing is decided; start etcsched scheduler", "red")
+    return f"{view.leader.node}, term {term.number}, for {age(term.since, ms_of(view.at))}"
+
+
+def _schedulers(view: ClusterView) -> str:
+    return ", ".join(
+        scheduler.node + (" (leads)" if scheduler.leads else "")
+        for scheduler in view.leader.schedulers
+    )
+
+
+def _runs(view: ClusterView) -> str:
+    text = f"{view.running} running, {view.assigned} assigned, {view.waiting} waiting"
+    return text + (f"; {view.requests} requests unanswered" if view.requests else "")
+
+
+def _lateness(view: ClusterView) -> str:
+    late = view.lateness
+    if late is None:
+        return ""
+    worst = f", worst {late.worst_ms} ms ({late.worst_run})"
+    return f"{late.median_ms} ms (median of the last {late.starts} starts{worst})"
+
+
+def _next_tick(view: ClusterView) -> str:
+    tick = view.next_tick
+    if tick is None:
+        return "" if view.jobs else "none: there are no jobs"
+    return f"{tick.job} in {age(tick.at, ms_of(view.at))}, {moment(tick.at)}"
+
+
+def _decided(view: ClusterView) -> str:
+    watermark = view.leader.watermark
+    return f"through {moment(watermark)}" if watermark is not None else ""
+
+
+def _members(view: ClusterView) -> list[tuple[str, Cell]]:
+    lines: list[tuple[str, Cell]] = []
+    for member in view.members:
+        name = "" if lines else "etcd"
+        if member.error:
+            lines.append((name, (member.error, "red")))
+            continue
+        size = f"{member.db_size_bytes / (1 << 20):.1f} MiB"
+        alarms = "".join(f", {alarm}" for alarm in member.alarms)
+        text = f"{member.endpoint}: {member.version}, {size}, revision {member.revision}{alarms}"
+        lines.append((name, (text, "red") if alarms or not member.leader_id else text))
+    return lines

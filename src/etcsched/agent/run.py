@@ -1,0 +1,49 @@
+"""Running an agent in the foreground. Imports nothing of gRPC before the supervisor runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from etcsched.agent.config import AgentConfig
+from etcsched.agent.state_dir import StateDir
+from etcsched.agent.supervisor_client import start_supervisor
+from etcsched.etcd.config import EtcdConfig
+
+if TYPE_CHECKING:
+    from etcsched.agent.node import Ending
+
+
+def run_agent(config: AgentConfig, etcd_config: EtcdConfig) -> None:
+    """Until SIGTERM or SIGINT (then what runs may end, for ``stop_timeout_s``; a second one kills
+    it). SIGHUP: the program is executed anew with the same arguments, and takes its processes
+    and session back.
+
+    Raises what no waiting can mend (``EtcschedError``, with its exit code); etcd being away
+    isn't that.
+    """
+    state = StateDir(config.directory)
+    state.lock()
+    try:
+        start_supervisor(
+            state.supervisor,
+            state.socket,
+            isolate=config.isolate,
+            use_cgroup=config.use_cgroup,
+        )
+        ending = uvloop.run(_run(config, etcd_config, state))
+    finally:
+        state.unlock()
+    if ending.value == "reexec":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+async def _run(config: AgentConfig, etcd_config: EtcdConfig, state: StateDir) -> Ending:
+    from etcsched.agent.node import AgentNode
+
+    return await AgentNode(config, etcd_config, state).run()

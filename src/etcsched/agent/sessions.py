@@ -1,0 +1,161 @@
+"""One session after another, and the memory that outlives them: lease and highest revision."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from etcsched.agent.config import AgentConfig
+from etcsched.agent.state_dir import SavedSession, StateDir
+from etcsched.core.agent import events as ev
+from etcsched.core.errors import (
+    ClusterRestored,
+    ClusterUnreachable,
+    EtcschedError,
+    LeaseGone,
+    NoSpace,
+)
+from etcsched.etcd.client import EtcdClient
+from etcsched.etcd.session import Session, SessionLoss
+from etcsched.etcd.versions import check_server
+from etcsched.keyspace.ops import Range
+
+log = logging.getLogger(__name__)
+
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MOST_S = 5.0
+_REVOKE_S = 3.0
+
+
+class SessionKeeper:
+    def __init__(
+        self,
+        config: AgentConfig,
+        etcd: EtcdClient,
+        state: StateDir,
+        report: Callable[[ev.Event], None],
+    ) -> None:
+        self._config = config
+        self._etcd = etcd
+        self._state = state
+        self._report = report
+        self._saved = state.read_session()
+        self._session: Session | None = None
+        self._wanted = asyncio.Event()
+        self.highest_revision = state.read_revision()
+
+    @property
+    def past_incarnations(self) -> tuple[str, ...]:
+        return () if self._saved is None else (self._saved.incarnation,)
+
+    def saw_revision(self, revision: int) -> None:
+        self.highest_revision = max(self.highest_revision, revision)
+
+    def open(self) -> None:
+        """Answered by ``SessionOpened``."""
+        self._wanted.set()
+
+    def progress(self) -> None:
+        if self._session is not None:
+            self._session.progress()
+
+    async def run(self) -> None:
+        """Raises what no waiting can mend: ``ClusterRefused``, ``ClusterRestored``."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            if self._session is not None:
+                await self._session.stop()
+                self._session = None
+            backoff_s = _BACKOFF_FIRST_S
+            while self._session is None:
+                try:
+                    await self._try()
+                except (ClusterUnreachable, NoSpace) as error:
+                    log.warning("no session yet: %s", error)
+                except LeaseGone:
+                    # The session of the process before this one is over.
+                    self._saved = None
+                    continue
+                if self._session is None:
+                    await asyncio.sleep(random.uniform(0.5, 1.0) * backoff_s)
+                    backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
+
+    async def _try(self) -> None:
+        await check_server(
+            self._etcd,
+            embedded=self._config.is_demo,
+            allow_unfenced_auth=self._config.allow_unfenced_auth,
+        )
+        await self._check_not_restored()
+        saved = self._saved
+        session = Session(
+            self._etcd.config,
+            ttl_s=self._config.session_ttl_s,
+            lease=0 if saved is None else saved.lease,
+            on_renewed=lambda deadline_s: self._renewed(session, deadline_s),
+            on_lost=lambda loss: self._lost(session, loss),
+        )
+        await session.start()
+        incarnation = f"{session.lease:x}" if saved is None else saved.incarnation
+        self._state.write_session(
+            SavedSession(
+                lease=session.lease, incarnation=incarnation, ttl_s=self._config.session_ttl_s
+            )
+        )
+        self._saved = None
+        self._session = session
+        log.info(
+            "session %x %s, TTL %g s",
+            session.lease, "opened" if saved is None else "resumed", session.ttl_s,
+        )  # fmt: skip
+        self._report(
+            ev.SessionOpened(
+                incarnation=incarnation,
+                lease=session.lease,
+                deadline_mono_s=session.deadline_mono_s,
+                resumed=saved is not None,
+            )
+        )
+
+    async def _check_not_restored(self) -> None:
+        """A cluster's revision never falls, unless its data is an older backup's."""
+        result = await self._etcd.range(Range(self._config.prefix, count_only=True))
+        if result.revision >= self.highest_revision:
+            return
+        if not self._config.accept_restored_cluster:
+            raise ClusterRestored(
+                f"etcd is at revision {result.revision}, but this agent has seen "
+                f"{self.highest_revision}: it was restored from a backup, or is another cluster; "
+                "look at what is running, then start with --accept-restored-cluster"
+            )
+        log.warning(
+            "goes on with a restored etcd, at revision %d instead of %d",
+            result.revision, self.highest_revision,
+        )  # fmt: skip
+        self.highest_revision = result.revision
+
+    def _renewed(self, session: Session, deadline_s: float) -> None:
+        if session is self._session:
+            self._report(ev.SessionRenewed(deadline_s))
+
+    def _lost(self, session: Session, loss: SessionLoss) -> None:
+        if session is self._session:
+            log.error("%s; everything here is stopped", loss.text)
+            self._report(ev.SessionLost())
+
+    async def revoke(self) -> None:
+        """The agent is gone at once."""
+        self._state.forget_session()
+        if self._session is not None:
+            try:
+                await self._session.revoke(timeout_s=_REVOKE_S)
+            except EtcschedError as error:
+                log.warning("the lease lasts for its time: %s", error)
+
+    async def stop(self) -> None:
+        """Leave the lease, for what remains of its time, to the agent that comes next."""
+        if self._session is not None:
+            await self._session.stop()

@@ -1,0 +1,169 @@
+"""The agent's supervisor as the machine sees it: kept running, its reports as events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable
+
+from etcsched.agent.state_dir import StateDir
+from etcsched.agent.supervisor import messages
+from etcsched.agent.supervisor_client import (
+    SupervisorClient,
+    SupervisorDied,
+    SupervisorUnavailable,
+)
+from etcsched.core.agent import effects as fx
+from etcsched.core.agent import events as ev
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 2.0
+
+
+class Supervised:
+    """Orders given while there is no supervisor go nowhere: the inventory of the next one says
+    what became of the attempts."""
+
+    def __init__(
+        self,
+        state: StateDir,
+        agent: str,
+        report: Callable[[ev.Event], None],
+        *,
+        output_cap_bytes: int,
+        isolate: bool,
+        use_cgroup: bool,
+    ) -> None:
+        self._state = state
+        self._agent = agent
+        self._report = report
+        self._output_cap_bytes = output_cap_bytes
+        self._isolate = isolate
+        self._use_cgroup = use_cgroup
+        self._client: SupervisorClient | None = None
+        self._wanted = asyncio.Event()
+
+    async def connect(self) -> None:
+        """Take over the supervisor that runs, or start one. Raises ``SupervisorUnavailable``."""
+        client = await SupervisorClient.connect_or_start(
+            self._state.supervisor,
+            self._state.socket,
+            agent_incarnation=f"{self._agent}/{os.getpid()}",
+            isolate=self._isolate,
+            use_cgroup=self._use_cgroup,
+        )
+        self._client = client
+        inventory = client.inventory
+        log.info(
+            "supervisor %s: %d attempts run, %d ended",
+            inventory.supervisor_incarnation, len(inventory.running), len(inventory.outcomes),
+        )  # fmt: skip
+        self._report(
+            ev.SupervisorReady(
+                incarnation=inventory.supervisor_incarnation,
+                running=tuple(
+                    ev.ProcessStarted(attempt_id=r.attempt_id, started_ms=r.started_ms)
+                    for r in inventory.running
+                ),
+                ended=tuple(_event_of(outcome) for outcome in inventory.outcomes),
+            )
+        )
+
+    async def run(self) -> None:
+        """After ``connect``. Raises ``SupervisorTaken``."""
+        while self._client is not None:
+            async for event in self._client.events():
+                match event:
+                    case messages.Started():
+                        self._report(
+                            ev.ProcessStarted(
+                                attempt_id=event.attempt_id, started_ms=event.started_ms
+                            )
+                        )
+                    case messages.StartFailed() | messages.Ended():
+                        self._report(_event_of(event))
+                    case SupervisorDied():
+                        left = "; some of its processes could not be killed"
+                        log.error("the supervisor died%s", left if event.processes_left else "")
+            self._client = None
+            self._wanted.clear()
+            self._report(ev.SupervisorGone())
+            await self._wanted.wait()
+            await self._reconnect()
+
+    async def _reconnect(self) -> None:
+        while True:
+            try:
+                await self.connect()
+            except SupervisorUnavailable as error:
+                log.error("nothing can run here for now: %s", error)  # noqa: TRY400
+                await asyncio.sleep(random.uniform(0.5, 1.0) * _RETRY_S)
+            else:
+                return
+
+    def restart(self) -> None:
+        self._wanted.set()
+
+    def start(self, effect: fx.StartProcess) -> None:
+        if self._client is not None:
+            self._client.start(
+                messages.Start(
+                    attempt_id=effect.attempt_id,
+                    argv=effect.argv,
+                    env=effect.env,
+                    cwd=effect.workdir,
+                    output_path=effect.output_path,
+                    output_cap_bytes=self._output_cap_bytes,
+                    kill_grace_s=effect.kill_grace_s,
+                    deadline_mono_s=effect.deadline_mono_s,
+                    timeout_s=effect.timeout_s,
+                    user=effect.user,
+                    results_path=effect.results_path,
+                )
+            )
+
+    def kill(self, effect: fx.KillProcess) -> None:
+        if self._client is not None:
+            reason = messages.EndReason(effect.cause.value)
+            self._client.kill(effect.attempt_id, reason, grace_s=effect.grace_s)
+
+    def move_deadlines(self, deadline_mono_s: float) -> None:
+        if self._client is not None:
+            self._client.move_deadline(deadline_mono_s)
+
+    def acknowledge(self, attempt_id: str) -> None:
+        if self._client is not None:
+            self._client.acknowledge(attempt_id)
+
+    def shutdown(self) -> None:
+        """Nothing of it is needed any more: it kills what is left, and exits."""
+        if self._client is not None:
+            self._client.shutdown(kill=True)
+
+    async def close(self) -> None:
+        """Leave the supervisor and its processes to the agent that comes next."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+
+def _event_of(outcome: messages.Outcome) -> ev.ProcessEnded | ev.StartFailed:
+    if isinstance(outcome, messages.StartFailed):
+        return ev.StartFailed(
+            attempt_id=outcome.attempt_id, reason=outcome.reason, failed_ms=outcome.failed_ms
+        )
+    return ev.ProcessEnded(
+        attempt_id=outcome.attempt_id,
+        cause=ev.EndCause(outcome.reason.value),
+        started_ms=outcome.started_ms,
+        ended_ms=outcome.ended_ms,
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+        cpu_s=outcome.cpu_s,
+        peak_memory_bytes=outcome.peak_memory_bytes,
+        output_bytes=outcome.output_bytes,
+        tail=outcome.tail,
+    )

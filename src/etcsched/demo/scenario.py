@@ -1,0 +1,196 @@
+"""The demonstration's course: start, apply, kill the leader, kill a busy agent, settle, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from etcsched.core.errors import EtcschedError
+from etcsched.core.records import Job, Kind, Watermark
+from etcsched.core.states import JobState
+from etcsched.core.times import ms_of, utc_of
+from etcsched.demo.recorder import Recorder
+from etcsched.demo.verdict import Verdict, judge
+from etcsched.demo.witness import SCRIPT, executions
+from etcsched.etcd.client import EtcdClient
+from etcsched.etcd.config import EtcdConfig
+from etcsched.jobfile.load import load
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Range
+from etcsched.local.cluster import LocalCluster, LocalOptions
+from etcsched.operator.apply import apply
+from etcsched.operator.cluster import ClusterView, read_cluster
+from etcsched.operator.store import found, read_all
+
+TTL_S = 5
+POLL_S = 0.05
+PATIENCE_S = 60.0
+
+SCHEDULES = {
+    "heartbeat": ("*/2 * * * * *", 1),
+    "invoices": ("*/5 * * * * *", 15),
+    "reports": ("1-59/7 * * * * *", 25),
+    "backup": ("*/15 * * * * *", 60),
+}
+"""Cron expression, and how many beats of 0.1 s each run takes."""
+
+
+class Milestone(msgspec.Struct, frozen=True):
+    """Something that the demonstration did, for the reader."""
+
+    at_s: float
+    text: str
+
+
+class Demo:
+    """One demonstration below ``directory``. ``show`` gets each view of the cluster, ``tell`` each
+    milestone, ``log`` each node's lines."""
+
+    def __init__(
+        self,
+        directory: Path,
+        show: Callable[[ClusterView], None],
+        tell: Callable[[Milestone], None],
+        log: Callable[[str, str], None],
+    ) -> None:
+        self._directory = directory
+        self._ledger = directory / "ledger.txt"
+        self._show = show
+        self._tell = tell
+        self._keys = Keys()
+        self._cluster = LocalCluster(
+            LocalOptions(directory=directory, ttl_s=TTL_S, etcd_port=0, restarts=False), log
+        )
+        self._began_s = time.monotonic()
+
+    async def run(self, seconds: float = 45.0) -> Verdict:
+        """About this long. Everything is stopped when it returns or raises."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._ledger.touch()
+        try:
+            await self._cluster.start()
+            config = EtcdConfig(endpoints=self._cluster.endpoints)
+            async with EtcdClient(config) as etcd, asyncio.TaskGroup() as tasks:
+                recorder = Recorder(etcd, self._keys)
+                following = tasks.create_task(recorder.follow())
+                showing = tasks.create_task(self._keep_showing(etcd))
+                verdict = await self._course(etcd, recorder, seconds)
+                following.cancel()
+                showing.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        else:
+            return verdict
+        finally:
+            await self._cluster.stop()
+
+    def _say(self, text: str) -> None:
+        self._tell(Milestone(time.monotonic() - self._began_s, text))
+
+    async def _keep_showing(self, etcd: EtcdClient) -> None:
+        while True:
+            self._show(await self._look(etcd))
+            await asyncio.sleep(0.5)
+
+    async def _look(self, etcd: EtcdClient) -> ClusterView:
+        return await read_cluster(etcd, self._keys, time.time_ns() // 1_000_000)
+
+    async def _course(self, etcd: EtcdClient, recorder: Recorder, seconds: float) -> Verdict:
+        wanted = len(self._cluster.nodes)
+        await self._until(
+            etcd, "all nodes to join",
+            lambda v: len(v.agents) + len(v.leader.schedulers) == wanted and bool(v.leader.node),
+        )  # fmt: skip
+        begin_s = await self._apply(etcd)
+        self._say(f"applied {len(SCHEDULES)} jobs")
+        await self._pass_until(begin_s + 0.25 * seconds)
+        await self._kill_leader(etcd)
+        await self._pass_until(begin_s + 0.55 * seconds)
+        await self._kill_busy_agent(etcd)
+        await self._pass_until(begin_s + 0.85 * seconds)
+        end_s, stopped_s = await self._stop_schedules(etcd)
+        self._say("no new runs from here on; waiting for what runs")
+        await self._until(
+            etcd, "every run to end", lambda v: v.running + v.assigned + v.waiting == 0
+        )
+        newest = await etcd.range(Range(self._keys.watermark))
+        await recorder.reached(newest.kvs[0].mod_revision)
+        with self._ledger.open() as ledger:
+            done = executions(ledger)
+        crons = {job: cron for job, (cron, _) in SCHEDULES.items()}
+        return judge(crons, begin_s, end_s, stopped_s, recorder.archived(), done)
+
+    async def _apply(self, etcd: EtcdClient, state: JobState = JobState.ENABLED) -> float:
+        """Apply the jobs in this state; the time returned is that of their new version."""
+        script = self._directory / "witness.sh"
+        script.write_text(SCRIPT)
+        jobs = "".join(
+            f"  {name}:\n"
+            f"    run: {{exec: [/bin/sh, {script}, {self._ledger}, '{beats}']}}\n"
+            f"    schedule: {{cron: '{cron}'}}\n"
+            for name, (cron, beats) in SCHEDULES.items()
+        )
+        text = (
+            f"defaults: {{overlap: queue, max_reassigns: 5, keep: {{runs: 500}}, "
+            f"state: {state.value}}}\njobs:\n{jobs}"
+        )
+        now_ms = time.time_ns() // 1_000_000
+        wanted = load([("demo.yaml", text)], now_ms)
+        await apply(etcd, self._keys, wanted, utc_of(now_ms), "demo", timeout_s=10.0)
+        applied = await read_all(etcd, self._keys.all_of(Kind.JOB), Job)
+        return max(ms_of(job.current.since) for job in applied) / 1000
+
+    async def _stop_schedules(self, etcd: EtcdClient) -> tuple[float, float]:
+        """No tick is due from the second time returned on; all up to the first are decided."""
+        decided_ms = time.time_ns() // 1_000_000
+        await self._until_decided(etcd, decided_ms)
+        return decided_ms / 1000, await self._apply(etcd, JobState.AD_HOC_ACTIVE)
+
+    async def _until_decided(self, etcd: EtcdClient, through_ms: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                kvs = (await etcd.range(Range(self._keys.watermark))).kvs
+                watermark = found(Watermark, kvs[0]) if kvs else None
+                if watermark is not None and ms_of(watermark.through) >= through_ms:
+                    return
+                await asyncio.sleep(POLL_S)
+
+    async def _kill_leader(self, etcd: EtcdClient) -> None:
+        view = await self._look(etcd)
+        leader = view.leader.node
+        self._cluster.nodes[leader].signal(signal.SIGKILL)
+        killed_s = time.monotonic()
+        self._say(f"killed the leader, {leader}, with SIGKILL")
+        after = await self._until(etcd, "a new leader", lambda v: v.leader.node not in ("", leader))
+        took_s = time.monotonic() - killed_s
+        self._say(f"{after.leader.node} leads, {took_s:.1f} s after the kill (TTL {TTL_S} s)")
+
+    async def _kill_busy_agent(self, etcd: EtcdClient) -> None:
+        view = await self._until(etcd, "a busy agent", lambda v: any(a.running for a in v.agents))
+        busiest = max(view.agents, key=lambda agent: agent.running)
+        self._cluster.nodes[busiest.agent].signal(signal.SIGKILL)
+        self._say(
+            f"killed {busiest.agent} with SIGKILL while it had {busiest.running} runs in progress"
+        )
+
+    async def _until(
+        self, etcd: EtcdClient, what: str, is_so: Callable[[ClusterView], bool]
+    ) -> ClusterView:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    view = await self._look(etcd)
+                    if is_so(view):
+                        return view
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise EtcschedError(f"waited {PATIENCE_S:g} s for {what}, in vain") from None
+
+    async def _pass_until(self, wall_s: float) -> None:
+        """Let the cluster work; nothing is waited for but the time."""
+        await asyncio.sleep(max(0.0, wall_s - time.time()))

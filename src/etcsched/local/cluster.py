@@ -1,0 +1,132 @@
+"""An etcd, some schedulers and some agents, started and stopped in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from etcsched.core.errors import EtcschedError
+from etcsched.etcd.binaries import provide_etcd
+from etcsched.etcd.embedded import EmbeddedEtcd, is_free
+from etcsched.local.node import NodeProcess, Role
+
+DEFAULT_ETCD_PORT = 2379
+COMMAND = (sys.executable, "-m", "etcsched_cli")
+RESTART_PAUSE_S = 1.0
+ETCD_NAME = "etcd"
+
+
+class LocalOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """``stop_timeout_s`` is what running jobs get when the cluster is stopped."""
+
+    directory: Path
+    schedulers: int = 3
+    agents: int = 3
+    slots: int = 8
+    ttl_s: int = 10
+    stop_timeout_s: float = 10.0
+    etcd_port: int | None = None
+    restarts: bool = True
+
+
+class LocalCluster:
+    """Everything below ``options.directory``, which is kept between starts."""
+
+    def __init__(self, options: LocalOptions, on_line: Callable[[str, str], None]) -> None:
+        self._options = options
+        self._on_line = on_line
+        self._etcd: EmbeddedEtcd | None = None
+        self.nodes: dict[str, NodeProcess] = {}
+        self._is_stopping = False
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        assert self._etcd is not None, "the cluster hasn't started"
+        return self._etcd.endpoints
+
+    async def start(self) -> None:
+        """Returns when etcd serves and every node is started; raises one line why not."""
+        options = self._options
+        binary = await provide_etcd(lambda text: self._on_line(ETCD_NAME, text))
+        self._etcd = EmbeddedEtcd(
+            binary, options.directory / "etcd", client_ports=self._choose_ports()
+        )
+        await self._etcd.start()
+        version = ".".join(map(str, binary.version_tuple))
+        self._on_line(ETCD_NAME, f"etcd {version} serves at {', '.join(self.endpoints)}")
+        for number in range(1, options.schedulers + 1):
+            self._add("scheduler", f"scheduler-{number}", ())
+        for number in range(1, options.agents + 1):
+            name = f"agent-{number}"
+            self._add("agent", name, self._agent_arguments(name))
+        for node in self.nodes.values():
+            await node.start()
+
+    def _choose_ports(self) -> tuple[int, ...]:
+        """etcd's own port where it is free, so that every command finds the cluster; else those
+        of the last start."""
+        wanted = self._options.etcd_port
+        if wanted is not None:
+            if wanted and not is_free(wanted):
+                raise EtcschedError(f"port {wanted} is in use; choose another with --etcd-port")
+            return (wanted,) if wanted else ()
+        return (DEFAULT_ETCD_PORT,) if is_free(DEFAULT_ETCD_PORT) else ()
+
+    def _agent_arguments(self, name: str) -> tuple[str, ...]:
+        options, user = self._options, getpass.getuser()
+        return (
+            f"--slots={options.slots}",
+            f"--allow-user={user}",
+            f"--default-user={user}",
+            f"--stop-timeout={options.stop_timeout_s:g}s",
+            f"--state-dir={options.directory / name}",
+        )
+
+    def _add(self, role: Role, name: str, more: tuple[str, ...]) -> None:
+        argv = (
+            *COMMAND,
+            f"--endpoints={','.join(self.endpoints)}",
+            role,
+            f"--id={name}",
+            f"--ttl={self._options.ttl_s}",
+            *more,
+        )
+        self.nodes[name] = NodeProcess(role, name, argv, self._on_line)
+
+    async def watch_over(self) -> None:
+        """Start nodes again that end by themselves, for ever; raises when etcd ends."""
+        assert self._etcd is not None
+        async with asyncio.TaskGroup() as tasks:
+            for node in self.nodes.values():
+                tasks.create_task(self._keep_running(node))
+            raise EtcschedError(await self._etcd.wait_failed())
+
+    async def _keep_running(self, node: NodeProcess) -> None:
+        while True:
+            code = await node.wait()
+            if self._is_stopping:
+                return
+            how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            if not self._options.restarts:
+                self._on_line(node.name, how)
+                return
+            self._on_line(node.name, f"{how}; starts again in {RESTART_PAUSE_S:g} s")
+            await asyncio.sleep(RESTART_PAUSE_S)
+            await node.start()
+
+    async def stop(self) -> None:
+        """Agents first, so that the schedulers can settle what they report; then etcd."""
+        self._is_stopping = True
+        roles: tuple[Role, ...] = ("agent", "scheduler")
+        for role in roles:
+            async with asyncio.TaskGroup() as tasks:
+                for node in self.nodes.values():
+                    if node.role == role:
+                        tasks.create_task(node.stop(self._options.stop_timeout_s + 5.0))
+        if self._etcd is not None:
+            await self._etcd.stop()

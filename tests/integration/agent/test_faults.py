@@ -1,0 +1,301 @@
+"""What happens to attempts when the agent, its supervisor, its keys or etcd go away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from etcsched.core.records import Kind, Noop
+from etcsched.core.states import Outcome
+from tests.conftest import StartEtcd
+from tests.integration.agent.fleet import (
+    AgentProcess,
+    Fleet,
+    beating,
+    first_beat,
+    last_beat_s,
+    until,
+)
+
+GONE_S = 10.0
+RESTART_TTL_S = 30
+"""Its processes are told to end when half of it is over, and starting takes its time."""
+
+
+async def a_job_that_waits(fleet: Fleet, run: str, go: Path) -> int:
+    """It runs on return, ends with exit code 7 once ``go`` is there, and beats meanwhile."""
+    beats = go.with_suffix(".beats")
+    token = await fleet.assign(
+        run, f"until test -e {go}; do date +%s%N >> {beats}; sleep 0.02; done; exit 7"
+    )
+    await first_beat(beats)
+    return token
+
+
+async def lease_gone_s(fleet: Fleet) -> float:
+    """Unix time at which the presence was first seen to be gone."""
+
+    async def look() -> float | None:
+        return time.time() if await fleet.presence() is None else None
+
+    return await until(look, "the end of the presence", GONE_S)
+
+
+async def test_a_restart_by_signal_takes_running_attempts_back(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
+    agent.start()
+    before = await fleet.joined()
+    await a_job_that_waits(fleet, "r1", tmp_path / "go")
+    agent.signal(signal.SIGHUP)
+    await restarted(agent, times=2)
+    (tmp_path / "go").touch()
+    report = await fleet.outcome("r1")
+    assert (report.outcome, report.exit_code) == (Outcome.FAILED, 7)
+    assert report.incarnation == before.incarnation
+    assert (await fleet.joined()).incarnation == before.incarnation
+    await fleet.assign("r2", "true")
+    await fleet.outcome("r2")
+
+
+async def restarted(agent: AgentProcess, *, times: int) -> None:
+    async def look() -> bool | None:
+        return True if agent.log().count("session ") >= times else None
+
+    await until(look, "the agent's new session")
+
+
+async def test_a_killed_agent_that_is_back_within_its_lease_goes_on(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
+    agent.start()
+    before = await fleet.joined()
+    token = await a_job_that_waits(fleet, "r1", tmp_path / "go")
+    await a_job_that_waits(fleet, "r2", tmp_path / "at_once")
+    agent.kill()
+    (tmp_path / "at_once").touch()
+    agent.start()
+    assert (await fleet.outcome("r2")).exit_code == 7
+    (tmp_path / "go").touch()
+    report = await fleet.outcome("r1")
+    assert (report.outcome, report.exit_code) == (Outcome.FAILED, 7)
+    assert (report.token, report.incarnation) == (token, before.incarnation)
+    assert "resumed" in agent.log()
+
+
+async def test_a_claim_without_a_process_is_reported_died(fleet: Fleet, tmp_path: Path) -> None:
+    """The agent died between claim and start: only etcd knows of the attempt."""
+    agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
+    agent.start()
+    presence = await fleet.joined()
+    agent.kill()
+    token = await fleet.assign("r1", beating(tmp_path / "beats"))
+    claim = await fleet.claim("r1", token, presence)
+    agent.start()
+    report = await fleet.outcome("r1")
+    assert report.outcome is Outcome.DIED
+    assert report.claimed_at == claim.claimed_at
+    assert not (tmp_path / "beats").exists()
+
+
+async def test_a_killed_agents_processes_are_dead_before_its_lease(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    agent = fleet.agent()
+    agent.start()
+    await fleet.assign("r1", f"trap '' TERM; {beating(tmp_path / 'beats')}")
+    await first_beat(tmp_path / "beats")
+    agent.kill()
+    gone_s = await lease_gone_s(fleet)
+    assert last_beat_s(tmp_path / "beats") < gone_s
+    beats = last_beat_s(tmp_path / "beats")
+    agent.start()
+    report = await fleet.outcome("r1")
+    assert report.outcome is Outcome.DIED
+    assert last_beat_s(tmp_path / "beats") == beats
+
+
+async def test_a_frozen_agent_is_fenced_and_its_report_comes_late(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    agent = fleet.agent()
+    agent.start()
+    before = await fleet.joined()
+    token = await fleet.assign("r1", beating(tmp_path / "beats"))
+    await first_beat(tmp_path / "beats")
+    agent.signal(signal.SIGSTOP)
+    gone_s = await lease_gone_s(fleet)
+    assert last_beat_s(tmp_path / "beats") < gone_s
+    await fleet.take_away("r1")
+    agent.signal(signal.SIGCONT)
+    late = await fleet.late("r1", token)
+    assert late.outcome is Outcome.DIED
+    after = await fleet.joined()
+    assert after.incarnation != before.incarnation
+    await fleet.assign("r2", Noop())
+    await fleet.outcome("r2")
+
+
+async def test_a_dead_supervisors_attempts_are_reported_died(fleet: Fleet, tmp_path: Path) -> None:
+    agent = fleet.agent()
+    agent.start()
+    before = await fleet.joined()
+    await fleet.assign("r1", beating(tmp_path / "beats"))
+    await first_beat(tmp_path / "beats")
+    os.kill(agent.supervisor_pid, signal.SIGKILL)
+    report = await fleet.outcome("r1")
+    assert report.outcome is Outcome.DIED
+    assert report.supervisor == before.supervisor
+    assert report.ended_at is not None
+    after = await fleet.joined(supervisor_unlike=before.supervisor)
+    assert after.incarnation == before.incarnation
+    beats = last_beat_s(tmp_path / "beats")
+    await fleet.assign("r2", "true")
+    assert (await fleet.outcome("r2")).outcome is Outcome.COMPLETED
+    assert last_beat_s(tmp_path / "beats") == beats
+
+
+async def test_a_presence_deleted_by_hand_is_put_again(fleet: Fleet, tmp_path: Path) -> None:
+    agent = fleet.agent()
+    agent.start()
+    before = await fleet.joined()
+    await a_job_that_waits(fleet, "r1", tmp_path / "go")
+    await fleet.delete(fleet.keys.of(Kind.PRESENCE, "a1"))
+    assert (await fleet.joined()).incarnation == before.incarnation
+    (tmp_path / "go").touch()
+    assert (await fleet.outcome("r1")).exit_code == 7
+    await fleet.assign("r2", Noop())
+    await fleet.outcome("r2")
+
+
+async def test_a_revoked_lease_stops_everything_at_once(fleet: Fleet, tmp_path: Path) -> None:
+    agent = fleet.agent(session_ttl_s=5)
+    agent.start()
+    before = await fleet.joined()
+    await fleet.assign("r1", beating(tmp_path / "beats"))
+    await first_beat(tmp_path / "beats")
+    found = await fleet.presence()
+    assert found is not None
+    await fleet.etcd.lease_revoke(found[1].lease)
+    assert (await fleet.outcome("r1")).outcome is Outcome.DIED
+    assert (await fleet.joined()).incarnation != before.incarnation
+
+
+async def test_a_second_agent_of_the_same_id_is_refused(fleet: Fleet, tmp_path: Path) -> None:
+    first, second = fleet.agent(), fleet.agent(directory="another")
+    first.start()
+    await fleet.joined()
+    await a_job_that_waits(fleet, "r1", tmp_path / "go")
+    second.start()
+    assert await second.exit_code() == 5
+    assert f"as process {first.pid}" in second.log().splitlines()[-1]
+    (tmp_path / "go").touch()
+    assert (await fleet.outcome("r1")).exit_code == 7
+
+
+async def test_a_second_agent_in_the_same_directory_is_refused(fleet: Fleet) -> None:
+    first, second = fleet.agent(), fleet.agent()
+    first.start()
+    await fleet.joined()
+    second.start()
+    assert await second.exit_code() == 5
+    await fleet.assign("r1", Noop())
+    await fleet.outcome("r1")
+
+
+async def test_a_restored_cluster_is_refused_until_told(fleet: Fleet) -> None:
+    agent = fleet.agent()
+    agent.start()
+    await fleet.joined()
+    agent.signal(signal.SIGTERM)
+    assert await agent.exit_code() == 0
+    (agent.config.directory / "revision").write_text(str(10**12))
+    agent.start()
+    assert await agent.exit_code() == 5
+    assert "--accept-restored-cluster" in agent.log().splitlines()[-1]
+    told = fleet.agent(accept_restored_cluster=True)
+    told.start()
+    await fleet.joined()
+
+
+# --- etcd away -----------------------------------------------------------------------------
+
+
+async def spooled(agent: AgentProcess) -> str:
+    async def look() -> str | None:
+        files = list((agent.config.directory / "spool").glob("*.json"))
+        return files[0].name if files else None
+
+    return await until(look, "an outcome in the spool")
+
+
+async def nothing_spooled(agent: AgentProcess) -> None:
+    async def look() -> bool | None:
+        return None if list((agent.config.directory / "spool").iterdir()) else True
+
+    await until(look, "an empty spool")
+
+
+async def test_an_outcome_waits_for_etcd_on_disk(start_etcd: StartEtcd, tmp_path: Path) -> None:
+    cluster = await start_etcd()
+    fleet = Fleet(tmp_path, cluster.endpoints, "/etcsched/v1/")
+    try:
+        agent = fleet.agent(session_ttl_s=10)
+        agent.start()
+        await a_job_that_waits(fleet, "r1", tmp_path / "go")
+        cluster.kill(0)
+        (tmp_path / "go").touch()
+        await spooled(agent)
+        await cluster.restart(0)
+        assert (await fleet.outcome("r1")).exit_code == 7
+        await nothing_spooled(agent)
+        await fleet.assign("r2", Noop())
+        await fleet.outcome("r2")
+    finally:
+        await fleet.close()
+
+
+async def test_a_spooled_outcome_outlives_the_agent(start_etcd: StartEtcd, tmp_path: Path) -> None:
+    cluster = await start_etcd()
+    fleet = Fleet(tmp_path, cluster.endpoints, "/etcsched/v1/")
+    try:
+        agent = fleet.agent(session_ttl_s=10)
+        agent.start()
+        await a_job_that_waits(fleet, "r1", tmp_path / "go")
+        cluster.kill(0)
+        (tmp_path / "go").touch()
+        await spooled(agent)
+        agent.kill()
+        agent.start()
+        await cluster.restart(0)
+        assert (await fleet.outcome("r1")).exit_code == 7
+        await nothing_spooled(agent)
+    finally:
+        await fleet.close()
+
+
+async def test_an_agent_outlives_an_etcd_that_is_away_for_longer_than_its_lease(
+    start_etcd: StartEtcd, tmp_path: Path
+) -> None:
+    cluster = await start_etcd()
+    fleet = Fleet(tmp_path, cluster.endpoints, "/etcsched/v1/")
+    try:
+        agent = fleet.agent()
+        agent.start()
+        before = await fleet.joined()
+        await fleet.assign("r1", beating(tmp_path / "beats"))
+        await first_beat(tmp_path / "beats")
+        cluster.kill(0)
+        assert "job~r1" in await spooled(agent)
+        await cluster.restart(0)
+        assert (await fleet.outcome("r1")).outcome is Outcome.DIED
+        assert (await fleet.joined(unlike=before.incarnation)).incarnation != before.incarnation
+        await fleet.assign("r2", Noop())
+        await fleet.outcome("r2")
+        await nothing_spooled(agent)
+    finally:
+        await fleet.close()

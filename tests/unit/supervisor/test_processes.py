@@ -1,0 +1,81 @@
+"""Reading /proc, held to processes that are really there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from etcsched.agent.supervisor import processes
+
+NAME = "a name ) with (parentheses"
+
+
+@pytest.fixture
+def family() -> Iterator[tuple[int, int]]:
+    """A shell and its child, both until they are killed."""
+    shell = subprocess.Popen(
+        ["/bin/sh", "-c", "sleep 1000 & echo $!; wait"],
+        stdout=subprocess.PIPE,
+        env={"PATH": "/bin:/usr/bin", "FAMILY": "ours"},
+    )
+    assert shell.stdout is not None
+    child = int(shell.stdout.readline())
+    yield shell.pid, child
+    for pid in (child, shell.pid):
+        os.kill(pid, signal.SIGKILL)
+    shell.wait()
+    shell.stdout.close()
+
+
+def test_children_and_trees(family: tuple[int, int]) -> None:
+    shell, child = family
+    assert shell in processes.own_children()
+    assert processes.children_of(shell) == [child]
+    assert processes.trees_of([shell]) == {shell: os.getpid(), child: shell}
+
+
+def test_a_scan_finds_the_same_children(family: tuple[int, int]) -> None:
+    """For kernels that list no children."""
+    shell, child = family
+    assert processes._children_by_scan(shell) == [child]
+    assert sorted(processes._children_by_scan(os.getpid())) == sorted(processes.own_children())
+
+
+def test_markers(family: tuple[int, int]) -> None:
+    assert sorted(processes.marked_processes(b"FAMILY", b"ours")) == sorted(family)
+    assert processes.environment_value(family[1], b"FAMILY") == b"ours"
+    assert processes.environment_value(family[1], b"FAMIL") is None
+
+
+def test_a_process_with_another_parent_than_seen_is_left_alone(family: tuple[int, int]) -> None:
+    _, child = family
+    assert processes.signal_processes({child: 1}, signal.SIGKILL) == 0
+    stat = processes.read_stat(child)
+    assert stat is not None
+    assert stat.state != "Z"
+
+
+def test_what_is_gone_is_no_error() -> None:
+    ended = subprocess.Popen(["/bin/true"])
+    assert ended.wait() == 0
+    assert processes.read_stat(ended.pid) is None
+    assert processes.children_of(ended.pid) == []
+    assert processes.trees_of([ended.pid]) == {}
+    assert processes.environment_value(ended.pid, b"PATH") is None
+    assert processes.signal_processes({ended.pid: os.getpid()}, signal.SIGKILL) == 0
+
+
+def test_a_command_may_be_called_anything() -> None:
+    script = f"printf '{NAME}' > /proc/$$/comm; cat /proc/$$/comm; read line"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().decode().strip() == NAME[:15]
+        stat = processes.read_stat(process.pid)
+        assert stat is not None
+        assert stat.parent == os.getpid()
