@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from etcsched.etcd.binaries import EtcdBinary, provide_etcd
 from tests.support.etcd_cluster import EtcdCluster, SharedEtcd, etcd_versions
 
 ETCD_FIXTURES = {"etcd_binary", "shared_cluster", "etcd", "start_etcd"}
-settings.register_profile("thorough", max_examples=5_000)
+# How long an example takes says more about the machine's load than about the code.
+TIMELESS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("usual", TIMELESS)
+settings.register_profile("thorough", TIMELESS, max_examples=5_000)
+settings.load_profile("usual")
 _prefix_numbers = itertools.count(1)
 
 StartEtcd = Callable[..., Awaitable[EtcdCluster]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -9,27 +10,30 @@ import click
 from etcsched.core.durations import parse_duration_s
 from etcsched.core.errors import UsageError
 from etcsched_cli.daemon import log_level_option, start_log
+from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
+
+_option = partial(option, of="agent", show_envvar=True)
 
 
 @click.command(short_help="Run an agent.")
-@click.option("--id", "id_", metavar="NAME", default="", help="Its name.  [default: the host's]")
-@click.option(
+@_option("--id", "id_", metavar="NAME", default="", help="Its name.  [default: the host's]")
+@_option(
     "--slots",
     type=click.IntRange(0, 100_000),
     default=0,
     help="How much it runs at once.  [default: four a processor]",
 )
-@click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="For jobs' require.")
-@click.option(
+@_option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="For jobs' require.")
+@_option(
     "--allow-user",
     "users",
     metavar="USER",
     multiple=True,
     help="Whom jobs may name as their user (an agent that runs as root).",
 )
-@click.option("--default-user", metavar="USER", default="", help="Whom the other jobs run as.")
-@click.option(
+@_option("--default-user", metavar="USER", default="", help="Whom the other jobs run as.")
+@_option(
     "--ttl",
     "ttl_s",
     type=click.IntRange(2, 300),
@@ -37,25 +41,25 @@ from etcsched_cli.settings import Settings
     show_default=True,
     help="Seconds until an agent that has died counts as lost; 5 or more but for tests.",
 )
-@click.option(
+@_option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="For output, outcomes not yet told, and its session; each agent has its own.",
 )
-@click.option(
+@_option(
     "--stop-timeout",
     metavar="DURATION",
     default="60s",
     show_default=True,
     help="How long what runs may go on after SIGTERM.",
 )
-@click.option("--isolate", is_flag=True, help="A PID namespace around all attempts (root only).")
-@click.option(
+@_option("--isolate", is_flag=True, help="A PID namespace around all attempts (root only).")
+@_option(
     "--allow-unfenced-auth",
     is_flag=True,
     help="With an etcd whose permissions don't hold for nested transactions.",
 )
-@click.option(
+@_option(
     "--accept-restored-cluster", is_flag=True, help="Go on with an etcd restored from a backup."
 )
 @log_level_option

@@ -100,10 +100,10 @@ def agents_table(views: Sequence[AgentView], now_ms: int) -> RenderableType:
             Column("used", right=True),
             Column("slots", right=True),
             Column("running", right=True),
-            Column("labels"),
-            Column("host"),
+            Column("labels", optional=True),
+            Column("host", optional=True),
             Column("up"),
-            Column("version"),
+            Column("version", optional=True),
         ],
         [
             (

@@ -46,7 +46,9 @@ async def _run(console: Console, directory: Path, seconds: float, verbose: bool)
         return await Demo(
             directory,
             show=lambda view: None,
-            tell=lambda milestone: console.print(_line_of(milestone), highlight=False),
+            tell=lambda milestone: console.print(
+                _line_of(milestone), highlight=False, soft_wrap=True
+            ),
             log=lambda node, line: _log(console, node, line, verbose),
         ).run(seconds)
     milestones: list[Milestone] = []
@@ -66,7 +68,7 @@ async def _run(console: Console, directory: Path, seconds: float, verbose: bool)
 
 def _log(console: Console, node: str, line: str, verbose: bool) -> None:
     if verbose:
-        console.print(f"{node}: {line}", markup=False, highlight=False)
+        console.print(f"{node}: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _line_of(milestone: Milestone) -> str:

@@ -254,9 +254,9 @@ def _table(views: Sequence[JobView], now_ms: int) -> RenderableType:
             Column("schedule"),
             Column("next"),
             Column("last"),
-            Column("ended"),
+            Column("ended", optional=True),
             Column("running", right=True),
-            Column("waiting", right=True),
+            Column("waiting", right=True, optional=True),
         ],
         [
             (

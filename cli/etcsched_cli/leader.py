@@ -57,9 +57,9 @@ def _render(view: LeaderView, now_ms: int) -> Iterable[RenderableType]:
             Column("scheduler", whole=True),
             Column("role"),
             Column("host"),
-            Column("pid", right=True),
+            Column("pid", right=True, optional=True),
             Column("up"),
-            Column("version"),
+            Column("version", optional=True),
         ],
         [
             (

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import click
 
 from etcsched.core.errors import EtcschedError
+from etcsched_cli.options import option
 from etcsched_cli.settings import Settings, read_config_file
 
 __all__ = ["cli", "main"]
@@ -79,6 +80,8 @@ class LazyGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Ends the process, in the one way for every error (exit codes: ``core.errors``)."""
         extra["standalone_mode"] = False
+        # gRPC's own log would stand between our lines; what matters comes back as errors.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         arguments = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in arguments
         try:
@@ -113,14 +116,13 @@ def _say(text: str) -> None:
     cls=LazyGroup,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "auto_envvar_prefix": "ETCSCHED",
         "max_content_width": 100,
     },
-    epilog="Every option can also be set by an environment variable, ETCSCHED_ENDPOINTS or "
-    "ETCSCHED_AGENT_SLOTS say, and the global ones in the configuration file. Exit codes: 0 done, "
-    "1 failed, 2 usage, 3 cluster out of reach, 4 not found, 5 refused.",
+    epilog="These options can also be set by the environment, ETCSCHED_ENDPOINTS say, and in the "
+    "configuration file. Exit codes: 0 done, 1 failed, 2 usage, 3 cluster out of reach, 4 not "
+    "found, 5 refused.",
 )
-@click.option(
+@option(
     "--config",
     metavar="FILE",
     is_eager=True,
@@ -128,23 +130,32 @@ def _say(text: str) -> None:
     expose_value=False,
     help="Configuration file.  [default: ~/.config/etcsched/config.yaml]",
 )
-@click.option(
+@option(
     "--endpoints",
     metavar="HOST:PORT,...",
     default="127.0.0.1:2379",
     show_default=True,
     help="Where etcd is; https:// in front for TLS.",
 )
-@click.option("--prefix", default="/etcsched/v1/", show_default=True, help="Where our keys are.")
-@click.option("--cacert", metavar="FILE", help="CA that the servers' certificates are from (PEM).")
-@click.option("--cert", metavar="FILE", help="This client's certificate (PEM).")
-@click.option("--key", metavar="FILE", help="This client's key (PEM).")
-@click.option(
+@option(
+    "--prefix",
+    default="/etcsched/v1/",
+    show_default=True,
+    help="Where our keys are.",
+)
+@option(
+    "--cacert",
+    metavar="FILE",
+    help="CA that the servers' certificates are from (PEM).",
+)
+@option("--cert", metavar="FILE", help="This client's certificate (PEM).")
+@option("--key", metavar="FILE", help="This client's key (PEM).")
+@option(
     "--user",
     metavar="NAME[:PASSWORD]",
     help="User of etcd; its password is better given in ETCSCHED_PASSWORD, or when asked.",
 )
-@click.option(
+@option(
     "--timeout",
     metavar="DURATION",
     default="5s",

@@ -60,11 +60,13 @@ _STYLES: Final = {
 
 
 class Column(msgspec.Struct, frozen=True):
-    """``whole``: never cut, since people copy it; it wraps where a line is too short."""
+    """``whole``: never cut, since people copy it; it wraps where a line is too short.
+    ``optional``: left out, the last one first, where a line is too short for all."""
 
     title: str
     right: bool = False
     whole: bool = False
+    optional: bool = False
 
 
 def output_options(watch: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -123,8 +125,10 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
+    rows = list(rows)
+    shown = _fitting(columns, rows)
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
+    for column in (columns[place] for place in shown):
         made.add_column(
             column.title.upper(),
             justify="right" if column.right else "left",
@@ -133,8 +137,23 @@ def table(
             min_width=len(column.title) if column.right else None,
         )
     for row in rows:
-        made.add_row(*(_text(cell) for cell in row))
-    return made if made.row_count or not empty else Text(empty)
+        made.add_row(*(_text(row[place]) for place in shown))
+    return made if rows or not empty else Text(empty)
+
+
+def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[int]:
+    """The places of the columns that fit into a line, all that aren't optional among them."""
+    shown = list(range(len(columns)))
+    widths = [
+        max([len(column.title), *(len(_text(row[place])) for row in rows)])
+        for place, column in enumerate(columns)
+    ]
+    for place in reversed(range(len(columns))):
+        if sum(widths[p] + 2 for p in shown) - 2 <= _console().width:
+            break
+        if columns[place].optional:
+            shown.remove(place)
+    return shown
 
 
 def facts(pairs: Iterable[tuple[str, Cell]]) -> RenderableType:

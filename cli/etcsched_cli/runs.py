@@ -61,7 +61,7 @@ def list_runs(
     as_json: bool,
     watch: bool,
 ) -> None:
-    """Show runs, newest first: of JOB, or of all jobs what is active and the newest few of each.
+    """Show runs, newest first: of JOB, or of all jobs.
 
     \b
     etcsched runs list close_books --state failed --state died
@@ -191,11 +191,11 @@ def _table(views: Sequence[RunView], now_ms: int) -> RenderableType:
         [
             Column("run", whole=True),
             Column("state"),
-            Column("why"),
-            Column("late", right=True),
+            Column("why", optional=True),
+            Column("late", right=True, optional=True),
             Column("took", right=True),
             Column("agent"),
-            Column("try", right=True),
+            Column("try", right=True, optional=True),
         ],
         [
             (
@@ -257,7 +257,7 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
                 Column("at", whole=True),
                 Column("state"),
                 Column("cause", whole=True),
-                Column("term"),
+                Column("term", right=True),
             ],
             [
                 (moment(step.at), styled(step.state.value), step.cause, str(step.term))
@@ -291,8 +291,8 @@ _ATTEMPT_COLUMNS = [
     Column("outcome"),
     Column("exit", right=True),
     Column("took", right=True),
-    Column("cpu", right=True),
-    Column("memory", right=True),
+    Column("cpu", right=True, optional=True),
+    Column("memory", right=True, optional=True),
     Column("reason", whole=True),
 ]
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from pathlib import Path
 
 import click
 
 from etcsched_cli.daemon import log_level_option, start_log
+from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
+
+_option = partial(option, of="scheduler", show_envvar=True)
 
 
 @click.command(short_help="Run a scheduler node.")
-@click.option("--id", "node", metavar="NAME", help="This node's name.  [default: the host's]")
-@click.option(
+@_option("--id", "node", metavar="NAME", help="This node's name.  [default: the host's]")
+@_option(
     "--ttl",
     "ttl_s",
     type=click.IntRange(2, 300),
@@ -21,17 +25,17 @@ from etcsched_cli.settings import Settings
     show_default=True,
     help="Seconds until another takes over from a node that has died; 5 or more but for tests.",
 )
-@click.option(
+@_option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Where it remembers how far the cluster had come.",
 )
-@click.option(
+@_option(
     "--allow-unfenced-auth",
     is_flag=True,
     help="With an etcd whose permissions don't hold for nested transactions.",
 )
-@click.option(
+@_option(
     "--accept-restored-cluster", is_flag=True, help="Go on with an etcd restored from a backup."
 )
 @log_level_option

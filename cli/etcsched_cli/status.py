@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.times import ms_of
-from etcsched.operator.cluster import ClusterView, read_cluster
+from etcsched.operator.cluster import JOBS_LOOKED_AT, ClusterView, read_cluster
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
 from etcsched_cli.output import Cell, age, facts, moment, output_options, show
@@ -91,7 +91,9 @@ def _lateness(view: ClusterView) -> str:
 def _next_tick(view: ClusterView) -> str:
     tick = view.next_tick
     if tick is None:
-        return "" if view.jobs else "none: there are no jobs"
+        if view.jobs > JOBS_LOOKED_AT:
+            return "not looked for among so many jobs; etcsched doctor does"
+        return "none: nothing is due" if view.jobs else "none: there are no jobs"
     return f"{tick.job} in {age(tick.at, ms_of(view.at))}, {moment(tick.at)}"
 
 

@@ -82,7 +82,7 @@ def test_restricted_days_around_a_clock_change_are_those_of_the_oracle(
     assert ticks_s(schedule, first, last) == expected
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None)
 @given(expressions(), st.dates(date(1971, 1, 1), date(2400, 1, 1)))
 def test_the_days_of_two_years_are_those_of_the_oracle(drawn: Drawn, start: date) -> None:
     schedule = parse_if_ever_due([Cron(drawn.text)], "UTC")

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from itertools import accumulate
 from zoneinfo import ZoneInfo
 
@@ -119,8 +120,13 @@ def fields(
 
 
 def _month_of(day: date) -> list[date]:
-    found = [day.replace(day=1)]
-    while (following := found[-1] + timedelta(days=1)).month == day.month:
+    return _days_of_month(day.replace(day=1))
+
+
+@cache
+def _days_of_month(first: date) -> list[date]:
+    found = [first]
+    while (following := found[-1] + timedelta(days=1)).month == first.month:
         found.append(following)
     return found
 
@@ -231,7 +237,7 @@ def expressions(draw: st.DrawFn, every_day: bool = False) -> Drawn:
     if not every_day:
         day, weekday, on_day = draw(day_rules())
         month, months = draw(fields(1, 12, MONTH_NAMES))
-        on = lambda day: day.month in months and on_day(day)  # noqa: E731
+        on = cache(lambda day: day.month in months and on_day(day))
     text = f"{minute} {hour} {day} {month} {weekday}"
     seconds = frozenset({0})
     if draw(st.booleans()):

@@ -189,13 +189,13 @@ class AgentNode:
             case fx.ReportOutcome():
                 if self._writer is not None:
                     attempt_id = report_id(effect.report)
-                    log.info("%s: %s", attempt_id, _summary(effect.report))
+                    log.info("%s %s", _name(attempt_id), _summary(effect.report))
                     txn = self._transactions.build(effect)
                     self._writer.submit(_WriteId(False, attempt_id), txn)
             case fx.StartProcess():
                 self._start(effect)
             case fx.KillProcess():
-                log.info("%s: stopped (%s)", effect.attempt_id, effect.cause.value)
+                log.info("stopping %s (%s)", _name(effect.attempt_id), effect.cause.value)
                 self._supervised.kill(effect)
             case fx.MoveDeadlines(deadline_mono_s):
                 self._supervised.move_deadlines(deadline_mono_s)
@@ -227,10 +227,8 @@ class AgentNode:
             self._over.set_result((ending, id_in_use))
 
     def _start(self, effect: fx.StartProcess) -> None:
-        log.info(
-            "claimed %s/%s attempt %d (%s)",
-            effect.job, effect.run, effect.attempt, effect.attempt_id.rpartition("/")[2],
-        )  # fmt: skip
+        token = effect.attempt_id.rpartition("/")[2]
+        log.info("claimed %s (token %s)", _name(effect.attempt_id), token)
         directory = os.path.dirname(effect.output_path)
         try:
             for path in (os.path.dirname(directory), directory):
@@ -238,7 +236,7 @@ class AgentNode:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(effect.results_path)
         except OSError as error:
-            log.error("%s: no place for its output: %s", effect.attempt_id, error)  # noqa: TRY400
+            log.error("no place for the output of %s: %s", _name(effect.attempt_id), error)  # noqa: TRY400
         self._supervised.start(effect)
 
     # --- the writer
@@ -275,7 +273,7 @@ class AgentNode:
                 case Refused() if is_claim:
                     self._post(ev.ClaimRefused(attempt_id, _report_in(result)))
                 case Refused():
-                    log.warning("%s: its run has moved on; kept as a late report", attempt_id)
+                    log.warning("%s: too late, its run has moved on", _name(attempt_id))
                     self._post(ev.OutcomeStored(attempt_id, late=True))
                 case Rejected():
                     raise result.error
@@ -349,6 +347,11 @@ class AgentNode:
         )
         if pruned.files:
             log.info("deleted %d old output files, %d bytes", pruned.files, pruned.size_bytes)
+
+
+def _name(attempt_id: str) -> str:
+    job, run, number, _ = attempt_id.split("/")
+    return f"{job}/{run} attempt {number}"
 
 
 def _report_in(refused: Refused) -> Report | None:

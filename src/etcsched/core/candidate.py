@@ -16,7 +16,7 @@ import msgspec
 
 from etcsched.core.clock import Instant, SkewWatch
 from etcsched.core.leader.effects import WinTerm
-from etcsched.core.records import SCHEMA_VERSION, Candidate, Change, Presence, Term
+from etcsched.core.records import SCHEMA_VERSION, Candidate, Change, Kind, Presence, Term
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View, revision_of
 
@@ -72,7 +72,8 @@ class CandidateMachine:
         self._view = view
         self._lease: int | None = None
         self._skew = SkewWatch()
-        self._asked_until_s: float | None = None
+        self._asked_until_s = 0.0
+        self._given_up = 0
         self._resigned = False
         self._barred_until_s = 0.0
         self._reason = ""
@@ -82,12 +83,11 @@ class CandidateMachine:
 
     def session_opened(self, lease: int, now: Instant) -> list[CandidateEffect]:
         self._lease = lease
-        self._asked_until_s = None
+        self._asked_until_s = 0.0
         return self._decide(now)
 
     def session_lost(self, reason: str) -> list[CandidateEffect]:
         self._lease = None
-        self._asked_until_s = None
         return self._demote(reason)
 
     def view_changed(
@@ -102,7 +102,8 @@ class CandidateMachine:
                             self._skew.sample(node, ms_of(clock), now)
                     case _:
                         pass
-        self._asked_until_s = None
+        if any(change.kind in (Kind.ELECTION, Kind.TERM) for change in changes):
+            self._asked_until_s = 0.0
         return self._decide(now)
 
     def time_passed(self, now: Instant) -> list[CandidateEffect]:
@@ -117,6 +118,7 @@ class CandidateMachine:
         """Leave for a while: something is wrong with this node, not with the cluster."""
         self._barred_until_s = now.mono_s + bar_s
         self._reason = reason
+        self._asked_until_s = now.mono_s + RETRY_S
         return [*self._demote(reason), *self._leave()]
 
     # --- what follows
@@ -144,18 +146,15 @@ class CandidateMachine:
         verdict = self._skew.verdict(now)
         if verdict is not None:
             self._reason = verdict
-            return [*self._demote(verdict), *self._leave()]
+            return [*self._demote(verdict), *self._paced(self._leave(), now)]
         if now.mono_s < self._barred_until_s:
-            return []
+            return self._paced(self._leave(), now)
         self._reason = ""
         token = self._own_token()
         if self.leading is not None:
             return self._still_leading(token)
-        if self._asked_until_s is not None and now.mono_s < self._asked_until_s:
-            return []
         if not token:
-            self._asked_until_s = now.mono_s + RETRY_S
-            return [Join(self._lease)]
+            return self._paced([Join(self._lease)], now)
         lowest = min(entry.create_revision for entry in self._view.candidates.values())
         if lowest < token:
             return []
@@ -177,11 +176,11 @@ class CandidateMachine:
                 f"the cluster's records are of schema {term.record.least_schema}, this program "
                 f"knows {SCHEMA_VERSION}: upgrade etcsched on this node"
             )
-            return self._leave()
-        if term is not None and term.record.token == token:
+            return self._paced(self._leave(), now)
+        # A term given up isn't taken up again: what was in flight in it may still be committed.
+        if term is not None and term.record.token == token and term.record.number > self._given_up:
             self.leading = term.record
             return [Lead(term.record, term.mod_revision)]
-        self._asked_until_s = now.mono_s + RETRY_S
         new = Term(
             number=term.record.number + 1 if term is not None else 1,
             leader=self._node,
@@ -190,16 +189,23 @@ class CandidateMachine:
             since=utc_of(now.wall_ms),
             least_schema=term.record.least_schema if term is not None else SCHEMA_VERSION,
         )
-        return [TakeTerm(WinTerm(seq=0, term=new, old_revision=revision_of(term)))]
+        take = TakeTerm(WinTerm(seq=0, term=new, old_revision=revision_of(term)))
+        return self._paced([take], now)
 
     def _demote(self, reason: str) -> list[CandidateEffect]:
         if self.leading is None:
             return []
+        self._given_up = self.leading.number
         self.leading = None
         return [Demote(reason)]
 
     def _leave(self) -> list[CandidateEffect]:
         token = self._own_token()
-        if self._lease is None or not token or self._asked_until_s is not None:
+        return [Leave(self._lease, token)] if self._lease is not None and token else []
+
+    def _paced(self, effects: list[CandidateEffect], now: Instant) -> list[CandidateEffect]:
+        """Steps whose success shows in the view; until then, they are taken again now and then."""
+        if not effects or now.mono_s < self._asked_until_s:
             return []
-        return [Leave(self._lease, token)]
+        self._asked_until_s = now.mono_s + RETRY_S
+        return effects

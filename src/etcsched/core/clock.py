@@ -11,7 +11,7 @@ MAX_SLEW = 0.05
 """A smaller difference is followed at no more than this share of the time that passes."""
 
 MAX_SKEW_S = 5.0
-"""A node whose clock differs by more from most of the nodes doesn't lead."""
+"""A node whose clock differs by more from the nodes' median doesn't lead."""
 
 
 class Instant(msgspec.Struct, frozen=True):
@@ -58,17 +58,19 @@ class SkewWatch:
 
     def verdict(self, now: Instant) -> str | None:
         """Why our clock isn't to be trusted; None: it is, or nobody can tell."""
-        offsets = [
+        others = [
             offset_s
             for offset_s, at_s in self._samples.values()
             if now.mono_s - at_s <= self._kept_s
         ]
-        far = [offset_s for offset_s in offsets if abs(offset_s) > MAX_SKEW_S]
-        if 2 * len(far) <= len(offsets) + 1:
+        offsets = sorted([0.0, *others])  # Ours is 0.
+        # Of an even number the median is between these two: which of them is right, nobody can
+        # tell.
+        low_s, high_s = offsets[(len(offsets) - 1) // 2], offsets[len(offsets) // 2]
+        if low_s <= MAX_SKEW_S and high_s >= -MAX_SKEW_S:
             return None
-        typical_s = sorted(far)[len(far) // 2]
-        direction = "behind" if typical_s > 0 else "ahead of"
+        direction = "behind" if low_s > 0 else "ahead of"
         return (
-            f"this node's clock is {abs(typical_s):.1f} s {direction} most nodes'; "
+            f"this node's clock is {min(abs(low_s), abs(high_s)):.1f} s {direction} most nodes'; "
             "set it right (chrony or systemd-timesyncd)"
         )

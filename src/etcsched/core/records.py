@@ -138,6 +138,11 @@ class Drain(Record, frozen=True, kw_only=True):
     by: str = ""
 
 
+class Edited(Record, frozen=True, kw_only=True):
+    """Put anew with every change of jobs and pauses. The watermark's transaction compares its mod
+    revision, so that no tick counts as decided by definitions that the leader hasn't seen yet."""
+
+
 # --- what operators ask once ---------------------------------------------------------------
 
 
@@ -379,6 +384,7 @@ class Kind(enum.Enum):
     JOB = "job"
     PAUSE = "pause"
     DRAIN = "drain"
+    EDITED = "edited"
     TERM = "term"
     WATERMARK = "watermark"
     RUN = "run"

@@ -19,6 +19,7 @@ from etcsched.core.records import (
     Candidate,
     Change,
     Drain,
+    Edited,
     Gap,
     Job,
     Kind,
@@ -66,6 +67,7 @@ class View:
         self.reports: dict[tuple[str, str, str], Entry[Report]] = {}
         self.orders: dict[tuple[str, str, str], Entry[Order]] = {}
         self.late_reports: dict[tuple[str, str, str, str], Entry[Report]] = {}
+        self._edits: dict[tuple[()], Entry[Edited]] = {}
         self._terms: dict[tuple[()], Entry[Term]] = {}
         self._watermarks: dict[tuple[()], Entry[Watermark]] = {}
         self.runs_of_job: defaultdict[str, set[str]] = defaultdict(set)
@@ -75,6 +77,7 @@ class View:
             Kind.JOB: self.jobs,
             Kind.PAUSE: self.pauses,
             Kind.DRAIN: self.drains,
+            Kind.EDITED: self._edits,
             Kind.REQUEST: self.requests,
             Kind.ANSWER: self.answers,
             Kind.ELECTION: self.candidates,
@@ -96,6 +99,10 @@ class View:
     @property
     def watermark(self) -> Entry[Watermark] | None:
         return self._watermarks.get(())
+
+    @property
+    def edited(self) -> Entry[Edited] | None:
+        return self._edits.get(())
 
     def pause_of(self, name: str) -> Pause | None:
         entry = self.pauses.get(name)

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from etcsched.core.errors import EtcschedError
-from etcsched.core.records import Job, Kind, Watermark
-from etcsched.core.states import JobState
+from etcsched.core.records import Job, Kind, Report, Run, Watermark
+from etcsched.core.states import WAITING, JobState
 from etcsched.core.times import ms_of, utc_of
 from etcsched.demo.recorder import Recorder
 from etcsched.demo.verdict import Verdict, judge
@@ -21,7 +21,7 @@ from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.jobfile.load import load
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Range
+from etcsched.keyspace.ops import Range, RangeResult, Txn
 from etcsched.local.cluster import LocalCluster, LocalOptions
 from etcsched.operator.apply import apply
 from etcsched.operator.cluster import ClusterView, read_cluster
@@ -35,7 +35,7 @@ SCHEDULES = {
     "heartbeat": ("*/2 * * * * *", 1),
     "invoices": ("*/5 * * * * *", 15),
     "reports": ("1-59/7 * * * * *", 25),
-    "backup": ("*/15 * * * * *", 60),
+    "backup": ("*/10 * * * * *", 70),
 }
 """Cron expression, and how many beats of 0.1 s each run takes."""
 
@@ -146,19 +146,25 @@ class Demo:
         return max(ms_of(job.current.since) for job in applied) / 1000
 
     async def _stop_schedules(self, etcd: EtcdClient) -> tuple[float, float]:
-        """No tick is due from the second time returned on; all up to the first are decided."""
-        decided_ms = time.time_ns() // 1_000_000
-        await self._until_decided(etcd, decided_ms)
+        """No tick is due from the second time returned on; all up to the first are decided, and
+        none of their runs still waits (a stop would cancel it)."""
+        now_ms = time.time_ns() // 1_000_000
+        async with asyncio.timeout(PATIENCE_S):
+            while (decided_ms := await self._none_waits_through(etcd)) < now_ms:
+                await asyncio.sleep(POLL_S)
         return decided_ms / 1000, await self._apply(etcd, JobState.AD_HOC_ACTIVE)
 
-    async def _until_decided(self, etcd: EtcdClient, through_ms: int) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                kvs = (await etcd.range(Range(self._keys.watermark))).kvs
-                watermark = found(Watermark, kvs[0]) if kvs else None
-                if watermark is not None and ms_of(watermark.through) >= through_ms:
-                    return
-                await asyncio.sleep(POLL_S)
+    async def _none_waits_through(self, etcd: EtcdClient) -> int:
+        """The watermark, if no run waits at that same revision; else 0."""
+        both = Txn((), (Range(self._keys.watermark), Range(*self._keys.all_of(Kind.RUN))))
+        marks, runs = (await etcd.txn(both)).responses
+        assert isinstance(marks, RangeResult)
+        assert isinstance(runs, RangeResult)
+        active = [found(Run, kv) for kv in runs.kvs]
+        if any(run is not None and run.state in WAITING for run in active):
+            return 0
+        watermark = found(Watermark, marks.kvs[0]) if marks.kvs else None
+        return ms_of(watermark.through) if watermark is not None else 0
 
     async def _kill_leader(self, etcd: EtcdClient) -> None:
         view = await self._look(etcd)
@@ -171,12 +177,27 @@ class Demo:
         self._say(f"{after.leader.node} leads, {took_s:.1f} s after the kill (TTL {TTL_S} s)")
 
     async def _kill_busy_agent(self, etcd: EtcdClient) -> None:
-        view = await self._until(etcd, "a busy agent", lambda v: any(a.running for a in v.agents))
-        busiest = max(view.agents, key=lambda agent: agent.running)
-        self._cluster.nodes[busiest.agent].signal(signal.SIGKILL)
-        self._say(
-            f"killed {busiest.agent} with SIGKILL while it had {busiest.running} runs in progress"
-        )
+        """One that has just begun its only run, a long one. The supervisor that survives its agent
+        lets runs go on until shortly before the lease ends; a short run could complete in that
+        time with nobody left to say so, and would rightly be run again."""
+        async with asyncio.timeout(PATIENCE_S):
+            while (agent := await self._agent_with_only("backup", etcd)) is None:
+                await asyncio.sleep(POLL_S)
+        self._cluster.nodes[agent].signal(signal.SIGKILL)
+        self._say(f"killed {agent} with SIGKILL in the middle of a backup")
+
+    async def _agent_with_only(self, job: str, etcd: EtcdClient) -> str | None:
+        """An agent whose only claimed run is one of this job that began within the last second."""
+        claims: dict[str, list[Report]] = {}
+        for kv in (await etcd.range(Range(*self._keys.all_of(Kind.REPORT)))).kvs:
+            place, report = self._keys.parse(kv.key), found(Report, kv)
+            if place is not None and report is not None and report.outcome is None:
+                claims.setdefault(place[1][0], []).append(report)
+        recent = utc_of(time.time_ns() // 1_000_000 - 1000)
+        for agent, its in claims.items():
+            if len(its) == 1 and its[0].job == job and its[0].claimed_at > recent:
+                return agent
+        return None
 
     async def _until(
         self, etcd: EtcdClient, what: str, is_so: Callable[[ClusterView], bool]

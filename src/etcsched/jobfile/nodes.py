@@ -62,7 +62,7 @@ class Problems:
         return len(self._found)
 
     def lines(self) -> list[str]:
-        return [text for _, _, text in sorted(self._found)]
+        return [text for _, _, text in sorted(self._found, key=lambda problem: problem[:2])]
 
 
 class Value:

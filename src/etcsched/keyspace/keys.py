@@ -23,6 +23,7 @@ _FIXED_PLACES: dict[Kind, str] = {
     Kind.JOB: "spec/jobs/",
     Kind.PAUSE: "spec/pauses/",
     Kind.DRAIN: "spec/drains/",
+    Kind.EDITED: "spec/edited",
     Kind.TERM: "state/term",
     Kind.WATERMARK: "state/watermark",
     Kind.RUN: "state/runs/",
@@ -39,6 +40,7 @@ _DEPTH: dict[Kind, int] = {
     Kind.RUN: 2,
     Kind.ASSIGNMENT: 3,
     Kind.ORDER: 3,
+    Kind.EDITED: 0,
     Kind.TERM: 0,
     Kind.WATERMARK: 0,
 }
@@ -59,7 +61,14 @@ class Keys:
             "presence": _flat(Kind.PRESENCE),
             "requests": _flat(Kind.REQUEST),
             "reports": _report,
-            "spec": _below({"jobs": Kind.JOB, "pauses": Kind.PAUSE, "drains": Kind.DRAIN}),
+            "spec": _below(
+                {
+                    "jobs": Kind.JOB,
+                    "pauses": Kind.PAUSE,
+                    "drains": Kind.DRAIN,
+                    "edited": Kind.EDITED,
+                }
+            ),
             "state": _below(
                 {
                     "term": Kind.TERM,

@@ -15,6 +15,7 @@ from etcsched.core.records import (
     CLUSTER,
     Candidate,
     Drain,
+    Edited,
     Job,
     Kind,
     Order,
@@ -138,7 +139,10 @@ class LeaderTransactions:
                 return self._forget_job(write)
             case fx.AdvanceWatermark():
                 return Txn(
-                    (self._as_seen(Kind.WATERMARK, write.old_revision),),
+                    (
+                        self._as_seen(Kind.WATERMARK, write.old_revision),
+                        self._as_seen(Kind.EDITED, write.edited_revision),
+                    ),
                     (Put(self._keys.watermark, encode(write.watermark)),),
                 )
             case _:
@@ -293,7 +297,7 @@ class LeaderTransactions:
     def _open_gap(self, write: fx.OpenGap) -> Txn:
         return Txn(
             (
-                self._as_seen(Kind.GAP, 0, write.gap.job),
+                self._as_seen(Kind.GAP, write.gap_revision, write.gap.job),
                 self._as_seen(Kind.JOB, write.job_revision, write.gap.job),
             ),
             (self._put(Kind.GAP, write.gap, write.gap.job),),
@@ -309,10 +313,13 @@ class LeaderTransactions:
         if write.first_tick is not None:
             compares.append(self._later_than_watermark(write.first_tick))
         then: list[Operation] = [self._put(Kind.GAP, write.gap, write.job)]
+        exists: list[Operation] = []
         for run in (*write.created, *write.archived):
-            compares += self._absent(run)
+            absent = self._absent(run)
+            compares += absent
             then.append(self._home(run))
-        return Txn(tuple(compares), tuple(then))
+            exists += (Range(compare.key, keys_only=True) for compare in absent)
+        return Txn(tuple(compares), tuple(then), tuple(exists))
 
     def _fold_late(self, write: fx.FoldLateReport) -> Txn:
         late = (write.agent, write.job, write.run_id, str(write.token))
@@ -336,8 +343,9 @@ class LeaderTransactions:
             (
                 self._as_seen(Kind.JOB, write.job_revision, write.job),
                 self._as_seen(Kind.PAUSE, write.pause_revision, write.job),
+                self._as_seen(Kind.GAP, 0, write.job),
             ),
-            tuple(Delete(self._key(kind, write.job)) for kind in (Kind.JOB, Kind.PAUSE, Kind.GAP)),
+            tuple(Delete(self._key(kind, write.job)) for kind in (Kind.JOB, Kind.PAUSE)),
         )
 
 
@@ -461,7 +469,8 @@ def write_jobs(keys: Keys, jobs: list[tuple[Job, int]], watermark_revision: int)
     timeline is counted from it."""
     compares = [Compare(keys.watermark, Target.MOD, watermark_revision)]
     compares += [Compare(keys.of(Kind.JOB, job.name), Target.MOD, seen) for job, seen in jobs]
-    return Txn(tuple(compares), tuple(Put(keys.of(Kind.JOB, j.name), encode(j)) for j, _ in jobs))
+    puts = [Put(keys.of(Kind.JOB, job.name), encode(job)) for job, _ in jobs]
+    return Txn(tuple(compares), (*puts, _edit(keys)))
 
 
 def write_pause(keys: Keys, name: str, pause: Pause, seen: int, watermark_revision: int) -> Txn:
@@ -473,8 +482,12 @@ def write_pause(keys: Keys, name: str, pause: Pause, seen: int, watermark_revisi
             Compare(key, Target.MOD, seen),
             Compare(keys.watermark, Target.MOD, watermark_revision),
         ),
-        (Put(key, encode(pause)),),
+        (Put(key, encode(pause)), _edit(keys)),
     )
+
+
+def _edit(keys: Keys) -> Put:
+    return Put(keys.of(Kind.EDITED), encode(Edited()))
 
 
 def write_drain(keys: Keys, drain: Drain) -> Txn:

@@ -60,7 +60,8 @@ class LocalCluster:
         version = ".".join(map(str, binary.version_tuple))
         self._on_line(ETCD_NAME, f"etcd {version} serves at {', '.join(self.endpoints)}")
         for number in range(1, options.schedulers + 1):
-            self._add("scheduler", f"scheduler-{number}", ())
+            name = f"scheduler-{number}"
+            self._add("scheduler", name, (f"--state-dir={options.directory / name}",))
         for number in range(1, options.agents + 1):
             name = f"agent-{number}"
             self._add("agent", name, self._agent_arguments(name))

@@ -26,11 +26,12 @@ from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
-from etcsched.operator.runs import newest_archived, view_of
+from etcsched.operator.runs import newest_of_all, view_of
 from etcsched.operator.store import found, listed, read, read_ranges
 from etcsched.ports import Etcd, MemberStatus
 
 __all__ = [
+    "JOBS_LOOKED_AT",
     "AgentState",
     "AgentView",
     "ClusterView",
@@ -43,10 +44,10 @@ __all__ = [
     "read_leader",
 ]
 
-JOBS_LOOKED_AT: Final = 5000
+JOBS_LOOKED_AT: Final = 20_000
 """The next tick is looked for among so many jobs; beyond, that would take seconds."""
 
-_JOBS_SAMPLED: Final = 200
+_RUNS_LOOKED_AT: Final = 200
 _STARTS: Final = 100
 
 
@@ -263,12 +264,7 @@ def _agent_view(
 
 
 async def _lateness(etcd: Etcd, keys: Keys) -> Lateness | None:
-    """From the newest finished run of each of some jobs."""
-    prefix = keys.of(Kind.JOB)
-    some = await listed(etcd, keys.all_of(Kind.JOB), keys_only=True, limit=_JOBS_SAMPLED)
-    names = [kv.key.removeprefix(prefix) for kv in some]
-    newest = await newest_archived(etcd, keys, names, max(_STARTS // max(len(names), 1), 1))
-    return _lateness_of([run for runs in newest.values() for run in runs])
+    return _lateness_of(await newest_of_all(etcd, keys, _RUNS_LOOKED_AT))
 
 
 def _lateness_of(runs: Sequence[Run]) -> Lateness | None:

@@ -42,8 +42,8 @@ def _remark(local: datetime, offset_before: timedelta | None) -> str:
     second_before = (local.astimezone(UTC) - timedelta(seconds=1)).astimezone(local.tzinfo)
     jump = (offset or timedelta()) - (second_before.utcoffset() or timedelta())
     if jump > timedelta():
-        skipped = f"{second_before + timedelta(seconds=1):%H:%M} to {local:%H:%M}"
-        return f"clocks go forward: {skipped} is skipped, so it runs right after"
+        skipped_from = second_before.replace(tzinfo=None) + timedelta(seconds=1)
+        return f"clocks go forward: {skipped_from:%H:%M} to {local:%H:%M} is skipped"
     other = local.replace(fold=1 - local.fold)
     # In a gap the two folds differ as well, but no instant has such a local time.
     if other.utcoffset() != offset:

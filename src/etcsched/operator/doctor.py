@@ -216,9 +216,8 @@ async def _ticks(etcd: Etcd, keys: Keys, kvs: Sequence[KeyValue], now_ms: int) -
                 pass
     findings = [_next_tick(jobs, pauses, watermark.through if watermark else None, now_ms)]
     if gaps:
-        text = (
-            f"{len(gaps)} jobs wait for an agent: {_some([f'{g.job} ({g.reason})' for g in gaps])}"
-        )
+        waiting = [f"{gap.job} ({gap.reason})" for gap in gaps]
+        text = f"without an agent: {_some(waiting)}"
         advice = "start an agent that their hosts and labels allow"
         findings.append(Finding("outages", Level.BAD, text, advice))
     return findings

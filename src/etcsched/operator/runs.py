@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
@@ -20,14 +21,14 @@ __all__ = [
     "RunView",
     "list_runs",
     "newest_archived",
+    "newest_of_all",
     "parse_run_name",
     "read_run",
     "view_of",
     "wait_for_end",
 ]
 
-_JOBS_LOOKED_AT: Final = 200
-_PER_JOB: Final = 5
+_KEYS_LOOKED_AT: Final = 20_000
 _ARCHIVED_LOOKED_AT: Final = 1000
 
 
@@ -102,17 +103,18 @@ async def list_runs(
     states: Collection[RunState] = (),
     limit: int = 20,
 ) -> list[RunView]:
-    """Newest first. Of one job: what is active, and of its archive what fits. Of all jobs: what is
-    active, and of each of the first 200 jobs the newest few."""
+    """Newest first: what is active, and what fits of what is over (of all jobs: as far as
+    ``newest_of_all`` looks)."""
     span = keys.all_of(Kind.RUN) if job is None else keys.all_of(Kind.RUN, job)
     active = [run for kv in await listed(etcd, span) if (run := found(Run, kv)) is not None]
     current = await _with_claims(etcd, keys, active)
-    jobs = [job] if job is not None else await _some_jobs(etcd, keys)
     # What is asked for by state may lie deeper.
-    looked_at = _ARCHIVED_LOOKED_AT if states else limit
-    per_job = _PER_JOB if job is None else looked_at
-    archived = await newest_archived(etcd, keys, jobs, per_job)
-    views = [*current, *(view_of(run) for runs in archived.values() for run in runs)]
+    count = _ARCHIVED_LOOKED_AT if states else limit
+    if job is None:
+        archived = await newest_of_all(etcd, keys, count)
+    else:
+        archived = (await newest_archived(etcd, keys, [job], count))[job]
+    views = [*current, *(view_of(run) for run in archived)]
     views = [view for view in views if not states or view.state in states]
     views.sort(key=lambda view: (view.at, view.name), reverse=True)
     return views[:limit]
@@ -135,6 +137,15 @@ async def newest_archived(
     return result
 
 
+async def newest_of_all(etcd: Etcd, keys: Keys, count: int) -> list[Run]:
+    """The newest finished runs, whatever their job. Looks at 20,000 keys at most: where history
+    is longer than that, at the jobs that come first by name."""
+    kvs = await listed(etcd, keys.archive_of(), keys_only=True, limit=_KEYS_LOOKED_AT)
+    newest = heapq.nlargest(count, (kv.key for kv in kvs), key=lambda k: keys.parse_archive(k)[1])
+    at_keys, _ = await read(etcd, newest)
+    return [run for kv in at_keys if (run := found(Run, kv)) is not None]
+
+
 async def wait_for_end(etcd: Etcd, keys: Keys, job: str, run: str) -> RunView:
     """The run once it is over, however long that takes. ``NotFound`` if it never was."""
     key = keys.of(Kind.RUN, job, run)
@@ -149,13 +160,6 @@ async def wait_for_end(etcd: Etcd, keys: Keys, job: str, run: str) -> RunView:
                 if view.state in FINAL:
                     return view
     raise AssertionError("a watch goes on until it is left")
-
-
-async def _some_jobs(etcd: Etcd, keys: Keys) -> list[str]:
-    prefix = keys.of(Kind.JOB)
-    span = keys.all_of(Kind.JOB)
-    some = await listed(etcd, span, keys_only=True, limit=_JOBS_LOOKED_AT)
-    return [kv.key.removeprefix(prefix) for kv in some]
 
 
 async def _with_claims(

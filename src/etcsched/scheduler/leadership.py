@@ -111,11 +111,7 @@ class Leadership:
     def _arm(self) -> None:
         if self._is_over:
             return
-        tick_ms, timer_s = self._machine.next_wake()
-        now = self._clock()
-        delay_s = timer_s - now.mono_s
-        if tick_ms is not None:
-            delay_s = min(delay_s, (tick_ms - now.wall_ms) / 1000)
+        delay_s = self._machine.next_wake_s() - self._clock().mono_s
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()

@@ -35,6 +35,7 @@ from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
+from etcsched.etcd.high_water import HighWater
 from etcsched.etcd.session import Session, SessionLoss, boottime_s
 from etcsched.etcd.versions import check_server
 from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
@@ -54,6 +55,7 @@ log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 0.25
 CLOCK_EVERY_S = 60.0
+CHECK_EVERY_S = 10.0
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
 
@@ -91,6 +93,8 @@ class SchedulerNode:
         self._raft_term_since_s = 0.0
         self._next_clock_s = 0.0
         self._steps: set[asyncio.Task[None]] = set()
+        state_dir = config.state_dir
+        self._high_water = HighWater(state_dir / "revision" if state_dir is not None else None)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -112,9 +116,10 @@ class SchedulerNode:
                 watch = tasks.create_task(self._follow())
                 sessions = tasks.create_task(self._hold_sessions())
                 beat = tasks.create_task(self._beat())
+                check = tasks.create_task(self._check_etcd())
                 await self._stopping.wait()
                 await self._leave()
-                for task in (watch, sessions, beat, *self._steps):
+                for task in (watch, sessions, beat, check, *self._steps):
                     task.cancel()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -156,6 +161,11 @@ class SchedulerNode:
     def _on_update(self, update: WatchUpdate) -> None:
         is_live = not isinstance(update, Snapshot)
         if isinstance(update, Snapshot):
+            self._high_water.check(
+                update.revision,
+                who=f"scheduler {self._config.node}",
+                accept_restored=self._config.accept_restored_cluster,
+            )
             found = [change for kv in update.kvs if (change := self._read(change_of, kv))]
             changes = tuple(self._view.differences(found, update.revision))
             log.info("view read at revision %d: %d records", update.revision, len(found))
@@ -163,6 +173,7 @@ class SchedulerNode:
             events = update.events
             changes = tuple(c for event in events if (c := self._read(change_of_event, event)))
         self._view.apply(changes, update.revision)
+        self._high_water.saw(update.revision)
         self._has_snapshot.set()
         if self._leadership is None:
             self._follow_index(changes)
@@ -194,6 +205,25 @@ class SchedulerNode:
         watermark = self._view.watermark
         if watermark is not None:
             self._index.skip_to(ms_of(watermark.record.through))
+
+    async def _check_etcd(self) -> None:
+        """Say loudly what etcd itself doesn't make anybody feel: it refuses no nested put for lack
+        of space (docs/adr/0007)."""
+        said: set[str] = set()
+        while True:
+            raised = {
+                f"etcd {member.endpoint} raises the alarm {alarm}"
+                for member in await self._etcd.status()
+                for alarm in member.alarms
+            }
+            for line in sorted(raised - said):
+                log.error("%s: compact, defragment and disarm it now (see etcsched doctor)", line)
+            said = raised
+            try:
+                await asyncio.to_thread(self._high_water.write)
+            except OSError as error:
+                log.warning("can't write the revision seen: %s", error)
+            await asyncio.sleep(CHECK_EVERY_S)
 
     # --- session and election
 
@@ -295,14 +325,11 @@ class SchedulerNode:
     # --- leadership
 
     def _lead(self, effect: Lead) -> None:
-        now = instant_now()
-        if self._view.watermark is None:
-            self._index.skip_to(now.wall_ms)
         machine = LeaderMachine(
             self._view,
             self._index,
             effect.term,
-            now,
+            instant_now(),
             raft_term=self._raft_term,
             raft_term_since_s=self._raft_term_since_s,
             options=self._config.options,

@@ -1,78 +1,80 @@
 """A cluster in virtual time: the real scheduler cores, simple agents, a model of etcd.
 
 Deterministic: nothing happens but by ``advance`` and by what a test does. Answers and watch events
-arrive at once; faults are what a test does to nodes, agents and time.
+arrive within the same virtual instant, in an order that ``chance`` draws if it is given; faults are
+what a test does to nodes, agents and time.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable
 
-from etcsched.core.agent.effects import Claim, ReportOutcome
-from etcsched.core.candidate import (
-    CandidateEffect,
-    CandidateMachine,
-    Demote,
-    Join,
-    Lead,
-    Leave,
-    TakeTerm,
-)
-from etcsched.core.clock import Instant
-from etcsched.core.leader import effects as fx
-from etcsched.core.leader import events as ev
+from msgspec.structs import replace
+
+from etcsched.core import timeline
 from etcsched.core.leader.context import Options
-from etcsched.core.leader.machine import LeaderMachine
-from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.records import (
+    CLUSTER,
     Answer,
-    Assignment,
-    Candidate,
     Change,
+    Drain,
+    Gap,
     Job,
     Kind,
-    Order,
-    Presence,
-    Report,
+    Pause,
+    Record,
     Request,
     Run,
     Term,
+    Watermark,
 )
-from etcsched.core.states import Outcome
+from etcsched.core.states import JobState
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched.core.view import View
-from etcsched.keyspace.codec import change_of, change_of_event, decode, encode
+from etcsched.keyspace.codec import change_of, decode, encode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Put, Range, RangeResult, Txn, TxnResult
+from etcsched.keyspace.ops import Delete, Put, Range, Txn
 from etcsched.keyspace.transactions import (
-    AgentGuard,
-    AgentTransactions,
-    LeaderGuard,
-    LeaderTransactions,
-    guarded,
-    join_election,
-    join_presence,
-    leave_election,
+    end_drain,
     submit_request,
-    win_term,
+    write_drain,
+    write_jobs,
+    write_pause,
 )
 from etcsched.testing.model_store import ModelStore
+from etcsched.testing.simulated_agent import SimulatedAgent
+from etcsched.testing.simulated_scheduler import SimulatedScheduler
 
-KEEPALIVE_S = 1.0
+__all__ = ["SimulatedAgent", "SimulatedScheduler", "World"]
+
+MOST_WAKES_AT_ONCE = 2_000
+"""More at one instant are a loop that makes no progress."""
 
 
 class World:
-    """``start`` is the wall clock at virtual second 0."""
+    """``start`` is the wall clock at virtual second 0.
 
-    def __init__(self, start: Utc, options: Options | None = None) -> None:
+    ``leader_dies_after``: the leader that commits this many-th write of all leaders is killed
+    before it learns of it.
+    """
+
+    def __init__(
+        self,
+        start: str = "2026-11-22T12:00:00.000Z",
+        options: Options | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
         self.store = ModelStore()
         self.keys = Keys()
         self.options = options or Options()
-        self.start_ms = ms_of(start)
+        self.start_ms = ms_of(Utc(start))
+        self.chance = chance
         self.nodes: dict[str, SimulatedScheduler] = {}
         self.agents: dict[str, SimulatedAgent] = {}
+        self.raft_term_since_s = -1000.0
+        self.leader_writes = 0
+        self.leader_dies_after: int | None = None
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
 
@@ -93,6 +95,7 @@ class World:
     def advance(self, seconds: float) -> None:
         """Let this much time pass, with everything that is due on the way, in order."""
         end_s = self.now_s + seconds
+        wakes_at_once, last_s = 0, self.now_s
         while True:
             self.settle()
             wakes = [self._due[0][0]] if self._due else []
@@ -100,24 +103,36 @@ class World:
             expiry_s = self.store.next_expiry_s()
             if expiry_s is not None:
                 wakes.append(expiry_s)
-            next_s = min(wakes, default=end_s)
+            next_s = max(min(wakes, default=end_s), self.now_s)
             if next_s > end_s:
                 break
-            self.store.advance(max(next_s, self.now_s))
+            wakes_at_once = wakes_at_once + 1 if next_s == last_s else 0
+            last_s = next_s
+            assert wakes_at_once < MOST_WAKES_AT_ONCE, f"no progress at second {last_s}"
+            self.store.advance(next_s)
             while self._due and self._due[0][0] <= self.now_s:
                 heapq.heappop(self._due)[2]()
-            for node in self.nodes.values():
+            for node in list(self.nodes.values()):
                 node.time_passed()
         self.store.advance(end_s)
         self.settle()
 
     def settle(self) -> None:
         """Until nobody has anything to say about what everybody sees."""
-        parties = [*self.nodes.values(), *self.agents.values()]
-        while any([party.see() for party in parties]):
-            pass
+        while True:
+            parties: list[SimulatedScheduler | SimulatedAgent] = []
+            parties += [*self.nodes.values(), *self.agents.values()]
+            if self.chance is not None:
+                self.chance.shuffle(parties)
+            if not [party for party in parties if party.see()]:
+                return
 
-    # --- what operators do
+    def leader_wrote(self, node: SimulatedScheduler) -> None:
+        self.leader_writes += 1
+        if self.leader_writes == self.leader_dies_after:
+            node.kill()
+
+    # --- who is there
 
     def scheduler(self, name: str, ttl_s: int = 10) -> SimulatedScheduler:
         node = self.nodes[name] = SimulatedScheduler(self, name, ttl_s)
@@ -127,13 +142,84 @@ class World:
         agent = self.agents[name] = SimulatedAgent(self, name, **more)  # type: ignore[arg-type]
         return agent
 
-    def put(self, kind: Kind, record: object, *ids: str) -> int:
-        assert isinstance(record, Job) or record is not None
-        txn = Txn((), (Put(self.keys.of(kind, *ids), encode(record)),))  # type: ignore[arg-type]
-        return self.store.txn(txn).revision
+    # --- what operators do
+
+    def apply(self, job: Job) -> Job:
+        """As ``etcsched apply`` does it: the job as it stands in the timeline from now on."""
+        old, at_job = self._one(Kind.JOB, job.name)
+        assert old is None or isinstance(old, Job)
+        through, at_watermark = self._watermark()
+        revised = timeline.revise(old, job, self.now, through, self._open_from(job.name))
+        if revised is not old:
+            txn = write_jobs(self.keys, [(revised, at_job)], at_watermark)
+            assert self.store.txn(txn).succeeded
+        return revised
+
+    def set_state(self, name: str, state: JobState) -> None:
+        """Apply the job with another state."""
+        job, _ = self._one(Kind.JOB, name)
+        assert isinstance(job, Job)
+        self.apply(replace(job, versions=(replace(job.current, state=state),)))
+
+    def delete(self, name: str) -> None:
+        job, at_job = self._one(Kind.JOB, name)
+        assert isinstance(job, Job)
+        through, at_watermark = self._watermark()
+        gone = timeline.delete(job, self.now, through, self._open_from(name))
+        assert self.store.txn(write_jobs(self.keys, [(gone, at_job)], at_watermark)).succeeded
+
+    def pause(self, name: str = CLUSTER) -> None:
+        self._write_pause(name, begins=True)
+
+    def resume(self, name: str = CLUSTER) -> None:
+        self._write_pause(name, begins=False)
+
+    def _write_pause(self, name: str, *, begins: bool) -> None:
+        old, at_pause = self._one(Kind.PAUSE, name)
+        assert old is None or isinstance(old, Pause)
+        through, at_watermark = self._watermark()
+        open_from = self._open_from(None if name == CLUSTER else name)
+        if begins:
+            new = timeline.begin_pause(old, self.now, through, open_from)
+        elif old is not None:
+            new = timeline.end_pause(old, self.now, through, open_from)
+        else:
+            return
+        assert self.store.txn(write_pause(self.keys, name, new, at_pause, at_watermark)).succeeded
+
+    def drain(self, agent: str) -> None:
+        self.store.txn(write_drain(self.keys, Drain(agent=agent, since=self.now)))
+
+    def undrain(self, agent: str) -> None:
+        self.store.txn(end_drain(self.keys, agent))
 
     def request(self, request: Request) -> None:
         self.store.txn(submit_request(self.keys, request))
+
+    def put(self, kind: Kind, record: Record, *ids: str) -> int:
+        """By hand."""
+        return self.store.txn(Txn((), (Put(self.keys.of(kind, *ids), encode(record)),))).revision
+
+    def remove(self, kind: Kind, *ids: str) -> None:
+        """By hand."""
+        self.store.txn(Txn((), (Delete(self.keys.of(kind, *ids)),)))
+
+    def _one(self, kind: Kind, *ids: str) -> tuple[Record | None, int]:
+        change = self.records(kind).get(ids)
+        return (change.record, change.mod_revision) if change is not None else (None, 0)
+
+    def _watermark(self) -> tuple[Utc | None, int]:
+        watermark, revision = self._one(Kind.WATERMARK)
+        return (watermark.through if isinstance(watermark, Watermark) else None), revision
+
+    def _open_from(self, name: str | None) -> Utc | None:
+        """Of one job, or of all."""
+        gaps = [
+            change.record
+            for ids, change in self.records(Kind.GAP).items()
+            if name is None or ids == (name,)
+        ]
+        return min((gap.decided_through for gap in gaps if isinstance(gap, Gap)), default=None)
 
     # --- what there is
 
@@ -145,22 +231,33 @@ class World:
 
     def runs(self, job: str) -> dict[str, Run]:
         """All runs of a job, active and over, by id."""
-        active = {ids[1]: c.record for ids, c in self.records(Kind.RUN).items() if ids[0] == job}
+        active = {
+            ids[1]: change.record
+            for ids, change in self.records(Kind.RUN).items()
+            if ids[0] == job and isinstance(change.record, Run)
+        }
         begin, end = self.keys.archive_of(job)
         over = {
             self.keys.parse_archive(kv.key)[1]: decode(Run, kv.value)
             for kv in self.store.range(Range(begin, end)).kvs
         }
         assert not active.keys() & over.keys(), "a run is active and over"
-        return dict(sorted({**active, **over}.items()))  # type: ignore[arg-type]
+        return dict(sorted({**active, **over}.items()))
 
     def states(self, job: str) -> dict[str, str]:
-        return {run: record.state.value for run, record in self.runs(job).items()}
+        """By the run's id; a tick's without its date and zone (``120500``)."""
+        return {
+            run.removeprefix("20261122T").removesuffix("Z"): record.state.value
+            for run, record in self.runs(job).items()
+        }
+
+    def through_ms(self) -> int:
+        through, _ = self._watermark()
+        return ms_of(through) if through is not None else 0
 
     def answer(self, request: str) -> Answer | None:
         change = self.records(Kind.ANSWER).get((request,))
-        assert change is None or isinstance(change.record, Answer)
-        return change.record if change is not None else None
+        return change.record if change is not None and isinstance(change.record, Answer) else None
 
     def term(self) -> Term:
         (change,) = self.records(Kind.TERM).values()
@@ -170,359 +267,3 @@ class World:
     def leader(self) -> SimulatedScheduler:
         (node,) = [n for n in self.nodes.values() if n.is_alive and n.leader is not None]
         return node
-
-
-class _Watcher:
-    """What one party has seen of the watched range."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._seen = 0
-        self._listed = False
-
-    def changes(self) -> tuple[tuple[Change, ...], int] | None:
-        store, keys = self._world.store, self._world.keys
-        if self._listed and store.revision == self._seen:
-            return None
-        if not self._listed:
-            self._listed = True
-            snapshot = store.snapshot(keys.watched, keys.watched_end)
-            found: Iterator[Change | None] = (change_of(keys, kv) for kv in snapshot.kvs)
-        else:
-            events = store.events_since(self._seen + 1, keys.watched, keys.watched_end)
-            found = (change_of_event(keys, event) for event in events)
-        self._seen = store.revision
-        return tuple(change for change in found if change is not None), self._seen
-
-
-class SimulatedScheduler:
-    """The candidate and the leader as ``scheduler.node`` drives them, without the network."""
-
-    def __init__(self, world: World, name: str, ttl_s: int) -> None:
-        self.name = name
-        self.is_alive = True
-        self.is_cut_off = False
-        self.leader: LeaderMachine | None = None
-        self.notes: list[fx.Note] = []
-        self.wall_offset_ms = 0
-        self._world = world
-        self._watcher = _Watcher(world)
-        self._view = View()
-        self._index = TickIndex(0)
-        self._candidate = CandidateMachine(name, self._view)
-        self._guard: LeaderGuard | None = None
-        self._transactions = LeaderTransactions(world.keys)
-        self._writes: deque[fx.Write] = deque()
-        self._lease = world.store.lease_grant(ttl_s).lease
-        self._is_live = False
-        self._do(self._candidate.session_opened(self._lease, self._now()))
-        self._keep_alive()
-
-    def _now(self) -> Instant:
-        world = self._world
-        wall_ms = world.start_ms + round(world.now_s * 1000) + self.wall_offset_ms
-        return Instant(wall_ms, world.now_s)
-
-    def _keep_alive(self) -> None:
-        if self.is_alive and not self.is_cut_off:
-            self._world.store.lease_keepalive(self._lease)
-        if self.is_alive:
-            self._world.at(self._world.now_s + KEEPALIVE_S, self._keep_alive)
-
-    # --- faults
-
-    def kill(self) -> None:
-        """As by SIGKILL: whatever isn't committed is gone."""
-        self.is_alive = False
-        self.leader = None
-
-    def stop(self) -> None:
-        self._do(self._candidate.resign("it is stopped"))
-        self._world.store.lease_revoke(self._lease)
-        self.kill()
-
-    # --- driven by the world
-
-    def wake_s(self) -> float:
-        if self.leader is None:
-            return self._world.now_s + KEEPALIVE_S
-        tick_ms, timer_s = self.leader.next_wake()
-        if tick_ms is None:
-            return timer_s
-        now = self._now()
-        return min(timer_s, now.mono_s + (tick_ms - now.wall_ms) / 1000)
-
-    def time_passed(self) -> None:
-        if self.is_alive:
-            self._do(self._candidate.time_passed(self._now()))
-            self._tell(ev.TimerFired())
-
-    def see(self) -> bool:
-        if not self.is_alive or self.is_cut_off:
-            return False
-        seen = self._watcher.changes()
-        if seen is not None:
-            changes, revision = seen
-            self._view.apply(changes, revision)
-            if self.leader is None:
-                self._follow_index(changes)
-            self._do(self._candidate.view_changed(changes, self._is_live, self._now()))
-            self._is_live = True
-            self._tell(ev.ViewChanged(changes))
-        return self._send() or seen is not None
-
-    def _follow_index(self, changes: tuple[Change, ...]) -> None:
-        for change in changes:
-            if isinstance(change.record, Job):
-                self._index.put(change.record)
-            elif change.kind is Kind.JOB:
-                self._index.discard(change.ids[0])
-        if self._view.watermark is not None:
-            self._index.skip_to(ms_of(self._view.watermark.record.through))
-
-    def _tell(self, event: ev.LeaderEvent) -> None:
-        if self.leader is not None:
-            self._perform(self.leader.handle(event, self._now()))
-
-    def _send(self) -> bool:
-        """Commit what waits, one outer transaction a write."""
-        sent = bool(self._writes)
-        while self._writes and self._guard is not None:
-            write = self._writes.popleft()
-            outer = guarded(self._guard, [self._transactions.build(write)])
-            result = self._world.store.txn(outer)
-            if not result.succeeded:
-                self._do(self._candidate.step_down("refused guard", self._now()))
-                break
-            (nested,) = result.responses
-            assert isinstance(nested, TxnResult)
-            if nested.succeeded:
-                self._tell(ev.WriteCommitted(write.seq, result.revision))
-            else:
-                exists = any(isinstance(r, RangeResult) and r.count for r in nested.responses)
-                self._tell(ev.WriteRefused(write.seq, result.revision, exists))
-        return sent
-
-    def _do(self, effects: list[CandidateEffect]) -> None:
-        store, keys = self._world.store, self._world.keys
-        for effect in effects:
-            match effect:
-                case Join():
-                    now = utc_of(self._now().wall_ms)
-                    record = Candidate(
-                        node=self.name, host="h", pid=1, since=now, clock=now, version="0"
-                    )
-                    store.txn(join_election(keys, effect.lease, record))
-                case Leave():
-                    store.txn(leave_election(keys, effect.lease, effect.token))
-                case TakeTerm():
-                    store.txn(win_term(keys, effect.write))
-                case Lead():
-                    self._lead(effect)
-                case Demote():
-                    self.leader = self._guard = None
-                    self._writes.clear()
-                    self._index = TickIndex(0)
-                    for entry in self._view.jobs.values():
-                        self._index.put(entry.record)
-                    self._follow_index(())
-
-    def _lead(self, effect: Lead) -> None:
-        now = self._now()
-        if self._view.watermark is None:
-            self._index.skip_to(now.wall_ms)
-        self.leader = LeaderMachine(
-            self._view,
-            self._index,
-            effect.term,
-            now,
-            raft_term=self._world.store.raft_term,
-            raft_term_since_s=-1000.0,
-            options=self._world.options,
-        )
-        self._guard = LeaderGuard(self._world.keys, effect.term, effect.term_revision)
-        self._perform(self.leader.take_over())
-
-    def _perform(self, effects: list[fx.Effect]) -> None:
-        world = self._world
-        for effect in effects:
-            match effect:
-                case fx.Write():
-                    self._writes.append(effect)
-                case fx.ConfirmLoss():
-                    info = world.store.lease_time_to_live(effect.lease)
-                    answer = ev.LeaseAnswered(
-                        effect.agent, effect.lease, info.ttl_s <= 0, info.raft_term
-                    )
-                    world.at(world.now_s, lambda answer=answer: self._tell(answer))  # type: ignore[misc]
-                case fx.ListArchive():
-                    begin, end = world.keys.archive_of(effect.job)
-                    found = world.store.range(Range(begin, end, keys_only=True)).kvs
-                    places = tuple(
-                        (*world.keys.parse_archive(kv.key), kv.mod_revision) for kv in found
-                    )
-                    listed = ev.ArchiveListed(effect.job, places, is_last=True)
-                    world.at(world.now_s, lambda listed=listed: self._tell(listed))  # type: ignore[misc]
-                case fx.ReadArchived():
-                    key = world.keys.archive(effect.job, effect.run_id)
-                    kvs = world.store.range(Range(key)).kvs
-                    run = decode(Run, kvs[0].value) if kvs else None
-                    revision = kvs[0].mod_revision if kvs else 0
-                    read = ev.ArchivedRead(effect.job, effect.run_id, run, revision)
-                    world.at(world.now_s, lambda read=read: self._tell(read))  # type: ignore[misc]
-                case fx.StepDown():
-                    self._do(self._candidate.step_down(effect.reason, self._now()))
-                case fx.Note():
-                    self.notes.append(effect)
-
-
-class SimulatedAgent:
-    """Claims what is assigned to it and reports an outcome when the run's time is over.
-
-    ``takes_s`` is how long every run takes, ``ends_as`` its outcome. ``starts`` records (job, run,
-    token, second) of every process that would have been started.
-    """
-
-    def __init__(
-        self,
-        world: World,
-        name: str,
-        *,
-        slots: int = 4,
-        takes_s: float = 1.0,
-        ttl_s: int = 10,
-        labels: dict[str, str] | None = None,
-        ends_as: Outcome = Outcome.COMPLETED,
-    ) -> None:
-        self.name = name
-        self.takes_s = takes_s
-        self.ends_as = ends_as
-        self.is_alive = True
-        self.claims_nothing = False
-        self.starts: list[tuple[str, str, int, float]] = []
-        self._world = world
-        self._watcher = _Watcher(world)
-        self._view = View()
-        self._ttl_s = ttl_s
-        self._slots = slots
-        self._labels = labels or {}
-        self._transactions = AgentTransactions(world.keys)
-        self._running: dict[tuple[str, str], Report] = {}
-        self._join()
-        self._keep_alive()
-
-    def _join(self) -> None:
-        world = self._world
-        self.lease = world.store.lease_grant(self._ttl_s).lease
-        presence = Presence(
-            agent=self.name,
-            incarnation=f"{self.lease:x}",
-            supervisor="s1",
-            slots=self._slots,
-            host="h",
-            pid=1,
-            since=world.now,
-            clock=world.now,
-            version="0",
-            labels=self._labels,
-            session_ttl_s=self._ttl_s,
-            users=("app",),
-            default_user="app",
-        )
-        result = world.store.txn(join_presence(world.keys, self.lease, presence))
-        assert result.succeeded, f"agent {self.name} is there already"
-        self._guard = AgentGuard(world.keys, self.name, result.revision)
-
-    def _keep_alive(self) -> None:
-        if self.is_alive:
-            self._world.store.lease_keepalive(self.lease)
-            self._world.at(self._world.now_s + KEEPALIVE_S, self._keep_alive)
-
-    # --- faults
-
-    def kill(self) -> None:
-        """As by SIGKILL of agent and supervisor: its processes end at once."""
-        self.is_alive = False
-        self._running.clear()
-
-    def leave(self) -> None:
-        """A clean stop of an agent that has nothing running."""
-        self._world.store.lease_revoke(self.lease)
-        self.kill()
-
-    def late_report(self, job: str, run: str, token: int) -> None:
-        """What a fenced agent says of an attempt that has moved on, under a new session."""
-        report = Report(
-            job=job, run=run, attempt=1, token=token, incarnation="old", supervisor="s1",
-            claimed_at=self._world.now, outcome=Outcome.COMPLETED, ended_at=self._world.now,
-        )  # fmt: skip
-        write = ReportOutcome(agent=self.name, token=token, report=report)
-        self._world.store.txn(guarded(self._guard, [self._transactions.build(write)]))
-
-    # --- driven by the world
-
-    def see(self) -> bool:
-        if not self.is_alive:
-            return False
-        seen = self._watcher.changes()
-        if seen is None:
-            return False
-        self._view.apply(*seen)
-        for agent, job, run in sorted(self._view.assignments):
-            if agent == self.name and (job, run) not in self._running and not self.claims_nothing:
-                self._claim(self._view.assignments[(agent, job, run)].record, job, run)
-        for (agent, job, run), order in sorted(self._view.orders.items()):
-            if agent == self.name:
-                self._obey(order.record, job, run)
-        return True
-
-    def _claim(self, assignment: Assignment, job: str, run: str) -> None:
-        world = self._world
-        token = self._view.assignments[(self.name, job, run)].mod_revision
-        if (self.name, job, run) in self._view.reports:
-            return
-        report = Report(
-            job=job,
-            run=run,
-            attempt=assignment.attempt,
-            token=token,
-            incarnation=f"{self.lease:x}",
-            supervisor="s1",
-            claimed_at=world.now,
-            started_at=world.now,
-        )
-        claim = Claim(token=token, assignment=assignment, report=report)
-        result = world.store.txn(guarded(self._guard, [self._transactions.build(claim)]))
-        if not result.succeeded:
-            return
-        (nested,) = result.responses
-        assert isinstance(nested, TxnResult)
-        if nested.succeeded:
-            self._running[(job, run)] = report
-            self.starts.append((job, run, token, world.now_s))
-            world.at(world.now_s + self.takes_s, lambda: self._end(job, run, token, self.ends_as))
-
-    def _obey(self, order: Order, job: str, run: str) -> None:
-        report = self._running.get((job, run))
-        if report is not None and report.token == order.token:
-            self._end(job, run, order.token, Outcome.CANCELLED)
-
-    def _end(self, job: str, run: str, token: int, outcome: Outcome) -> None:
-        report = self._running.get((job, run))
-        if report is None or report.token != token or not self.is_alive:
-            return
-        del self._running[(job, run)]
-        final = Report(
-            job=job,
-            run=run,
-            attempt=report.attempt,
-            token=token,
-            incarnation=report.incarnation,
-            supervisor="s1",
-            claimed_at=report.claimed_at,
-            started_at=report.started_at,
-            outcome=outcome,
-            ended_at=self._world.now,
-        )
-        write = ReportOutcome(agent=self.name, token=token, report=final)
-        self._world.store.txn(guarded(self._guard, [self._transactions.build(write)]))

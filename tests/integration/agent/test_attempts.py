@@ -35,7 +35,7 @@ async def test_a_command_is_claimed_run_and_reported(fleet: Fleet) -> None:
     assert report.claimed_at <= report.started_at <= report.ended_at
     output = agent.config.directory / "output/job/r1/1.log"
     assert output.read_text() == report.tail
-    assert "claimed job/r1 attempt 1" in agent.log()
+    assert f"claimed job/r1 attempt 1 (token {token})" in agent.log()
 
 
 async def test_parameters_stand_in_argv_in_the_zone_of_the_job(fleet: Fleet) -> None:

@@ -85,7 +85,7 @@ class AgentMachine:
             case ev.ClaimRefused(attempt_id, found):
                 self._work.claim_refused(attempt_id, found, now)
             case ev.OutcomeStored(attempt_id):
-                self._work.outcome_stored(attempt_id)
+                self._work.outcome_stored(attempt_id, now)
             case ev.ProcessStarted():
                 self._work.process_started(event)
             case ev.ProcessEnded() | ev.StartFailed():
@@ -116,8 +116,9 @@ class AgentMachine:
                 self._quit()
             case ev.ReportsRead(create_revision, reports):
                 if create_revision == self._standing.joined:
+                    self._work.reconcile(reports, now)
                     self._standing.reports_read = True
-                    self._work.reports_read(reports, now)
+                    self._work.send_unanswered()
             case ev.SpoolRead(reports):
                 self._work.spool_read(reports)
             case ev.OutcomeSpooled(attempt_id):

@@ -16,7 +16,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sessions, as far as its disk knows.
 
     ``claim_least_s``: a claim is sent only while the session is good for so long.
-    ``spool_after_s``: an outcome that etcd hasn't answered by then goes to disk.
+    ``spool_after_s``: an outcome that waits for so long goes to disk, if etcd has answered nothing
+    for so long.
     """
 
     agent: str

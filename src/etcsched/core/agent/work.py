@@ -48,6 +48,7 @@ class Work:
         self._occupying: dict[str, Attempt] = {}
         self._reporting: dict[str, Attempt] = {}
         self._unspooled: dict[str, Attempt] = {}
+        self._answered_s = 0.0
 
     @property
     def occupied(self) -> int:
@@ -183,6 +184,7 @@ class Work:
         return None
 
     def claim_committed(self, attempt_id: str, now: Instant) -> None:
+        self._answered_s = now.mono_s
         attempt = self._attempts.get(attempt_id)
         if attempt is None or attempt.phase is not Phase.CLAIMING:
             return
@@ -207,6 +209,7 @@ class Work:
 
     def claim_refused(self, attempt_id: str, found: Report | None, now: Instant) -> None:
         """A report of our own in its place is the answer to an earlier sending that got lost."""
+        self._answered_s = now.mono_s
         attempt = self._attempts.get(attempt_id)
         if attempt is None or attempt.phase is not Phase.CLAIMING:
             return
@@ -359,7 +362,8 @@ class Work:
             fx.ReportOutcome(agent=self._settings.agent, token=attempt.token, report=attempt.report)
         )
 
-    def outcome_stored(self, attempt_id: str) -> None:
+    def outcome_stored(self, attempt_id: str, now: Instant) -> None:
+        self._answered_s = now.mono_s
         attempt = self._attempts.get(attempt_id)
         if attempt is not None and attempt.phase is Phase.REPORTING:
             self._done(attempt)
@@ -399,13 +403,16 @@ class Work:
         for attempt in self._reporting.values():
             attempt.sent = False
 
-    def reports_read(self, reports: tuple[Report, ...], now: Instant) -> None:
-        """Hold what etcd has against what we know, then send all that is unanswered.
+    def reconcile(self, reports: tuple[Report, ...], now: Instant) -> None:
+        """Hold what etcd has against what we know, before anything is written.
 
         A claim that nothing here belongs to is one without a process, and is reported died.
         """
         for report in reports:
             self._reconcile(report, now)
+
+    def send_unanswered(self) -> None:
+        """Outcomes in the order in which their attempts ended; claims as they were sent before."""
         for attempt in self._reporting.values():
             if not attempt.sent:
                 self._send(attempt)
@@ -452,6 +459,9 @@ class Work:
             self._attempts[attempt.id] = self._reporting[attempt.id] = attempt
 
     def time_passed(self, now: Instant) -> None:
+        """Spool what waits, unless etcd is answering: then it is busy, and the disk no quicker."""
+        if now.mono_s < self._answered_s + self._settings.spool_after_s:
+            return
         for attempt in list(self._unspooled.values()):
             if attempt.spool_after_s > now.mono_s:
                 break  # Those behind it were concluded later.

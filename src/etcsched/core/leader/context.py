@@ -8,9 +8,10 @@ from collections import defaultdict
 import msgspec
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.placement import Choice, Requirement, least_loaded, why_not
+from etcsched.core.leader.placement import Requirement, least_loaded, why_not
 from etcsched.core.leader.runs import Author
 from etcsched.core.records import Job, Presence
+from etcsched.core.states import JobState
 from etcsched.core.times import Utc, utc_of
 from etcsched.core.view import Entry, RunKey, View
 
@@ -23,6 +24,10 @@ NEVER = 1 << 62
 Matter = tuple[str, ...]
 """What a write is about: ("run", job, id), ("job", name), ("request", id), ("watermark",)...
 Of each matter at most one write is in flight; what else concerns it waits for the result."""
+
+
+def job_matter(job: str) -> Matter:
+    return ("job", job)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,13 +44,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 class Reservation(msgspec.Struct):
     """A write in flight. Once answered at ``revision``, it holds on until the view has come that
-    far (or ``release_at_s`` passed, where the answer names a revision that no event may show)."""
+    far, or until ``release_at_s``: the revision of a refusal may be one that no event shows."""
 
     write: fx.Write
     matters: tuple[Matter, ...]
     agent: str | None
     revision: int | None = None
     release_at_s: float | None = None
+    exists: bool = False
 
 
 class Context:
@@ -64,6 +70,8 @@ class Context:
         self._busy: dict[Matter, int] = {}
         self._answered: list[int] = []
         self._reserved_slots: defaultdict[str, int] = defaultdict(int)
+        self._refused: set[Matter] = set()
+        self._eligible: dict[Requirement, tuple[tuple[str, int], ...]] = {}
         self._timers: list[tuple[float, Matter]] = []
 
     # --- who and when
@@ -103,17 +111,28 @@ class Context:
 
     # --- what comes back
 
-    def answered(self, seq: int, revision: int | None, is_commit: bool) -> Reservation | None:
-        """A write's result is there; None for one that isn't known (an earlier leadership's)."""
+    def committed(self, seq: int, revision: int, *, is_shown: bool) -> Reservation | None:
+        """``is_shown``: the view will show it. None: no write of this leadership's."""
+        reservation = self._reservations.get(seq)
+        if reservation is not None:
+            reservation.revision = revision if is_shown else 0
+            self._refused.difference_update(reservation.matters)
+            self._answered.append(seq)
+        return reservation
+
+    def refused(self, seq: int, revision: int | None, *, exists: bool) -> Reservation | None:
+        """What it rested on had changed: the view soon shows that. What is refused again and again
+        rests on something that the view doesn't show, and is tried at leisure."""
         reservation = self._reservations.get(seq)
         if reservation is None:
             return None
-        reservation.revision = revision
-        if not is_commit:
-            wait_s = self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
-            reservation.revision = revision if revision is not None else NEVER
-            reservation.release_at_s = self.mono_s + wait_s
-            self.wake_at(reservation.release_at_s, ("reservations",))
+        is_again = not self._refused.isdisjoint(reservation.matters)
+        self._refused.update(reservation.matters)
+        wait_s = self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
+        reservation.revision = NEVER if revision is None or is_again else revision
+        reservation.release_at_s = self.mono_s + wait_s
+        reservation.exists = exists
+        self.wake_at(reservation.release_at_s, ("reservations",))
         self._answered.append(seq)
         return reservation
 
@@ -124,10 +143,9 @@ class Context:
         for seq in self._answered:
             reservation = self._reservations[seq]
             due_s = reservation.release_at_s
-            if (
-                reservation.revision is None
-                or self.view.revision >= reservation.revision
-                or (due_s is not None and self.mono_s >= due_s)
+            assert reservation.revision is not None
+            if self.view.revision >= reservation.revision or (
+                due_s is not None and self.mono_s >= due_s
             ):
                 del self._reservations[seq]
                 for matter in reservation.matters:
@@ -139,6 +157,10 @@ class Context:
                 waiting.append(seq)
         self._answered = waiting
         return released
+
+    def write_of(self, seq: int) -> fx.Write | None:
+        reservation = self._reservations.get(seq)
+        return reservation.write if reservation is not None else None
 
     @property
     def in_flight(self) -> int:
@@ -163,28 +185,38 @@ class Context:
     def used_slots(self, agent: str) -> int:
         return len(self.view.assigned_to.get(agent, ())) + self._reserved_slots.get(agent, 0)
 
+    def agents_changed(self) -> None:
+        """Presences or drains have changed: who is eligible is found out anew."""
+        self._eligible.clear()
+
     def is_eligible(self, requirement: Requirement, presence: Presence) -> bool:
         is_drained = presence.agent in self.view.drains
         return why_not(requirement, presence, is_drained) is None
 
     def has_eligible(self, requirement: Requirement) -> bool:
         """Whether an eligible agent lives, full or not."""
-        return any(self.is_eligible(requirement, e.record) for e in self.view.presences.values())
+        return bool(self._eligible_for(requirement))
 
     def choose(
         self, requirement: Requirement, avoid: frozenset[str] = frozenset()
     ) -> Entry[Presence] | None:
         """The eligible agent that gets the next run; None: there is none with a free slot."""
-        choices = [
-            Choice(name, self.used_slots(name), entry.record.slots)
-            for name, entry in self.view.presences.items()
-            if self.is_eligible(requirement, entry.record)
-        ]
-        agent = least_loaded(choices, avoid)
+        agent = least_loaded(self._eligible_for(requirement), self.used_slots, avoid)
         return self.view.presences[agent] if agent is not None else None
+
+    def _eligible_for(self, requirement: Requirement) -> tuple[tuple[str, int], ...]:
+        """The eligible agents and their slots."""
+        found = self._eligible.get(requirement)
+        if found is None:
+            found = self._eligible[requirement] = tuple(
+                (name, entry.record.slots)
+                for name, entry in self.view.presences.items()
+                if self.is_eligible(requirement, entry.record)
+            )
+        return found
 
     # --- jobs
 
     def can_start(self, job: Job) -> bool:
         """Whether the job's definition lets its ticks run now (pauses aside)."""
-        return job.current.state.value == "enabled"
+        return job.current.state is JobState.ENABLED

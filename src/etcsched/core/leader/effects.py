@@ -112,9 +112,11 @@ class AnswerRequest(Write, frozen=True, kw_only=True):
 
 
 class OpenGap(Write, frozen=True, kw_only=True):
-    """No eligible agent lives: the job's ticks after ``decided_through`` wait (gap absent)."""
+    """No eligible agent lives: the job's ticks after ``decided_through`` wait. ``gap_revision`` is
+    that of the closed gap before, which it takes the place of (0: there is none)."""
 
     gap: Gap
+    gap_revision: int
     job_revision: int
 
 
@@ -174,7 +176,8 @@ class ForgetAnswer(Write, frozen=True, kw_only=True):
 
 
 class ForgetJob(Write, frozen=True, kw_only=True):
-    """A deleted job whose ticks are all decided and whose runs are over: its definition goes."""
+    """A deleted job whose ticks are all decided (it has no gap) and whose runs are over: its
+    definition goes."""
 
     job: str
     job_revision: int
@@ -189,10 +192,12 @@ class ForgetPause(Write, frozen=True, kw_only=True):
 
 
 class AdvanceWatermark(Write, frozen=True, kw_only=True):
-    """A transaction of its own, sent only when every decision up to it is confirmed."""
+    """A transaction of its own, sent only when every decision up to it is confirmed, and refused
+    where jobs or pauses have been edited since ``edited_revision``."""
 
     watermark: Watermark
     old_revision: int
+    edited_revision: int
 
 
 class WinTerm(Write, frozen=True, kw_only=True):

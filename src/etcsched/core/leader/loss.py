@@ -50,7 +50,7 @@ class Losses:
         self._asked.discard(session)
         if raft_term > self._raft_term:
             self.raft_term_seen(raft_term, self._context.mono_s)
-        elif is_gone:
+        elif is_gone and raft_term == self._raft_term:
             self._confirmed.add(session)
             return
         # The key is gone but the lease lives: its agent puts the key again, or the lease ends.

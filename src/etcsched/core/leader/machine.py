@@ -17,16 +17,22 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.context import Context, Matter, Options, Reservation
 from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.outages import Outages
 from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.leader.upkeep import Upkeep
 from etcsched.core.records import CLUSTER, Change, Kind, Term, Watermark
+from etcsched.core.states import FINAL
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View, revision_of
 
 _WATERMARK: Matter = ("watermark",)
+
+WATERMARK_URGENT_S = 0.05
+"""How often the watermark moves while ticks wait for nothing else."""
 
 
 class LeaderMachine:
@@ -46,13 +52,19 @@ class LeaderMachine:
         self._clock = TickClock(now)
         self._context = context = Context(view, term.number, term.leader, options or Options())
         context.wall_ms, context.mono_s = now.wall_ms, now.mono_s
-        began_ms = ms_of(view.watermark.record.through) if view.watermark else now.wall_ms
+        watermark_ms = _watermark_ms(view, now.wall_ms)
+        index.skip_to(watermark_ms)
         self._losses = Losses(context, raft_term, raft_term_since_s)
-        self._runs = RunDecider(context, self._losses, began_ms)
-        self._ticks = TickDecider(context, index, self._runs, began_ms)
+        self._open = OpenTicks()
+        self._runs = RunDecider(context, self._losses, watermark_ms)
+        self._outages = Outages(context, self._open, self._runs, watermark_ms=watermark_ms)
+        self._ticks = TickDecider(
+            context, index, self._open, self._runs, self._outages, watermark_ms=watermark_ms
+        )
         self._requests = RequestDecider(context, self._runs)
         self._upkeep = Upkeep(context)
         self._next_watermark_s = now.mono_s
+        self._watermark_looked_at_s = now.mono_s
         self._stopped = False
 
     def take_over(self) -> list[fx.Effect]:
@@ -62,7 +74,7 @@ class LeaderMachine:
         for place in self._view.late_reports:
             self._upkeep.late_report(place)
         self._ticks.take_over()
-        self._ticks.eligibility_changed()
+        self._outages.eligibility_changed()
         return self._plan()
 
     def handle(self, event: ev.LeaderEvent, now: Instant) -> list[fx.Effect]:
@@ -77,15 +89,16 @@ class LeaderMachine:
         self._take_in(event)
         return self._plan()
 
-    def next_wake(self) -> tuple[int | None, float]:
-        """When a ``TimerFired`` is due: Unix milliseconds of the next tick (None: there is none),
-        and monotonic seconds of the next timer."""
-        timer_s = self._context.next_timer_s()
-        watermark_s = self._next_watermark_s
-        return (
-            self._ticks.next_due_ms(),
-            watermark_s if timer_s is None else min(timer_s, watermark_s),
-        )
+    def next_wake_s(self) -> float:
+        """When a ``TimerFired`` is due, in monotonic seconds: ticks go by tick time, which may be
+        a little apart from the wall clock."""
+        context, wake_s = self._context, self._next_watermark_s
+        timer_s, due_ms = context.next_timer_s(), self._index.next_due_ms()
+        if timer_s is not None:
+            wake_s = min(wake_s, timer_s)
+        if due_ms is not None:
+            wake_s = min(wake_s, context.mono_s + (due_ms - context.wall_ms) / 1000)
+        return wake_s
 
     @property
     def in_flight(self) -> int:
@@ -95,7 +108,7 @@ class LeaderMachine:
     @property
     def open_ticks(self) -> int:
         """Ticks that are due and not decided yet."""
-        return self._ticks.open_count
+        return len(self._open)
 
     # --- events
 
@@ -128,19 +141,20 @@ class LeaderMachine:
             case Kind.RUN:
                 self._runs.look_at((change.ids[0], change.ids[1]))
                 if change.record is None:
-                    self._upkeep.run_ended(change.ids[0])
+                    self._upkeep.archived(change.ids[0])
                 self._runs.look_at_queued(change.ids[0])
             case Kind.ASSIGNMENT | Kind.REPORT:
                 self._runs.look_at((change.ids[1], change.ids[2]))
             case Kind.PRESENCE | Kind.DRAIN:
+                self._context.agents_changed()
                 self._runs.look_at_agent(change.ids[0])
-                if change.kind is Kind.PRESENCE or change.record is None:
-                    self._ticks.eligibility_changed()
+                self._outages.eligibility_changed(change.ids[0])
             case Kind.JOB:
                 self._ticks.job_changed(change.ids[0])
-                self._ticks.look_at_outage(change.ids[0])
+                self._outages.look_at(change.ids[0])
                 self._runs.look_at_job(change.ids[0])
             case Kind.PAUSE:
+                self._ticks.pause_changed(change.ids[0])
                 if change.ids[0] == CLUSTER:
                     self._runs.look_at_all()
                 else:
@@ -152,34 +166,41 @@ class LeaderMachine:
                     agent, job, run, token = change.ids
                     self._upkeep.late_report((agent, job, run, token))
             case Kind.GAP:
-                self._ticks.look_at_outage(change.ids[0])
-            case Kind.ELECTION | Kind.TERM | Kind.WATERMARK | Kind.ORDER | Kind.ANSWER:
+                self._outages.look_at(change.ids[0])
+                self._open.wake(change.ids[0])
+            case Kind.ELECTION | Kind.TERM | Kind.WATERMARK | Kind.EDITED:
+                pass
+            case Kind.ORDER | Kind.ANSWER:
                 pass
             case other:
                 assert_never(other)
 
     def _committed(self, event: ev.WriteCommitted) -> None:
-        reservation = self._context.answered(event.seq, event.revision, is_commit=True)
-        if reservation is None:
-            return
-        match reservation.write:
-            case fx.CreateRun(run=run, is_tick=True):
-                assert run.scheduled_at is not None
-                self._ticks.confirm(run.job, ms_of(run.scheduled_at))
-            case fx.Forget() | fx.ForgetAnswer():
-                # Nothing that the view waits for.
-                reservation.revision = None
+        write = self._context.write_of(event.seq)
+        is_shown = True
+        match write:
+            case fx.CreateRun(run=run):
+                if write.is_tick:
+                    assert run.scheduled_at is not None
+                    self._ticks.confirm(run.job, ms_of(run.scheduled_at))
+                if run.state in FINAL:
+                    is_shown = False
+                    self._upkeep.archived(run.job)
+            case fx.RecoverTicks():
+                self._outages.step_committed(write.job)
+                self._upkeep.archived(write.job, len(write.archived))
+            case fx.Forget():
+                is_shown = False
+        self._context.committed(event.seq, event.revision, is_shown=is_shown)
 
     def _refused(self, event: ev.WriteRefused) -> None:
-        reservation = self._context.answered(event.seq, event.revision, is_commit=False)
-        if reservation is None:
-            return
-        match reservation.write:
+        match self._context.write_of(event.seq):
             case fx.CreateRun(run=run, is_tick=True) if event.exists:
                 assert run.scheduled_at is not None
                 self._ticks.confirm(run.job, ms_of(run.scheduled_at))
-            case _:
-                pass
+            case fx.RecoverTicks(job=job) if event.exists:
+                self._outages.step_refused(job)
+        self._context.refused(event.seq, event.revision, exists=event.exists)
 
     def _released(self, reservation: Reservation) -> None:
         """A write is settled and seen: whatever waited for its matters is looked at again."""
@@ -189,17 +210,22 @@ class LeaderMachine:
             case fx.CreateRun(run=run, is_tick=True):
                 assert run.scheduled_at is not None
                 self._ticks.decide_again(run.job, ms_of(run.scheduled_at))
+            case fx.CreateRun(consumed=fx.Consumed(answer=answer)) if reservation.exists:
+                self._requests.found_run_of(answer.request)
 
     def _look_at(self, matter: Matter) -> None:
         match matter:
             case ("run", job, run):
                 self._runs.look_at((job, run))
+                self._outages.look_at(job)
+                self._open.wake(job)
             case ("request", request):
                 self._requests.look_at(request)
             case ("agent", agent):
                 self._runs.look_at_agent(agent)
             case ("job", job):
-                self._ticks.look_at_outage(job)
+                self._outages.look_at(job)
+                self._open.wake(job)
                 self._runs.look_at_job(job)
             case ("late", agent, job, run, token):
                 self._upkeep.late_report((agent, job, run, token))
@@ -218,30 +244,51 @@ class LeaderMachine:
             self._released(reservation)
         self._requests.decide()
         self._runs.decide()
-        self._ticks.decide()
+        self._decide_ticks()
         self._upkeep.decide()
         self._advance_watermark()
         effects, context.effects = context.effects, []
         return effects
 
+    def _decide_ticks(self) -> None:
+        """Ticks and outages wait for each other: until neither has anything to say."""
+        is_moving = True
+        while is_moving:
+            self._outages.decide()
+            self._ticks.decide()
+            is_moving = self._outages.is_due
+
     def _advance_watermark(self) -> None:
         """Once every decision up to it is confirmed, and no more often than it is worth."""
         context, entry = self._context, self._view.watermark
-        if context.is_busy(_WATERMARK) or context.mono_s < self._next_watermark_s:
+        if self._ticks.waits_for_watermark():
+            urgent_s = self._watermark_looked_at_s + WATERMARK_URGENT_S
+            self._next_watermark_s = min(self._next_watermark_s, urgent_s)
+        if context.mono_s < self._next_watermark_s:
             return
+        self._watermark_looked_at_s = context.mono_s
         through_ms = self._ticks.decided_through_ms()
         options = context.options
         has_moved = entry is None or through_ms > ms_of(entry.record.through)
         is_held_back = context.wall_ms - through_ms > 500
         period_s = options.watermark_busy_s if is_held_back else options.watermark_idle_s
         self._next_watermark_s = context.mono_s + period_s
-        if not has_moved:
+        if context.is_busy(_WATERMARK) or not has_moved:
             return
         write = fx.AdvanceWatermark(
             seq=context.next_seq(),
             watermark=Watermark(through=utc_of(through_ms), term=context.term),
             old_revision=revision_of(entry),
+            edited_revision=revision_of(self._view.edited),
         )
         context.write(write, _WATERMARK)
         if entry is not None:
-            self._ticks.forget_closed_gaps(ms_of(entry.record.through))
+            self._outages.forget_closed_gaps(ms_of(entry.record.through))
+
+
+def _watermark_ms(view: View, now_ms: int) -> int:
+    """Through when all is decided; for the first leader ever, until the first job came."""
+    if view.watermark is not None:
+        return ms_of(view.watermark.record.through)
+    first = min((entry.record.versions[0].since for entry in view.jobs.values()), default=None)
+    return now_ms if first is None else min(now_ms, ms_of(first) - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -42,25 +42,22 @@ def why_not(requirement: Requirement, presence: Presence, is_drained: bool) -> s
     return None
 
 
-class Choice(msgspec.Struct, frozen=True):
-    """An eligible agent with what it has to do now."""
-
-    agent: str
-    used: int
-    slots: int
-
-
-def least_loaded(choices: Iterable[Choice], avoid: frozenset[str] = frozenset()) -> str | None:
-    """The agent with the smallest share of its slots taken; None: all are full.
+def least_loaded(
+    agents: Iterable[tuple[str, int]],
+    used_slots: Callable[[str], int],
+    avoid: frozenset[str] = frozenset(),
+) -> str | None:
+    """Of these agents (and their slots) the one with the smallest share of its slots taken; None:
+    all are full.
 
     Agents to avoid (they failed this run before) come last. Equals go by the larger number of
     free slots, then by name.
     """
-    free = [choice for choice in choices if choice.used < choice.slots]
-    if not free:
-        return None
-    best = min(
-        free,
-        key=lambda c: (c.agent in avoid, c.used / c.slots, c.used - c.slots, c.agent),
-    )
-    return best.agent
+    best: tuple[bool, float, int, str] | None = None
+    for agent, slots in agents:
+        free = slots - used_slots(agent)
+        if free > 0:
+            place = (agent in avoid, -free / slots, -free, agent)
+            if best is None or place < best:
+                best = place
+    return best[3] if best is not None else None

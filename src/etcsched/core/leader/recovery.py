@@ -6,8 +6,6 @@ here costs more than what it returns: a long outage is summarised in steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
 from etcsched.core.records import Job, Pause
@@ -39,12 +37,13 @@ class Stretch(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """Decides all ticks up to ``through_ms``."""
+    """Decides all ticks up to ``through_ms``; ``first_ms`` is the first of them."""
 
     through_ms: int
     chosen: tuple[int, ...]
     late: tuple[int, ...]
     missed: tuple[Stretch, ...]
+    first_ms: int | None
 
 
 def plan(job: Job, pauses: Pauses, after_ms: int, now_ms: int, can_start: bool) -> Plan:
@@ -78,15 +77,20 @@ def newest(job: Job, pauses: Pauses, after_ms: int, through_ms: int, count: int)
         span_ms *= 4
 
 
-def next_step(job: Job, pauses: Pauses, whole: Plan, after_ms: int) -> Step:
+def next_step(
+    job: Job, pauses: Pauses, whole: Plan, after_ms: int, most_ticks: int = MAX_TICKS_PER_STEP
+) -> Step:
     """The first part of what is left of a plan after ``after_ms``."""
+    first_ms: int | None = None
     chosen: list[int] = []
     late: list[int] = []
     missed: list[Stretch] = []
     extends = False
-    for seen, tick_ms in enumerate(_remaining(job, pauses, whole, after_ms)):
-        if seen == MAX_TICKS_PER_STEP or len(chosen) + len(late) == MAX_RUNS_PER_STEP:
-            return Step(tick_ms - 1, tuple(chosen), tuple(late), tuple(missed))
+    for seen, tick_ms in enumerate(ticks(job, *pauses, after_ms, whole.through_ms)):
+        if seen == most_ticks or len(chosen) + len(late) == MAX_RUNS_PER_STEP:
+            return Step(tick_ms - 1, tuple(chosen), tuple(late), tuple(missed), first_ms)
+        if seen == 0:
+            first_ms = tick_ms
         if tick_ms in whole.chosen:
             chosen.append(tick_ms)
             extends = False
@@ -99,11 +103,7 @@ def next_step(job: Job, pauses: Pauses, whole: Plan, after_ms: int) -> Step:
         else:
             missed.append(Stretch(tick_ms, tick_ms, 1))
             extends = True
-    return Step(whole.through_ms, tuple(chosen), tuple(late), tuple(missed))
-
-
-def _remaining(job: Job, pauses: Pauses, whole: Plan, after_ms: int) -> Iterator[int]:
-    return ticks(job, *pauses, after_ms, whole.through_ms)
+    return Step(whole.through_ms, tuple(chosen), tuple(late), tuple(missed), first_ms)
 
 
 def is_chosen(job: Job, is_latest: bool, is_recent: bool) -> bool:

@@ -24,8 +24,14 @@ class RequestDecider:
         self._view = context.view
         self._runs = runs
         self._dirty: dict[str, None] = {}
+        self._granted: set[str] = set()
 
     def look_at(self, request: str) -> None:
+        self._dirty[request] = None
+
+    def found_run_of(self, request: str) -> None:
+        """The run that a request asks for is there: it was asked for before, long ago."""
+        self._granted.add(request)
         self._dirty[request] = None
 
     def look_at_all(self) -> None:
@@ -72,7 +78,10 @@ class RequestDecider:
     def _trigger(self, entry: Entry[Request]) -> None:
         request = entry.record
         job = self._view.jobs.get(request.job)
-        if job is None or job.record.current.state is JobState.DELETED:
+        if request.id in self._granted:
+            self._granted.discard(request.id)
+            self._answer(entry, True, "it was started before", request.id)
+        elif job is None or job.record.current.state is JobState.DELETED:
             self._answer(entry, False, f"there is no job {request.job}")
         elif job.record.current.state is JobState.DISABLED:
             self._answer(entry, False, f"job {request.job} is disabled; enable it first")
@@ -135,15 +144,17 @@ class RequestDecider:
     def _cancel_assigned(self, entry: Entry[Request], run: Entry[Run]) -> None:
         context, request = self._context, entry.record
         place = (run.record.agent, run.record.job, run.record.id)
-        report = self._view.reports.get(place)
+        report, assignment = self._view.reports.get(place), self._view.assignments.get(place)
+        if assignment is None:
+            self._answer(entry, False, "its assignment is missing, nothing was done", request.run)
+            return
         if report is None:
             consumed = self._consumed(entry, True, "cancelled before it started", request.run)
-            self._runs.end_unclaimed(run, _cause(request), consumed)
+            self._runs.end_unclaimed(run, assignment, _cause(request), consumed)
             return
         if report.record.outcome is not None:
             self._answer(entry, False, "the run has just ended", request.run)
             return
-        assignment = self._view.assignments[place]
         context.write(
             fx.SendOrder(
                 seq=context.next_seq(),

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import assert_never
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.context import Context, Matter, job_matter
 from etcsched.core.leader.loss import Losses
-from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.placement import Requirement, requirement_of
 from etcsched.core.leader.runs import assigned, assignment_of, attempt_of, step
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Assignment, Attempt, Job, Report, Run
@@ -59,6 +59,23 @@ class RunDecider:
             if self._view.runs[(job, run)].record.state is RunState.QUEUED:
                 self._dirty[(job, run)] = None
 
+    # --- a job's runs
+
+    def active_runs(self, job: str) -> list[Run]:
+        return [self._view.runs[(job, run)].record for run in self._view.runs_of_job.get(job, ())]
+
+    def active_states(self, job: str) -> set[RunState]:
+        return {run.state for run in self.active_runs(job)}
+
+    def is_unsettled(self, job: str) -> bool:
+        """Whether a write that concerns the job, or one of its runs, is in flight."""
+        context = self._context
+        return context.is_busy(job_matter(job)) or any(
+            context.is_busy(matter_of((job, run))) for run in self._view.runs_of_job.get(job, ())
+        )
+
+    # --- what is looked at
+
     def look_at_all(self) -> None:
         for key in self._view.runs:
             self._dirty[key] = None
@@ -98,11 +115,11 @@ class RunDecider:
     def _decide_waiting(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
         job = self._view.jobs.get(run.job)
-        if job is None or job.record.current.state in (JobState.DELETED, JobState.DISABLED):
-            why = "disabled" if job is not None and not _is_deleted(job) else "deleted"
-            self._end(entry, RunState.CANCELLED, f"the job was {why} before it started")
+        if job is None or not _may_start(job.record, run):
+            self._end(entry, RunState.CANCELLED, "the job was stopped before it started")
             return
         if run.state is RunState.READY and self._is_buffer_over(key, entry, job.record):
+            self.waiting.discard(key)
             return
         if self._view.is_paused(run.job):
             self.waiting.discard(key)
@@ -140,11 +157,9 @@ class RunDecider:
         began_ms, over_ms = self._outage_ms
         nobody_led = began_ms < end_ms <= over_ms
         if self._context.has_eligible(requirement_of(job)) and not nobody_led:
-            self._end(
-                entry,
-                RunState.ABANDONED,
-                f"no slot was free within its pickup buffer of {job.pickup_buffer_s:g} s",
-            )
+            why = "the job was paused" if self._view.is_paused(run.job) else "no slot was free"
+            cause = f"{why} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
+            self._end(entry, RunState.ABANDONED, cause)
         elif is_tick:
             # Nobody was there as the buffer ended: the run is its job's outage's matter.
             self.outage_jobs[run.job] = None
@@ -153,12 +168,14 @@ class RunDecider:
         return True
 
     def _fill_slots(self) -> None:
-        for requirement in self.waiting.requirements():
-            while (presence := self._context.choose(requirement)) is not None:
-                key = self.waiting.take(requirement)
-                if key is None:
-                    break
-                self._dispatch(key, presence.record.agent)
+        self.waiting.serve(self._offer)
+
+    def _offer(self, requirement: Requirement, key: RunKey) -> bool:
+        presence = self._context.choose(requirement)
+        if presence is None:
+            return False
+        self._dispatch(key, presence.record.agent)
+        return True
 
     def _dispatch(self, key: RunKey, agent: str) -> None:
         context = self._context
@@ -213,9 +230,9 @@ class RunDecider:
         if seen == now_seen and not self._view.presences[run.agent].record.draining:
             return
         job = self._view.jobs.get(run.job)
-        if job is None or job.record.current.state in (JobState.DELETED, JobState.DISABLED):
+        if job is None or not _may_start(job.record, run):
             self._end_assigned(
-                entry, assignment, None, RunState.CANCELLED, "the job may not start any more"
+                entry, assignment, None, RunState.CANCELLED, "the job was stopped before it started"
             )
             return
         self._move(entry, assignment, None, "what its assignment rested on has changed")
@@ -225,13 +242,14 @@ class RunDecider:
     ) -> None:
         outcome = report.record.outcome
         assert outcome is not None
-        job = self._view.jobs.get(entry.record.job)
-        may_move = outcome in (Outcome.DIED, Outcome.DECLINED) and self._may_reassign(entry, job)
-        if may_move:
-            self._move(
-                entry, assignment, report, f"attempt {outcome.value}: {report.record.reason}"
-            )
-            return
+        if outcome in (Outcome.DIED, Outcome.DECLINED):
+            if self._is_cancelled(entry, assignment):
+                self._end_assigned(entry, assignment, report, RunState.CANCELLED, "cancelled")
+                return
+            if self._may_reassign(entry, outcome):
+                cause = f"attempt {outcome.value}: {report.record.reason}"
+                self._move(entry, assignment, report, cause)
+                return
         cause = report.record.reason or outcome.value
         self._end_assigned(entry, assignment, report, _FINAL_OF[outcome], cause)
 
@@ -239,21 +257,31 @@ class RunDecider:
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
     ) -> None:
         """A claimed attempt whose agent is surely gone."""
-        job = self._view.jobs.get(entry.record.job)
         reason = f"{entry.record.agent} was lost"
-        if self._may_reassign(entry, job):
+        if self._is_cancelled(entry, assignment):
+            self._end_assigned(entry, assignment, report, RunState.CANCELLED, reason)
+        elif self._may_reassign(entry, Outcome.DIED):
             self._move(entry, assignment, report, reason)
         else:
             self._end_assigned(entry, assignment, report, RunState.DIED, reason)
 
-    def _may_reassign(self, entry: Entry[Run], job: Entry[Job] | None) -> bool:
-        if job is None or job.record.current.state in (JobState.DELETED, JobState.DISABLED):
+    def _is_cancelled(self, entry: Entry[Run], assignment: Entry[Assignment]) -> bool:
+        """Whether its agent was told to end it: then no other one starts it."""
+        run = entry.record
+        order = self._view.orders.get((run.agent, run.job, run.id))
+        return order is not None and order.record.token == assignment.mod_revision
+
+    def _may_reassign(self, entry: Entry[Run], outcome: Outcome) -> bool:
+        job = self._view.jobs.get(entry.record.job)
+        if job is None or not _may_start(job.record, entry.record):
+            return False
+        if entry.record.reassigns >= job.record.max_reassigns:
             return False
         match job.record.on_agent_loss:
             case OnAgentLoss.REASSIGN:
-                return entry.record.reassigns < job.record.max_reassigns
+                return True
             case OnAgentLoss.DIED:
-                return False
+                return outcome is Outcome.DECLINED  # It never started.
             case other:
                 assert_never(other)
 
@@ -322,10 +350,10 @@ class RunDecider:
         )
         context.say(f"{state.value}: {cause}", run=(run.job, run.id), warn=True)
 
-    def end_unclaimed(self, entry: Entry[Run], cause: str, consumed: fx.Consumed) -> None:
+    def end_unclaimed(
+        self, entry: Entry[Run], assignment: Entry[Assignment], cause: str, consumed: fx.Consumed
+    ) -> None:
         """Cancel an assigned run before its agent has claimed it."""
-        run = entry.record
-        assignment = self._view.assignments[(run.agent, run.job, run.id)]
         self._end_assigned(entry, assignment, None, RunState.CANCELLED, cause, consumed)
 
     def _end(self, entry: Entry[Run], state: RunState, cause: str) -> None:
@@ -390,5 +418,14 @@ class RunDecider:
         )
 
 
-def _is_deleted(job: Entry[Job]) -> bool:
-    return job.record.current.state is JobState.DELETED
+def _may_start(job: Job, run: Run) -> bool:
+    """Whether the job's definition lets this run start, for the first time or again."""
+    match job.current.state:
+        case JobState.ENABLED:
+            return True
+        case JobState.AD_HOC_ACTIVE:
+            return run.origin is Origin.REQUEST
+        case JobState.DISABLED | JobState.DELETED:
+            return False
+        case other:
+            assert_never(other)

@@ -95,6 +95,16 @@ class TickIndex:
                 yield due_ms, names
         self.through_ms = max(self.through_ms, through_ms)
 
+    def due_within(self, after_ms: int, through_ms: int) -> list[str]:
+        """The jobs that have ticks in (after, through]; its cost grows with how many different
+        schedules there are."""
+        names: list[str] = []
+        for key, group in self._groups.items():
+            next_ms = _next_of(key, group, after_ms)
+            if next_ms is not None and next_ms <= through_ms:
+                names.extend(group.jobs)
+        return names
+
     def skip_to(self, through_ms: int) -> list[str]:
         """Go on from ``through_ms``; the names of the jobs that had ticks until then."""
         skipped: list[str] = []
@@ -107,14 +117,17 @@ class TickIndex:
         return skipped
 
     def _enqueue(self, key: _GroupKey, group: _Group, after_ms: int) -> None:
-        if isinstance(key, str):
-            group.next_ms = next_tick(group.jobs[key], (), after_ms)
-        else:
-            group.next_ms = schedule_of(*key).next_after(after_ms)
+        group.next_ms = _next_of(key, group, after_ms)
         self._stamps += 1
         group.stamp = self._stamps
         if group.next_ms is not None:
             heapq.heappush(self._queue, (group.next_ms, group.stamp, key))
+
+
+def _next_of(key: _GroupKey, group: _Group, after_ms: int) -> int | None:
+    if isinstance(key, str):
+        return next_tick(group.jobs[key], (), after_ms)
+    return schedule_of(*key).next_after(after_ms)
 
 
 def _is_in_force(job: Job, due_ms: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.context import Context, Matter, job_matter
 from etcsched.core.leader.runs import late_attempt_of
 from etcsched.core.records import CLUSTER, Keep, Run
 from etcsched.core.states import JobState
@@ -32,9 +32,9 @@ class Upkeep:
 
     # --- retention of history
 
-    def run_ended(self, job: str) -> None:
-        """Another run went to the archive; every few, the job's oldest go."""
-        count = self._ended[job] = self._ended.get(job, 0) + 1
+    def archived(self, job: str, records: int = 1) -> None:
+        """So many more went to the archive; every few, the job's oldest go."""
+        count = self._ended[job] = self._ended.get(job, 0) + records
         if count >= max(4, self._keep_of(job).runs // 4) and job not in self._listing:
             self._ended[job] = 0
             self._listing.add(job)
@@ -101,7 +101,7 @@ class Upkeep:
         for name, pause in self._view.pauses.items():
             last = pause.record.intervals[-1].until if pause.record.intervals else ""
             is_over = last is not None and last < watermark.record.through
-            has_gap = self._view.gaps if name == CLUSTER else name in self._view.gaps
+            has_gap = bool(self._view.gaps) if name == CLUSTER else name in self._view.gaps
             matter = ("pause", name)
             if is_over and not has_gap and not context.is_busy(matter):
                 write = fx.ForgetPause(
@@ -117,8 +117,9 @@ class Upkeep:
             current = job.record.current
             if current.state is not JobState.DELETED or current.since > watermark.record.through:
                 continue
-            matter = ("job", name)
-            if name not in self._view.runs_of_job and not context.is_busy(matter):
+            matter = job_matter(name)
+            is_needed = name in self._view.runs_of_job or name in self._view.gaps
+            if not is_needed and not context.is_busy(matter):
                 write = fx.ForgetJob(
                     seq=context.next_seq(),
                     job=name,
@@ -154,7 +155,9 @@ class Upkeep:
         for place in self._view.late_reports:
             if place[1:3] != (job, run_id):
                 continue
-            if not self._context.is_busy(("late", *place), ("run", job, run_id)):
+            if self._context.is_busy(("late", *place), ("run", job, run_id)):
+                self._late[place] = None  # One at a time: the record changes with each.
+            else:
                 self._fold(place, run, revision, in_archive=True)
 
     def _fold(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 from etcsched.core.leader.placement import Requirement
 from etcsched.core.records import Run
@@ -12,8 +13,8 @@ _Place = tuple[int, str, RunKey]
 
 
 class Waiting:
-    """Highest priority first, then the earliest due. A run's place is dropped lazily: whoever
-    takes a run looks whether it still waits."""
+    """Highest priority first, then the earliest due, whatever they ask. A run that was discarded
+    leaves its place behind; the place is dropped when its turn comes."""
 
     def __init__(self) -> None:
         self._queues: dict[Requirement, list[_Place]] = {}
@@ -33,16 +34,26 @@ class Waiting:
     def discard(self, key: RunKey) -> None:
         self._members.pop(key, None)
 
-    def requirements(self) -> list[Requirement]:
-        return list(self._queues)
+    def serve(self, offer: Callable[[Requirement, RunKey], bool]) -> None:
+        """Offer each run in its turn. True takes it out of here; False: nobody can take it, nor
+        any other that asks the same."""
+        turns: list[tuple[_Place, int, Requirement]] = []
+        for number, requirement in enumerate(list(self._queues)):
+            self._push_first(turns, number, requirement)
+        while turns:
+            place, number, requirement = heapq.heappop(turns)
+            if offer(requirement, place[2]):
+                heapq.heappop(self._queues[requirement])
+                self._members.pop(place[2], None)
+                self._push_first(turns, number, requirement)
 
-    def take(self, requirement: Requirement) -> RunKey | None:
-        """The first run that asks this, taken out; None: there is none."""
-        queue = self._queues.get(requirement, [])
-        while queue:
-            key = heapq.heappop(queue)[2]
-            if self._members.get(key) == requirement:
-                del self._members[key]
-                return key
-        self._queues.pop(requirement, None)
-        return None
+    def _push_first(
+        self, turns: list[tuple[_Place, int, Requirement]], number: int, requirement: Requirement
+    ) -> None:
+        queue = self._queues[requirement]
+        while queue and self._members.get(queue[0][2]) != requirement:
+            heapq.heappop(queue)
+        if queue:
+            heapq.heappush(turns, (queue[0], number, requirement))
+        else:
+            del self._queues[requirement]

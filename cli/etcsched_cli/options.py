@@ -1,0 +1,18 @@
+"""Options that the environment can set as well, named after their flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ["option"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def option(flag: str, *names: str, of: str = "", **attributes: Any) -> Callable[[F], F]:
+    """``--ttl`` is ETCSCHED_TTL, or of a command ``agent`` ETCSCHED_AGENT_TTL."""
+    parts = ["etcsched", *([of] if of else []), flag.removeprefix("--").replace("-", "_")]
+    return click.option(flag, *names, envvar="_".join(parts).upper(), **attributes)

@@ -1,0 +1,409 @@
+"""A job's outage: no leader decided, or no eligible agent lived (SEMANTICS, recovery).
+
+While one lasts for want of an agent, the job has an open gap in etcd, and its ticks wait in it.
+When it ends, whatever its cause, ``recovery`` plans what becomes of its ticks, and the plan is
+carried out in steps. The gap's ``decided_through`` moves with each step, so a leader that takes
+over goes on from there.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader import recovery
+from etcsched.core.leader.context import Context, job_matter
+from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.run_decider import RunDecider, matter_of
+from etcsched.core.leader.runs import step, tick_run
+from etcsched.core.records import CLUSTER, Gap, Job, Run
+from etcsched.core.states import Origin, Overlap, RunState
+from etcsched.core.timeline import ticks
+from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.core.view import Entry, revision_of
+
+
+class Ruling(enum.Enum):
+    """What a job's outage says of one of its ticks."""
+
+    NONE = "it is a tick like any other"
+    DECIDED = "it is decided, or waits in an open gap"
+    WAIT = "a step of the recovery will decide it"
+    CHOSEN = "missed, and runs"
+    LATE = "runs in the ordinary way"
+    MISSED = "missed, and doesn't run"
+
+
+class _Recovery:
+    """An outage that is over and whose ticks are being decided.
+
+    ``alone_ms``: ticks up to it are decided one by one, since an earlier leader may have decided
+    some of them; later ones step by step. A step that ran into a tick that is decided already is
+    followed by *cautious* ones, of one tick each (``single_ms``), which find out which ones are
+    (``known``).
+    """
+
+    __slots__ = ("alone_ms", "is_cautious", "known", "plan", "single_ms")
+
+    def __init__(self, plan: recovery.Plan, alone_ms: int) -> None:
+        self.plan = plan
+        self.alone_ms = alone_ms
+        self.is_cautious = False
+        self.single_ms: int | None = None
+        self.known: set[int] = set()
+
+
+class Outages:
+    def __init__(
+        self,
+        context: Context,
+        open_ticks: OpenTicks,
+        runs: RunDecider,
+        *,
+        watermark_ms: int,
+    ) -> None:
+        """``watermark_ms`` is where this leader found the watermark. No one decided from then on
+        until now, but for single ticks of the next ``decide_ahead_s``."""
+        self._context = context
+        self._view = context.view
+        self._open = open_ticks
+        self._runs = runs
+        self._maybe_decided_ms = watermark_ms + int(context.options.decide_ahead_s * 1000)
+        self._begun_ms = context.wall_ms
+        self._recoveries: dict[str, _Recovery] = {}
+        self._due: dict[str, None] = {}
+
+    # --- what others ask
+
+    def ruling(self, name: str, tick_ms: int) -> Ruling:
+        recovering = self._recoveries.get(name)
+        gap = self._view.gaps.get(name)
+        if gap is not None:
+            waits = not gap.record.closed and recovering is None
+            if waits or tick_ms <= ms_of(gap.record.decided_through):
+                return Ruling.DECIDED
+        if recovering is None:
+            return Ruling.NONE
+        if tick_ms > recovering.alone_ms:
+            return Ruling.WAIT
+        if tick_ms in recovering.plan.chosen:
+            return Ruling.CHOSEN
+        return Ruling.LATE if tick_ms >= recovering.plan.late_from_ms else Ruling.MISSED
+
+    def after_ms(self, name: str) -> int:
+        """The job's ticks up to here are decided: by the watermark, or by its gap's account."""
+        watermark = self._view.watermark
+        through_ms = ms_of(watermark.record.through) if watermark is not None else 0
+        gap = self._view.gaps.get(name)
+        if gap is not None:
+            through_ms = max(through_ms, ms_of(gap.record.decided_through))
+        return through_ms
+
+    def has_open_gap(self, name: str) -> bool:
+        gap = self._view.gaps.get(name)
+        return gap is not None and not gap.record.closed
+
+    def due_ticks(self, job: Job, after_ms: int, through_ms: int) -> Iterator[int]:
+        pauses = self._pauses(job.name)
+        return ticks(job, *pauses, after_ms, through_ms)
+
+    # --- events
+
+    def leader_was_away(self, job: Job) -> None:
+        """Take up the ticks of a job that came due while no one led."""
+        name, after_ms, through_ms = job.name, self.after_ms(job.name), self._begun_ms
+        first_ms = next(self.due_ticks(job, after_ms, through_ms), None)
+        if first_ms is None:
+            return
+        if first_ms >= through_ms - _buffer_ms(job):
+            for tick_ms in self.due_ticks(job, after_ms, through_ms):
+                self._open.add(name, tick_ms, job.priority)
+        else:
+            self._begin_recovery(job, after_ms, through_ms)
+
+    def eligibility_changed(self, agent: str | None = None) -> None:
+        """This agent (None: any) came, or changed: outages of jobs that it may run are over."""
+        for name, gap in self._view.gaps.items():
+            if not gap.record.closed and self._may_run(agent, name):
+                self._end_if_over(name)
+
+    def look_at(self, name: str) -> None:
+        """Something that the job's outage waits for may have changed."""
+        if name in self._recoveries:
+            self._due[name] = None
+        elif self.has_open_gap(name):
+            self._end_if_over(name)
+
+    def step_committed(self, name: str) -> None:
+        recovering = self._recoveries.get(name)
+        if recovering is not None and recovering.single_ms not in recovering.known:
+            recovering.is_cautious = False
+
+    def step_refused(self, name: str) -> None:
+        """One of the records that a step would have created is there already."""
+        recovering = self._recoveries.get(name)
+        if recovering is None:
+            return
+        if recovering.single_ms is not None:
+            recovering.known.add(recovering.single_ms)
+        recovering.is_cautious = True
+
+    @property
+    def is_due(self) -> bool:
+        return bool(self._due)
+
+    def decide(self) -> None:
+        """The next step of each recovery that may take one."""
+        outage_jobs, self._runs.outage_jobs = self._runs.outage_jobs, {}
+        for name in outage_jobs:
+            self._take_in_waiting(name)
+        due, self._due = self._due, {}
+        for name in due:
+            if name in self._recoveries:
+                self._go_on(name)
+
+    # --- gaps
+
+    def open_gap(self, entry: Entry[Job], decided_through_ms: int) -> None:
+        """From now on the job's later ticks wait for an eligible agent."""
+        context, name = self._context, entry.record.name
+        gap = Gap(
+            job=name,
+            since=context.now,
+            decided_through=utc_of(decided_through_ms),
+            reason="no eligible agent lives",
+        )
+        write = fx.OpenGap(
+            seq=context.next_seq(),
+            gap=gap,
+            gap_revision=revision_of(self._view.gaps.get(name)),
+            job_revision=entry.mod_revision,
+        )
+        context.write(write, job_matter(name))
+        context.say(f"outage of {name} begins: {gap.reason}", warn=True)
+
+    def forget_closed_gaps(self, watermark_ms: int) -> None:
+        """What a closed gap says, the watermark says as well once it has passed it."""
+        context = self._context
+        for name, gap in self._view.gaps.items():
+            is_passed = gap.record.closed and ms_of(gap.record.decided_through) <= watermark_ms
+            if is_passed and name not in self._recoveries and not context.is_busy(job_matter(name)):
+                write = fx.ForgetGap(seq=context.next_seq(), job=name, revision=gap.mod_revision)
+                context.write(write, job_matter(name))
+
+    def _end_if_over(self, name: str) -> None:
+        entry = self._view.jobs.get(name)
+        if entry is None or name in self._recoveries:
+            return
+        if not self._waits_for_agent(entry.record):
+            after_ms = ms_of(self._view.gaps[name].record.decided_through)
+            self._begin_recovery(entry.record, after_ms, self._context.wall_ms)
+
+    def _waits_for_agent(self, job: Job) -> bool:
+        """A job that mustn't start any more waits for nobody: its ticks are missed."""
+        context = self._context
+        return context.can_start(job) and not context.has_eligible(requirement_of(job))
+
+    def _may_run(self, agent: str | None, name: str) -> bool:
+        job, presence = self._view.jobs.get(name), self._view.presences.get(agent or "")
+        if agent is None or job is None:
+            return job is not None
+        requirement = requirement_of(job.record)
+        return presence is not None and self._context.is_eligible(requirement, presence.record)
+
+    # --- recoveries
+
+    def _begin_recovery(self, job: Job, after_ms: int, through_ms: int) -> None:
+        context, name = self._context, job.name
+        can_start = context.can_start(job)
+        plan = recovery.plan(job, self._pauses(name), after_ms, through_ms, can_start)
+        alone_ms = after_ms
+        if not self.has_open_gap(name):
+            if not self._waits_for_agent(job):
+                alone_ms = max(after_ms, min(self._maybe_decided_ms, through_ms))
+                for tick_ms in self.due_ticks(job, after_ms, alone_ms):
+                    self._open.add(name, tick_ms, job.priority)
+            self._open.hold(name, alone_ms + 1)
+        self._recoveries[name] = _Recovery(plan, alone_ms)
+        self._due[name] = None
+
+    def _go_on(self, name: str) -> None:
+        """One step, once all before it is settled (else whatever settles wakes the job again)."""
+        recovering = self._recoveries[name]
+        if self._runs.is_unsettled(name):
+            return
+        first_ms = self._open.first_of(name)
+        if first_ms is not None and first_ms <= recovering.alone_ms:
+            return
+        entry = self._view.jobs.get(name)
+        gap = self._view.gaps.get(name)
+        after_ms = max(recovering.alone_ms, ms_of(gap.record.decided_through) if gap else 0)
+        is_done = gap is not None and gap.record.closed and after_ms >= recovering.plan.through_ms
+        if entry is None or is_done:
+            self._recovered(name)
+        elif not self._waits_for_agent(entry.record):
+            if self.has_open_gap(name):
+                # From here on the gap holds what is undecided; the watermark needn't.
+                self._open.confirm(name, recovering.alone_ms + 1)
+            self._write_step(entry, gap, recovering, after_ms)
+        elif self.has_open_gap(name):
+            self._drop(name)
+        else:
+            self.open_gap(entry, after_ms)
+
+    def _write_step(
+        self, entry: Entry[Job], gap: Entry[Gap] | None, recovering: _Recovery, after_ms: int
+    ) -> None:
+        context, job = self._context, entry.record
+        name = job.name
+        through_ms = max(recovering.plan.through_ms, context.wall_ms)
+        plan = replace(recovering.plan, through_ms=through_ms)
+        most = 1 if recovering.is_cautious else recovery.MAX_TICKS_PER_STEP
+        part = recovery.next_step(job, self._pauses(name), plan, after_ms, most)
+        created, archived = self._records_of(job, part)
+        recovering.single_ms = part.first_ms if recovering.is_cautious else None
+        if recovering.single_ms in recovering.known:
+            created, archived = (), ()
+        is_open = gap is not None and not gap.record.closed
+        decided = Gap(
+            job=name,
+            since=gap.record.since if gap is not None and is_open else utc_of(after_ms),
+            decided_through=utc_of(part.through_ms),
+            reason=gap.record.reason if gap is not None and is_open else "no leader decided",
+            closed=part.through_ms >= through_ms,
+        )
+        context.write(
+            fx.RecoverTicks(
+                seq=context.next_seq(),
+                job=name,
+                job_revision=entry.mod_revision,
+                pause_revision=revision_of(self._view.pauses.get(name)),
+                cluster_pause_revision=revision_of(self._view.pauses.get(CLUSTER)),
+                gap_revision=revision_of(gap),
+                gap=decided,
+                created=created,
+                archived=archived,
+                first_tick=None if is_open else utc_of(after_ms + 1),
+            ),
+            job_matter(name),
+            *(matter_of((run.job, run.id)) for run in created),
+        )
+        text = f"outage of {name}: {len(created)} runs follow"
+        context.say(text, warn=bool(archived))
+
+    def _recovered(self, name: str) -> None:
+        """Every tick of the outage is decided; waiting runs that belonged to it follow the mode."""
+        self._drop(name)
+        entry = self._view.jobs.get(name)
+        if entry is not None:
+            self._resolve_waiting(entry)
+        self._runs.look_at_job(name)
+
+    def _drop(self, name: str) -> None:
+        recovering = self._recoveries.pop(name)
+        self._open.confirm(name, recovering.alone_ms + 1)
+        self._open.wake(name)
+
+    def _records_of(self, job: Job, part: recovery.Step) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+        """The runs to create, and the records of ticks that don't run."""
+        author = self._context.author
+        created: list[Run] = []
+        archived: list[Run] = []
+        states = self._runs.active_states(job.name)
+        catches_up = bool(part.chosen) or RunState.QUEUED in states
+        for tick_ms in part.chosen:
+            cause = "recovered: missed in an outage"
+            created.append(tick_run(author, job, tick_ms, RunState.QUEUED, cause, Origin.RECOVERY))
+        for tick_ms in part.late:
+            state = _late_state(job, catches_up, bool(states), not created)
+            cause = "late after an outage"
+            if state is RunState.OVERLAPPED:
+                archived.append(tick_run(author, job, tick_ms, state, cause))
+            else:
+                created.append(tick_run(author, job, tick_ms, state, cause))
+        for stretch in part.missed:
+            run = tick_run(
+                author, job, stretch.first_ms, RunState.MISSED, "missed in an outage",
+                missed_count=stretch.count,
+                missed_through=utc_of(stretch.last_ms) if stretch.count > 1 else None,
+            )  # fmt: skip
+            archived.append(run)
+        return tuple(created), tuple(archived)
+
+    # --- runs that waited when the outage began
+
+    def _take_in_waiting(self, name: str) -> None:
+        """A run waited until its buffer ended, and no eligible agent or no leader was there."""
+        entry = self._view.jobs.get(name)
+        if entry is None or name in self._recoveries:
+            return
+        if self._runs.is_unsettled(name):
+            self._runs.look_at_job(name)
+        elif not self._waits_for_agent(entry.record):
+            self._resolve_waiting(entry)
+        elif not self.has_open_gap(name):
+            first_ms = self._open.first_of(name)
+            decided_ms = self._context.wall_ms if first_ms is None else first_ms - 1
+            self.open_gap(entry, decided_ms)
+
+    def _resolve_waiting(self, entry: Entry[Job]) -> None:
+        """Runs that were ready as the outage began and whose buffer ended in it are ticks of it."""
+        job, context = entry.record, self._context
+        oldest_ms = context.wall_ms - int(job.recover_within_s * 1000)
+        over_ms = context.wall_ms - _buffer_ms(job)
+        belonging: list[Entry[Run]] = []
+        latest: Utc | None = None
+        for run_id in sorted(self._view.runs_of_job.get(job.name, ())):
+            run = self._view.runs[(job.name, run_id)]
+            at = run.record.scheduled_at
+            if at is None:
+                continue
+            latest = at if latest is None else max(latest, at)
+            is_first_wait = run.record.state is RunState.READY and run.record.attempt == 0
+            if is_first_wait and ms_of(at) <= over_ms:
+                belonging.append(run)
+        for run in belonging:
+            key = (run.record.job, run.record.id)
+            if context.is_busy(matter_of(key)):
+                self._runs.look_at(key)
+                continue
+            at = run.record.scheduled_at or run.record.created_at
+            if recovery.is_chosen(job, at == latest, ms_of(at) >= oldest_ms):
+                self._make_queued(run)
+            else:
+                self._runs.end_waiting(run, RunState.MISSED, "missed in an outage", None)
+
+    def _make_queued(self, entry: Entry[Run]) -> None:
+        context, run = self._context, entry.record
+        queued = step(
+            context.author,
+            run,
+            entry.mod_revision,
+            RunState.QUEUED,
+            "recovered: its buffer ended in an outage",
+            origin=Origin.RECOVERY,
+        )
+        write = fx.Requeue(seq=context.next_seq(), run=queued, run_revision=entry.mod_revision)
+        context.write(write, matter_of((run.job, run.id)))
+
+    def _pauses(self, name: str) -> recovery.Pauses:
+        return (self._view.pause_of(name), self._view.pause_of(CLUSTER))
+
+
+def _buffer_ms(job: Job) -> int:
+    return int(job.pickup_buffer_s * 1000)
+
+
+def _late_state(job: Job, catches_up: bool, is_active: bool, is_first: bool) -> RunState:
+    """Late ticks run one after the other: that they came at once is no fault of the job's."""
+    if catches_up:
+        return RunState.QUEUED
+    if job.overlap is Overlap.ALLOW:
+        return RunState.READY
+    if is_active and job.overlap is Overlap.SKIP:
+        return RunState.OVERLAPPED
+    return RunState.READY if is_first and not is_active else RunState.QUEUED

@@ -1,0 +1,61 @@
+"""The highest revision that a node has seen of its cluster, kept on its disk.
+
+A cluster's revision never falls. One that shows a lower revision was restored from a backup, or is
+another cluster: what a node still knows or runs may contradict what that one says, so a person
+has to decide.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from etcsched.core.errors import ClusterRefused
+
+log = logging.getLogger(__name__)
+
+
+class RestoredCluster(ClusterRefused):
+    """etcd is at a lower revision than this node has seen."""
+
+
+class HighWater:
+    """``path`` None: remembered for as long as the process lives only."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.revision = self._written = self._read()
+
+    def _read(self) -> int:
+        if self._path is None:
+            return 0
+        try:
+            return int(self._path.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def check(self, revision: int, *, who: str, accept_restored: bool) -> None:
+        """Compare with what a linearizable read showed; raises ``RestoredCluster`` where it is
+        lower, unless that was accepted: then it counts from there."""
+        if revision < self.revision:
+            if not accept_restored:
+                raise RestoredCluster(
+                    f"etcd is at revision {revision}, but {who} has seen {self.revision}: it was "
+                    "restored from a backup, or is another cluster; see that nothing runs twice, "
+                    "then start with --accept-restored-cluster"
+                )
+            log.warning("etcd was restored: revision %d, not %d", revision, self.revision)
+            self.revision = revision
+
+    def saw(self, revision: int) -> None:
+        self.revision = max(self.revision, revision)
+
+    def write(self) -> None:
+        """Blocks for a moment; does nothing where nothing is new. ``OSError`` is the caller's."""
+        if self._path is None or self.revision == self._written:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(f"{self.revision}\n")
+        temporary.replace(self._path)
+        self._written = self.revision

@@ -1,0 +1,224 @@
+"""A simple agent in a world: it claims, lets time pass, and reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from etcsched.core.agent.effects import Claim, ReportOutcome
+from etcsched.core.records import Assignment, Kind, Order, Presence, Report
+from etcsched.core.session import margin_of
+from etcsched.core.states import Outcome
+from etcsched.core.view import View
+from etcsched.keyspace.ops import TxnResult
+from etcsched.keyspace.transactions import (
+    AgentGuard,
+    AgentTransactions,
+    guarded,
+    join_presence,
+)
+from etcsched.testing.watcher import Watcher
+
+if TYPE_CHECKING:
+    from etcsched.testing.world import World
+
+KEEPALIVE_S = 1.0
+
+
+class Span(msgspec.Struct):
+    """One process as it would have been: ``token`` is its attempt's. ``end_s`` None: it runs."""
+
+    job: str
+    run: str
+    token: int
+    start_s: float
+    end_s: float | None = None
+
+
+class SimulatedAgent:
+    """Claims what is assigned to it and reports an outcome when the run's time is over.
+
+    ``takes_s`` is how long every run takes, ``ends_as`` its outcome.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        *,
+        slots: int = 4,
+        takes_s: float = 1.0,
+        ttl_s: int = 10,
+        labels: dict[str, str] | None = None,
+        ends_as: Outcome = Outcome.COMPLETED,
+    ) -> None:
+        self.name = name
+        self.takes_s = takes_s
+        self.ends_as = ends_as
+        self.is_alive = True
+        self.is_cut_off = False
+        self.claims_nothing = False
+        self.spans: list[Span] = []
+        self._world = world
+        self._watcher = Watcher(world.store, world.keys)
+        self._view = View()
+        self._ttl_s = ttl_s
+        self._slots = slots
+        self._labels = labels or {}
+        self._transactions = AgentTransactions(world.keys)
+        self._running: dict[tuple[str, str], tuple[Report, Span]] = {}
+        self._unsent: list[Report] = []
+        self._join()
+        self._keep_alive()
+
+    def _join(self) -> None:
+        world = self._world
+        self.lease = world.store.lease_grant(self._ttl_s).lease
+        self._renewed_s = world.now_s
+        self._put_presence()
+
+    def _put_presence(self) -> None:
+        world = self._world
+        presence = Presence(
+            agent=self.name,
+            incarnation=f"{self.lease:x}",
+            supervisor="s1",
+            slots=self._slots,
+            host="h",
+            pid=1,
+            since=world.now,
+            clock=world.now,
+            version="0",
+            labels=self._labels,
+            session_ttl_s=self._ttl_s,
+            users=("app",),
+            default_user="app",
+        )
+        result = world.store.txn(join_presence(world.keys, self.lease, presence))
+        assert result.succeeded, f"agent {self.name} is there already"
+        self._guard = AgentGuard(world.keys, self.name, result.revision)
+
+    def _keep_alive(self) -> None:
+        if not self.is_alive:
+            return
+        world = self._world
+        if not self.is_cut_off:
+            if world.store.lease_keepalive(self.lease).ttl_s > 0:
+                self._renewed_s = world.now_s
+            else:
+                self._stop_processes()
+                self._join()
+        elif world.now_s >= self._renewed_s + self._ttl_s - margin_of(self._ttl_s) - KEEPALIVE_S:
+            self._stop_processes()  # Fenced, before the lease can expire.
+        world.at(world.now_s + KEEPALIVE_S, self._keep_alive)
+
+    # --- faults
+
+    def kill(self) -> None:
+        """As by SIGKILL of agent and supervisor: its processes end at once."""
+        self._stop_processes(reports=False)
+        self.is_alive = False
+
+    def leave(self) -> None:
+        """A clean stop of an agent that has nothing running."""
+        self._world.store.lease_revoke(self.lease)
+        self.kill()
+
+    def put_presence_again(self) -> None:
+        """Its presence was deleted by hand, and its lease lives."""
+        self._put_presence()
+
+    def late_report(self, job: str, run: str, token: int) -> None:
+        """What a fenced agent says of an attempt that has moved on, under a new session."""
+        report = Report(
+            job=job, run=run, attempt=1, token=token, incarnation="old", supervisor="s1",
+            claimed_at=self._world.now, outcome=Outcome.COMPLETED, ended_at=self._world.now,
+        )  # fmt: skip
+        self._report(report)
+
+    def _stop_processes(self, *, reports: bool = True) -> None:
+        for place in list(self._running):
+            report, span = self._running.pop(place)
+            span.end_s = self._world.now_s
+            if reports:
+                self._unsent.append(self._over(report, Outcome.DIED))
+
+    # --- driven by the world
+
+    def see(self) -> bool:
+        if not self.is_alive or self.is_cut_off:
+            return False
+        unsent, self._unsent = self._unsent, []
+        for report in unsent:
+            self._report(report)
+        if not self._watcher.has_news:
+            return bool(unsent)
+        self._view.apply(*self._watcher.changes(self._world.chance))
+        for agent, job, run in sorted(self._view.assignments):
+            if agent == self.name and (job, run) not in self._running and not self.claims_nothing:
+                self._claim(self._view.assignments[(agent, job, run)].record, job, run)
+        for (agent, job, run), order in sorted(self._view.orders.items()):
+            if agent == self.name:
+                self._obey(order.record, job, run)
+        return True
+
+    def _claim(self, assignment: Assignment, job: str, run: str) -> None:
+        world = self._world
+        token = self._view.assignments[(self.name, job, run)].mod_revision
+        found = self._view.reports.get((self.name, job, run))
+        if found is not None:
+            # A claim of mine without a process: an earlier incarnation's.
+            if found.record.outcome is None and found.record.token == token:
+                self._report(self._over(found.record, Outcome.DIED))
+            return
+        report = Report(
+            job=job,
+            run=run,
+            attempt=assignment.attempt,
+            token=token,
+            incarnation=f"{self.lease:x}",
+            supervisor="s1",
+            claimed_at=world.now,
+            started_at=world.now,
+        )
+        claim = Claim(token=token, assignment=assignment, report=report)
+        result = world.store.txn(guarded(self._guard, [self._transactions.build(claim)]))
+        if not result.succeeded:
+            return
+        (nested,) = result.responses
+        assert isinstance(nested, TxnResult)
+        if nested.succeeded:
+            span = Span(job, run, token, world.now_s)
+            self._running[(job, run)] = (report, span)
+            self.spans.append(span)
+            world.at(world.now_s + self.takes_s, lambda: self._end(span, self.ends_as))
+
+    def _obey(self, order: Order, job: str, run: str) -> None:
+        running = self._running.get((job, run))
+        if running is not None and running[0].token == order.token:
+            self._end(running[1], Outcome.CANCELLED)
+
+    def _end(self, span: Span, outcome: Outcome) -> None:
+        running = self._running.get((span.job, span.run))
+        if running is None or running[1] is not span or not self.is_alive:
+            return
+        del self._running[(span.job, span.run)]
+        span.end_s = self._world.now_s
+        final = self._over(running[0], outcome)
+        if self.is_cut_off:
+            self._unsent.append(final)
+        else:
+            self._report(final)
+
+    def _over(self, report: Report, outcome: Outcome) -> Report:
+        return msgspec.structs.replace(report, outcome=outcome, ended_at=self._world.now)
+
+    def _report(self, final: Report) -> None:
+        write = ReportOutcome(agent=self.name, token=final.token, report=final)
+        result = self._world.store.txn(guarded(self._guard, [self._transactions.build(write)]))
+        if not result.succeeded:
+            self._unsent.append(final)
+
+    def holds_claim(self, job: str, run: str) -> bool:
+        return (self.name, job, run) in self._world.records(Kind.REPORT)

@@ -1,0 +1,358 @@
+"""What commands do, and how they end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from etcsched.core.records import (
+    CLUSTER,
+    Answer,
+    Drain,
+    Gap,
+    Job,
+    Kind,
+    Pause,
+    Request,
+    Watermark,
+)
+from etcsched.core.states import JobState, Outcome
+from etcsched.core.times import Utc
+from tests.cli.console import NOW, Console, finished, job
+
+JOBS = """\
+jobs:
+  close_books:
+    run: {exec: [/opt/erp/close]}
+    schedule: {cron: 30 2 * * *}
+    timeout: 2h
+  hourly:
+    run: {shell: make report}
+    schedule: {every: 1h}
+"""
+REQUEST_ID = "20261122T190000.500Z-abcd"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "jobs.yaml"
+    path.write_text(JOBS)
+    return path
+
+
+# --- apply and delete ---------------------------------------------------------------------
+
+
+def test_apply(console: Console, file: Path) -> None:
+    assert console.ok("validate", str(file)) == "2 jobs, no problem\n"
+    assert console.ok("apply", str(file), "--dry-run").endswith("\nwould be: 2 created\n")
+    assert console.get(Job, Kind.JOB, "hourly") is None
+
+    assert console.ok("apply", str(file)) == (
+        "CHANGE  JOB          FIELD  BEFORE  AFTER\n"
+        "create  close_books\n"
+        "create  hourly\n"
+        "\n"
+        "2 created\n"
+    )
+    stored = console.get(Job, Kind.JOB, "hourly")
+    assert (stored.current.since, stored.from_file) == (NOW, True)
+    assert stored.changed_by.startswith("anna@")
+
+    console.now = Utc("2026-11-22T19:10:00.000Z")
+    assert console.ok("apply", str(file)) == "2 unchanged\n"
+    assert console.get(Job, Kind.JOB, "hourly") == stored
+
+    file.write_text(JOBS.replace("2h", "3h").replace("30 2", "45 2"))
+    shown = (
+        "CHANGE  JOB          FIELD     BEFORE                    AFTER\n"
+        "update  close_books\n"
+        '                     schedule  [{"cron": "30 2 * * *"}]  [{"cron": "45 2 * * *"}]\n'
+        "                     timeout   2h                        3h\n"
+        "\n"
+    )
+    assert console.ok("apply", str(file), "--dry-run") == (
+        f"{shown}would be: 1 updated, 1 unchanged\n"
+    )
+    assert console.ok("apply", str(file)) == f"{shown}1 updated, 1 unchanged\n"
+    versions = console.get(Job, Kind.JOB, "close_books").versions
+    assert [version.since for version in versions] == [NOW, console.now]
+
+
+def test_apply_from_standard_input(console: Console) -> None:
+    assert console.ok("apply", "-", stdin=JOBS).endswith("2 created\n")
+
+
+def test_a_timeline_counts_from_the_watermark_and_keeps_what_a_gap_needs(
+    console: Console, file: Path
+) -> None:
+    console.ok("apply", str(file))
+    through = Utc("2026-11-22T20:00:00.000Z")
+    console.put(Watermark(through=through, term=1), Kind.WATERMARK)
+    gap = Gap(job="close_books", since=NOW, decided_through=NOW, reason="no agent")
+    console.put(gap, Kind.GAP, "close_books")
+    file.write_text(JOBS.replace("30 2", "45 2").replace("1h", "2h"))
+    console.now = Utc("2026-11-22T19:59:00.000Z")
+    console.ok("apply", str(file))
+    kept = {
+        name: [v.since for v in console.get(Job, Kind.JOB, name).versions]
+        for name in ("close_books", "hourly")
+    }
+    assert kept == {"close_books": [NOW, through], "hourly": [through]}
+
+
+def test_nothing_is_applied_with_any_problem(console: Console, file: Path) -> None:
+    bad = file.with_name("bad.yaml")
+    bad.write_text("jobs:\n  a:\n    run: {exec: [x]}\n    timeout: 2 hours\n")
+    assert console.fails(2, "apply", str(file), str(bad)) == (
+        f"{bad}:2: jobs.a: has no schedule; give it one, or state: ad_hoc_active if it runs on "
+        "request only\n"
+        f"{bad}:4: jobs.a.timeout: '2 hours' is no duration; write e.g. 2h"
+    )
+    assert console.get(Job, Kind.JOB, "hourly") is None
+    assert console.fails(2, "validate", str(bad)).count("\n") == 1
+
+
+def test_apply_many(console: Console, tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    lines = "".join(
+        f"  j{n}: {{run: {{exec: [x]}}, schedule: {{every: 1h}}}}\n" for n in range(250)
+    )
+    path.write_text(f"jobs:\n{lines}")
+    assert console.ok("apply", str(path)).endswith("\n250 created\n")
+    assert console.ok("apply", str(path)) == "250 unchanged\n"
+
+
+def test_delete(cluster: Console) -> None:
+    assert cluster.run("jobs", "delete", "close_books", stdin="n\n").exit_code == 130
+    assert cluster.ok("jobs", "delete", "close_books", "--yes") == "close_books is deleted\n"
+    current = cluster.get(Job, Kind.JOB, "close_books").current
+    assert (current.state, current.since) == (JobState.DELETED, NOW)
+    assert [view["name"] for view in cluster.json("jobs", "list")] == ["rotate_logs"]
+    assert cluster.fails(4, "jobs", "delete", "close_books", "--yes") == (
+        "etcsched: job close_books: there is none; see etcsched jobs list"
+    )
+
+
+# --- pauses and drains --------------------------------------------------------------------
+
+
+def test_pause_and_resume(cluster: Console) -> None:
+    assert cluster.ok("jobs", "pause", "close_books") == "close_books is paused\n"
+    assert cluster.ok("jobs", "pause", "close_books") == "close_books was paused already\n"
+    pause = cluster.get(Pause, Kind.PAUSE, "close_books")
+    assert (pause.intervals[0].since, pause.active) == (NOW, True)
+    (paused, _) = cluster.json("jobs", "list")
+    assert (paused["pausing"], paused["next_tick"]) == ("job", None)
+
+    cluster.now = Utc("2026-11-22T19:30:00.000Z")
+    assert cluster.ok("jobs", "resume", "close_books") == "close_books goes on\n"
+    assert cluster.ok("jobs", "resume", "close_books") == "close_books wasn't paused\n"
+    assert cluster.get(Pause, Kind.PAUSE, "close_books").intervals[0].until == cluster.now
+
+    assert cluster.ok("pause") == "the cluster is paused\n"
+    assert cluster.get(Pause, Kind.PAUSE, CLUSTER).active
+    assert "paused      everything is paused: nothing starts\n" in cluster.ok("status")
+    assert cluster.ok("resume") == "the cluster goes on\n"
+    assert "paused" not in cluster.ok("status")
+
+
+def test_drain_and_undrain(cluster: Console) -> None:
+    assert cluster.ok("agents", "drain", "host-a") == "host-a is draining\n"
+    assert cluster.ok("agents", "drain", "host-a") == "host-a was draining already\n"
+    assert cluster.get(Drain, Kind.DRAIN, "host-a").since == NOW
+    assert cluster.ok("agents", "undrain", "host-a") == "host-a takes runs again\n"
+    assert cluster.ok("agents", "undrain", "host-a") == "host-a wasn't draining\n"
+
+
+# --- requests and runs --------------------------------------------------------------------
+
+
+def answer(console: Console, accepted: bool, message: str) -> None:
+    """The leader's word on the next request, as if it had been asked already."""
+    record = Answer(
+        request=REQUEST_ID,
+        accepted=accepted,
+        message=message,
+        at=NOW,
+        job="close_books",
+        run=REQUEST_ID,
+    )
+    console.put(record, Kind.ANSWER, REQUEST_ID)
+
+
+def test_trigger(cluster: Console) -> None:
+    answer(cluster, True, "assigned to host-a")
+    assert cluster.ok("jobs", "trigger", "close_books") == (
+        f"close_books/{REQUEST_ID}: assigned to host-a\n"
+    )
+
+
+def test_a_request_without_a_leader_stays(console: Console) -> None:
+    console.put(job("close_books"), Kind.JOB, "close_books")
+    args = ["--timeout", "50ms", "jobs", "trigger", "close_books", "--param", "month=2026-10"]
+    assert console.fails(3, *args) == (
+        f"etcsched: no leader answered request {REQUEST_ID} within 0.05 s; it stays, and will be "
+        "answered once a scheduler leads: see etcsched leader"
+    )
+    request = console.get(Request, Kind.REQUEST, REQUEST_ID)
+    assert (request.job, request.params) == ("close_books", {"month": "2026-10"})
+
+
+def test_a_refused_request(cluster: Console) -> None:
+    answer(cluster, False, "job close_books is disabled; enable it first")
+    assert cluster.fails(5, "jobs", "trigger", "close_books") == (
+        "etcsched: job close_books is disabled; enable it first"
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"), [(Outcome.COMPLETED, 0), (Outcome.FAILED, 1), (Outcome.TIMED_OUT, 1)]
+)
+def test_trigger_and_wait(cluster: Console, outcome: Outcome, code: int) -> None:
+    answer(cluster, True, "assigned to host-a")
+    run = finished("close_books", REQUEST_ID, Utc("2026-11-22T19:00:00.000Z"), outcome)
+    cluster.archive(run)
+    result = cluster.run("jobs", "trigger", "close_books", "--wait")
+    assert result.exit_code == code
+    assert outcome.value in result.stdout
+
+    result = cluster.run("runs", "wait", f"close_books/{REQUEST_ID}", "--json")
+    assert result.exit_code == code
+    assert msgspec.json.decode(result.stdout)["state"] == outcome.value
+
+
+def test_waiting_is_bounded(cluster: Console) -> None:
+    assert cluster.fails(1, "runs", "wait", "rotate_logs/20261122T190000Z", "--for", "20ms") == (
+        "etcsched: run rotate_logs/20261122T190000Z: isn't over after 20ms; it goes on"
+    )
+
+
+def test_cancel(cluster: Console) -> None:
+    answer(cluster, True, "host-b is told to end it")
+    assert cluster.ok("runs", "cancel", "rotate_logs/20261122T185500Z") == (
+        "rotate_logs/20261122T185500Z: host-b is told to end it\n"
+    )
+    assert cluster.fails(5, "runs", "cancel", "close_books/20261122T023000Z") == (
+        "etcsched: run close_books/20261122T023000Z: is over already; see etcsched runs show "
+        "close_books/20261122T023000Z"
+    )
+
+
+# --- what isn't there, and what makes no sense --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "line"),
+    [
+        ("jobs show clse_books", 4, "job clse_books: there is none; did you mean close_books?"),
+        ("jobs next x", 4, "job x: there is none; see etcsched jobs list"),
+        ("jobs trigger x", 4, "job x: there is none; see etcsched jobs list"),
+        ("jobs pause x", 4, "job x: there is none; see etcsched jobs list"),
+        ("runs list x", 4, "job x: there is none; see etcsched jobs list"),
+        ("runs show a/b", 4, "run a/b: there is none; see etcsched runs list a"),
+        ("runs wait a/b", 4, "run a/b: there is none; see etcsched runs list a"),
+        ("runs cancel a/b", 4, "run a/b: there is none; see etcsched runs list a"),
+        (
+            "runs show a",
+            2,
+            "'a' names no run; write job/id, e.g. close_books/20261122T190000Z",
+        ),
+        ("jobs trigger close_books --param x", 2, "--param 'x': write NAME=VALUE"),
+        (
+            "agents drain x",
+            4,
+            "agent x: isn't here; see etcsched agents list, or drain it before it comes with "
+            "--absent-too",
+        ),
+        ("--timeout x status", 2, "--timeout: 'x' is not a duration"),
+        ("--timeout 0s status", 2, "--timeout: must be longer than 0s"),
+        ("--endpoints x status", 2, "etcd endpoint 'x' isn't understood"),
+        ("--endpoints , status", 2, "no etcd endpoint given; name at least one as host:port"),
+        ("--prefix x status", 2, "prefix 'x': must begin and end with '/', e.g. /etcsched/v1/"),
+        ("--user anna status", 2, "--user anna: has no password; set ETCSCHED_PASSWORD"),
+        ("--cert /nonexistent status", 2, "a client certificate for etcd is given without its key"),
+        ("--config /nonexistent status", 2, "--config /nonexistent: no such file"),
+        ("apply /nonexistent", 2, "/nonexistent:1: can't be read: No such file or directory"),
+    ],
+)
+def test_one_line_and_a_code(cluster: Console, args: str, code: int, line: str) -> None:
+    said = cluster.fails(code, *args.split())
+    assert said.removeprefix("etcsched: ").startswith(line)
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["statu"], "no command 'statu'; did you mean status?"),
+        (["frobnicate"], "no command 'frobnicate'; see etcsched --help"),
+        (["jobs", "frobnicate"], "No such command 'frobnicate'"),
+        (["runs", "list", "--state", "odd"], "'odd' is not one of 'ready'"),
+        (["apply"], "Missing argument 'FILE...'"),
+        (["status", "--frob"], "No such option"),
+    ],
+)
+def test_usage(console: Console, args: list[str], hint: str) -> None:
+    assert hint in console.fails(2, *args)
+
+
+def test_a_cluster_out_of_reach(console: Console) -> None:
+    console.is_reachable = False
+    for args in (["status"], ["jobs", "list"], ["pause"], ["doctor"]):
+        assert console.fails(3, *args).startswith("etcsched: ")
+
+
+def test_a_bug_is_one_line_too(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etcsched.operator.cluster.Keys.all_of", None)
+    assert console.fails(1, "status").startswith("etcsched: bug: TypeError: ")
+    assert isinstance(console.run("--debug", "status").exception, TypeError)
+
+
+# --- settings -----------------------------------------------------------------------------
+
+
+def test_flag_then_environment_then_file(console: Console) -> None:
+    path = console.home / ".config/etcsched/config.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("endpoints: [file-a:1, file-b]\nuser: anna\npassword: x\n")
+    assert "'file-b'" in console.fails(2, "status")
+    assert "'env'" in console.fails(2, "status", ETCSCHED_ENDPOINTS="env")
+    flag = console.fails(2, "--endpoints", "flag", "status", ETCSCHED_ENDPOINTS="env")
+    assert "'flag'" in flag
+
+    assert "'x' is not a valid integer" in console.fails(2, "agent", ETCSCHED_AGENT_SLOTS="x")
+
+    path.write_text("endpoint: x\n")
+    assert console.fails(2, "status") == (
+        f"etcsched: configuration file {path}: unknown endpoint; known are endpoints, prefix, "
+        "cacert, cert, key, user, password, timeout"
+    )
+    path.write_text("[")
+    assert console.fails(2, "status").startswith(f"etcsched: configuration file {path}: not YAML: ")
+
+
+def test_help_imports_neither_etcd_nor_rich() -> None:
+    """So it is quick, and the agent's supervisor can be forked before gRPC exists."""
+    program = (
+        "import sys\n"
+        "from etcsched_cli.main import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'grpc', 'google.protobuf', 'rich.table', 'ruamel.yaml', 'etcd3'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    for args in (["--help"], ["agent", "--help"], ["scheduler", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *args], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_command_has_an_example(console: Console) -> None:
+    for args in (["apply"], ["jobs", "trigger"], ["runs", "wait"], ["agents", "drain"], ["doctor"]):
+        assert "etcsched " + " ".join(args) in console.ok(*args, "--help").split("\n", 1)[1]

@@ -1,0 +1,113 @@
+"""The installed command against a real etcd: getting in, being kept out, and a first apply."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from tests.conftest import StartEtcd
+from tests.support.certificates import CertificateAuthority
+from tests.support.etcd_cluster import ROOT_PASSWORD, Security, SharedEtcd
+
+DEADLINE_S = 60.0
+
+
+async def etcsched(home: Path, *args: str, **env: str) -> tuple[int, str, str]:
+    """(exit code, output, errors)"""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("ETCSCHED_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "etcsched_cli",
+        *args,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
+        env={**inherited, "HOME": str(home), **env},
+    )
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    assert b"Traceback" not in errors
+    return process.returncode or 0, output.decode(), errors.decode()
+
+
+async def test_apply_and_look(etcd: SharedEtcd, tmp_path: Path) -> None:
+    where = ["--endpoints", ",".join(etcd.endpoints), "--prefix", etcd.prefix]
+    (tmp_path / "jobs.yaml").write_text(
+        "jobs: {a: {run: {exec: [/bin/true]}, schedule: {every: 1h}}}\n"
+    )
+    code, output, errors = await etcsched(tmp_path, *where, "apply", str(tmp_path))
+    assert (code, errors) == (0, "")
+    assert output.endswith("\n1 created\n")
+
+    code, output, _ = await etcsched(tmp_path, *where, "jobs", "list")
+    assert output.splitlines()[1].startswith("a    enabled  every 1h  in ")
+
+    code, _, errors = await etcsched(tmp_path, *where, "--timeout", "300ms", "jobs", "trigger", "a")
+    assert code == 3
+    assert "no leader answered request" in errors
+
+
+async def test_nothing_listens(tmp_path: Path) -> None:
+    code, output, errors = await etcsched(tmp_path, "--endpoints", "127.0.0.1:1", "status")
+    assert (code, output) == (3, "")
+    assert errors.startswith("etcsched: etcd can't be reached: 127.0.0.1:1: connection refused")
+    assert errors.count("\n") == 1
+
+
+async def test_a_wrong_password(start_etcd: StartEtcd, tmp_path: Path) -> None:
+    cluster = await start_etcd(authentication=True)
+    where = ["--endpoints", ",".join(cluster.endpoints), "--user"]
+    code, output, errors = await etcsched(tmp_path, *where, "root:wrong", "jobs", "list")
+    assert (code, output, errors.count("\n")) == (5, "", 1)
+    assert "password" in errors
+
+    code, _, _ = await etcsched(
+        tmp_path, *where, "root", "jobs", "list", ETCSCHED_PASSWORD=ROOT_PASSWORD
+    )
+    assert code == 0
+
+
+async def test_certificates(start_etcd: StartEtcd, tmp_path: Path) -> None:
+    cluster = await start_etcd(security=Security.MUTUAL_TLS)
+    given = cluster.config_kwargs
+    endpoints = ["--endpoints", ",".join(cluster.endpoints)]
+    mine = ["--cert", str(given["cert"]), "--key", str(given["key"])]
+    (tmp_path / "other").mkdir()
+    other = CertificateAuthority(tmp_path / "other")
+
+    for trusted, code in ((given["ca_cert"], 0), (other.cert, 5)):
+        args = [*endpoints, *mine, "--cacert", str(trusted), "jobs", "list"]
+        found, _, errors = await etcsched(tmp_path, *args)
+        assert (found, errors.count("\n")) == (code, 1 if code else 0), errors
+
+    code, _, errors = await etcsched(
+        tmp_path, *endpoints, "--cacert", str(given["ca_cert"]), "jobs", "list"
+    )
+    assert code in {3, 5}
+    assert "client certificate" in errors
+
+    bad = tmp_path / "bad.pem"
+    bad.write_text("not a certificate")
+    args = [*endpoints, "--cacert", str(bad), "jobs", "list"]
+    code, _, errors = await etcsched(tmp_path, *args)
+    assert (code, errors) == (
+        2,
+        f"etcsched: the CA file for etcd, {bad}, isn't in PEM format\n",
+    )
+
+
+async def test_an_agent_kept_out_says_so(start_etcd: StartEtcd, tmp_path: Path) -> None:
+    cluster = await start_etcd(authentication=True)
+    where = ["--endpoints", ",".join(cluster.endpoints), "--user", "root:wrong"]
+    state = ["--state-dir", str(tmp_path / "state")]
+    code, _, errors = await etcsched(tmp_path, *where, "agent", *state)
+    assert code == 5, errors
+    assert "password" in errors

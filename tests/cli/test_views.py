@@ -1,0 +1,258 @@
+"""What people see: whole tables, on wide and on narrow terminals."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+from msgspec.structs import replace
+
+from etcsched.core.records import Kind, Term
+from etcsched.core.times import Utc
+from tests.cli.console import Console, job
+
+WIDE, NARROW = 200, 80
+
+
+def screen(text: str) -> str:
+    return dedent(text).removeprefix("\n")
+
+
+@pytest.mark.parametrize("columns", [WIDE, NARROW])
+def test_status(cluster: Console, columns: int) -> None:
+    worst = "worst 12 ms (close_books/20261122T023000Z))"
+    late = f"12 ms (median of the last 2 starts, {worst}"
+    if columns == NARROW:
+        late = late.replace("ms (close", f"ms\n{' ' * 12}(close")
+    shown = cluster.ok("status", columns=columns)
+    assert shown == (
+        "leader      host-a, term 7, for 30m\n"
+        "schedulers  host-a (leads), host-b\n"
+        "jobs        2\n"
+        "runs        1 running, 1 assigned, 0 waiting\n"
+        f"late        {late}\n"
+        "next tick   rotate_logs in 4m59s, 2026-11-22 19:05:00Z\n"
+        "decided     through 2026-11-22 19:00:00Z\n"
+        "etcd        model: 3.5.0, 0.0 MiB, revision 16\n"
+        "\n"
+        "AGENT   STATE  USED  SLOTS  RUNNING  LABELS    HOST    UP  VERSION\n"
+        "host-a  ready     1      4        0            host-a  1h  0.1.0\n"
+        "host-b  full      1      1        1  role=erp  host-b  1h  0.1.0\n"
+    )
+
+
+def test_status_of_nothing(console: Console) -> None:
+    assert console.ok("status") == screen(
+        """
+        leader     nobody leads: nothing is decided; start etcsched scheduler
+        jobs       0
+        runs       0 running, 0 assigned, 0 waiting
+        next tick  none: there are no jobs
+        etcd       model: 3.5.0, 0.0 MiB, revision 1
+
+        no agent is here; start one with etcsched agent
+        """
+    )
+
+
+def test_jobs(cluster: Console) -> None:
+    assert cluster.ok("jobs", "list", columns=WIDE) == screen(
+        """
+        JOB          STATE    SCHEDULE     NEXT      LAST    ENDED       RUNNING  WAITING
+        close_books  enabled  30 2 * * *   in 7h29m  failed  16h29m ago        0        0
+        rotate_logs  enabled  */5 * * * *  in 4m59s  -       -                 1        1
+        """
+    )
+    assert cluster.ok("jobs", "list", columns=NARROW) == screen(
+        """
+        JOB          STATE    SCHEDULE     NEXT      LAST    ENDED       RUNNING
+        close_books  enabled  30 2 * * *   in 7h29m  failed  16h29m ago        0
+        rotate_logs  enabled  */5 * * * *  in 4m59s  -       -                 1
+        """
+    )
+    assert [view["name"] for view in cluster.json("jobs", "list", "--tag", "finance")] == [
+        "close_books"
+    ]
+    assert cluster.json("jobs", "list", "--state", "disabled") == []
+    assert cluster.ok("jobs", "list", "--limit", "1").endswith(
+        "... and more than these 1; see --limit, --tag\n"
+    )
+
+
+def test_a_long_name_is_never_cut(console: Console) -> None:
+    name = "x" * 100
+    console.put(job(name), Kind.JOB, name)
+    lines = console.ok("jobs", "list", columns=NARROW).splitlines()
+    assert all(len(line) <= NARROW for line in lines)
+    assert "".join(line.split(" ")[0] for line in lines[1:]) == name
+
+
+def test_one_job(cluster: Console) -> None:
+    assert cluster.ok("jobs", "show", "close_books") == screen(
+        """
+        job    close_books
+        state  enabled
+        next   2026-11-23 02:30:00Z, in 7h29m
+        last   close_books/20261122T023000Z: failed
+        now    0 running, 0 waiting
+        since  2026-10-01 00:00:00Z, by unknown
+
+        jobs:
+          close_books:
+            run:
+              exec: [/bin/true]
+            schedule:
+            - {cron: 30 2 * * *}
+            timezone: UTC
+            state: enabled
+            tags: [finance]
+        """
+    )
+
+
+def test_coming_ticks_over_a_change_of_the_clocks(console: Console) -> None:
+    """In Berlin clocks go back on 25 October 2026 at 3:00, and forward on 28 March 2027 at 2:00."""
+    for name, cron in (("daily", "30 2 * * *"), ("often", "*/30 * * * *")):
+        console.put(job(name, cron, "Europe/Berlin"), Kind.JOB, name)
+
+    console.now = Utc("2026-10-24T12:00:00.000Z")
+    assert console.ok("jobs", "next", "daily", "-n", "2") == screen(
+        """
+        TICK                  IN THE JOB'S ZONE          REMARK
+        2026-10-25 00:30:00Z  2026-10-25T02:30:00+02:00  clocks go back: the first of two 02:30
+        2026-10-26 01:30:00Z  2026-10-26T02:30:00+01:00  clocks went back since the tick before
+        """
+    )
+    console.now = Utc("2026-10-25T00:00:00.000Z")
+    assert console.ok("jobs", "next", "often", "-n", "4") == screen(
+        """
+        TICK                  IN THE JOB'S ZONE          REMARK
+        2026-10-25 00:30:00Z  2026-10-25T02:30:00+02:00  clocks go back: the first of two 02:30
+        2026-10-25 01:00:00Z  2026-10-25T02:00:00+01:00  clocks go back: the second of two 02:00
+        2026-10-25 01:30:00Z  2026-10-25T02:30:00+01:00  clocks go back: the second of two 02:30
+        2026-10-25 02:00:00Z  2026-10-25T03:00:00+01:00
+        """
+    )
+    console.now = Utc("2027-03-27T12:00:00.000Z")
+    (tick,) = console.json("jobs", "next", "daily", "-n", "1")
+    assert tick == {
+        "at": "2027-03-28T01:00:00.000Z",
+        "local": "2027-03-28T03:00:00+02:00",
+        "remark": "clocks go forward: 02:00 to 03:00 is skipped",
+    }
+
+
+def test_runs(cluster: Console) -> None:
+    assert cluster.ok("runs", "list", columns=NARROW) == screen(
+        """
+        RUN                           STATE      WHY        LATE   TOOK  AGENT   TRY
+        rotate_logs/20261122T190000Z  assigned   schedule      -      -  host-a    1
+        rotate_logs/20261122T185500Z  running    schedule   8 ms     5m  host-b    1
+        close_books/20261122T023000Z  failed     schedule  12 ms  1.5 s  host-a    1
+        close_books/20261121T023000Z  completed  schedule  12 ms  1.5 s  host-a    1
+        """
+    )
+    of_job = cluster.json("runs", "list", "close_books", "--state", "completed")
+    assert [view["name"] for view in of_job] == ["close_books/20261121T023000Z"]
+    assert len(cluster.json("runs", "list", "--limit", "3")) == 3
+    assert cluster.ok("runs", "list", "rotate_logs", "--state", "died") == "no runs\n"
+
+
+@pytest.mark.parametrize("columns", [WIDE, NARROW])
+def test_one_run(cluster: Console, columns: int) -> None:
+    """What a command wrote is shown, but gives the terminal no orders."""
+    shown = cluster.ok("runs", "show", "close_books/20261122T023000Z", columns=columns)
+    assert shown == screen(
+        """
+        run        close_books/20261122T023000Z
+        state      failed
+        scheduled  2026-11-22 02:30:00Z
+        made by    schedule, 2026-11-22 02:30:00Z
+        agent      host-a
+        started    2026-11-22 02:30:00Z
+        ended      2026-11-22 02:30:01Z
+        late       12 ms
+
+        TRY  AGENT   OUTCOME  EXIT   TOOK     CPU    MEMORY  REASON
+          1  host-a  failed      3  1.5 s  0.25 s  11.0 MiB  exit code 3
+
+        AT                    STATE     CAUSE        TERM
+        2026-11-22 02:30:00Z  assigned  due             7
+        2026-11-22 02:30:01Z  failed    exit code 3     7
+
+        end of its output:
+        \\x1b[31mno such ledger
+        """
+    )
+
+
+def test_agents_and_leader(cluster: Console) -> None:
+    cluster.ok("agents", "drain", "host-b")
+    cluster.ok("agents", "drain", "host-c", "--absent-too")
+    assert cluster.ok("agents", "list") == screen(
+        """
+        AGENT   STATE     USED  SLOTS  RUNNING  LABELS    HOST    UP  VERSION
+        host-a  ready        1      4        0            host-a  1h  0.1.0
+        host-b  draining     1      1        1  role=erp  host-b  1h  0.1.0
+        host-c  absent       0      -        0                    -
+        """
+    )
+    assert cluster.ok("leader") == screen(
+        """
+        leader         host-a
+        term           7, since 2026-11-22 18:30:00Z
+        fencing token  2
+        decided        through 2026-11-22 19:00:00Z
+
+        SCHEDULER  ROLE       HOST    PID  UP  VERSION
+        host-a     leads      host-a  100  1h  0.1.0
+        host-b     stands by  host-b  101  1h  0.1.0
+        """
+    )
+
+
+def test_whoever_has_not_won_the_term_does_not_lead(cluster: Console) -> None:
+    term = cluster.get(Term, Kind.TERM)
+    cluster.put(replace(term, token=term.token + 1), Kind.TERM)
+    assert cluster.json("leader")["node"] == ""
+
+
+def test_the_doctor(cluster: Console) -> None:
+    findings = {f["topic"]: f for f in cluster.run_json(1, "doctor")}
+    assert {topic: f["level"] for topic, f in findings.items()} == {
+        "etcd model": "bad",
+        "etcd compaction": "ok",
+        "etcd latency": "ok",
+        "records": "ok",
+        "leader": "ok",
+        "next tick": "ok",
+        "agents": "ok",
+        "clocks": "ok",
+    }
+    assert "3.5.0 can lose acknowledged writes" in findings["etcd model"]["text"]
+
+
+def test_the_doctor_names_what_is_wrong(cluster: Console) -> None:
+    cluster.put_raw(cluster.keys.of(Kind.JOB, "broken"), b"{}")
+    cluster.put_raw(cluster.keys.watched + "what/is/this", b"x")
+    dead = job("dead", "30 2 30 2 *")
+    cluster.put(dead, Kind.JOB, "dead")
+    cluster.now = Utc("2026-11-22T17:59:50.000Z")
+    findings = cluster.run_json(1, "doctor")
+    bad = {f["topic"]: f["text"] for f in findings if f["level"] == "bad"}
+    assert "1 can't be read and count as absent: /etcsched/v1/spec/jobs/broken" in bad["records"]
+    assert "1 schedules can't be evaluated: dead (cron '30 2 30 2 *': never due" in bad["next tick"]
+    (clocks,) = [f for f in findings if f["topic"] == "clocks"]
+    assert clocks["text"] == "ahead of this host's: host-a (by 10.0 s), host-b (by 10.0 s)"
+    (foreign,) = [f for f in findings if f["topic"] == "records" and f["level"] == "warning"]
+    assert "election/what/is/this" in foreign["text"]
+
+
+def test_the_doctor_sees_a_leader_that_does_not_decide(cluster: Console) -> None:
+    cluster.now = Utc("2026-11-22T19:06:00.000Z")
+    findings = {f["topic"]: f["text"] for f in cluster.run_json(1, "doctor")}
+    assert findings["next tick"] == "rotate_logs was due 1m ago, and isn't decided"
+
+
+def test_no_colour_without_a_terminal(cluster: Console) -> None:
+    assert "\x1b" not in cluster.ok("status") + cluster.ok("runs", "list")

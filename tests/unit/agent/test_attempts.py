@@ -1,0 +1,368 @@
+"""From assignment to outcome: claims, processes, orders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from etcsched.core.agent import effects as fx
+from etcsched.core.agent import events as ev
+from etcsched.core.agent.attempt import Phase
+from etcsched.core.records import Change, Exec, Kind, Noop, Report, Shell
+from etcsched.core.states import Outcome
+from tests.unit.agent.script import (
+    Script,
+    assignment,
+    attempt_id,
+    drain,
+    ended,
+    gone,
+    order,
+    report,
+)
+
+
+def test_only_a_committed_claim_starts_the_process() -> None:
+    script = Script().ready()
+    script.assign(timeout_s=9.0, kill_grace_s=4.0, workdir="/w")
+    claim = script.one(fx.Claim)
+    assert claim.token == 100
+    assert claim.report == report()
+    assert not script.of(fx.StartProcess)
+    script.commit_claim()
+    start = script.one(fx.StartProcess)
+    assert start.attempt_id == "job/r1/1/100"
+    assert start.argv == ("/bin/sh", "-c", "true")
+    assert (start.timeout_s, start.kill_grace_s, start.workdir) == (9.0, 4.0, "/w")
+    assert start.deadline_mono_s == script.mono_s + 8.0
+    assert start.user is None
+    assert start.output_path == "/out/job/r1/1.log"
+    assert script.commit_claim() == [], "told twice, started once"
+
+
+def test_a_claim_is_refused_and_forgotten() -> None:
+    script = Script().ready()
+    script.assign()
+    assert script.tell(ev.ClaimRefused(attempt_id(), None)) == []
+    assert script.machine.occupied_slots == 0
+    assert script.assign() == [], "the same assignment isn't claimed again"
+    assert script.unassign() == []
+    assert script.machine.phase_of(attempt_id()) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "starts"),
+    [
+        (report(), True),
+        (report(claimed_at="2020-01-01T00:00:00.000Z"), True),
+        (report(token=99), False),
+        (report(incarnation="i0"), False),
+        (report(outcome=Outcome.DIED), False),
+    ],
+    ids=["mine", "mine of an earlier moment", "other token", "other session", "over"],
+)
+def test_a_refused_claim_whose_report_is_mine_was_committed_before(
+    found: Report, starts: bool
+) -> None:
+    script = Script().ready()
+    script.assign()
+    script.tell(ev.ClaimRefused(attempt_id(), found))
+    assert bool(script.of(fx.StartProcess)) is starts
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "reason"),
+    [
+        ({}, Outcome.COMPLETED, ""),
+        ({"exit_code": 3}, Outcome.FAILED, "exit code 3"),
+        (
+            {"exit_code": None, "signal": 9, "cause": ev.EndCause.SIGNALED},
+            Outcome.FAILED,
+            "ended by signal 9",
+        ),
+        ({"cause": ev.EndCause.TIMED_OUT}, Outcome.TIMED_OUT, "ran longer than its timeout"),
+        ({"cause": ev.EndCause.CANCELLED}, Outcome.CANCELLED, "cancelled"),
+        (
+            {"cause": ev.EndCause.FENCED},
+            Outcome.DIED,
+            "stopped, since the agent's session was lost",
+        ),
+        ({"cause": ev.EndCause.VANISHED}, Outcome.DIED, "its supervisor died, and it with it"),
+    ],
+)
+def test_how_a_process_ended_is_how_the_attempt_ended(
+    changes: dict[str, Any], outcome: Outcome, reason: str
+) -> None:
+    script = Script().ready()
+    script.run()
+    script.tell(ended(cpu_s=0.5, peak_memory_bytes=9, output_bytes=4, tail="tail", **changes))
+    sent = script.outcome()
+    assert (sent.outcome, sent.reason) == (outcome, reason)
+    assert (sent.claimed_at, sent.token, sent.incarnation) == (report().claimed_at, 100, "i1")
+    assert (sent.cpu_s, sent.peak_memory_bytes, sent.output_bytes, sent.tail) == (0.5, 9, 4, "tail")
+
+
+def test_the_supervisor_may_forget_only_what_etcd_has() -> None:
+    script = Script().ready()
+    script.run()
+    script.tell(ended())
+    assert not script.of(fx.Acknowledge)
+    assert script.tell(ev.OutcomeStored(attempt_id(), late=False)) == [fx.Acknowledge(attempt_id())]
+    assert script.machine.phase_of(attempt_id()) is Phase.DONE
+    script.unassign()
+    assert script.machine.phase_of(attempt_id()) is None
+
+
+def test_a_process_that_cant_start_fails_with_the_reason() -> None:
+    script = Script().ready()
+    script.assign()
+    script.commit_claim()
+    script.tell(ev.StartFailed(attempt_id=attempt_id(), reason="no such file", failed_ms=5))
+    sent = script.outcome()
+    assert (sent.outcome, sent.reason, sent.started_at) == (Outcome.FAILED, "no such file", None)
+
+
+def test_a_noop_completes_at_once() -> None:
+    script = Script().ready()
+    script.assign(action=Noop(), user="somebody")
+    script.commit_claim()
+    assert script.outcome().outcome is Outcome.COMPLETED
+    assert script.machine.occupied_slots == 0
+    assert script.tell(ev.OutcomeStored(attempt_id(), late=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "reason"),
+    [
+        ({"user": "root"}, Outcome.DECLINED, "agent a1 runs no jobs as root"),
+        (
+            {"action": Exec(("x", "{what}"))},
+            Outcome.FAILED,
+            "{what} in '{what}' is no parameter of this run "
+            "(it has attempt, job, run, scheduled_date, scheduled_time)",
+        ),
+    ],
+)
+def test_what_wont_be_run_is_claimed_with_its_outcome(
+    changes: dict[str, Any], outcome: Outcome, reason: str
+) -> None:
+    script = Script().ready()
+    script.assign(**changes)
+    claim = script.one(fx.Claim).report
+    assert (claim.outcome, claim.reason) == (outcome, reason)
+    assert script.commit_claim() == []
+    assert script.machine.phase_of(attempt_id()) is Phase.DONE
+
+
+def test_a_job_without_a_user_is_declined_where_nobody_is_the_default() -> None:
+    script = Script(users=("*",), default_user="").ready()
+    script.assign()
+    assert script.one(fx.Claim).report.reason == "agent a1 runs no jobs without a user"
+    script.assign("r2", 101, user="somebody")
+    assert script.one(fx.Claim).report.outcome is None
+    script.commit_claim("r2", 101)
+    assert script.one(fx.StartProcess).user == "somebody"
+
+
+# --- when nothing is claimed ---------------------------------------------------------------
+
+
+def test_slots_bound_what_is_claimed_and_a_free_one_goes_to_the_first() -> None:
+    script = Script(slots=1).ready()
+    script.run("r1", 100)
+    assert script.assign("r2", 101) == []
+    assert script.assign("r3", 102) == []
+    script.tell(ended("r1", 100))
+    assert script.one(fx.Claim).token == 101
+
+
+def test_a_drained_agent_claims_nothing_until_it_is_undone() -> None:
+    script = Script().ready()
+    script.tell(drain())
+    assert script.assign() == []
+    script.tell(gone(Kind.DRAIN, "a1"))
+    script.one(fx.Claim)
+
+
+def test_a_drain_in_a_listing_counts_too() -> None:
+    script = Script().ready()
+    script.tell(ev.Listed(Kind.DRAIN, (drain().change,), 60))
+    assert script.assign() == []
+    script.tell(ev.Listed(Kind.DRAIN, (), 61))
+    script.one(fx.Claim)
+
+
+def test_an_assignment_of_another_session_is_never_claimed() -> None:
+    script = Script().ready()
+    assert script.assign(incarnation="i0") == []
+    assert script.tell(ev.SessionRenewed(script.mono_s + 8.0)) == [
+        fx.MoveDeadlines(script.mono_s + 8.0)
+    ]
+    script.assign("r2", 101)
+    script.one(fx.Claim)
+
+
+def test_nothing_is_claimed_when_little_of_the_session_is_left() -> None:
+    script = Script().ready()
+    script.passes(7.6)
+    assert script.assign() == []
+    script.tell(ev.SessionRenewed(script.mono_s + 8.0))
+    script.one(fx.Claim)
+
+
+def test_nothing_is_claimed_without_a_supervisor() -> None:
+    script = Script().ready()
+    assert script.tell(ev.SupervisorGone()) == [fx.StartSupervisor()]
+    assert script.assign() == []
+    script.tell(ev.SupervisorReady(incarnation="s2"))
+    assert script.one(fx.Claim).report.supervisor == "s2"
+
+
+def test_nothing_is_claimed_before_the_reports_were_read() -> None:
+    script = Script()
+    script.tell(
+        ev.SupervisorReady(incarnation="s1"),
+        ev.SessionOpened(incarnation="i1", lease=7, deadline_mono_s=1008.0),
+        ev.PresenceJoined(50),
+    )
+    assert script.assign() == []
+    assert script.tell(ev.ReportsRead(49, ())) == [], "of an earlier presence"
+    script.tell(ev.ReportsRead(50, ()))
+    script.one(fx.Claim)
+
+
+def test_a_claim_committed_after_the_session_ended_starts_nothing() -> None:
+    script = Script().ready()
+    script.assign()
+    script.mono_s += 8.0
+    script.commit_claim()
+    assert not script.of(fx.StartProcess)
+    assert script.outcome().outcome is Outcome.DIED
+
+
+def test_a_claim_committed_under_a_supervisor_that_died_starts_nothing() -> None:
+    script = Script().ready()
+    script.assign()
+    script.tell(ev.SupervisorGone(), ev.SupervisorReady(incarnation="s2"))
+    script.commit_claim()
+    assert not script.of(fx.StartProcess)
+    assert script.outcome().reason == "the supervisor died before it started"
+
+
+# --- the leader changes its mind -----------------------------------------------------------
+
+
+def test_an_order_kills_with_the_jobs_grace_once() -> None:
+    script = Script().ready()
+    script.run(kill_grace_s=4.0)
+    kill = fx.KillProcess(attempt_id=attempt_id(), cause=fx.KillCause.CANCELLED, grace_s=4.0)
+    assert script.tell(order()) == [kill]
+    assert script.tell(order()) == []
+
+
+def test_an_order_of_another_token_is_none_of_this_attempt() -> None:
+    script = Script().ready()
+    script.run()
+    assert script.tell(order(token=99)) == []
+
+
+def test_an_order_before_its_assignment_cancels_in_the_claim() -> None:
+    script = Script().ready()
+    script.tell(order())
+    script.assign()
+    assert script.one(fx.Claim).report.outcome is Outcome.CANCELLED
+
+
+def test_an_order_during_the_claim_keeps_the_process_from_starting() -> None:
+    script = Script().ready()
+    script.assign()
+    assert script.tell(order()) == []
+    script.commit_claim()
+    assert script.outcome().outcome is Outcome.CANCELLED
+
+
+def test_an_order_that_was_deleted_counts_no_more() -> None:
+    script = Script().ready()
+    script.tell(order(), gone(Kind.ORDER, "a1", "job", "r1"))
+    script.assign()
+    assert script.one(fx.Claim).report.outcome is None
+
+
+def test_a_run_that_is_taken_away_is_killed_and_reported() -> None:
+    script = Script().ready()
+    script.run()
+    script.unassign()
+    assert script.one(fx.KillProcess).cause is fx.KillCause.FENCED
+    script.tell(ended(cause=ev.EndCause.FENCED))
+    assert script.outcome().reason == "stopped, since its run was moved or ended without it"
+    script.tell(ev.OutcomeStored(attempt_id(), late=True))
+    assert script.machine.phase_of(attempt_id()) is None
+
+
+def test_a_waiting_assignment_that_is_taken_away_is_forgotten() -> None:
+    script = Script(slots=1).ready()
+    script.run("r1", 100)
+    script.assign("r2", 101)
+    script.unassign("r2")
+    script.tell(ended("r1", 100))
+    assert not script.of(fx.Claim)
+
+
+def test_a_claim_whose_run_was_taken_away_meanwhile_starts_nothing() -> None:
+    script = Script().ready()
+    script.assign()
+    assert script.unassign() == []
+    script.commit_claim()
+    assert script.outcome().reason == "its run was moved before it started"
+
+
+def test_a_new_attempt_in_the_same_place_ends_the_old_one() -> None:
+    script = Script().ready()
+    script.run(token=100)
+    script.assign(token=200, attempt=2)
+    assert script.one(fx.KillProcess).attempt_id == attempt_id(token=100)
+    assert script.one(fx.Claim).token == 200
+
+
+def test_a_listing_takes_away_what_it_lacks() -> None:
+    script = Script(slots=3).ready()
+    script.run("r1", 100)
+    script.run("r2", 101)
+    script.assign("r3", 102)
+    change = Change(
+        kind=Kind.ASSIGNMENT, ids=("a1", "job", "r2"), record=assignment("r2"), mod_revision=101
+    )
+    script.tell(ev.Listed(Kind.ASSIGNMENT, (change,), 500))
+    assert script.one(fx.KillProcess).attempt_id == attempt_id("r1", 100)
+    script.commit_claim("r3", 102)
+    assert not script.of(fx.StartProcess)
+
+
+def test_the_deletion_of_a_finished_run_may_come_before_its_answer() -> None:
+    script = Script().ready()
+    script.run()
+    script.tell(ended())
+    assert script.unassign() == []
+    script.tell(ev.OutcomeStored(attempt_id(), late=False))
+    assert script.one(fx.Acknowledge)
+
+
+def test_runs_of_one_batch_share_their_token() -> None:
+    script = Script().ready()
+    script.run("r1", 100)
+    script.run("r2", 100)
+    script.tell(ended("r1", 100, exit_code=4))
+    assert (script.outcome().run, script.outcome().exit_code) == ("r1", 4)
+    assert script.machine.phase_of(attempt_id("r2", 100)) is Phase.RUNNING
+
+
+def test_the_shell_gets_parameters_in_its_environment_only() -> None:
+    script = Script(base_env={"PATH": "/bin", "HOME": "/home/me"}).ready()
+    script.run(action=Shell("echo {x}"), params={"x": "1"}, env={"A": "b"})
+    script.assign("r2", 101, user="other", params={"a-b.c": "2"})
+    script.commit_claim("r2", 101)
+    env = script.one(fx.StartProcess).env
+    assert env["ETCSCHED_PARAM_A_B_C"] == "2"
+    assert "HOME" not in env
+    assert env["PATH"] == "/bin"

@@ -1,0 +1,129 @@
+"""What the agent keeps on disk."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from etcsched.agent.output_files import prune_output
+from etcsched.agent.spool import Spool
+from etcsched.agent.state_dir import SavedSession, StateDir
+from etcsched.core.errors import AgentIdInUse, UsageError
+from etcsched.core.states import Outcome
+from etcsched.core.times import utc_of
+from tests.unit.agent.script import attempt_id, report
+
+DEADLINE_S = 10.0
+
+
+class Answers:
+    def __init__(self) -> None:
+        self.on_disk: dict[str, bool] = {}
+        self.heard = threading.Event()
+
+    def __call__(self, attempt: str, on_disk: bool) -> None:
+        self.on_disk[attempt] = on_disk
+        self.heard.set()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDir:
+    return StateDir(tmp_path / "a1")
+
+
+def test_the_spool_gives_back_what_it_was_given_in_the_order_of_the_ends(state: StateDir) -> None:
+    spool, answers = Spool(state.spool), Answers()
+    later = report("r1", 100, outcome=Outcome.FAILED, ended_at=utc_of(2_000))
+    earlier = report("r2", 101, outcome=Outcome.COMPLETED, ended_at=utc_of(1_000))
+    dropped = report("r3", 102, outcome=Outcome.COMPLETED, ended_at=utc_of(1_000))
+    for run, token, one in (("r1", 100, later), ("r2", 101, earlier), ("r3", 102, dropped)):
+        spool.store(attempt_id(run, token), one, answers)
+    spool.forget(attempt_id("r3", 102))
+    spool.forget(attempt_id("never", 1))
+    spool.close()
+    assert set(answers.on_disk.values()) == {True}
+    (state.spool / "broken.json").write_bytes(b"{")
+    again = Spool(state.spool)
+    assert again.read() == (earlier, later)
+    assert {path.name for path in state.spool.iterdir()} == {
+        "broken.bad",
+        "job~r1~1~100.json",
+        "job~r2~1~101.json",
+    }
+    again.close()
+
+
+def test_a_disk_that_takes_nothing_is_said_to_and_leaves_no_half_file(state: StateDir) -> None:
+    spool, answers = Spool(state.spool), Answers()
+    (state.spool / "job~r1~1~100.json.new").mkdir()  # The name that the file is written under.
+    spool.store(attempt_id(), report(outcome=Outcome.FAILED), answers)
+    assert answers.heard.wait(DEADLINE_S)
+    assert answers.on_disk == {attempt_id(): False}
+    (state.spool / "job~r1~1~100.json.new").rmdir()
+    spool.store(attempt_id(), report(outcome=Outcome.FAILED), answers)
+    spool.close()
+    assert answers.on_disk == {attempt_id(): True}
+
+
+def test_a_state_directory_has_one_agent(state: StateDir) -> None:
+    state.lock()
+    with pytest.raises(AgentIdInUse, match=f"as process {os.getpid()}"):
+        StateDir(state.path).lock()
+    state.unlock()
+    other = StateDir(state.path)
+    other.lock()
+    other.unlock()
+
+
+def test_session_and_revision_are_remembered(state: StateDir) -> None:
+    assert (state.read_session(), state.read_revision()) == (None, 0)
+    saved = SavedSession(lease=7, incarnation="i1", ttl_s=10)
+    state.write_session(saved)
+    state.write_revision(42)
+    assert (state.read_session(), state.read_revision()) == (saved, 42)
+    state.forget_session()
+    state.forget_session()
+    (state.path / "revision").write_text("nonsense")
+    assert (state.read_session(), state.read_revision()) == (None, 0)
+
+
+def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="too long"):
+        StateDir(tmp_path / ("x" * 100))
+
+
+class TestPruning:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        """Runs r0 (oldest) to r4, 4096 bytes each, written at 100 s, 200 s, ..."""
+        for number in range(5):
+            path = tmp_path / "job" / f"r{number}" / "1.log"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"x" * 4096)
+            os.utime(path, (0, 100.0 * (number + 1)))
+        return tmp_path
+
+    @staticmethod
+    def left(root: Path) -> list[str]:
+        return sorted(path.name for path in (root / "job").iterdir()) if root.exists() else []
+
+    def test_what_is_too_old_goes_with_its_directory(self, root: Path) -> None:
+        pruned = prune_output(root, frozenset(), keep_s=250.0, keep_bytes=1 << 30, now_s=500.0)
+        assert (pruned.files, pruned.size_bytes) == (2, 8192)
+        assert self.left(root) == ["r2", "r3", "r4"]
+
+    def test_the_oldest_go_until_the_rest_is_small_enough(self, root: Path) -> None:
+        prune_output(root, frozenset(), keep_s=1e9, keep_bytes=2 * 4096, now_s=500.0)
+        assert self.left(root) == ["r3", "r4"]
+
+    def test_active_runs_are_left_alone(self, root: Path) -> None:
+        prune_output(root, frozenset({"job/r0"}), keep_s=1.0, keep_bytes=0, now_s=1e9)
+        assert self.left(root) == ["r0"]
+
+    def test_the_root_stays(self, root: Path) -> None:
+        prune_output(root, frozenset(), keep_s=1.0, keep_bytes=0, now_s=1e9)
+        assert root.is_dir()
+        assert not (root / "job").exists()

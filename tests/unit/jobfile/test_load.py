@@ -1,0 +1,333 @@
+"""Job files: what they become, and every way in which they can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from etcsched.core.errors import InvalidJobFile, UsageError
+from etcsched.core.records import Exec, Job, Keep, ScheduleVersion, Shell
+from etcsched.core.schedule import At, Cron, Every
+from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery
+from etcsched.core.times import Utc, ms_of
+from etcsched.jobfile import load, read_files
+from etcsched.jobfile.writing import fields_of
+
+NOW = Utc("2026-11-22T19:00:00.500Z")
+NOW_MS = ms_of(NOW)
+RUNS = "run: {exec: [/bin/true]}, schedule: {every: 1h}"
+
+
+def load_text(text: str) -> list[Job]:
+    return load([("jobs.yaml", dedent(text))], NOW_MS)
+
+
+def problems_of(*texts: str) -> list[str]:
+    files = [(f"{'abc'[number]}.yaml", dedent(text)) for number, text in enumerate(texts)]
+    with pytest.raises(InvalidJobFile) as caught:
+        load(files, NOW_MS)
+    return caught.value.problems
+
+
+def test_every_field() -> None:
+    (job,) = load_text(
+        """
+        defaults: {timezone: Europe/Berlin, keep: {age: 7d}, env: {LANG: C, A: b}}
+        jobs:
+          close_books:
+            description: Close the month
+            owner: erp team
+            tags: [finance, nightly]
+            run: {exec: [/opt/erp/close, --date, "{scheduled_date}", "{{{month}}}"]}
+            schedule: [{cron: 30 2 * * 1-5}, {every: 90m}, {at: 2026-12-24T18:00:00}]
+            state: disabled
+            recovery: all
+            pickup_buffer: 5m
+            recover_within: 1d
+            catch_up_limit: 7
+            overlap: queue
+            timeout: 2h
+            kill_grace: 500ms
+            on_agent_loss: died
+            max_reassigns: 0
+            hosts: host-a
+            require: {role: erp}
+            priority: -5
+            params: {month: 007}
+            env: {A: c}
+            workdir: /srv/erp
+            user: erp
+            keep: {runs: 50}
+        """
+    )
+    assert job == Job(
+        name="close_books",
+        description="Close the month",
+        owner="erp team",
+        tags=("finance", "nightly"),
+        run=Exec(("/opt/erp/close", "--date", "{scheduled_date}", "{{{month}}}")),
+        versions=(
+            ScheduleVersion(
+                since=NOW,
+                state=JobState.DISABLED,
+                patterns=(
+                    Cron("30 2 * * 1-5"),
+                    Every(5400, Utc("2026-11-22T19:00:00.000Z")),
+                    At(Utc("2026-12-24T17:00:00.000Z")),
+                ),
+                timezone="Europe/Berlin",
+            ),
+        ),
+        recovery=Recovery.ALL,
+        pickup_buffer_s=300.0,
+        recover_within_s=86400.0,
+        catch_up_limit=7,
+        overlap=Overlap.QUEUE,
+        timeout_s=7200.0,
+        kill_grace_s=0.5,
+        on_agent_loss=OnAgentLoss.DIED,
+        max_reassigns=0,
+        hosts=("host-a",),
+        require={"role": "erp"},
+        priority=-5,
+        params={"month": "007"},
+        env={"LANG": "C", "A": "c"},
+        workdir="/srv/erp",
+        user="erp",
+        keep=Keep(runs=50, age_s=7 * 86400.0),
+        from_file=True,
+    )
+
+
+def test_what_is_shown_of_a_job_is_a_job_file_again() -> None:
+    (job,) = load_text(
+        """
+        jobs:
+          a:
+            run: {shell: 'echo "$ETCSCHED_RUN"'}
+            schedule: [{cron: "@daily"}, {at: 2026-12-24T18:00:00+01:00}]
+            timezone: Asia/Tokyo
+            timeout: 90s
+            params: {x: '1'}
+            keep: {runs: 3}
+        """
+    )
+    again = json.dumps({"jobs": {"a": fields_of(job)}})  # JSON is YAML
+    assert load([("again.yaml", again)], NOW_MS) == [job]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("no", "no"), ("on", "on"), ("1:30", "1:30"), ("2026-01-01", "2026-01-01"), ("~x", "~x")],
+)
+def test_yaml_1_2_scalars_are_text(written: str, read: str) -> None:
+    (job,) = load_text(f"jobs: {{a: {{{RUNS}, params: {{p: {written}}}}}}}")
+    assert job.params == {"p": read}
+
+
+def test_several_documents_and_files() -> None:
+    one = f"jobs: {{a: {{{RUNS}}}}}\n---\ndefaults: {{owner: me}}\n---\njobs: {{b: {{{RUNS}}}}}\n"
+    two = f"jobs: {{c: {{{RUNS}}}}}"
+    jobs = load([("1.yaml", one), ("2.yaml", two)], NOW_MS)
+    assert [(job.name, job.owner) for job in jobs] == [("a", "me"), ("b", "me"), ("c", "")]
+
+
+def test_a_shell_line_is_left_alone() -> None:
+    (job,) = load_text("jobs: {a: {run: {shell: 'echo ${HOME} {x}'}, state: ad_hoc_active}}")
+    assert job.run == Shell("echo ${HOME} {x}")
+
+
+FIELD_PROBLEMS: list[tuple[str, str, str]] = [
+    ("timeout: 2 hours", "timeout", "'2 hours' is no duration; write e.g. 2h"),
+    ("timeout: 30", "timeout", "'30' is no duration; write e.g. 30s"),
+    ("timeout: soon", "timeout", "'soon' is no duration; write e.g. 30s, 2m, 1h30m or 1d"),
+    ("timeout: 0s", "timeout", "0s is out of range; it takes 1ms to 3650d"),
+    ("timeout:", "timeout", "has no value; write '' for an empty text, or leave it out"),
+    ("timeout: [1h]", "timeout", "takes a single value, not a list"),
+    ("timout: 1h", "timout", "unknown field 'timout'; did you mean timeout?"),
+    ("overlap: replace", "overlap", "unknown value 'replace'; known are skip, queue, allow"),
+    ("state: no", "state", "unknown value 'no'; known are enabled, disabled, ad_hoc_active"),
+    (
+        "state: deleted",
+        "state",
+        "unknown value 'deleted'; known are enabled, disabled, ad_hoc_active",
+    ),
+    ("priority: high", "priority", "'high' is no whole number; write e.g. 1"),
+    ("catch_up_limit: 0", "catch_up_limit", "0 is out of range; it takes 1 to 10000"),
+    ("tags: [a b]", "tags[0]", "'a b' is no name; it takes letters, digits, '.', '_', '/' and '-'"),
+    ("require: erp", "require", "takes a map like {role: erp}, not 'erp'"),
+    ("workdir: srv", "workdir", "'srv' is no absolute path; write e.g. /srv/app"),
+    ("user: 'a b'", "user", "'a b' is no user's name"),
+    ("owner: !x y", "owner", "the tag !x has no meaning here; leave it out"),
+    ('owner: "a\\0b"', "owner", "must not contain the character NUL"),
+    ("params: {job: x}", "params.job", "every run has its own 'job'; choose another name"),
+    ("params: {1: x}", "params.1", "'1' is no variable's name; it takes letters, digits and '_'"),
+    (
+        "env: {ETCSCHED_JOB: x}",
+        "env.ETCSCHED_JOB",
+        "names beginning with ETCSCHED_ are set by the agent",
+    ),
+    ("keep: {days: 3}", "keep.days", "unknown field 'days'; known are runs, age"),
+    ("owner: a\n    owner: b", "owner", "is given twice; first in line 5"),
+]
+
+
+@pytest.mark.parametrize(("line", "path", "text"), FIELD_PROBLEMS)
+def test_a_wrong_field(line: str, path: str, text: str) -> None:
+    file = f"jobs:\n  a:\n    run: {{exec: [/bin/true]}}\n    schedule: {{every: 1h}}\n    {line}\n"
+    (problem,) = problems_of(file)
+    number = 5 + line.count("\n")
+    assert problem == f"a.yaml:{number}: jobs.a.{path}: {text}"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "path", "text"),
+    [
+        ("{cron: 30 2 30 2 *}", ".cron", "never due"),
+        ("{cron: 61 * * * *}", ".cron", "minute"),
+        ('{cron: "@reboot"}', ".cron", "@reboot"),
+        ("{every: 500ms}", ".every", "whole seconds"),
+        ("{at: 2026-11-22T19:00:00}", ".at", "has passed (it is 2026-11-22T19:00:00.500Z now)"),
+        ("{at: tomorrow}", ".at", "not a time"),
+        ("{every: 1h, at: 2027-01-01}", "", "takes exactly one of cron, every, at"),
+        ("[{every: 1h}, {evry: 2h}]", "[1].evry", "unknown field 'evry'; did you mean every?"),
+        ("[]", "", "has no pattern"),
+        ("0 3 * * *", "", "takes a map like {cron: 0 3 * * *}, not '0 3 * * *'"),
+    ],
+)
+def test_a_wrong_schedule(schedule: str, path: str, text: str) -> None:
+    problems = problems_of(f"jobs:\n  a: {{run: {{exec: [x]}}, schedule: {schedule}}}\n")
+    assert problems[0].startswith(f"a.yaml:2: jobs.a.schedule{path}: ")
+    assert text in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        ('["{dat}"]', "unknown parameter 'dat'; did you mean date?"),
+        ('["{scheduled_date}{run-id}"]', "unknown parameter 'run-id'; known are date"),
+        ('["{"]', "a single '{' at character 1; write {name} for a parameter, {{ for"),
+        ('[\'{"a": {"b": 1}}\']', "a single '{' at character 1"),
+    ],
+)
+def test_a_wrong_placeholder(argv: str, text: str) -> None:
+    (problem, *_) = problems_of(
+        f"jobs: {{a: {{run: {{exec: {argv}}}, state: ad_hoc_active, params: {{date: x}}}}}}"
+    )
+    assert problem.startswith("a.yaml:1: jobs.a.run.exec[0]: ")
+    assert text in problem
+
+
+@pytest.mark.parametrize("run", ["5", "{}", "{exec: [a], shell: b}", "{exec: []}", "{shell: ' '}"])
+def test_a_wrong_run(run: str) -> None:
+    (problem,) = problems_of(f"jobs: {{a: {{run: {run}, state: ad_hoc_active}}}}")
+    assert problem.startswith("a.yaml:1: jobs.a.run")
+
+
+@pytest.mark.parametrize("name", ["_a", "a b", "ä", "x" * 129, "a/b", "''", ".."])
+def test_a_wrong_name(name: str) -> None:
+    (problem,) = problems_of(f"jobs: {{{name}: {{{RUNS}}}}}")
+    assert "is no name for a job" in problem
+
+
+def test_all_problems_of_all_files_in_their_order() -> None:
+    assert problems_of(
+        f"""
+        defaults: {{timezone: Europe/Berln}}
+        conflicts: {{}}
+        jobs:
+          a: {{{RUNS}}}
+          b: {{schedule: {{every: x}}}}
+        """,
+        f"""
+        jobs:
+          a: {{{RUNS}}}
+          c: {{run: {{exec: [x]}}}}
+          d:
+        """,
+        "jobs: [a",
+    ) == [
+        "a.yaml:2: defaults.timezone: timezone 'Europe/Berln' is unknown; "
+        "did you mean Europe/Berlin or Europe/Dublin or Europe/Belfast?",
+        "a.yaml:3: conflicts: unknown field 'conflicts'; known are defaults, jobs",
+        "a.yaml:6: jobs.b.schedule.every: 'x' is not a duration; write whole numbers with units, "
+        "largest first, like 500ms, 30s, 2m, 1h30m or 1d",
+        "a.yaml:6: jobs.b: has no run; write e.g. run: {exec: [/bin/true]}",
+        "b.yaml:3: jobs.a: is given twice; first in a.yaml:5",
+        "b.yaml:4: jobs.c: has no schedule; give it one, or state: ad_hoc_active if it runs on "
+        "request only",
+        "b.yaml:5: jobs.d: takes a map like {run: {exec: [/bin/true]}, schedule: {every: 1h}}, "
+        "not nothing",
+        "c.yaml:1: not YAML: while parsing a flow sequence expected ',' or ']', but got "
+        "'<stream end>'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "no jobs; write them below the top-level map jobs"),
+        ("a: b: c", "not YAML: mapping values are not allowed here"),
+        ("jobs: &a [*a]", "jobs: takes a map like {name: {run: ...}}, not a list"),
+        ("- jobs", "takes a map like {jobs: ...}, not a list"),
+        ("jobs: \x01", "not YAML: no text"),
+        ("[" * 5000, "not YAML: nested too deeply"),
+        (
+            "defaults: {owner: me}",
+            "defaults: hold for the jobs of their own file, and it has none; put them beside "
+            "their jobs",
+        ),
+    ],
+)
+def test_a_file_that_holds_no_jobs(text: str, problem: str) -> None:
+    assert problems_of(text) == [f"a.yaml:1: {problem}"]
+
+
+def test_sizes() -> None:
+    (too_long,) = problems_of(
+        f"jobs: {{a: {{run: {{shell: {'x' * 70_000}}}, state: ad_hoc_active}}}}"
+    )
+    assert "bytes; a job may take 65536" in too_long
+    (too_much,) = problems_of(f"jobs: {{a: {{{RUNS}, params: {{a: {'x' * 16_384}}}}}}}")
+    assert "16385 bytes of parameters; 16384 are allowed" in too_much
+
+
+def test_aliases_that_multiply_stay_harmless() -> None:
+    bomb = "defaults: {env: {A: &0 [x]}}\njobs:\n" + "".join(
+        f"  j{n}: {{run: &{n} {{exec: [*{n - 1}, *{n - 1}, *{n - 1}]}}}}\n" for n in range(1, 40)
+    )
+    assert len(problems_of(bomb)) > 40
+
+
+def test_files_and_directories(tmp_path: Path) -> None:
+    (tmp_path / "b.yml").write_text("b")
+    (tmp_path / "a.yaml").write_text("a")
+    (tmp_path / ".hidden.yaml").write_text("h")
+    (tmp_path / "notes.txt").write_text("n")
+    assert [text for _, text in read_files([str(tmp_path)])] == ["a", "b"]
+
+    (tmp_path / "bad.yaml").write_bytes(b"\xff")
+    with pytest.raises(InvalidJobFile) as caught:
+        read_files([str(tmp_path), str(tmp_path / "none.yaml")])
+    assert caught.value.problems == [
+        f"{tmp_path}/bad.yaml:1: isn't text in UTF-8 (byte 0)",
+        f"{tmp_path}/none.yaml:1: can't be read: No such file or directory",
+    ]
+    with pytest.raises(UsageError, match="given twice"):
+        read_files([str(tmp_path / "a.yaml"), str(tmp_path)])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"no \.yaml or \.yml file"):
+        read_files([str(tmp_path / "empty")])
+
+
+def test_defaults_of_maps_are_added_to() -> None:
+    (job,) = load_text(
+        f"""
+        defaults: {{require: {{role: erp, zone: a}}, params: {{x: d}}}}
+        jobs: {{a: {{{RUNS}, require: {{zone: b}}}}}}
+        """
+    )
+    assert (job.require, job.params) == ({"role": "erp", "zone": "b"}, {"x": "d"})

@@ -1,0 +1,154 @@
+"""Writes against races and lost answers: done once, or not at all, and told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from etcsched.core.errors import ClusterUnreachable, NotFound, OutcomeUnknown, Refused
+from etcsched.core.records import Job, Kind, Noop, ScheduleVersion, Watermark
+from etcsched.core.schedule import Every
+from etcsched.core.times import Utc
+from etcsched.keyspace.codec import decode, encode
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Put, Range, Txn, TxnResult
+from etcsched.operator.apply import ChangeKind, apply, delete
+from etcsched.operator.ids import request_id
+from etcsched.operator.pauses import pause
+from etcsched.operator.store import commit, listed, read
+from etcsched.testing.model_etcd import ModelEtcd
+from etcsched.testing.model_store import ModelStore
+
+KEYS = Keys()
+NOW = Utc("2026-11-22T19:00:00.000Z")
+TIMEOUT_S = 5.0
+
+
+class Faulty(ModelEtcd):
+    """Before and after each write, something may happen."""
+
+    def __init__(self, store: ModelStore) -> None:
+        super().__init__(store)
+        self.before: list[Callable[[], None]] = []
+        self.after: list[Exception] = []
+
+    async def txn(self, txn: Txn, *, timeout_s: float = 5.0) -> TxnResult:
+        if not any(isinstance(operation, Put) for operation in txn.then):
+            return await super().txn(txn, timeout_s=timeout_s)
+        if self.before:
+            self.before.pop(0)()
+        result = await super().txn(txn, timeout_s=timeout_s)
+        if self.after:
+            raise self.after.pop(0)
+        return result
+
+
+@pytest.fixture
+def etcd() -> Faulty:
+    return Faulty(ModelStore())
+
+
+def job(interval_s: int = 60, name: str = "a", **fields: Any) -> Job:
+    version = ScheduleVersion(since=NOW, patterns=(Every(interval_s, NOW),))
+    return Job(name=name, run=Noop(), versions=(version,), **fields)
+
+
+def put(etcd: ModelEtcd, key: str, value: bytes) -> None:
+    etcd.store.txn(Txn((), (Put(key, value),)))
+
+
+def stored(etcd: ModelEtcd, name: str = "a") -> Job:
+    (kv,) = etcd.store.range(Range(KEYS.of(Kind.JOB, name))).kvs
+    return decode(Job, kv.value)
+
+
+async def applied(etcd: ModelEtcd, *jobs: Job) -> list[ChangeKind]:
+    changes = await apply(etcd, KEYS, jobs, NOW, "anna", timeout_s=TIMEOUT_S)
+    return [change.kind for change in changes]
+
+
+async def test_a_lost_answer_is_asked_for_again(etcd: Faulty) -> None:
+    etcd.after = [OutcomeUnknown("lost"), OutcomeUnknown("lost")]
+    assert await applied(etcd, job()) == [ChangeKind.CREATE]
+    assert stored(etcd).changed_by == "anna"
+
+
+async def test_an_outcome_that_stays_unknown_is_said_to_be(etcd: Faulty) -> None:
+    def cut() -> None:
+        etcd.cut()
+
+    etcd.before = [lambda: None, cut]
+    etcd.after = [OutcomeUnknown("lost")]
+    txn = Txn((), (Put("/x", b""),))
+    with pytest.raises(OutcomeUnknown):
+        await commit(etcd, txn, timeout_s=0.05)
+
+
+async def test_a_write_that_certainly_did_not_happen_is_no_unknown_one(etcd: Faulty) -> None:
+    etcd.after = [ClusterUnreachable("gone")]
+    with pytest.raises(ClusterUnreachable) as caught:
+        await commit(etcd, Txn((), (Put("/x", b""),)), timeout_s=TIMEOUT_S)
+    assert not isinstance(caught.value, OutcomeUnknown)
+
+
+async def test_who_loses_a_race_looks_again(etcd: Faulty) -> None:
+    """Another operator's change, and the leader's watermark, come in between."""
+    other = encode(job(30, description="by another"))
+    through = Utc("2026-11-22T19:00:07.000Z")
+    etcd.before = [
+        lambda: put(etcd, KEYS.of(Kind.JOB, "a"), other),
+        lambda: put(etcd, KEYS.watermark, encode(Watermark(through=through, term=1))),
+    ]
+    assert await applied(etcd, job()) == [ChangeKind.CREATE]
+    versions = stored(etcd).versions
+    # The other's version ended at the watermark, so it decides nothing any more.
+    assert [version.since for version in versions] == [through]
+    assert stored(etcd).description == ""
+
+
+async def test_endless_races_end_with_a_refusal(etcd: Faulty) -> None:
+    etcd.before = [lambda: put(etcd, KEYS.watermark, encode(Watermark(through=NOW, term=1)))] * 1000
+    with pytest.raises(Refused, match="nothing of them was, try again"):
+        await applied(etcd, job())
+    with pytest.raises(Refused, match="try again"):
+        await pause(etcd, KEYS, None, NOW, "anna", timeout_s=TIMEOUT_S)
+
+
+async def test_a_batch_is_deleted_whole_or_not_at_all(etcd: Faulty) -> None:
+    await applied(etcd, job())
+    with pytest.raises(NotFound):
+        await delete(etcd, KEYS, ["a", "b"], NOW, "anna", timeout_s=TIMEOUT_S)
+    assert len(stored(etcd).versions) == 1
+
+
+async def test_a_malformed_job_is_replaced(etcd: Faulty) -> None:
+    put(etcd, KEYS.of(Kind.JOB, "a"), b"junk")
+    assert await applied(etcd, job()) == [ChangeKind.CREATE]
+
+
+async def test_pages_are_of_one_revision(etcd: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etcsched.operator.store.PAGE", 3)
+    for number in range(10):
+        put(etcd, f"/p/{number}", b"")
+    assert [kv.key[-1] for kv in await listed(etcd, ("/p/", "/p0"))] == list("0123456789")
+    assert len(await listed(etcd, ("/p/", "/p0"), limit=6)) == 6
+    assert len(await listed(etcd, ("/p/", "/p0"), limit=7)) == 7
+    assert await listed(etcd, ("/q/", "/q0")) == []
+
+
+async def test_many_keys_are_read_at_one_revision(etcd: Faulty) -> None:
+    for number in range(250):
+        put(etcd, f"/p/{number}", b"")
+    wanted = [f"/p/{number}" for number in range(260)]
+    kvs, revision = await read(etcd, wanted)
+    assert [kv.key if kv else None for kv in kvs] == [*wanted[:250], *[None] * 10]
+    assert revision == etcd.store.revision
+
+
+def test_request_ids_sort_by_time() -> None:
+    base_ms = 1_795_000_000_000
+    ids = [request_id(base_ms + step, b"\xff\x00") for step in (0, 1, 1000, 60_000)]
+    assert ids == sorted(ids)
+    assert ids[0] == "20261118T110640.000Z-ff00"
