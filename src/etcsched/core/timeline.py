@@ -207,7 +207,7 @@ def _without_over(
 
 def _since(now: Utc, *not_before: Utc | None) -> Utc:
     """Now, or the latest of the others: a timeline never runs backwards, whatever a clock says."""
-    return max(now, *(utc for utc in not_before if utc is not None), now)
+    return max([now, *(utc for utc in not_before if utc is not None)])
 
 
 def _earlier(watermark: Utc | None, open_from: Utc | None) -> Utc | None:

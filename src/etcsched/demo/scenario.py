@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -26,6 +27,8 @@ from etcsched.local.cluster import LocalCluster, LocalOptions
 from etcsched.operator.apply import apply
 from etcsched.operator.cluster import ClusterView, read_cluster
 from etcsched.operator.store import found, read_all
+
+T = TypeVar("T")
 
 TTL_S = 5
 POLL_S = 0.05
@@ -149,22 +152,23 @@ class Demo:
         """No tick is due from the second time returned on; all up to the first are decided, and
         none of their runs still waits (a stop would cancel it)."""
         now_ms = time.time_ns() // 1_000_000
-        async with asyncio.timeout(PATIENCE_S):
-            while (decided_ms := await self._none_waits_through(etcd)) < now_ms:
-                await asyncio.sleep(POLL_S)
+        decided_ms = await _patiently(
+            "a moment when no run waits", lambda: self._none_waits_through(etcd, now_ms)
+        )
         return decided_ms / 1000, await self._apply(etcd, JobState.AD_HOC_ACTIVE)
 
-    async def _none_waits_through(self, etcd: EtcdClient) -> int:
-        """The watermark, if no run waits at that same revision; else 0."""
+    async def _none_waits_through(self, etcd: EtcdClient, least_ms: int) -> int | None:
+        """The watermark, if it has come so far and no run waits at that same revision."""
         both = Txn((), (Range(self._keys.watermark), Range(*self._keys.all_of(Kind.RUN))))
         marks, runs = (await etcd.txn(both)).responses
         assert isinstance(marks, RangeResult)
         assert isinstance(runs, RangeResult)
         active = [found(Run, kv) for kv in runs.kvs]
         if any(run is not None and run.state in WAITING for run in active):
-            return 0
+            return None
         watermark = found(Watermark, marks.kvs[0]) if marks.kvs else None
-        return ms_of(watermark.through) if watermark is not None else 0
+        through_ms = ms_of(watermark.through) if watermark is not None else 0
+        return through_ms if through_ms >= least_ms else None
 
     async def _kill_leader(self, etcd: EtcdClient) -> None:
         view = await self._look(etcd)
@@ -180,9 +184,9 @@ class Demo:
         """One that has just begun its only run, a long one. The supervisor that survives its agent
         lets runs go on until shortly before the lease ends; a short run could complete in that
         time with nobody left to say so, and would rightly be run again."""
-        async with asyncio.timeout(PATIENCE_S):
-            while (agent := await self._agent_with_only("backup", etcd)) is None:
-                await asyncio.sleep(POLL_S)
+        agent = await _patiently(
+            "an agent with only a backup", lambda: self._agent_with_only("backup", etcd)
+        )
         self._cluster.nodes[agent].signal(signal.SIGKILL)
         self._say(f"killed {agent} with SIGKILL in the middle of a backup")
 
@@ -202,16 +206,25 @@ class Demo:
     async def _until(
         self, etcd: EtcdClient, what: str, is_so: Callable[[ClusterView], bool]
     ) -> ClusterView:
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                while True:
-                    view = await self._look(etcd)
-                    if is_so(view):
-                        return view
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            raise EtcschedError(f"waited {PATIENCE_S:g} s for {what}, in vain") from None
+        async def look() -> ClusterView | None:
+            view = await self._look(etcd)
+            return view if is_so(view) else None
+
+        return await _patiently(what, look)
 
     async def _pass_until(self, wall_s: float) -> None:
         """Let the cluster work; nothing is waited for but the time."""
         await asyncio.sleep(max(0.0, wall_s - time.time()))
+
+
+async def _patiently(what: str, look: Callable[[], Awaitable[T | None]]) -> T:
+    """Look until there is something to see."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                seen = await look()
+                if seen is not None:
+                    return seen
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise EtcschedError(f"waited {PATIENCE_S:g} s for {what}, in vain") from None
