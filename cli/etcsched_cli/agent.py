@@ -62,6 +62,7 @@ _option = partial(option, of="agent", show_envvar=True)
 @_option(
     "--accept-restored-cluster", is_flag=True, help="Go on with an etcd restored from a backup."
 )
+@click.option("--demo-etcd", is_flag=True, hidden=True)
 @log_level_option
 @click.pass_obj
 def agent(
@@ -77,6 +78,7 @@ def agent(
     isolate: bool,
     allow_unfenced_auth: bool,
     accept_restored_cluster: bool,
+    demo_etcd: bool,
     log_level: str,
 ) -> None:
     """Run an agent until SIGTERM. SIGTERM lets what runs end first, for --stop-timeout at most.
@@ -107,6 +109,7 @@ def agent(
         isolate=isolate,
         allow_unfenced_auth=allow_unfenced_auth,
         accept_restored_cluster=accept_restored_cluster,
+        is_demo=demo_etcd,
     )
     run_agent(config, etcd_config)
 

@@ -38,6 +38,7 @@ _option = partial(option, of="scheduler", show_envvar=True)
 @_option(
     "--accept-restored-cluster", is_flag=True, help="Go on with an etcd restored from a backup."
 )
+@click.option("--demo-etcd", is_flag=True, hidden=True)
 @log_level_option
 @click.pass_obj
 def scheduler(
@@ -47,6 +48,7 @@ def scheduler(
     state_dir: Path | None,
     allow_unfenced_auth: bool,
     accept_restored_cluster: bool,
+    demo_etcd: bool,
     log_level: str,
 ) -> None:
     """Run a scheduler node until SIGTERM. Any number can run; one leads, the others stand by.
@@ -65,6 +67,7 @@ def scheduler(
         session_ttl_s=ttl_s,
         allow_unfenced_auth=allow_unfenced_auth,
         accept_restored_cluster=accept_restored_cluster,
+        is_demo=demo_etcd,
         state_dir=state_dir,
     )
     run_scheduler(config, etcd_config)

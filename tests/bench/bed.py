@@ -1,4 +1,4 @@
-"""The bed of a measurement: a real etcd, the real daemons as processes, and a client beside them."""
+"""The bed of a measurement: a real etcd, the daemons as processes, and a client beside them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from etcsched.etcd.config import EtcdConfig
 from etcsched.etcd.embedded import EmbeddedEtcd, EtcdBinary
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Put, Range, Txn
+from etcsched.keyspace.ops import Put, Range, Txn, range_end_of
 from etcsched.keyspace.transactions import submit_request
 from etcsched.local.cluster import COMMAND
 from etcsched.local.node import NodeProcess, Role
@@ -60,7 +60,7 @@ class Bed:
         self.keys = Keys()
         self.etcd = client
         self.nodes: dict[str, NodeProcess] = {}
-        self._directory = directory
+        self.directory = directory
         self._server = etcd
 
     @property
@@ -85,19 +85,14 @@ class Bed:
                 f"--slots={slots}",
                 f"--allow-user={user}",
                 f"--default-user={user}",
-                f"--state-dir={self._directory / name}",
+                f"--state-dir={self.directory / name}",
             )
             await self.nodes[name].start()
 
     def _add(self, role: Role, name: str, *arguments: str) -> None:
-        log = str(self._directory / f"{name}.log")
-        self.nodes[name] = NodeProcess(
-            role,
-            name,
-            (*_LOGGED, log, *COMMAND, f"--endpoints={self.endpoint}", role, f"--id={name}")
-            + arguments,
-            lambda node, line: None,
-        )
+        logged = (*_LOGGED, str(self.directory / f"{name}.log"))
+        command = (*COMMAND, f"--endpoints={self.endpoint}", role, f"--id={name}", *arguments)
+        self.nodes[name] = NodeProcess(role, name, (*logged, *command), lambda node, line: None)
 
     async def stop_nodes(self) -> None:
         """Agents first, so that nobody sees them as lost."""
@@ -109,7 +104,7 @@ class Bed:
         """The end of each node's log, for whoever looks into a failure."""
         texts = []
         for name in self.nodes:
-            path = self._directory / f"{name}.log"
+            path = self.directory / f"{name}.log"
             if path.exists():
                 texts += [f"{name}: {line}" for line in path.read_text().splitlines()[-5:]]
         return "\n".join(texts)
@@ -118,15 +113,13 @@ class Bed:
 
     async def wait_ready(self) -> None:
         """Until a scheduler leads, the others stand by and every agent is here."""
-        roles = [node.role for node in self.nodes.values()]
-        await self.until(lambda: self.leader())
-        for kind, role in ((Kind.ELECTION, "scheduler"), (Kind.PRESENCE, "agent")):
-            span = self.keys.all_of(kind)
+        await self.until(self.leader)
+        await self.until(lambda: self._are_all_here("scheduler", Kind.ELECTION))
+        await self.until(lambda: self._are_all_here("agent", Kind.PRESENCE))
 
-            async def are_here(span: tuple[str, str] = span, role: str = role) -> bool:
-                return await self.count(*span) >= roles.count(role)
-
-            await self.until(are_here)
+    async def _are_all_here(self, role: Role, kind: Kind) -> bool:
+        wanted = sum(1 for node in self.nodes.values() if node.role == role)
+        return await self.count(*self.keys.all_of(kind)) >= wanted
 
     async def term(self) -> Term | None:
         kvs = (await self.etcd.range(Range(self.keys.term))).kvs
@@ -194,12 +187,16 @@ class Bed:
         await self.etcd.txn(submit_request(self.keys, request))
         return request.id
 
-    async def archived(self, job: str) -> list[Run]:
-        return await read_all(self.etcd, self.keys.archive_of(job), Run)
+    async def archived(self, job_prefix: str) -> list[Run]:
+        """Of all jobs whose names begin so; with a ``/`` at the end, of one job."""
+        return await read_all(self.etcd, self._archive_of(job_prefix), Run)
 
     async def archived_count(self, job_prefix: str) -> int:
-        start = f"{self.keys.archive_prefix}{job_prefix}"
-        return await self.count(start, start + "\x7f")
+        return await self.count(*self._archive_of(job_prefix))
+
+    def _archive_of(self, job_prefix: str) -> tuple[str, str]:
+        start = self.keys.archive_prefix + job_prefix
+        return start, range_end_of(start)
 
 
 def job_of(name: str, action: Action, *patterns: Pattern) -> Job:
@@ -226,8 +223,7 @@ async def pass_until(wall_ms: int) -> None:
 
 @asynccontextmanager
 async def open_bed(directory: Path, binary: EtcdBinary) -> AsyncIterator[Bed]:
-    """``directory`` must not exist; it is left behind."""
-    directory.mkdir(parents=True)
+    """Below ``directory``, which is left behind."""
     server = EmbeddedEtcd(binary, directory / "etcd")
     await server.start()
     try:

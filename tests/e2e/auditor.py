@@ -5,7 +5,7 @@ It reads records, and shares no decision with the product: only what is written 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import TypeVar
 
 from etcsched.core.records import (
@@ -30,8 +30,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Auditor:
-    """``complaints`` grows; nobody but the tests empties it. ``checked`` counts how often each
-    invariant was looked at, so that a judge that looks at nothing is noticed."""
+    """``complaints`` grows; nobody but the tests empties it."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -40,13 +39,13 @@ class Auditor:
         self._before: Mapping[str, KeyValue] = {}
         self._revision = 0
         self.complaints: list[str] = []
-        self.checked: dict[str, int] = {}
 
     def judge(
         self, revision: int, events: list[WatchEvent], before: Mapping[str, KeyValue]
     ) -> None:
         self._before, self._revision = before, revision
         puts = {e.kv.key: e.kv for e in events if e.type is EventType.PUT}
+        gone = {e.kv.key for e in events if e.type is EventType.DELETE}
         for event in events:
             if event.kv.key.startswith((self._keys.prefix + "state/", self._keys.archive_prefix)):
                 self._leader_write(event)
@@ -62,7 +61,8 @@ class Auditor:
                 case (Kind.RUN, (job, run)) if kv.version == 1:
                     self._created((job, run))
                 case (Kind.ASSIGNMENT, ids):
-                    self._assigned(ids, decode(Assignment, kv.value), puts)
+                    self._assigned(ids, decode(Assignment, kv.value))
+                    self._slots(ids[0], puts.keys(), gone)
                 case (Kind.REPORT, ids):
                     self._reported(ids, decode(Report, kv.value), kv.version == 1)
                 case (Kind.WATERMARK, _):
@@ -145,9 +145,7 @@ class Auditor:
 
     # --- I4, I10: assignments
 
-    def _assigned(
-        self, ids: tuple[str, ...], assignment: Assignment, puts: Mapping[str, KeyValue]
-    ) -> None:
+    def _assigned(self, ids: tuple[str, ...], assignment: Assignment) -> None:
         agent, job, run = ids
         name = f"{job}/{run} to {agent}"
         presence = self._of(Presence, Kind.PRESENCE, agent)
@@ -160,6 +158,13 @@ class Auditor:
         for name_, value in self._requirements(job):
             self._expect("I10", presence.labels.get(name_) == value, f"{name}: lacks {name_}")
         self._no_attempt_before(assignment, name)
+
+    def _slots(self, agent: str, put: Set[str], gone: Set[str]) -> None:
+        presence = self._of(Presence, Kind.PRESENCE, agent)
+        prefix = self._keys.all_of(Kind.ASSIGNMENT, agent)[0]
+        used = sum(key.startswith(prefix) for key in (self._before.keys() | put) - gone)
+        fits = presence is None or used <= presence.slots
+        self._expect("I10", fits, f"{agent}: {used} assignments are more than its slots")
 
     def _requirements(self, job: str) -> list[tuple[str, str]]:
         record = self._of(Job, Kind.JOB, job)
@@ -184,7 +189,7 @@ class Auditor:
         name = f"{job}/{run} on {agent}"
         assignment = self._before.get(self._keys.of(Kind.ASSIGNMENT, *ids))
         is_current = assignment is not None and assignment.mod_revision == report.token
-        self._expect("I2", is_current, f"{name}: reported with the token {report.token} of none")
+        self._expect("I7", is_current, f"{name}: reported with the token {report.token} of none")
         if not is_new or report.outcome is not None:
             return
         self._expect("I14", not self._is_paused(job), f"{name}: started while paused")
@@ -217,6 +222,5 @@ class Auditor:
                 yield kv, place[1]
 
     def _expect(self, invariant: str, holds: bool, complaint: str) -> None:
-        self.checked[invariant] = self.checked.get(invariant, 0) + 1
         if not holds:
             self.complaints.append(f"{invariant} at revision {self._revision}: {complaint}")

@@ -40,4 +40,5 @@ def main() -> None:
     sys.exit(int(options.get("exit", 0)))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -38,6 +38,8 @@ class History:
         self._keys = keys
         self._judge = judge
         self.now: dict[str, KeyValue] = {}
+        self.archive: dict[tuple[str, str], Run] = {}
+        """Every run that ever was in the archive, as it was last, by job and id."""
         self.events: list[WatchEvent] = []
         self.revision = 0
         self._failure: BaseException | None = None
@@ -73,6 +75,9 @@ class History:
         for event in events:
             if event.type is EventType.PUT:
                 self.now[event.kv.key] = event.kv
+                if event.kv.key.startswith(self._keys.archive_prefix):
+                    place = self._keys.parse_archive(event.kv.key)
+                    self.archive[place] = decode(Run, event.kv.value)
             else:
                 del self.now[event.kv.key]
         self.events += events
@@ -122,17 +127,6 @@ class History:
     def record(self, kind: Kind, type_: type[R], *ids: str) -> R | None:
         kv = self.now.get(self._keys.of(kind, *ids))
         return decode(type_, kv.value) if kv is not None else None
-
-    def archived(self, job: str, run: str) -> Run | None:
-        kv = self.now.get(self._keys.archive(job, run))
-        return decode(Run, kv.value) if kv is not None else None
-
-    def all_archived(self) -> list[Run]:
-        return [
-            decode(Run, kv.value)
-            for key, kv in self.now.items()
-            if key.startswith(self._keys.archive_prefix)
-        ]
 
     def _of_kind(self, kind: Kind) -> Iterator[tuple[KeyValue, tuple[str, ...]]]:
         for key, kv in self.now.items():

@@ -20,7 +20,7 @@ from etcsched.testing.world import SimulatedAgent, SimulatedScheduler, World
 from tests.support.due import DueTicks
 from tests.support.jobs import job
 
-SEEDS = range(40)
+SEEDS = range(400)
 STEPS = 30
 SCHEDULES: list[dict[str, object]] = [
     {"every_s": 1},
@@ -156,6 +156,7 @@ class Storm:
         self._between_ticks()
         name = self.chance.choice([*self.names, CLUSTER])
         self.world.pause(name)
+        self.due.paused(name, self.world)
         self.paused.add(name)
 
     def resume_any(self) -> None:
@@ -163,6 +164,7 @@ class Storm:
         if self.paused:
             name = self.chance.choice(sorted(self.paused))
             self.world.resume(name)
+            self.due.resumed(name, self.world)
             self.paused.discard(name)
 
     def drain_any(self) -> None:

@@ -143,7 +143,7 @@ def dates_of_month(draw: st.DrawFn) -> tuple[str, Dates]:
     if kind == "LW":
         return "LW", lambda day: day == max(d for d in _month_of(day) if d.isoweekday() <= 5)
     if kind == "W":
-        number = draw(st.integers(1, 31))
+        number = draw(st.one_of(st.sampled_from([1, 2, 29, 30, 31]), st.integers(1, 31)))
 
         def nearest(day: date) -> bool:
             days = _month_of(day)
@@ -221,6 +221,9 @@ def day_rules(draw: st.DrawFn) -> tuple[str, str, Dates]:
             return date_text, weekday_text, lambda day: on_date(day) or on_weekday(day)
 
 
+hours_elapsed = st.integers(1, 24).map(
+    lambda step: ("*" if step == 1 else f"*/{step}", frozenset(range(0, 24, step)))
+)
 few_seconds = st.one_of(
     items(0, 59, stars=False).filter(lambda item: len(item[1]) < 4),
     st.just(("*/20", frozenset({0, 20, 40}))),
@@ -231,7 +234,7 @@ few_seconds = st.one_of(
 def expressions(draw: st.DrawFn, every_day: bool = False) -> Drawn:
     """``every_day``: no restriction of days, so that many ticks fall into few days."""
     minute, minutes = draw(fields(0, 59))
-    hour, hours = draw(fields(0, 23))
+    hour, hours = draw(st.one_of(hours_elapsed, fields(0, 23)))
     day, month, weekday = "*", "*", "*"
     on: Dates = lambda _: True  # noqa: E731
     if not every_day:

@@ -3,12 +3,12 @@ the acknowledged definitions and pauses."""
 
 from __future__ import annotations
 
-from etcsched.core.records import CLUSTER, Job, Kind, Pause, ScheduleVersion
+from math import inf
+
+from etcsched.core.records import CLUSTER, Job, ScheduleVersion
 from etcsched.core.schedule import At, Cron, Every, Pattern
 from etcsched.core.states import JobState, Overlap
 from etcsched.core.times import ms_of
-from etcsched.keyspace.codec import decode
-from etcsched.keyspace.ops import EventType
 from etcsched.testing.world import World
 
 
@@ -18,6 +18,7 @@ class DueTicks:
     def __init__(self) -> None:
         self._versions: dict[str, list[ScheduleVersion]] = {}
         self._overlaps: dict[str, set[Overlap]] = {}
+        self._pauses: dict[str, list[tuple[int, float]]] = {}
 
     def applied(self, job: Job) -> None:
         self._versions.setdefault(job.name, []).append(job.current)
@@ -27,12 +28,24 @@ class DueTicks:
         gone = ScheduleVersion(since=world.now, state=JobState.DELETED)
         self._versions[name].append(gone)
 
+    def paused(self, name: str, world: World) -> None:
+        intervals = self._pauses.setdefault(name, [])
+        if not intervals or intervals[-1][1] != inf:
+            intervals.append((ms_of(world.now), inf))
+
+    def resumed(self, name: str, world: World) -> None:
+        since_ms, _ = self._pauses[name].pop()
+        self._pauses[name].append((since_ms, ms_of(world.now)))
+
+    def _pauses_ms(self, name: str) -> list[tuple[int, float]]:
+        return self._pauses.get(name, []) + self._pauses.get(CLUSTER, [])
+
     def allows_overlap(self, name: str) -> bool:
         """Whether any definition of the job ever did."""
         return Overlap.ALLOW in self._overlaps[name]
 
     def ticks_ms(self, world: World, name: str) -> list[int]:
-        pauses = _pauses_ms(world, name) + _pauses_ms(world, CLUSTER)
+        pauses = self._pauses_ms(name)
         found = []
         end_ms = world.start_ms + int(world.now_s * 1000)
         for tick_ms in range(world.start_ms, end_ms + 1, 1000):
@@ -49,7 +62,7 @@ class DueTicks:
         """Whether nothing of the job may start at this instant (at an edit's very instant, the
         start may have come first)."""
         at_ms = world.start_ms + round(at_s * 1000)
-        pauses = _pauses_ms(world, name) + _pauses_ms(world, CLUSTER)
+        pauses = self._pauses_ms(name)
         version = self._in_force(name, at_ms - 1)
         is_off = version is not None and version.state is not JobState.ENABLED
         now = self._in_force(name, at_ms)
@@ -62,17 +75,6 @@ class DueTicks:
             if ms_of(version.since) <= at_ms:
                 found = version
         return found
-
-
-def _pauses_ms(world: World, name: str) -> list[tuple[int, float]]:
-    """All pauses that ever were, from the key's history."""
-    found: dict[int, float] = {}
-    for event in world.store.events_since(1, world.keys.of(Kind.PAUSE, name), None):
-        if event.type is EventType.PUT:
-            for interval in decode(Pause, event.kv.value).intervals:
-                end = float("inf") if interval.until is None else ms_of(interval.until)
-                found[ms_of(interval.since)] = end
-    return sorted(found.items())
 
 
 def _matches(pattern: Pattern, tick_ms: int) -> bool:

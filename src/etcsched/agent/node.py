@@ -124,7 +124,7 @@ class AgentNode:
             await asyncio.to_thread(self._spool.close)
             await self._etcd.close()
             with contextlib.suppress(OSError):
-                self._state.write_revision(self._sessions.highest_revision)
+                self._sessions.high_water.write()
         log.info("agent %s stopped", self._config.agent_id)
         return ending
 
@@ -265,7 +265,7 @@ class AgentNode:
             is_claim, attempt_id = cast(_WriteId, result.id)
             match result:
                 case Committed():
-                    self._sessions.saw_revision(result.revision)
+                    self._sessions.high_water.saw(result.revision)
                     if is_claim:
                         self._post(ev.ClaimCommitted(attempt_id))
                     else:
@@ -295,7 +295,7 @@ class AgentNode:
             end = start + "\0"
         async with self._etcd.watch(start, end) as updates:
             async for update in updates:
-                self._sessions.saw_revision(update.revision)
+                self._sessions.high_water.saw(update.revision)
                 if isinstance(update, Snapshot):
                     found = tuple(c for kv in update.kvs if (c := self._change(kv)) is not None)
                     self._post(ev.Listed(kind, found, update.revision))
@@ -322,12 +322,10 @@ class AgentNode:
             await asyncio.sleep(_TICK_S)
 
     async def _keep_house(self) -> None:
-        written, prune_at_s = 0, boottime_s()
+        prune_at_s = boottime_s()
         while True:
             try:
-                if self._sessions.highest_revision != written:
-                    written = self._sessions.highest_revision
-                    await asyncio.to_thread(self._state.write_revision, written)
+                await asyncio.to_thread(self._sessions.high_water.write)
                 if boottime_s() >= prune_at_s:
                     prune_at_s = boottime_s() + _PRUNE_EVERY_S
                     await self._prune()

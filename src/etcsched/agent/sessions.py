@@ -11,13 +11,13 @@ from etcsched.agent.config import AgentConfig
 from etcsched.agent.state_dir import SavedSession, StateDir
 from etcsched.core.agent import events as ev
 from etcsched.core.errors import (
-    ClusterRestored,
     ClusterUnreachable,
     EtcschedError,
     LeaseGone,
     NoSpace,
 )
 from etcsched.etcd.client import EtcdClient
+from etcsched.etcd.high_water import HighWater
 from etcsched.etcd.session import Session, SessionLoss
 from etcsched.etcd.versions import check_server
 from etcsched.keyspace.ops import Range
@@ -44,14 +44,11 @@ class SessionKeeper:
         self._saved = state.read_session()
         self._session: Session | None = None
         self._wanted = asyncio.Event()
-        self.highest_revision = state.read_revision()
+        self.high_water = HighWater(state.revision)
 
     @property
     def past_incarnations(self) -> tuple[str, ...]:
         return () if self._saved is None else (self._saved.incarnation,)
-
-    def saw_revision(self, revision: int) -> None:
-        self.highest_revision = max(self.highest_revision, revision)
 
     def open(self) -> None:
         """Answered by ``SessionOpened``."""
@@ -123,19 +120,11 @@ class SessionKeeper:
     async def _check_not_restored(self) -> None:
         """A cluster's revision never falls, unless its data is an older backup's."""
         result = await self._etcd.range(Range(self._config.prefix, count_only=True))
-        if result.revision >= self.highest_revision:
-            return
-        if not self._config.accept_restored_cluster:
-            raise ClusterRestored(
-                f"etcd is at revision {result.revision}, but this agent has seen "
-                f"{self.highest_revision}: it was restored from a backup, or is another cluster; "
-                "look at what is running, then start with --accept-restored-cluster"
-            )
-        log.warning(
-            "goes on with a restored etcd, at revision %d instead of %d",
-            result.revision, self.highest_revision,
-        )  # fmt: skip
-        self.highest_revision = result.revision
+        self.high_water.check(
+            result.revision,
+            who=f"agent {self._config.agent_id}",
+            accept_restored=self._config.accept_restored_cluster,
+        )
 
     def _renewed(self, session: Session, deadline_s: float) -> None:
         if session is self._session:

@@ -35,6 +35,7 @@ class StateDir:
         self.path = path
         self.output = path / "output"
         self.spool = path / "spool"
+        self.revision = path / "revision"
         self.supervisor = path / "supervisor"
         self.socket = self.supervisor / "socket"
         self._lock_fd = -1
@@ -89,18 +90,6 @@ class StateDir:
     def forget_session(self) -> None:
         with contextlib.suppress(OSError):
             (self.path / "session").unlink()
-
-    def read_revision(self) -> int:
-        try:
-            return int((self.path / "revision").read_text())
-        except (OSError, ValueError):
-            return 0
-
-    def write_revision(self, revision: int) -> None:
-        """Not synced: a host that crashes may remember a little less."""
-        temporary = self.path / "revision.new"
-        temporary.write_text(f"{revision}\n")
-        temporary.replace(self.path / "revision")
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -10,13 +10,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from etcsched.core.errors import ClusterRefused
+from etcsched.core.errors import ClusterRestored
 
 log = logging.getLogger(__name__)
-
-
-class RestoredCluster(ClusterRefused):
-    """etcd is at a lower revision than this node has seen."""
 
 
 class HighWater:
@@ -31,15 +27,15 @@ class HighWater:
             return 0
         try:
             return int(self._path.read_text())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return 0
 
     def check(self, revision: int, *, who: str, accept_restored: bool) -> None:
-        """Compare with what a linearizable read showed; raises ``RestoredCluster`` where it is
+        """Compare with what a linearizable read showed; raises ``ClusterRestored`` where it is
         lower, unless that was accepted: then it counts from there."""
         if revision < self.revision:
             if not accept_restored:
-                raise RestoredCluster(
+                raise ClusterRestored(
                     f"etcd is at revision {revision}, but {who} has seen {self.revision}: it was "
                     "restored from a backup, or is another cluster; see that nothing runs twice, "
                     "then start with --accept-restored-cluster"
@@ -51,7 +47,10 @@ class HighWater:
         self.revision = max(self.revision, revision)
 
     def write(self) -> None:
-        """Blocks for a moment; does nothing where nothing is new. ``OSError`` is the caller's."""
+        """Blocks for a moment; does nothing where nothing is new. ``OSError`` is the caller's.
+
+        Not synced: a host that crashes may remember a little less.
+        """
         if self._path is None or self.revision == self._written:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,7 @@ class Keys:
 
     def of(self, kind: Kind, *ids: str) -> str:
         """The key of one record; with fewer ids than it has, nothing useful."""
-        if kind is Kind.LATE_REPORT:
+        if kind is Kind.LATE_REPORT and ids:
             agent, *rest = ids
             return f"{self.prefix}reports/{agent}/{_LATE}/{'/'.join(rest)}"
         return f"{self.prefix}{_FIXED_PLACES[kind]}{'/'.join(ids)}"

@@ -57,8 +57,7 @@ class LocalCluster:
             binary, options.directory / "etcd", client_ports=self._choose_ports()
         )
         await self._etcd.start()
-        version = ".".join(map(str, binary.version_tuple))
-        self._on_line(ETCD_NAME, f"etcd {version} serves at {', '.join(self.endpoints)}")
+        self._on_line(ETCD_NAME, f"etcd {binary.version} serves at {', '.join(self.endpoints)}")
         for number in range(1, options.schedulers + 1):
             name = f"scheduler-{number}"
             self._add("scheduler", name, (f"--state-dir={options.directory / name}",))
@@ -95,6 +94,7 @@ class LocalCluster:
             role,
             f"--id={name}",
             f"--ttl={self._options.ttl_s}",
+            "--demo-etcd",  # Whatever version there was to have: it said what it thinks of it.
             *more,
         )
         self.nodes[name] = NodeProcess(role, name, argv, self._on_line)

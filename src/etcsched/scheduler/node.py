@@ -40,6 +40,7 @@ from etcsched.etcd.session import Session, SessionLoss, boottime_s
 from etcsched.etcd.versions import check_server
 from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
 from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Range, Txn
 from etcsched.keyspace.transactions import (
     LeaderGuard,
     join_election,
@@ -130,6 +131,8 @@ class SchedulerNode:
         backoff_s = RETRY_FIRST_S
         while not self._stopping.is_set():
             try:
+                # The status of a member may be open to anyone; a read of ours isn't.
+                await self._etcd.range(Range(self._keys.term))
                 await check_server(
                     self._etcd,
                     embedded=self._config.is_demo,
@@ -297,7 +300,8 @@ class SchedulerNode:
                     txn = join_election(self._keys, effect.lease, self._candidate_record())
                     self._step(self._send(txn))
                 case Leave():
-                    log.warning("leaves the election: %s", self._candidate.barred_because)
+                    reason = self._candidate.barred_because or "it is stopped"
+                    log.info("leaves the election: %s", reason)
                     self._step(self._send(leave_election(self._keys, effect.lease, effect.token)))
                 case TakeTerm():
                     self._step(self._send(win_term(self._keys, effect.write)))
@@ -319,7 +323,7 @@ class SchedulerNode:
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)
 
-    async def _send(self, txn: Any) -> None:
+    async def _send(self, txn: Txn) -> None:
         await self._etcd.txn(txn, timeout_s=self._config.session_ttl_s / 2)
 
     # --- leadership

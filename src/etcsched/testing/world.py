@@ -8,6 +8,7 @@ what a test does to nodes, agents and time.
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable
 
@@ -103,7 +104,7 @@ class World:
             expiry_s = self.store.next_expiry_s()
             if expiry_s is not None:
                 wakes.append(expiry_s)
-            next_s = max(min(wakes, default=end_s), self.now_s)
+            next_s = max(min(wakes, default=math.inf), self.now_s)
             if next_s > end_s:
                 break
             wakes_at_once = wakes_at_once + 1 if next_s == last_s else 0

@@ -78,16 +78,14 @@ def test_a_state_directory_has_one_agent(state: StateDir) -> None:
     other.unlock()
 
 
-def test_session_and_revision_are_remembered(state: StateDir) -> None:
-    assert (state.read_session(), state.read_revision()) == (None, 0)
+def test_the_session_is_remembered(state: StateDir) -> None:
+    assert state.read_session() is None
     saved = SavedSession(lease=7, incarnation="i1", ttl_s=10)
     state.write_session(saved)
-    state.write_revision(42)
-    assert (state.read_session(), state.read_revision()) == (saved, 42)
+    assert state.read_session() == saved
     state.forget_session()
     state.forget_session()
-    (state.path / "revision").write_text("nonsense")
-    assert (state.read_session(), state.read_revision()) == (None, 0)
+    assert state.read_session() is None
 
 
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:

@@ -13,14 +13,22 @@ from etcsched.core.times import Utc, ms_of, utc_of
 
 
 def shown(expression: str, zone: str, first: str, last: str) -> list[str]:
-    """Ticks in [first, last), wall times of the zone; each as day, time and offset."""
+    """Ticks in [first, last), wall times of the zone; each as day, time and offset.
+
+    Walked both forward and backward."""
     key = ZoneInfo(zone)
 
     def ms(text: str) -> int:
         return int(datetime.fromisoformat(text).replace(tzinfo=key).timestamp()) * 1000
 
     schedule = Schedule.parse([Cron(expression)], zone)
-    ticks = schedule.ticks(ms(first) - 1, ms(last) - 1)
+    ticks = list(schedule.ticks(ms(first) - 1, ms(last) - 1))
+    backward: list[int] = []
+    through_ms = ms(last) - 1
+    while (tick_ms := schedule.last_before(ms(first) - 1, through_ms)) is not None:
+        backward.append(tick_ms)
+        through_ms = tick_ms - 1
+    assert backward[::-1] == ticks
     return [f"{datetime.fromtimestamp(tick // 1000, key):%d %H:%M:%S %z}" for tick in ticks]
 
 

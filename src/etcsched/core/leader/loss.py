@@ -8,9 +8,14 @@ by then the agent's own deadline has passed, and once etcd says that the lease i
 
 from __future__ import annotations
 
+import math
+
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context
 from etcsched.core.records import Assignment
+
+
+ASK_AGAIN_S = 0.5
 
 
 class Losses:
@@ -20,7 +25,7 @@ class Losses:
         self._context = context
         self._raft_term = raft_term
         self._raft_term_since_s = raft_term_since_s
-        self._asked: set[str] = set()
+        self._ask_at_s: dict[str, float] = {}
         self._confirmed: set[str] = set()
 
     def raft_term_seen(self, raft_term: int, since_s: float) -> None:
@@ -39,19 +44,20 @@ class Losses:
         believable_s = self._raft_term_since_s + lasts_s
         if context.mono_s < believable_s:
             context.wake_at(believable_s, ("agent", assignment.agent))
-        elif session not in self._asked:
-            self._asked.add(session)
+        elif context.mono_s >= self._ask_at_s.get(session, 0.0):
+            self._ask_at_s[session] = math.inf
             context.effects.append(fx.ConfirmLoss(agent=assignment.agent, lease=int(session, 16)))
         return False
 
     def answered(self, agent: str, lease: int, is_gone: bool, raft_term: int) -> None:
         """etcd's word on the lease; an answer from another raft term starts the wait anew."""
         session = f"{lease:x}"
-        self._asked.discard(session)
         if raft_term > self._raft_term:
             self.raft_term_seen(raft_term, self._context.mono_s)
         elif is_gone and raft_term == self._raft_term:
             self._confirmed.add(session)
+            self._ask_at_s.pop(session, None)
             return
         # The key is gone but the lease lives: its agent puts the key again, or the lease ends.
-        self._context.wake_at(self._context.mono_s + 0.5, ("agent", agent))
+        self._ask_at_s[session] = again_s = self._context.mono_s + ASK_AGAIN_S
+        self._context.wake_at(again_s, ("agent", agent))

@@ -1,0 +1,60 @@
+"""How much is measured: in full, or in under two minutes."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Effort(msgspec.Struct, frozen=True, kw_only=True):
+    """``turns`` of a throughput measure alternate with its limit. Seconds where it says so."""
+
+    is_quick: bool
+    turns: int
+    process_runs: int
+    noop_runs: int
+    lateness_s: int
+    single_s: int
+    burst_turns: int
+    jobs: int
+    ttl_s: int
+    kills: int
+    stops: int
+    cold_starts: int
+    idle_s: float
+
+
+FULL = Effort(
+    is_quick=False,
+    turns=3,
+    process_runs=3000,
+    noop_runs=10_000,
+    lateness_s=30,
+    single_s=30,
+    burst_turns=5,
+    jobs=100_000,
+    ttl_s=10,
+    kills=3,
+    stops=5,
+    cold_starts=3,
+    idle_s=30.0,
+)
+QUICK = Effort(
+    is_quick=True,
+    turns=1,
+    process_runs=1000,
+    noop_runs=3000,
+    lateness_s=6,
+    single_s=6,
+    burst_turns=2,
+    jobs=10_000,
+    ttl_s=5,
+    kills=1,
+    stops=2,
+    cold_starts=1,
+    idle_s=5.0,
+)
+
+BURST = 500
+"""Ticks due at one instant."""
+
+AGENTS_CONNECTED = 1000

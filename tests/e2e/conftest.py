@@ -1,0 +1,69 @@
+"""Clusters for the scenarios: one for all that it survives whole, others for single tests."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from etcsched.etcd.binaries import EtcdBinary
+from tests.e2e.scene import Scene
+from tests.support.etcd_cluster import EtcdCluster
+
+SCHEDULERS = ("s1", "s2", "s3")
+AGENTS = ("a1", "a2", "a3")
+
+
+class Stage:
+    """The scene that tests share. One that a test left unsettled isn't used again."""
+
+    def __init__(self, binary: EtcdBinary, directory: Path) -> None:
+        self._binary = binary
+        self._directory = directory
+        self._numbers = itertools.count(1)
+        self._scene: Scene | None = None
+
+    async def scene(self) -> Scene:
+        if self._scene is None:
+            directory = self._directory / f"scene{next(self._numbers)}"
+            etcd = EtcdCluster(self._binary, directory)
+            await etcd.start()
+            self._scene = scene = Scene(directory, etcd)
+            for name in SCHEDULERS:
+                scene.world.add_scheduler(name)
+            for name in AGENTS:
+                scene.world.add_agent(name)
+            await scene.open()
+        return self._scene
+
+    async def clear(self) -> None:
+        scene, self._scene = self._scene, None
+        if scene is not None:
+            await scene.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stage(
+    etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
+    stage = Stage(etcd_binary, tmp_path_factory.mktemp("stage"))
+    yield stage
+    await stage.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def cluster(stage: Stage) -> AsyncIterator[Scene]:
+    """Three schedulers, three agents, an etcd of one member. A test ends with ``settle``."""
+    scene = await stage.scene()
+    scene.is_settled = False
+    await scene.world.start()
+    await scene.all_here()
+    yield scene
+    if not scene.is_settled:
+        await stage.clear()
+
+
+NewScene = Callable[[EtcdCluster], Awaitable[Scene]]

@@ -1,0 +1,175 @@
+"""Schedulers and agents as real processes on a real etcd, for tests that kill and freeze them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+
+import msgspec
+
+from etcsched.agent.config import own_user
+from etcsched.local.node import NodeProcess, Role
+from tests.support.etcd_cluster import EtcdCluster
+
+COMMAND = (sys.executable, "-m", "etcsched_cli")
+TTL_S = 3
+STOP_TIMEOUT_S = 5.0
+CLI_TIMEOUT_S = 30.0
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class LocalWorld:
+    """Whatever is started here has ended when ``stop`` returns. Logs are files in ``directory``,
+    and stay there."""
+
+    def __init__(self, directory: Path, etcd: EtcdCluster, *, ttl_s: int = TTL_S) -> None:
+        self.directory = directory
+        self.etcd = etcd
+        self.ttl_s = ttl_s
+        self.nodes: dict[str, NodeProcess] = {}
+        self.log: list[tuple[str, str]] = []
+        """(node, line), in the order in which they came."""
+        self._frozen: set[str] = set()
+        directory.mkdir(parents=True, exist_ok=True)
+
+    # --- what there is
+
+    def add_scheduler(self, name: str, *arguments: str, login: tuple[str, ...] = ()) -> None:
+        self._add("scheduler", name, (f"--ttl={self.ttl_s}", *arguments), login)
+
+    def add_agent(
+        self,
+        name: str,
+        *arguments: str,
+        login: tuple[str, ...] = (),
+        slots: int = 16,
+        ttl_s: int | None = None,
+        directory: str = "",
+        id_: str = "",
+    ) -> None:
+        """``id_`` and ``directory`` are the name unless said otherwise."""
+        own = (
+            f"--ttl={ttl_s or self.ttl_s}",
+            f"--slots={slots}",
+            f"--allow-user={own_user()}",
+            f"--default-user={own_user()}",
+            f"--stop-timeout={STOP_TIMEOUT_S:g}s",
+            f"--state-dir={self.directory / (directory or name)}",
+        )
+        self._add("agent", name, (*own, *arguments), login, id_)
+
+    def _add(
+        self,
+        role: Role,
+        name: str,
+        arguments: tuple[str, ...],
+        login: tuple[str, ...],
+        id_: str = "",
+    ) -> None:
+        argv = (*COMMAND, *self.cluster_options, *login, role, f"--id={id_ or name}", *arguments)
+        self.nodes[name] = NodeProcess(role, name, argv, self._on_line)
+
+    @property
+    def cluster_options(self) -> tuple[str, ...]:
+        return (f"--endpoints={','.join(self.etcd.endpoints)}",)
+
+    def names(self, role: Role) -> list[str]:
+        return [name for name, node in self.nodes.items() if node.role == role]
+
+    def running(self, role: Role) -> list[str]:
+        return [name for name in self.names(role) if self.nodes[name].pid]
+
+    def _on_line(self, node: str, line: str) -> None:
+        self.log.append((node, line))
+        with (self.directory / f"{node}.log").open("a") as file:
+            file.write(line + "\n")
+
+    # --- what happens to them
+
+    async def start(self, *names: str) -> None:
+        """Start these, or all that don't run."""
+        for name in names or tuple(self.nodes):
+            if not self.nodes[name].pid:
+                await self.nodes[name].start()
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL; it is gone on return."""
+        self.nodes[name].signal(signal.SIGKILL)
+        self._frozen.discard(name)
+        await self.nodes[name].wait()
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP; it stands still on return."""
+        self.nodes[name].signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.nodes[name].pid, os.WSTOPPED)
+        self._frozen.add(name)
+
+    def thaw(self, name: str) -> None:
+        self.nodes[name].signal(signal.SIGCONT)
+        self._frozen.discard(name)
+
+    async def end(self, name: str) -> int:
+        """SIGTERM; its exit code."""
+        self.nodes[name].signal(signal.SIGTERM)
+        async with asyncio.timeout(STOP_TIMEOUT_S + 5.0):
+            return await self.nodes[name].wait()
+
+    def supervisor_pid(self, agent: str) -> int:
+        """Whoever listens on its socket; 0: nobody does."""
+        with socket.socket(socket.AF_UNIX) as peer:
+            try:
+                peer.connect(str(self.directory / agent / "supervisor" / "socket"))
+            except OSError:
+                return 0
+            credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int(struct.unpack("3i", credentials)[0])
+
+    async def stop(self) -> None:
+        """End everything by force: what a test leaves behind is of no use."""
+        for name in tuple(self._frozen):
+            self.thaw(name)
+        supervisors = [pid for name in self.names("agent") if (pid := self.supervisor_pid(name))]
+        for name, node in self.nodes.items():
+            if node.pid:
+                await self.kill(name)
+        for pid in supervisors:
+            os.kill(pid, signal.SIGTERM)
+        await self.etcd.stop()
+
+    # --- the command line
+
+    async def cli(self, *arguments: str, env: dict[str, str] | None = None) -> Finished:
+        """``etcsched`` with these arguments, on this cluster."""
+        return await run_cli(*self.cluster_options, *arguments, env=env)
+
+
+async def run_cli(*arguments: str, env: dict[str, str] | None = None) -> Finished:
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(env or {})},
+    )
+    try:
+        async with asyncio.timeout(CLI_TIMEOUT_S):
+            out, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise AssertionError(f"etcsched {' '.join(arguments)}: still runs") from None
+    assert process.returncode is not None
+    return Finished(process.returncode, out.decode(), err.decode())
