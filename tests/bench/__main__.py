@@ -23,6 +23,9 @@ from tests.bench.scale import agents, jobs
 from tests.bench.takeover import agent_loss, takeover
 from tests.bench.throughput import burst, control, processes
 
+FILE_WIDTH = 130
+"""Columns of the table where no terminal says how many there are."""
+
 Measure = Callable[[Bed, Effort], Awaitable[list[Row]]]
 
 MEASURES: dict[str, Measure] = {
@@ -53,6 +56,8 @@ def bench(quick: bool, names: tuple[str, ...], json_path: Path | None) -> None:
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     console = Console()
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
     try:
         rows, machine = asyncio.run(_measure(console, QUICK if quick else FULL, names))
     except (EtcschedError, RuntimeError) as error:

@@ -143,12 +143,14 @@ async def agent_loss(bed: Bed, effort: Effort) -> list[Row]:
 
 async def _line(bed: Bed, ledger: Path, number: int) -> tuple[str, float]:
     """(agent, Unix seconds) of the ledger's line of this number, from 0."""
-    lines: list[str] = []
 
     async def is_there() -> bool:
-        lines[:] = ledger.read_text().splitlines()
-        return len(lines) > number
+        return len(_lines(ledger)) > number
 
     await bed.until(is_there)
-    agent, at_s = lines[number].split()
+    agent, at_s = _lines(ledger)[number].split()
     return agent, float(at_s)
+
+
+def _lines(ledger: Path) -> list[str]:
+    return ledger.read_text().splitlines()

@@ -37,6 +37,8 @@ TOLD_EVERY_S = 0.01
 CALL_TIMEOUT_S = 10.0
 EVERY_SECOND = "* * * * * *"
 """Cron of six fields, seconds first."""
+NEVER = "0 0 0 29 2 *"
+"""As good as never: a job that is still enabled, so that what waits may run."""
 
 
 class Definition(msgspec.Struct, frozen=True):
@@ -97,11 +99,11 @@ class Scene:
             self._definitions[name].append(Definition(ms_of(job.current.since), cron))
 
     async def stop_schedules(self) -> None:
-        """Nothing is due from now on; jobs can still be triggered."""
+        """Nothing is due from now on; what waits still runs."""
         still = {
-            name: {**fields, "cron": None}
+            name: {**fields, "cron": NEVER}
             for name, fields in self._fields.items()
-            if fields.get("cron") is not None
+            if fields.get("cron") not in (None, NEVER)
         }
         if still:
             await self.apply(**still)
@@ -357,6 +359,12 @@ class Scene:
             if time.monotonic() > give_up_s:
                 return [f"I12: {there} leases for {wanted} nodes"]
             await asyncio.sleep(0.1)
+
+    def check_all_completed(self, job: str) -> None:
+        """... every tick that was due, and each by one attempt at least."""
+        states = {run.id: run.state for run in self.ended(job)}
+        wrong = {tick: states.get(tick) for tick in self.due(job)}
+        assert {RunState.COMPLETED} == set(wrong.values()), wrong
 
     def lateness_ms(self, job: str) -> list[int]:
         """Of each run by schedule: from its tick to its first process's word."""

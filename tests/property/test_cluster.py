@@ -132,6 +132,9 @@ class Storm:
     def edit(self, name: str) -> None:
         self._between_ticks()
         chance = self.chance
+        if (name,) not in self.world.records(Kind.JOB) and name in self.paused:
+            self.due.resumed(name, self.world)  # A deleted job takes its pause with it.
+            self.paused.discard(name)
         revised = self.world.apply(
             job(
                 name,
@@ -154,7 +157,8 @@ class Storm:
 
     def pause_any(self) -> None:
         self._between_ticks()
-        name = self.chance.choice([*self.names, CLUSTER])
+        there = [name for name in self.names if (name,) in self.world.records(Kind.JOB)]
+        name = self.chance.choice([*there, CLUSTER])
         self.world.pause(name)
         self.due.paused(name, self.world)
         self.paused.add(name)
@@ -163,6 +167,8 @@ class Storm:
         self._between_ticks()
         if self.paused:
             name = self.chance.choice(sorted(self.paused))
+            if name != CLUSTER and (name,) not in self.world.records(Kind.PAUSE):
+                return
             self.world.resume(name)
             self.due.resumed(name, self.world)
             self.paused.discard(name)
@@ -188,7 +194,7 @@ class Storm:
         world.scheduler(self._name("s"))
         world.agent(self._name("a"), slots=4, takes_s=0.2)
         self.undrain_all()
-        while self.paused:
+        for _ in range(20):
             self.resume_any()
         world.advance(60)
         self._between_ticks()

@@ -23,7 +23,7 @@ def test_a_lower_revision_is_refused_and_names_the_way_out(tmp_path: Path) -> No
     mark = HighWater(tmp_path / "revision")
     mark.saw(42)
     mark.check(42, who="agent a", accept_restored=False)
-    with pytest.raises(ClusterRestored, match="agent a has seen 42.*--accept-restored-cluster"):
+    with pytest.raises(ClusterRestored, match=r"agent a has seen 42.*--accept-restored"):
         mark.check(41, who="agent a", accept_restored=False)
 
 

@@ -1,0 +1,195 @@
+"""Agents that die, freeze, lose their supervisor or their key, come back, or come twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from etcsched.core.records import Kind, Run
+from etcsched.core.states import Outcome, RunState
+from etcsched.keyspace.ops import Delete, Txn
+from tests.e2e.scene import Scene
+from tests.support.local_world import run_cli
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+LONG_TTL_S = 20
+"""For a restart within the lease: its processes are told to end when half of it is over."""
+
+
+async def start_long(scene: Scene, job: str, **fields: object) -> str:
+    """A run that beats until told to end; returns the agent that it runs on."""
+    go = scene.world.directory / f"go-{job}"
+    await scene.apply(**{job: {"run": scene.beats(f"until={go}", "child"), **fields}})
+    triggered = await scene.world.cli("jobs", "trigger", job)
+    assert triggered.code == 0, triggered
+    await scene.beating(job)
+    agent, _ = await scene.claimed(job)
+    return agent
+
+
+def let_end(scene: Scene, job: str) -> None:
+    (scene.world.directory / f"go-{job}").touch()
+
+
+def check_moved(scene: Scene, run: Run, first: str, outcome: Outcome = Outcome.DIED) -> None:
+    """It went from ``first`` to another agent, and completed there, without overlap (I3 by the
+    beats of all its processes is judged by ``settle``)."""
+    assert run.state is RunState.COMPLETED
+    before, after = run.attempts
+    assert (before.agent, before.outcome) == (first, outcome)
+    assert after.agent != first
+    assert (after.number, after.outcome) == (2, Outcome.COMPLETED)
+    died, moved = scene.executions(run.job)
+    assert (died.token, moved.token) == (before.token, after.token)
+    print(f"{run.job}: silent for {moved.start_s - died.last_s:.2f} s before the move")
+
+
+async def test_a_killed_agents_run_moves(cluster: Scene) -> None:
+    agent = await start_long(cluster, "of_killed")
+    await cluster.world.kill(agent)
+    await cluster.beating("of_killed", 2)
+    let_end(cluster, "of_killed")
+    run = await cluster.run_ended("of_killed")
+    check_moved(cluster, run, agent)
+    await cluster.world.start(agent)
+    await cluster.settle()
+
+
+async def test_a_frozen_agent_is_fenced_and_its_late_word_kept(cluster: Scene) -> None:
+    agent = await start_long(cluster, "of_frozen")
+    cluster.world.freeze(agent)
+    await cluster.beating("of_frozen", 2)
+    cluster.world.thaw(agent)
+    let_end(cluster, "of_frozen")
+    await cluster.run_ended("of_frozen")
+    run_id = cluster.ended("of_frozen")[0].id
+
+    def late_folded() -> Run | None:
+        run = cluster.history.archive["of_frozen", run_id]
+        return run if run.late_reports else None
+
+    run = await cluster.history.until(late_folded, "the late report in the run's record")
+    check_moved(cluster, run, agent)
+    (late,) = run.late_reports
+    assert (late.agent, late.token, late.outcome) == (agent, run.attempts[0].token, Outcome.DIED)
+    await cluster.settle()
+
+
+async def test_a_killed_supervisors_run_starts_anew(cluster: Scene) -> None:
+    """The agent lives and says so: no lease has to end."""
+    agent = await start_long(cluster, "of_supervisor")
+    os.kill(cluster.world.supervisor_pid(agent), signal.SIGKILL)
+    await cluster.beating("of_supervisor", 2)
+    let_end(cluster, "of_supervisor")
+    run = await cluster.run_ended("of_supervisor")
+    assert run.state is RunState.COMPLETED
+    assert [attempt.outcome for attempt in run.attempts] == [Outcome.DIED, Outcome.COMPLETED]
+    await cluster.settle()
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGHUP"])
+async def test_an_agent_restarted_within_its_lease_goes_on(cluster: Scene, how: str) -> None:
+    job, name = f"of_restarted_{how}", f"keeper-{how}"
+    cluster.world.add_agent(name, "--label=role=keeper", ttl_s=LONG_TTL_S)
+    await cluster.world.start(name)
+    await cluster.all_here()
+    assert await start_long(cluster, job, require={"role": "keeper"}) == name
+    before = cluster.presence(name)
+    sessions = _lines(cluster, name, "session ")
+    if how == "SIGHUP":
+        cluster.world.nodes[name].signal(signal.SIGHUP)
+    else:
+        await cluster.world.kill(name)
+        await cluster.world.start(name)
+    await cluster.told(lambda: _lines(cluster, name, "session ") > sessions, "its session")
+    (execution,) = cluster.executions(job)
+    seen_s = execution.last_s
+    await cluster.told(lambda: cluster.executions(job)[-1].last_s > seen_s, "a beat after it")
+    let_end(cluster, job)
+    run = await cluster.run_ended(job)
+    assert run.state is RunState.COMPLETED
+    assert [attempt.token for attempt in run.attempts] == [execution.token]
+    after = cluster.presence(name)
+    assert before is not None
+    assert after is not None
+    assert after.incarnation == before.incarnation
+    assert await cluster.world.end(name) == 0
+    await cluster.settle()
+
+
+def _lines(scene: Scene, node: str, text: str) -> int:
+    return sum(text in line for name, line in scene.world.log if name == node)
+
+
+async def test_a_second_agent_with_the_same_id_is_refused(cluster: Scene) -> None:
+    cluster.world.add_agent("twin", id_="a1")
+    await cluster.world.start("twin")
+    node = cluster.world.nodes.pop("twin")
+    async with asyncio.timeout(10):
+        assert await node.wait() == 5
+    lines = [line for name, line in cluster.world.log if name == "twin"]
+    assert lines[-1].startswith("etcsched: ")
+    assert "a1" in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+    assert cluster.world.supervisor_pid("twin") == 0
+    await cluster.settle()
+
+
+async def test_a_presence_deleted_by_hand_makes_no_second_copy(cluster: Scene) -> None:
+    agent = await start_long(cluster, "of_deleted_key")
+    before = cluster.presence(agent)
+    key = cluster.keys.of(Kind.PRESENCE, agent)
+    deleted = await cluster.etcd.txn(Txn((), (Delete(key),)))
+    await cluster.history.reached(deleted.revision)
+    await cluster.history.until(lambda: key in cluster.history.now, "its presence")
+    after = cluster.presence(agent)
+    assert before is not None
+    assert after is not None
+    assert after.incarnation == before.incarnation
+    let_end(cluster, "of_deleted_key")
+    run = await cluster.run_ended("of_deleted_key")
+    assert run.state is RunState.COMPLETED
+    assert len(run.attempts) == len(cluster.executions("of_deleted_key")) == 1
+    await cluster.settle()
+
+
+async def test_all_agents_gone_is_a_gap(cluster: Scene) -> None:
+    """... of which, when they are back, each job recovers what its mode says."""
+    common = {"cron": "* * * * * *", "pickup_buffer": "1s", "overlap": "queue"}
+    await cluster.apply(
+        **{
+            f"gap_{mode}": {"run": cluster.beats("beats=2"), "recovery": mode, **common}
+            for mode in ("all", "last", "none")
+        }
+    )
+    await cluster.runs_ended("gap_all", 1)
+    for name in cluster.world.names("agent"):
+        await cluster.world.kill(name)
+    gaps = {("gap_all",), ("gap_last",), ("gap_none",)}
+    await cluster.history.until(lambda: cluster.history.ids(Kind.GAP) >= gaps, "the gaps")
+    opened_s = max(int(tick[-3:-1]) for tick in cluster.due("gap_all"))
+    await cluster.told(
+        lambda: (max(int(tick[-3:-1]) for tick in cluster.due("gap_all")) - opened_s) % 60 >= 3,
+        "three more ticks",
+    )
+    await cluster.world.start()
+    await cluster.all_here()
+    await cluster.settle()
+    states = {
+        mode: {run.id: run.state for run in cluster.ended(f"gap_{mode}")}
+        for mode in ("all", "last", "none")
+    }
+    print({mode: [s.value for s in found.values()] for mode, found in states.items()})
+    assert RunState.MISSED not in states["all"].values()
+    assert RunState.MISSED in states["last"].values()
+    assert RunState.MISSED in states["none"].values()
+
+
+async def test_agent_options_that_make_no_sense(cluster: Scene) -> None:
+    refused = await run_cli(*cluster.world.cluster_options, "agent", "--id=no/such")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.count("\n") == 1
+    cluster.is_settled = True
