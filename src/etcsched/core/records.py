@@ -22,7 +22,7 @@ from etcsched.core.states import (
     Recovery,
     RunState,
 )
-from etcsched.core.times import Utc
+from etcsched.core.times import Time, Utc
 
 SCHEMA_VERSION: Final = 1
 
@@ -65,7 +65,7 @@ Action = Exec | Shell | Noop
 class ScheduleVersion(Part, frozen=True, kw_only=True):
     """What decides a job's ticks from ``since`` on, until the next version begins."""
 
-    since: Utc
+    since: Time
     state: JobState = JobState.ENABLED
     patterns: tuple[Pattern, ...] = ()
     timezone: str = "UTC"
@@ -115,8 +115,8 @@ class Job(Record, frozen=True, kw_only=True):
 class PauseInterval(Part, frozen=True, kw_only=True):
     """Ticks in [since, until) were never due; no ``until``: it lasts."""
 
-    since: Utc
-    until: Utc | None = None
+    since: Time
+    until: Time | None = None
     by: str = ""
 
 
@@ -134,7 +134,7 @@ class Drain(Record, frozen=True, kw_only=True):
     """The agent gets nothing new until this is deleted."""
 
     agent: str
-    since: Utc
+    since: Time
     by: str = ""
 
 
@@ -155,7 +155,7 @@ class Request(Record, frozen=True, kw_only=True):
     id: str
     kind: RequestKind
     job: str
-    at: Utc
+    at: Time
     by: str = ""
     run: str = ""
     params: dict[str, str] = {}
@@ -167,7 +167,7 @@ class Answer(Record, frozen=True, kw_only=True):
     request: str
     accepted: bool
     message: str
-    at: Utc
+    at: Time
     job: str = ""
     run: str = ""
 
@@ -181,8 +181,8 @@ class Candidate(Record, frozen=True, kw_only=True):
     node: str
     host: str
     pid: int
-    since: Utc
-    clock: Utc
+    since: Time
+    clock: Time
     version: str
     least_schema: int = SCHEMA_VERSION
 
@@ -199,8 +199,8 @@ class Presence(Record, frozen=True, kw_only=True):
     slots: int
     host: str
     pid: int
-    since: Utc
-    clock: Utc
+    since: Time
+    clock: Time
     version: str
     labels: dict[str, str] = {}
     session_ttl_s: int = 10
@@ -221,10 +221,10 @@ class Report(Record, frozen=True, kw_only=True):
     token: int
     incarnation: str
     supervisor: str
-    claimed_at: Utc
-    started_at: Utc | None = None
+    claimed_at: Time
+    started_at: Time | None = None
     outcome: Outcome | None = None
-    ended_at: Utc | None = None
+    ended_at: Time | None = None
     exit_code: int | None = None
     signal: int | None = None
     reason: str = ""

@@ -9,12 +9,23 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final, NewType
+from typing import Annotated, Final, NewType
 
-__all__ = ["Utc", "ms_of", "ms_of_tick_id", "tick_id", "utc_of"]
+import msgspec
+
+__all__ = ["Time", "Utc", "ms_of", "ms_of_tick_id", "tick_id", "utc_of"]
 
 Utc = NewType("Utc", str)
 """``2026-11-22T19:00:00.000Z``: always 24 characters, always UTC, always milliseconds."""
+
+Time = Annotated[
+    Utc,
+    msgspec.Meta(
+        pattern=r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3])(:[0-5]\d){2}\.\d{3}Z\Z"
+    ),
+]
+"""A ``Utc`` in a record that others than the leader write: whatever isn't spelled so is refused as
+the record is decoded. It costs about 1.5 µs, so the leader's own records go without."""
 
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on purpose: all of it is UTC
 _MINUTE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:")

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from etcsched.core.checks import problem_with
 from etcsched.core.errors import EtcschedError
 from etcsched.core.records import (
     SCHEMA_VERSION,
@@ -101,15 +102,20 @@ def _decode_newer(type_: type[R], raw: bytes) -> R | None:
 
 
 def change_of(keys: Keys, kv: KeyValue) -> Change | None:
-    """A key's content as the cores see it; None for a key that isn't ours."""
+    """A key's content as the cores see it; None for a key that isn't ours. ``MalformedRecord``
+    for a value that isn't a record of its kind, or makes no sense under its key."""
     place = keys.parse(kv.key)
     if place is None:
         return None
     kind, ids = place
+    record = decode(RECORD_TYPES[kind], kv.value)
+    problem = problem_with(ids, record)
+    if problem is not None:
+        raise MalformedRecord(problem)
     return Change(
         kind=kind,
         ids=ids,
-        record=decode(RECORD_TYPES[kind], kv.value),
+        record=record,
         mod_revision=kv.mod_revision,
         create_revision=kv.create_revision,
         lease=kv.lease,

@@ -9,7 +9,7 @@ import msgspec
 
 from etcsched.core.durations import parse_duration_s
 from etcsched.core.schedule.zone import check_timezone, instant_of_wall_s
-from etcsched.core.times import Utc, utc_of
+from etcsched.core.times import Time, utc_of
 
 __all__ = ["At", "Cron", "Every", "Pattern", "parse_at", "parse_every"]
 
@@ -27,13 +27,13 @@ class Every(msgspec.Struct, frozen=True, tag_field="kind", tag="every"):
     """
 
     interval_s: int
-    anchor: Utc
+    anchor: Time
 
 
 class At(msgspec.Struct, frozen=True, tag_field="kind", tag="at"):
     """Due once, at a whole second."""
 
-    time: Utc
+    time: Time
 
 
 Pattern = Cron | Every | At

@@ -1,0 +1,87 @@
+"""What a record's type can't say: whether its content makes sense where it stands.
+
+Any program with the right to write a key may write nonsense there. A record that fails here counts
+as absent and is named, so that one bad record never stops the others.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from etcsched.core.records import (
+    Answer,
+    Assignment,
+    Drain,
+    Gap,
+    Job,
+    Order,
+    Pause,
+    Presence,
+    Record,
+    Report,
+    Request,
+    Run,
+)
+from etcsched.core.schedule.schedule import schedule_of
+from etcsched.core.times import ms_of
+
+_LEASE = re.compile(r"[0-9a-f]{1,16}\Z")
+
+
+def problem_with(ids: tuple[str, ...], record: Record) -> str | None:
+    """Why a record makes no sense under the key that ends with these ids; None: it does."""
+    named = _names_in(record)
+    if named is not None and named != ids[-len(named) :]:
+        return f"it is a record of {'/'.join(named)}"
+    try:
+        match record:
+            case Job():
+                return _problem_with_job(record)
+            case Pause():
+                return _problem_with_pause(record)
+            case Presence() | Report() | Assignment() if not _LEASE.match(record.incarnation):
+                return f"incarnation {record.incarnation!r} is no lease"
+            case Presence() if record.slots < 0:
+                return f"{record.slots} slots"
+            case _:
+                return None
+    except ValueError as error:
+        return str(error)
+
+
+def _names_in(record: Record) -> tuple[str, ...] | None:
+    """What of its key a record repeats."""
+    match record:
+        case Job(name=name) | Presence(agent=name) | Drain(agent=name) | Request(id=name):
+            return (name,)
+        case Answer(request=name) | Gap(job=name):
+            return (name,)
+        case Run(job=job, id=run) | Order(job=job, run=run):
+            return (job, run)
+        case Assignment(agent=agent, job=job, run=run):
+            return (agent, job, run)
+        case _:
+            return None
+
+
+def _problem_with_job(job: Job) -> str | None:
+    if not job.versions:
+        return "it has no version"
+    for version in job.versions:
+        ms_of(version.since)
+        if version.patterns:
+            schedule_of(version.patterns, version.timezone)
+    if any(before.since > after.since for before, after in pairwise(job.versions)):
+        return "its versions aren't in the order of their times"
+    return None
+
+
+def _problem_with_pause(pause: Pause) -> str | None:
+    for interval in pause.intervals:
+        ms_of(interval.since)
+        if interval.until is not None and ms_of(interval.until) < ms_of(interval.since):
+            return "an interval ends before it begins"
+    if any(before.until is None for before, _ in pairwise(pause.intervals)):
+        return "an interval that lasts isn't the last one"
+    return None

@@ -1,0 +1,102 @@
+"""A record that makes no sense where it stands counts as absent: it must never get to the cores."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from etcsched.core.records import Kind
+from etcsched.keyspace.codec import MalformedRecord, change_of
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import KeyValue
+
+KEYS = Keys()
+T = "2026-11-22T10:00:00.000Z"
+
+JOB: dict[str, Any] = {
+    "v": 1,
+    "name": "j",
+    "run": {"executor": "shell", "command": "true"},
+    "versions": [{"since": T, "patterns": [{"kind": "cron", "expression": "* * * * *"}]}],
+}
+PRESENCE: dict[str, Any] = {
+    "v": 1, "agent": "a", "incarnation": "1f", "supervisor": "s", "slots": 1, "host": "h", "pid": 1,
+    "since": T, "clock": T, "version": "0",
+}  # fmt: skip
+REPORT: dict[str, Any] = {
+    "v": 1, "job": "j", "run": "r", "attempt": 1, "token": 5, "incarnation": "1f",
+    "supervisor": "s", "claimed_at": T,
+}  # fmt: skip
+
+
+def version(**fields: Any) -> dict[str, Any]:
+    return {**JOB, "versions": [{**JOB["versions"][0], **fields}]}
+
+
+def read(kind: Kind, ids: tuple[str, ...], fields: dict[str, Any]) -> None:
+    key = KEYS.of(kind, *ids)
+    change = change_of(KEYS, KeyValue(key, json.dumps(fields).encode(), 1, 1, 1, 0))
+    assert change is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "fields"),
+    [
+        (Kind.JOB, ("j",), JOB),
+        (Kind.PRESENCE, ("a",), PRESENCE),
+        (Kind.REPORT, ("a", "j", "r"), REPORT),
+        (Kind.PAUSE, ("_cluster",), {"v": 1, "intervals": [{"since": T}]}),
+    ],
+)
+def test_sense_is_let_through(kind: Kind, ids: tuple[str, ...], fields: dict[str, Any]) -> None:
+    read(kind, ids, fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "fields", "why"),
+    [
+        (Kind.JOB, ("other",), JOB, "it is a record of j"),
+        (Kind.JOB, ("j",), {**JOB, "versions": []}, "no version"),
+        (Kind.JOB, ("j",), version(since="yesterday"), "regex"),
+        (Kind.JOB, ("j",), version(since="2026-02-30T10:00:00.000Z"), "not a time"),
+        (Kind.JOB, ("j",), version(timezone="Mars/X"), "Mars/X"),
+        (
+            Kind.JOB,
+            ("j",),
+            version(patterns=[{"kind": "cron", "expression": "99 99 * * *"}]),
+            "99",
+        ),
+        (
+            Kind.JOB,
+            ("j",),
+            version(patterns=[{"kind": "every", "interval_s": 0, "anchor": T}]),
+            "interval",
+        ),
+        (Kind.PAUSE, ("j",), {"v": 1, "intervals": [{"since": "never"}]}, "regex"),
+        (
+            Kind.PAUSE,
+            ("j",),
+            {"v": 1, "intervals": [{"since": T, "until": "2026-11-21T10:00:00.000Z"}]},
+            "ends before it begins",
+        ),
+        (
+            Kind.PAUSE,
+            ("j",),
+            {"v": 1, "intervals": [{"since": T}, {"since": T}]},
+            "isn't the last",
+        ),
+        (Kind.PRESENCE, ("ghost",), PRESENCE, "it is a record of a"),
+        (Kind.PRESENCE, ("a",), {**PRESENCE, "incarnation": "x"}, "no lease"),
+        (Kind.PRESENCE, ("a",), {**PRESENCE, "clock": "x"}, "regex"),
+        (Kind.PRESENCE, ("a",), {**PRESENCE, "slots": -1}, "slots"),
+        (Kind.REPORT, ("a", "j", "r"), {**REPORT, "incarnation": "x"}, "no lease"),
+        (Kind.DRAIN, ("a",), {"v": 1, "agent": "b", "since": T}, "it is a record of b"),
+    ],
+)
+def test_nonsense_is_refused(
+    kind: Kind, ids: tuple[str, ...], fields: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(MalformedRecord, match=why):
+        read(kind, ids, fields)
