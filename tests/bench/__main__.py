@@ -18,7 +18,7 @@ from etcsched.etcd.binaries import EtcdBinary, provide_etcd
 from tests.bench.bed import Bed, open_bed
 from tests.bench.effort import FULL, QUICK, Effort
 from tests.bench.lateness import lateness
-from tests.bench.results import Machine, Row, json_of, table_of
+from tests.bench.results import Machine, Row, heading_of, json_of, table_of
 from tests.bench.scale import agents, jobs
 from tests.bench.takeover import agent_loss, takeover
 from tests.bench.throughput import burst, control, processes
@@ -63,7 +63,8 @@ def bench(quick: bool, names: tuple[str, ...], json_path: Path | None) -> None:
     except (EtcschedError, RuntimeError) as error:
         console.print(str(error), style="red", markup=False, highlight=False)
         sys.exit(1)
-    console.print(table_of(rows, machine))
+    console.print(heading_of(machine), highlight=False)
+    console.print(table_of(rows))
     if json_path is not None:
         json_path.write_bytes(json_of(rows, machine))
 

@@ -127,8 +127,7 @@ class BareRuns:
         )
 
     async def _send(self, guard: LeaderGuard | AgentGuard, nested: list[Txn]) -> int:
-        """In as few transactions as a node's writer would need; the revision of the last, which
-        is that of all where one was enough."""
+        """As one transaction, which must hold; its revision."""
         assert len(nested) + max(cost(txn) for txn in nested) <= MAX_OPERATIONS
         result = await self._etcd.txn(guarded(guard, nested))
         assert result.succeeded

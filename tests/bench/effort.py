@@ -42,16 +42,16 @@ QUICK = Effort(
     is_quick=True,
     turns=1,
     process_runs=1000,
-    noop_runs=3000,
-    lateness_s=6,
-    single_s=6,
+    noop_runs=2000,
+    lateness_s=4,
+    single_s=5,
     burst_turns=2,
     jobs=10_000,
     ttl_s=5,
     kills=1,
     stops=2,
     cold_starts=1,
-    idle_s=5.0,
+    idle_s=3.0,
 )
 
 BURST = 500

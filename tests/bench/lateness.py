@@ -19,7 +19,7 @@ from tests.bench.results import Limit, Row, at_most, percentile
 from tests.bench.throughput import LEAD_S, TRUE
 
 PER_S = 20
-WARM_UP_S = 2
+WARM_UP_S = 1
 P50_MS = 5.0
 P99_MS = 25.0
 

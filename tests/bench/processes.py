@@ -7,14 +7,14 @@ import os
 import time
 from pathlib import Path
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+CPU_RESOLUTION_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int) -> float:
-    """All threads, in user and kernel mode, since it began; exact to a tick of 10 ms."""
+    """All threads, in user and kernel mode, since it began; exact to ``CPU_RESOLUTION_S``."""
     stat = Path(f"/proc/{pid}/stat").read_text()
     fields = stat.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return (int(fields[11]) + int(fields[12])) * CPU_RESOLUTION_S
 
 
 def resident_mb(pid: int) -> float:

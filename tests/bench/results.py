@@ -102,13 +102,16 @@ def percentile(samples: Sequence[float], percent: float) -> float:
     return ordered[max(0, int(rank) - 1)]
 
 
-def table_of(rows: Sequence[Row], machine: Machine) -> Table:
+def heading_of(machine: Machine) -> str:
     mode = "quick, coarse" if machine.is_quick else "full"
-    table = Table(
-        title=f"etcsched bench ({mode}): {machine.processors} processors, etcd {machine.etcd}, "
-        f"Python {machine.python}, load {machine.load:.1f} at the start",
-        title_justify="left",
+    return (
+        f"etcsched bench ({mode}): {machine.processors} processors, etcd {machine.etcd}, "
+        f"Python {machine.python}, load {machine.load:.1f} at the start"
     )
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    table = Table()
     for column in ("measure", "value", "limit beside it", "ratio", "target", "met?"):
         is_number = column in {"value", "ratio", "target"}
         table.add_column(column, justify="right" if is_number else "left")

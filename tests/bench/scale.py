@@ -17,7 +17,7 @@ from etcsched.local.node import NodeProcess
 from tests.bench import limits
 from tests.bench.bed import PATIENCE_S, Bed, job_of, now_ms
 from tests.bench.effort import AGENTS_CONNECTED, Effort
-from tests.bench.processes import cpu_percent, resident_mb
+from tests.bench.processes import CPU_RESOLUTION_S, cpu_percent, resident_mb
 from tests.bench.results import Limit, Row, at_most, limit_of
 from tests.bench.throughput import TRUE
 
@@ -83,7 +83,7 @@ async def jobs(bed: Bed, effort: Effort) -> list[Row]:
             unit="%",
             limit=Limit(text="the same without jobs", value=empty_cpu),
             target=at_most(2.0),
-            note=f"of one processor, over {effort.idle_s:g} s",
+            note=_period(effort),
         ),
     ]
 
@@ -103,8 +103,7 @@ async def agents(bed: Bed, effort: Effort) -> list[Row]:
             unit="%",
             limit=Limit(text="the same without agents", value=alone),
             target=at_most(5.0),
-            note=f"of one processor, over {effort.idle_s:g} s; their leases and presence keys are "
-            "held by one client process",
+            note=f"{_period(effort)}; one client process holds all their leases and presence keys",
         )
     ]
 
@@ -114,6 +113,11 @@ async def _idle(scheduler: NodeProcess, effort: Effort) -> tuple[float, float]:
     await asyncio.sleep(SETTLE_S)
     cpu = await cpu_percent(scheduler.pid, effort.idle_s)
     return cpu, resident_mb(scheduler.pid)
+
+
+def _period(effort: Effort) -> str:
+    exact_to = 100 * CPU_RESOLUTION_S / effort.idle_s
+    return f"of one processor, over {effort.idle_s:g} s, exact to {exact_to:.2f} %"
 
 
 async def _cold_start_s(bed: Bed, scheduler: NodeProcess) -> float:

@@ -23,7 +23,7 @@ ETCD_SLACK_S = 0.6
 """etcd looks for expired leases every 0.5 s; the rest is the work of taking over."""
 
 CLEAN_STOP_S = 0.1
-RAFT_TERM_TRUSTED_S = 3.0
+RAFT_TERM_TRUSTED_S = 1.5
 """Beyond a TTL: only then does a leader believe that a lease is lost (a young etcd leader may have
 a revoke of the old one's in its log)."""
 
@@ -34,8 +34,15 @@ async def takeover(bed: Bed, effort: Effort) -> list[Row]:
     await bed.add_schedulers(2, ttl_s=effort.ttl_s)
     await bed.add_agents(1, slots=100, ttl_s=effort.ttl_s)
     await bed.wait_ready()
-    stopped = [await _to_next_dispatch_s(bed, signal.SIGTERM) for _ in range(effort.stops)]
-    killed = [await _to_next_dispatch_s(bed, signal.SIGKILL) for _ in range(effort.kills)]
+    stopped: list[float] = []
+    killed: list[float] = []
+    for number in range(effort.stops + effort.kills):
+        if number:
+            await _bring_back(bed)
+        if number < effort.stops:
+            stopped.append(await _to_next_dispatch_s(bed, signal.SIGTERM))
+        else:
+            killed.append(await _to_next_dispatch_s(bed, signal.SIGKILL))
     return [
         Row(
             group="takeover",
@@ -78,9 +85,15 @@ async def _to_next_dispatch_s(bed: Bed, how: signal.Signals) -> float:
                 await bed.request(RequestKind.TRIGGER, PROBE)
             took_s = await dispatched - began_s
     await bed.nodes[leader].wait()
-    await bed.nodes[leader].start()
-    await bed.wait_ready()
     return took_s
+
+
+async def _bring_back(bed: Bed) -> None:
+    """Start whatever has ended, and wait until it has joined."""
+    for node in bed.nodes.values():
+        if not node.pid:
+            await node.start()
+    await bed.wait_ready()
 
 
 @asynccontextmanager
@@ -120,13 +133,13 @@ async def agent_loss(bed: Bed, effort: Effort) -> list[Row]:
     await bed.request(RequestKind.TRIGGER, "long")
     samples: list[float] = []
     for number in range(effort.kills):
+        if number:
+            await _bring_back(bed)
         agent, _ = await _line(bed, ledger, number)
         killed_s = kill(bed.nodes[agent])
         _, started_s = await _line(bed, ledger, number + 1)
         samples.append(started_s - killed_s)
         await bed.nodes[agent].wait()
-        await bed.nodes[agent].start()
-        await bed.wait_ready()
     return [
         Row(
             group="agent-loss",

@@ -90,7 +90,9 @@ class Auditor:
 
     def _took_term(self, new: Term) -> None:
         old = self._of(Term, Kind.TERM)
-        self._expect("I6", self._candidate_token(new) == new.token, f"term {new}: no such candidate")
+        self._expect(
+            "I6", self._candidate_token(new) == new.token, f"term {new}: no such candidate"
+        )
         lowest = min(kv.create_revision for kv, _ in self._all(Kind.ELECTION))
         self._expect("I6", lowest == new.token, f"term {new}: another stood before it")
         if old is not None:
@@ -179,8 +181,8 @@ class Auditor:
             report = self._of(Report, Kind.REPORT, agent, job, run)
             presence = self._of(Presence, Kind.PRESENCE, agent)
             is_gone = presence is None or presence.incarnation != before.incarnation
-            is_over = report is not None and report.outcome is not None
-            self._expect("I4", is_gone or is_over, f"{name}: while attempt {before.attempt} ran")
+            is_running = report is not None and report.outcome is None and not is_gone
+            self._expect("I4", not is_running, f"{name}: while attempt {before.attempt} ran")
 
     # --- I14: claims, and what forbids them
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Protocol, TypeVar
 
@@ -12,7 +14,7 @@ from etcsched.etcd.client import EtcdClient
 from etcsched.keyspace.codec import RECORD_TYPES, decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import EventType, KeyValue, Range, WatchEvent, range_end_of
-from etcsched.ports import Snapshot
+from etcsched.ports import Snapshot, WatchUpdate
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -41,6 +43,10 @@ class History:
         self.archive: dict[tuple[str, str], Run] = {}
         """Every run that ever was in the archive, as it was last, by job and id."""
         self.events: list[WatchEvent] = []
+        self.seen_s: dict[int, float] = {}
+        """When each revision was seen: Unix time."""
+        self.changed_at: dict[str, int] = {}
+        """The revision of each key's last event."""
         self.revision = 0
         self._failure: BaseException | None = None
         self._moved = asyncio.Condition()
@@ -53,13 +59,7 @@ class History:
                 prefix, range_end_of(prefix), prev_kv=True, start_revision=1
             ) as updates:
                 async for update in updates:
-                    if isinstance(update, Snapshot):
-                        raise Gap("history was compacted under the recorder")
-                    for revision, events in groupby(
-                        update.events, lambda event: event.kv.mod_revision
-                    ):
-                        self._take(revision, list(events))
-                    self.revision = update.revision
+                    self._take_all(update)
                     async with self._moved:
                         self._moved.notify_all()
         except Exception as failure:
@@ -67,12 +67,20 @@ class History:
             async with self._moved:
                 self._moved.notify_all()
 
+    def _take_all(self, update: WatchUpdate) -> None:
+        if isinstance(update, Snapshot):
+            raise Gap("history was compacted under the recorder")
+        for revision, events in groupby(update.events, lambda event: event.kv.mod_revision):
+            self._take(revision, list(events))
+        self.revision = update.revision
+
     def _take(self, revision: int, events: list[WatchEvent]) -> None:
         for event in events:
             if event.prev != self.now.get(event.kv.key):
                 raise Gap(f"{event.kv.key} at {revision}: {event.prev} went before, unseen")
         self._judge.judge(revision, events, self.now)
         for event in events:
+            self.changed_at[event.kv.key] = revision
             if event.type is EventType.PUT:
                 self.now[event.kv.key] = event.kv
                 if event.kv.key.startswith(self._keys.archive_prefix):
@@ -81,6 +89,7 @@ class History:
             else:
                 del self.now[event.kv.key]
         self.events += events
+        self.seen_s[revision] = time.time()
 
     async def until(
         self, look: Callable[[], T | None], what: str, within_s: float = PATIENCE_S
@@ -102,14 +111,26 @@ class History:
         await self.until(lambda: self.revision >= revision, f"revision {revision}")
 
     async def check_complete(self) -> None:
-        """What was recorded, event by event, adds up to what etcd holds."""
+        """Everything up to now is recorded, and adds up, event by event, to what etcd holds."""
         prefix = self._keys.prefix
         held = await self._etcd.range(Range(prefix, range_end_of(prefix)))
-        newest = max((kv.mod_revision for kv in held.kvs), default=0)
-        await self.reached(newest)
-        self_now = {key: kv for key, kv in self.now.items() if kv.mod_revision <= held.revision}
-        if self.revision <= held.revision and {kv.key: kv for kv in held.kvs} != self_now:
-            raise Gap("the recorded events don't add up to what etcd holds")
+        await self.reached(max((kv.mod_revision for kv in held.kvs), default=0))
+        for kv in held.kvs:
+            mine = self.now.get(kv.key)
+            changed_since = self.changed_at.get(kv.key, 0) > held.revision
+            if mine != kv and not changed_since:
+                raise Gap(f"{kv.key}: etcd holds {kv}, recorded was {mine}")
+
+    def tell(self) -> str:
+        """All events with the time at which they were seen, for whoever looks into a failure."""
+        lines = []
+        for event in self.events:
+            at = datetime.fromtimestamp(self.seen_s[event.kv.mod_revision], UTC)
+            lines.append(
+                f"{at:%H:%M:%S.%f} {event.kv.mod_revision} {event.type.value} {event.kv.key} "
+                f"{event.kv.value.decode()}"
+            )
+        return "\n".join(lines)
 
     # --- reading
 

@@ -7,19 +7,26 @@ import json
 import os
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-from croniter import croniter
-
-from etcsched.core.records import Candidate, Gap, Job, Kind, Pause, Presence, Report, Run, Term, Watermark
-from etcsched.core.states import Origin, RunState
+from etcsched.core.records import (
+    Candidate,
+    Gap,
+    Job,
+    Kind,
+    Pause,
+    Presence,
+    Report,
+    Run,
+    Term,
+    Watermark,
+)
+from etcsched.core.states import RunState
 from etcsched.core.times import ms_of, utc_of
-from etcsched.demo.witness import Execution, executions, overlaps
+from etcsched.demo.witness import Execution, executions
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.jobfile.load import load
@@ -28,6 +35,7 @@ from etcsched.operator import apply as operator
 from etcsched.operator.pauses import pause, resume
 from tests.e2e.auditor import Auditor
 from tests.e2e.history import PATIENCE_S, History
+from tests.e2e.judgement import Definition, due_ticks, judge_executions, judge_ticks, undecided
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.local_world import LocalWorld
 
@@ -41,13 +49,6 @@ NEVER = "0 0 0 29 2 *"
 """As good as never: a job that is still enabled, so that what waits may run."""
 
 
-class Definition(msgspec.Struct, frozen=True):
-    """What was acknowledged: from ``since_ms`` on a job's ticks are this cron's (None: none)."""
-
-    since_ms: int
-    cron: str | None
-
-
 class Scene:
     """Opened with ``open``, judged with ``settle``, ended with ``close``."""
 
@@ -58,18 +59,25 @@ class Scene:
         self.is_settled = False
         self._ledger = directory / "ledger"
         self._definitions: dict[str, list[Definition]] = defaultdict(list)
-        self._unpaused: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._paused_ms: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._fields: dict[str, dict[str, Any]] = {}
 
     async def open(self) -> None:
-        """Returns when a leader leads and every node that was added is there."""
+        """Returns when a leader leads and every node that was added is there; else nothing is
+        left."""
         self.etcd = EtcdClient(EtcdConfig(**self.world.etcd.config_kwargs))
         self.history = History(self.etcd, self.keys, self.auditor)
         self._following = asyncio.create_task(self.history.follow())
-        await self.world.start()
-        await self.all_here()
+        try:
+            await self.world.start()
+            await self.all_here()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
+        """The history stays beside the nodes' logs."""
+        (self.world.directory / "events.txt").write_text(self.history.tell())
         await self.world.stop()
         self._following.cancel()
         await asyncio.wait([self._following])
@@ -110,9 +118,7 @@ class Scene:
 
     async def pause(self, job: str) -> int:
         """The revision of its acknowledgement."""
-        await pause(
-            self.etcd, self.keys, job, utc_of(_now_ms()), "test", timeout_s=CALL_TIMEOUT_S
-        )
+        await pause(self.etcd, self.keys, job, utc_of(_now_ms()), "test", timeout_s=CALL_TIMEOUT_S)
         await self.history.check_complete()
         return self.history.now[self.keys.of(Kind.PAUSE, job)].mod_revision
 
@@ -123,7 +129,7 @@ class Scene:
         assert record is not None
         last = record.intervals[-1]
         assert last.until is not None
-        self._unpaused[job].append((ms_of(last.since), ms_of(last.until)))
+        self._paused_ms[job].append((ms_of(last.since), ms_of(last.until)))
 
     # --- who is there
 
@@ -207,10 +213,11 @@ class Scene:
     # --- ground truth
 
     def executions(self, job: str = "") -> list[Execution]:
-        if not self._ledger.exists():
-            return []
-        with self._ledger.open() as ledger:
-            return [found for found in executions(ledger) if not job or found.job == job]
+        return [found for found in executions(self._told()) if not job or found.job == job]
+
+    def _told(self) -> list[str]:
+        """The ledger's lines; the last may be torn still."""
+        return self._ledger.read_text().splitlines() if self._ledger.exists() else []
 
     async def told(self, look: Callable[[], T | None], what: str) -> T:
         """Until the ledger, or anything outside etcd, shows it."""
@@ -227,7 +234,9 @@ class Scene:
 
         def look() -> Execution | None:
             found = self.executions(job)
-            return found[-1] if len(found) >= count and found[-1].last_s > found[-1].start_s else None
+            return (
+                found[-1] if len(found) >= count and found[-1].last_s > found[-1].start_s else None
+            )
 
         return await self.told(look, f"execution {count} of {job} to beat")
 
@@ -249,16 +258,20 @@ class Scene:
     async def settle(self, within_s: float = 30.0) -> None:
         """Stop the schedules, wait until nothing is left to do, and judge all there was."""
         await self.stop_schedules()
-        due = {(job, tick) for job in self._definitions for tick in self.due(job)}
+        due, runs = self.all_due(), self.history.archive
 
-        def is_quiet() -> bool:
-            return not self._unfinished() and due <= self._decided()
+        def left() -> list[str]:
+            return self._unfinished() + undecided(due, runs)
 
-        await self.history.until(is_quiet, "quiescence", within_s)
+        try:
+            await self.history.until(lambda: not left(), "quiescence", within_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; left are {left()}") from None
         await self.all_here()
         await self.told(lambda: not self.processes(), "the jobs' processes to be gone")
         await self.history.check_complete()
-        complaints = [*self.auditor.complaints, *self._judge_ticks(), *self._judge_executions()]
+        complaints = [*self.auditor.complaints, *judge_ticks(self.all_due(), runs)]
+        complaints += judge_executions(self._told(), runs)
         complaints += await self._judge_leases()
         assert not complaints, "\n".join(complaints)
         self.is_settled = True
@@ -272,80 +285,11 @@ class Scene:
         gaps = self.history.records(Kind.GAP, Gap).values()
         return left + [f"gap {gap.job}" for gap in gaps if not gap.closed]
 
-    def _decided(self) -> set[tuple[str, str]]:
-        """Ticks that have their run or record; of a record of several ticks only the first."""
-        return set(self.history.archive)
-
     def due(self, job: str) -> set[str]:
-        """Ids of the ticks due by the acknowledged definitions, by croniter's word."""
-        found: set[str] = set()
-        definitions = self._definitions[job]
-        for number, definition in enumerate(definitions):
-            is_last = number + 1 == len(definitions)
-            end_ms = _now_ms() if is_last else definitions[number + 1].since_ms
-            if definition.cron is not None:
-                found |= _ticks(definition.cron, definition.since_ms, end_ms)
-        for since_ms, until_ms in self._unpaused[job]:
-            found = {tick for tick in found if not since_ms <= _tick_ms(tick) < until_ms}
-        return found
+        return due_ticks(self._definitions[job], self._paused_ms[job], _now_ms())
 
-    def _judge_ticks(self) -> list[str]:
-        """I1: every due tick is exactly one run or lies in one record of missed ones; nothing else
-        ran by schedule."""
-        complaints = []
-        runs: dict[str, list[Run]] = defaultdict(list)
-        for run in self.history.archive.values():
-            if run.origin is not Origin.REQUEST:
-                runs[run.job].append(run)
-        for job in self._definitions:
-            decided: Counter[str] = Counter()
-            due = self.due(job)
-            for run in runs[job]:
-                assert run.scheduled_at is not None
-                if run.missed_count > 1:
-                    assert run.missed_through is not None
-                    span = range(ms_of(run.scheduled_at), ms_of(run.missed_through) + 1)
-                    covered = {tick for tick in due if _tick_ms(tick) in span}
-                    if len(covered) != run.missed_count:
-                        complaints.append(f"I1: {job}/{run.id}: {run.missed_count} missed?")
-                    decided.update(covered)
-                else:
-                    decided[run.id] += 1
-            complaints += [f"I1: {job}/{tick}: due, and lost" for tick in sorted(due - decided.keys())]
-            complaints += [f"I1: {job}/{tick}: wasn't due" for tick in sorted(decided.keys() - due)]
-            complaints += [f"I1: {job}/{t}: decided {n} times" for t, n in decided.items() if n > 1]
-        return complaints
-
-    def _judge_executions(self) -> list[str]:
-        """I3, I5, I7: what the processes say fits what etcd says."""
-        complaints = []
-        by_run: dict[tuple[str, str], list[Execution]] = defaultdict(list)
-        for execution in self.executions():
-            by_run[execution.job, execution.run].append(execution)
-        for first, second in overlaps(self.executions()):
-            name = f"{first.job}/{first.run}"
-            ms = (first.last_s - second.start_s) * 1000
-            complaints.append(
-                f"I3: {name}: tokens {first.token} and {second.token} overlapped by {ms:.0f} ms"
-            )
-        for (job, run_id), its in by_run.items():
-            tokens = [execution.token for execution in its]
-            name = f"{job}/{run_id}"
-            if tokens != sorted(tokens):
-                complaints.append(f"I5: {name}: tokens {tokens}")
-            run = self.history.archive.get((job, run_id))
-            if run is None:
-                complaints.append(f"I7: {name}: ran, and isn't in etcd")
-            elif not set(tokens) <= {attempt.token for attempt in run.attempts}:
-                complaints.append(f"I7: {name}: ran with {tokens}, etcd knows {run.attempts}")
-        for run in self.history.archive.values():
-            its = by_run[run.job, run.id]
-            if run.state is not RunState.COMPLETED or self._fields[run.job].get("is_silent"):
-                continue
-            completed = [e for e in its if e.token == run.attempts[-1].token and e.end_s is not None]
-            if not completed:
-                complaints.append(f"I7: {run.job}/{run.id}: completed, says etcd alone")
-        return complaints
+    def all_due(self) -> dict[str, set[str]]:
+        return {job: self.due(job) for job in self._definitions}
 
     async def _judge_leases(self) -> list[str]:
         """I12: one lease a node. Those of the dead end by themselves, in their time."""
@@ -388,21 +332,3 @@ def _written(fields: dict[str, Any]) -> dict[str, Any]:
     if cron is None:
         return {"state": "ad_hoc_active", **written}
     return {"schedule": {"cron": cron}, **written}
-
-
-def _ticks(cron: str, since_ms: int, end_ms: int) -> set[str]:
-    """Ids of the ticks in [since, end), in UTC."""
-    fields = cron.split()
-    moved = " ".join((*fields[1:], fields[0])) if len(fields) == 6 else cron
-    before = datetime.fromtimestamp((since_ms - 1) // 1000, UTC)
-    found: set[str] = set()
-    for moment in croniter(moved, before, ret_type=datetime):
-        if moment.timestamp() * 1000 >= end_ms:
-            return found
-        found.add(moment.strftime("%Y%m%dT%H%M%SZ"))
-    return found
-
-
-def _tick_ms(tick: str) -> int:
-    moment = datetime.strptime(tick, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    return int((moment - datetime.fromtimestamp(0, UTC)) / timedelta(milliseconds=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 
 import pytest
 
@@ -12,17 +13,18 @@ from etcsched.core.records import Kind, Run
 from etcsched.core.states import Outcome, RunState
 from etcsched.keyspace.ops import Delete, Txn
 from tests.e2e.scene import Scene
-from tests.support.local_world import run_cli
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 LONG_TTL_S = 20
 """For a restart within the lease: its processes are told to end when half of it is over."""
+QUICK = {"kill_grace": "500ms"}
+"""Each of these jobs has a child that ignores SIGTERM."""
 
 
 async def start_long(scene: Scene, job: str, **fields: object) -> str:
     """A run that beats until told to end; returns the agent that it runs on."""
     go = scene.world.directory / f"go-{job}"
-    await scene.apply(**{job: {"run": scene.beats(f"until={go}", "child"), **fields}})
+    await scene.apply(**{job: {"run": scene.beats(f"until={go}", "child"), **QUICK, **fields}})
     triggered = await scene.world.cli("jobs", "trigger", job)
     assert triggered.code == 0, triggered
     await scene.beating(job)
@@ -34,27 +36,50 @@ def let_end(scene: Scene, job: str) -> None:
     (scene.world.directory / f"go-{job}").touch()
 
 
-def check_moved(scene: Scene, run: Run, first: str, outcome: Outcome = Outcome.DIED) -> None:
+def check_moved(scene: Scene, run: Run, first: str) -> None:
     """It went from ``first`` to another agent, and completed there, without overlap (I3 by the
     beats of all its processes is judged by ``settle``)."""
     assert run.state is RunState.COMPLETED
     before, after = run.attempts
-    assert (before.agent, before.outcome) == (first, outcome)
+    assert (before.agent, before.outcome) == (first, Outcome.DIED)
     assert after.agent != first
     assert (after.number, after.outcome) == (2, Outcome.COMPLETED)
     died, moved = scene.executions(run.job)
     assert (died.token, moved.token) == (before.token, after.token)
-    print(f"{run.job}: silent for {moved.start_s - died.last_s:.2f} s before the move")
+
+
+async def late_folded(scene: Scene, job: str) -> Run:
+    """The job's only run, once its first agent's late word is in its record."""
+
+    def look() -> Run | None:
+        (run,) = scene.ended(job)
+        return run if run.late_reports else None
+
+    return await scene.history.until(look, f"the late report of {job} in the run's record")
+
+
+def check_late_word(run: Run, first: str) -> None:
+    """It is kept as an event, and changed nothing."""
+    (late,) = run.late_reports
+    before = run.attempts[0]
+    assert (late.agent, late.token, late.outcome) == (first, before.token, Outcome.DIED)
 
 
 async def test_a_killed_agents_run_moves(cluster: Scene) -> None:
+    """Its supervisor ends it first; the agent, started again, says late what became of it."""
     agent = await start_long(cluster, "of_killed")
+    before = cluster.presence(agent)
+    assert before is not None
     await cluster.world.kill(agent)
     await cluster.beating("of_killed", 2)
     let_end(cluster, "of_killed")
-    run = await cluster.run_ended("of_killed")
-    check_moved(cluster, run, agent)
+    check_moved(cluster, await cluster.run_ended("of_killed"), agent)
     await cluster.world.start(agent)
+    await cluster.all_here()
+    after = cluster.presence(agent)
+    assert after is not None
+    assert after.incarnation != before.incarnation
+    check_late_word(await late_folded(cluster, "of_killed"), agent)
     await cluster.settle()
 
 
@@ -64,17 +89,8 @@ async def test_a_frozen_agent_is_fenced_and_its_late_word_kept(cluster: Scene) -
     await cluster.beating("of_frozen", 2)
     cluster.world.thaw(agent)
     let_end(cluster, "of_frozen")
-    await cluster.run_ended("of_frozen")
-    run_id = cluster.ended("of_frozen")[0].id
-
-    def late_folded() -> Run | None:
-        run = cluster.history.archive["of_frozen", run_id]
-        return run if run.late_reports else None
-
-    run = await cluster.history.until(late_folded, "the late report in the run's record")
-    check_moved(cluster, run, agent)
-    (late,) = run.late_reports
-    assert (late.agent, late.token, late.outcome) == (agent, run.attempts[0].token, Outcome.DIED)
+    check_moved(cluster, await cluster.run_ended("of_frozen"), agent)
+    check_late_word(await late_folded(cluster, "of_frozen"), agent)
     await cluster.settle()
 
 
@@ -117,11 +133,21 @@ async def test_an_agent_restarted_within_its_lease_goes_on(cluster: Scene, how: 
     assert after is not None
     assert after.incarnation == before.incarnation
     assert await cluster.world.end(name) == 0
+    del cluster.world.nodes[name]
     await cluster.settle()
 
 
 def _lines(scene: Scene, node: str, text: str) -> int:
     return sum(text in line for name, line in scene.world.log if name == node)
+
+
+async def test_a_presence_says_how_long_its_session_lasts(cluster: Scene) -> None:
+    """The leader believes a loss only once one raft term has outlasted that (DESIGN 3)."""
+    for name in cluster.world.names("agent"):
+        presence = cluster.presence(name)
+        assert presence is not None
+        assert presence.session_ttl_s == cluster.world.ttl_s
+    cluster.is_settled = True
 
 
 async def test_a_second_agent_with_the_same_id_is_refused(cluster: Scene) -> None:
@@ -170,11 +196,8 @@ async def test_all_agents_gone_is_a_gap(cluster: Scene) -> None:
         await cluster.world.kill(name)
     gaps = {("gap_all",), ("gap_last",), ("gap_none",)}
     await cluster.history.until(lambda: cluster.history.ids(Kind.GAP) >= gaps, "the gaps")
-    opened_s = max(int(tick[-3:-1]) for tick in cluster.due("gap_all"))
-    await cluster.told(
-        lambda: (max(int(tick[-3:-1]) for tick in cluster.due("gap_all")) - opened_s) % 60 >= 3,
-        "three more ticks",
-    )
+    opened_s = time.time()
+    await cluster.told(lambda: time.time() > opened_s + 3, "three ticks in the gap")
     await cluster.world.start()
     await cluster.all_here()
     await cluster.settle()
@@ -182,14 +205,6 @@ async def test_all_agents_gone_is_a_gap(cluster: Scene) -> None:
         mode: {run.id: run.state for run in cluster.ended(f"gap_{mode}")}
         for mode in ("all", "last", "none")
     }
-    print({mode: [s.value for s in found.values()] for mode, found in states.items()})
     assert RunState.MISSED not in states["all"].values()
     assert RunState.MISSED in states["last"].values()
     assert RunState.MISSED in states["none"].values()
-
-
-async def test_agent_options_that_make_no_sense(cluster: Scene) -> None:
-    refused = await run_cli(*cluster.world.cluster_options, "agent", "--id=no/such")
-    assert (refused.code, refused.out) == (2, "")
-    assert refused.err.count("\n") == 1
-    cluster.is_settled = True

@@ -7,17 +7,22 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo
 
+import pytest
 from cronsim import CronSim
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from etcsched.core.durations import format_duration, parse_duration_s
 from etcsched.core.schedule import At, Cron, Every, Pattern, Schedule, parse_at
+from etcsched.core.schedule import zone as zones
 from etcsched.core.schedule.zone import check_timezone, period_at
 from etcsched.core.times import Utc, ms_of, ms_of_tick_id, tick_id, utc_of
 from tests.support.cron_oracle import (
     CLOCK_CHANGES,
+    SPECIAL_DATES,
+    SPECIAL_WEEKDAYS,
     Drawn,
+    every_twenty_minutes,
     expressions,
     fields,
     oracle_ticks_s,
@@ -52,11 +57,7 @@ def ticks_s(schedule: Schedule, first: datetime, last: datetime) -> list[int]:
     ]
 
 
-@settings(deadline=None)
-@given(expressions(every_day=True), st.sampled_from(CLOCK_CHANGES))
-def test_around_a_clock_change_ticks_are_those_of_the_oracle(
-    drawn: Drawn, change: tuple[str, date]
-) -> None:
+def check_around(drawn: Drawn, change: tuple[str, date]) -> None:
     zone, day = change
     schedule = Schedule.parse([Cron(drawn.text)], zone)
     first, last = utc_midnight(day) - timedelta(hours=12), utc_midnight(day) + timedelta(hours=40)
@@ -77,6 +78,36 @@ def test_around_a_clock_change_ticks_are_those_of_the_oracle(
             assert next_ms == after_s * 1000
 
 
+@pytest.mark.parametrize("change", CLOCK_CHANGES, ids=lambda change: f"{change[0]} {change[1]}")
+@pytest.mark.parametrize(("hour", "step"), [("*", 1), ("0-23", 1), ("*/2", 2), ("0-23/2", 2)])
+def test_at_every_clock_change_both_rules_are_those_of_the_oracle(
+    hour: str, step: int, change: tuple[str, date]
+) -> None:
+    check_around(every_twenty_minutes(hour, step), change)
+
+
+@pytest.mark.parametrize("change", CLOCK_CHANGES, ids=lambda change: f"{change[0]} {change[1]}")
+def test_it_doesnt_matter_where_a_zones_stretches_end(
+    change: tuple[str, date], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stretches of 25 minutes end within every gap and every repeated hour, and at their ends."""
+    monkeypatch.setattr(zones, "_STRETCH_S", 1500)
+    zones._periods.cache_clear()
+    try:
+        check_around(every_twenty_minutes("*"), change)
+        check_around(every_twenty_minutes("0-23"), change)
+    finally:
+        zones._periods.cache_clear()
+
+
+@settings(deadline=None)
+@given(expressions(every_day=True), st.sampled_from(CLOCK_CHANGES))
+def test_around_a_clock_change_ticks_are_those_of_the_oracle(
+    drawn: Drawn, change: tuple[str, date]
+) -> None:
+    check_around(drawn, change)
+
+
 @settings(deadline=None)
 @given(expressions(), st.sampled_from(CLOCK_CHANGES))
 def test_restricted_days_around_a_clock_change_are_those_of_the_oracle(
@@ -87,6 +118,25 @@ def test_restricted_days_around_a_clock_change_are_those_of_the_oracle(
     first, last = utc_midnight(day) - timedelta(hours=6), utc_midnight(day) + timedelta(hours=30)
     expected = oracle_ticks_s(drawn, ZoneInfo(zone), first, last)
     assert ticks_s(schedule, first, last) == expected
+
+
+def test_special_days_are_those_of_the_oracle_in_every_shape_of_month() -> None:
+    firsts = [date(year, month, 1) for year in range(2000, 2028) for month in range(1, 13)]
+    ends = [*firsts[1:], date(2028, 1, 1)]
+    # By length and first weekday: all 28 there are.
+    months = {
+        ((end - first).days, first.weekday()): (first, end)
+        for first, end in zip(firsts, ends, strict=True)
+    }
+    assert len(months) == 28
+    columns = [(f"{text} * *", on) for text, on in SPECIAL_DATES]
+    columns += [(f"* * {text}", on) for text, on in SPECIAL_WEEKDAYS]
+    for text, on in columns:
+        schedule = Schedule.parse([Cron(f"0 0 {text}")], "UTC")
+        for first, end in months.values():
+            days = [first + timedelta(days=n) for n in range((end - first).days)]
+            expected = [int(utc_midnight(day).timestamp()) for day in days if on(day)]
+            assert ticks_s(schedule, utc_midnight(first), utc_midnight(end)) == expected, text
 
 
 @settings(deadline=None)
@@ -212,17 +262,6 @@ def test_ticks_are_the_union_of_the_patterns(
 
 
 @settings(deadline=None)
-@given(patterns, st.sampled_from(ZONES), instants_ms, instants_ms)
-def test_a_later_question_has_no_earlier_answer(
-    drawn: list[Pattern], zone: str, one_ms: int, other_ms: int
-) -> None:
-    schedule = parse_if_ever_due(drawn, zone)
-    answers = [schedule.next_after(ms) for ms in sorted((one_ms, other_ms))]
-    earlier, later = (float("inf") if answer is None else answer for answer in answers)
-    assert earlier <= later
-
-
-@settings(deadline=None)
 @given(
     st.integers(1, 100_000), instants_ms, instants_ms, st.integers(0, 500_000).map(lambda s: s * 7)
 )
@@ -283,13 +322,15 @@ def test_texts_of_times_are_exact_and_sort_as_time_does(one_ms: int, other_ms: i
     assert moment == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=one_ms)
 
 
-@given(st.text(alphabet="0123456789-T:.Z +W", min_size=15, max_size=25))
-def test_what_reads_as_a_time_is_written_as_it_was_read(text: str) -> None:
-    try:
-        ms = ms_of(Utc(text))
-    except ValueError:
-        return
-    assert utc_of(ms) == text
+@given(all_instants_ms, st.integers(0, 24), st.sampled_from([*"0159-+T:.,Z W_\u0663", ""]))
+def test_what_reads_as_a_time_is_written_as_it_was_read(ms: int, index: int, other: str) -> None:
+    right = utc_of(ms)
+    for text in (right[:index] + other + right[index + 1 :], right[:index] + other + right[index:]):
+        try:
+            read_ms = ms_of(Utc(text))
+        except ValueError:
+            continue
+        assert utc_of(read_ms) == text
 
 
 @given(st.integers(0, 10**12))

@@ -135,57 +135,68 @@ def _sunday_0(day: date) -> int:
     return day.isoweekday() % 7
 
 
+def last_day(day: date) -> bool:
+    return day == _month_of(day)[-1]
+
+
+def last_workday(day: date) -> bool:
+    return day == max(d for d in _month_of(day) if d.isoweekday() <= 5)
+
+
+def nearest_workday(number: int) -> Dates:
+    def on(day: date) -> bool:
+        days = _month_of(day)
+        workdays = [d for d in days if d.isoweekday() <= 5]
+        return len(days) >= number and day == min(workdays, key=lambda d: abs(d.day - number))
+
+    return on
+
+
+def nth_weekday(weekday: int, nth: int) -> Dates:
+    """``weekday`` from Sunday, 0; ``nth`` from 1, or -1 for the last."""
+
+    def on(day: date) -> bool:
+        those = [d for d in _month_of(day) if _sunday_0(d) == weekday]
+        return day in (those[nth:] if nth < 0 else those[nth - 1 : nth])
+
+    return on
+
+
+SPECIAL_DATES: tuple[tuple[str, Dates], ...] = (
+    ("L", last_day),
+    ("LW", last_workday),
+    *((f"{number}W", nearest_workday(number)) for number in range(1, 32)),
+)
+SPECIAL_WEEKDAYS: tuple[tuple[str, Dates], ...] = (
+    *((f"{n}#{nth}", nth_weekday(n % 7, nth)) for n in range(8) for nth in range(1, 6)),
+    *((f"{name}#2", nth_weekday(n, 2)) for n, name in enumerate(DAY_NAMES)),
+    *((f"{n}L", nth_weekday(n % 7, -1)) for n in range(8)),
+    *((f"{name}L", nth_weekday(n, -1)) for n, name in enumerate(DAY_NAMES)),
+)
+
+
 @st.composite
 def dates_of_month(draw: st.DrawFn) -> tuple[str, Dates]:
-    kind = draw(st.sampled_from(["plain", "plain", "L", "LW", "W"]))
-    if kind == "L":
-        return "L", lambda day: (day + timedelta(days=1)).day == 1
-    if kind == "LW":
-        return "LW", lambda day: day == max(d for d in _month_of(day) if d.isoweekday() <= 5)
-    if kind == "W":
-        number = draw(st.one_of(st.sampled_from([1, 2, 29, 30, 31]), st.integers(1, 31)))
-
-        def nearest(day: date) -> bool:
-            days = _month_of(day)
-            workdays = [d for d in days if d.isoweekday() <= 5]
-            return len(days) >= number and day == min(workdays, key=lambda d: abs(d.day - number))
-
-        return f"{number}W", nearest
+    if draw(st.booleans()):
+        return draw(st.sampled_from(SPECIAL_DATES))
     text, values = draw(items(1, 31, stars=False))
     return text, lambda day: day.day in values
 
 
 @st.composite
 def weekdays(draw: st.DrawFn) -> tuple[str, Dates]:
-    kind = draw(st.sampled_from(["plain", "names", "#", "L", "to_sunday"]))
-    weekday = draw(st.integers(0, 6))
-    head = draw(st.sampled_from([str(weekday), DAY_NAMES[weekday]] + ["7"] * (weekday == 0)))
-    if kind == "#":
-        nth = draw(st.integers(1, 5))
-        return (
-            f"{head}#{nth}",
-            lambda day: (
-                _sunday_0(day) == weekday
-                and [d for d in _month_of(day) if _sunday_0(d) == weekday].index(day) == nth - 1
-            ),
-        )
-    if kind == "L":
-        return (
-            f"{head}L",
-            lambda day: (
-                _sunday_0(day) == weekday
-                and day == max(d for d in _month_of(day) if _sunday_0(d) == weekday)
-            ),
-        )
-    if kind == "to_sunday":
-        start = draw(st.integers(1, 6))
-        tail = draw(st.sampled_from(["7", "SUN"]))
-        return f"{start}-{tail}", lambda day: day.isoweekday() >= start
-    if kind == "names":
-        names = items(0, 6, DAY_NAMES, stars=False)
-        text, values = draw(names.filter(lambda item: "-" in item[0] or "/" not in item[0]))
-    else:
-        text, values = draw(items(0, 7, stars=False).filter(lambda item: "/8" not in item[0]))
+    match draw(st.sampled_from(["special", "to_sunday", "names", "numbers"])):
+        case "special":
+            return draw(st.sampled_from(SPECIAL_WEEKDAYS))
+        case "to_sunday":
+            start = draw(st.integers(1, 6))
+            tail = draw(st.sampled_from(["7", "SUN"]))
+            return f"{start}-{tail}", lambda day: day.isoweekday() >= start
+        case "names":
+            names = items(0, 6, DAY_NAMES, stars=False)
+            text, values = draw(names.filter(lambda item: "-" in item[0] or "/" not in item[0]))
+        case _:
+            text, values = draw(items(0, 7, stars=False).filter(lambda item: "/8" not in item[0]))
     return text, lambda day: _sunday_0(day) in {value % 7 for value in values}
 
 
@@ -248,6 +259,14 @@ def expressions(draw: st.DrawFn, every_day: bool = False) -> Drawn:
         text = f"{second} {text}"
     elapsed = hour == "*" or (hour.startswith("*/") and "," not in hour)
     return Drawn(draw(st.sampled_from([text, text.lower()])), seconds, minutes, hours, on, elapsed)
+
+
+def every_twenty_minutes(hour: str, step: int = 1) -> Drawn:
+    """In the hours that ``hour`` must mean, 0 to 23 by ``step``; fixed unless it has a star."""
+    hours = frozenset(range(0, 24, step))
+    minutes = frozenset({0, 20, 40})
+    text = f"*/20 {hour} * * *"
+    return Drawn(text, frozenset({0}), minutes, hours, lambda _: True, elapsed="*" in hour)
 
 
 # A UTC day in which the zone's clock changes, with what it does.

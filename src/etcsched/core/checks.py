@@ -22,6 +22,7 @@ from etcsched.core.records import (
     Report,
     Request,
     Run,
+    Watermark,
 )
 from etcsched.core.schedule.schedule import schedule_of
 from etcsched.core.times import ms_of
@@ -42,6 +43,9 @@ def problem_with(ids: tuple[str, ...], record: Record) -> str | None:
                 return _problem_with_pause(record)
             case Presence() | Report() | Assignment() if not _LEASE.match(record.incarnation):
                 return f"incarnation {record.incarnation!r} is no lease"
+            case Watermark():
+                ms_of(record.through)
+                return None
             case Presence() if record.slots < 0:
                 return f"{record.slots} slots"
             case _:

@@ -376,6 +376,8 @@ class Gap(Record, frozen=True, kw_only=True):
 class Kind(enum.Enum):
     """What there is in the watched range; ids are what follows the kind's place in a key."""
 
+    __hash__ = object.__hash__  # Members are singletons; enum's own is Python, and slow.
+
     ELECTION = "election"
     PRESENCE = "presence"
     REPORT = "report"

@@ -53,6 +53,7 @@ class Keys:
         if not (prefix.startswith("/") and prefix.endswith("/") and len(prefix) > 1):
             raise UsageError(f"prefix {prefix!r}: must begin and end with '/', e.g. /etcsched/v1/")
         self.prefix = prefix
+        self._places = {kind: prefix + place for kind, place in _FIXED_PLACES.items()}
         self.watched = prefix + "election/"
         self.watched_end = prefix + "state0"  # '0' follows '/': the end of state/
         self.archive_prefix = prefix + "archive/"
@@ -89,7 +90,7 @@ class Keys:
         if kind is Kind.LATE_REPORT and ids:
             agent, *rest = ids
             return f"{self.prefix}reports/{agent}/{_LATE}/{'/'.join(rest)}"
-        return f"{self.prefix}{_FIXED_PLACES[kind]}{'/'.join(ids)}"
+        return self._places[kind] + "/".join(ids)
 
     def all_of(self, kind: Kind, *ids: str) -> tuple[str, str]:
         """The range of a kind's keys that begin with these ids."""

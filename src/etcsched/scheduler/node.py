@@ -25,8 +25,8 @@ from etcsched.core.candidate import (
     Leave,
     TakeTerm,
 )
-from etcsched.core.clock import Instant
-from etcsched.core.errors import ClusterUnreachable, EtcschedError, LeaseGone
+from etcsched.core.clock import MAX_SKEW_S, Instant
+from etcsched.core.errors import ClusterUnreachable, EtcschedError, LeaseGone, NoSpace
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
 from etcsched.core.leader.ticks import TickIndex
@@ -90,6 +90,7 @@ class SchedulerNode:
         self._stopping = asyncio.Event()
         self._has_snapshot = asyncio.Event()
         self._since = utc_of(instant_now().wall_ms)
+        self._unreadable: dict[Kind, int] = {}
         self._raft_term = 0
         self._raft_term_since_s = 0.0
         self._next_clock_s = 0.0
@@ -180,10 +181,20 @@ class SchedulerNode:
         self._has_snapshot.set()
         if self._leadership is None:
             self._follow_index(changes)
-        now = instant_now()
-        self._do(self._candidate.view_changed(changes, is_live, now))
+        for change in changes:
+            if change.record is not None or change.mod_revision not in self._unreadable.values():
+                self._unreadable.pop(change.kind, None)
+        self._do(self._candidate.view_changed(changes, is_live, instant_now()))
+        self._refuse_to_lead_on_ruins()
         if self._leadership is not None:
             self._leadership.tell(ev.ViewChanged(changes))
+
+    def _refuse_to_lead_on_ruins(self) -> None:
+        """Without knowing the term or the watermark, nobody can lead; a person has to mend them."""
+        if self._unreadable:
+            names = " and ".join(sorted(kind.value for kind in self._unreadable))
+            reason = f"state/{names} can't be read: put it right, or delete it, with etcdctl"
+            self._do(self._candidate.step_down(reason, instant_now(), bar_s=4 * PROGRESS_EVERY_S))
 
     def _read(self, decode_one: Callable[[Keys, Any], Change | None], raw: Any) -> Change | None:
         """A value that isn't a record counts as absent, and is named."""
@@ -191,10 +202,12 @@ class SchedulerNode:
             return decode_one(self._keys, raw)
         except MalformedRecord as error:
             kv = getattr(raw, "kv", raw)
-            log.warning("ignored %s: %s", kv.key, error)
+            log.error("ignored %s: %s", kv.key, error)  # noqa: TRY400 - it is no fault of ours
             place = self._keys.parse(kv.key)
             if place is None:
                 return None
+            if place[0] in (Kind.TERM, Kind.WATERMARK):
+                self._unreadable[place[0]] = kv.mod_revision
             return Change(kind=place[0], ids=place[1], record=None, mod_revision=kv.mod_revision)
 
     def _follow_index(self, changes: tuple[Change, ...]) -> None:
@@ -206,8 +219,11 @@ class SchedulerNode:
                 else:
                     self._index.discard(change.ids[0])
         watermark = self._view.watermark
-        if watermark is not None:
-            self._index.skip_to(ms_of(watermark.record.through))
+        through_ms = ms_of(watermark.record.through) if watermark is not None else 0
+        if through_ms < self._index.through_ms:
+            self._rebuild_index()  # Somebody deleted it, or set it back.
+        else:
+            self._index.skip_to(through_ms)
 
     async def _check_etcd(self) -> None:
         """Say loudly what etcd itself doesn't make anybody feel: it refuses no nested put for lack
@@ -243,7 +259,7 @@ class SchedulerNode:
             )
             try:
                 await session.start()
-            except (ClusterUnreachable, LeaseGone) as error:
+            except (ClusterUnreachable, LeaseGone, NoSpace) as error:
                 log.warning("no session yet: %s", error)
                 await self._pause(backoff_s)
                 backoff_s = min(2 * backoff_s, RETRY_MOST_S)
@@ -270,6 +286,7 @@ class SchedulerNode:
                     self._next_clock_s = now.mono_s + CLOCK_EVERY_S
                     self._step(self._renew_candidate())
             self._do(self._candidate.time_passed(now))
+            self._refuse_to_lead_on_ruins()
             await asyncio.sleep(PROGRESS_EVERY_S)
 
     def _candidate_record(self) -> Candidate:
@@ -316,7 +333,7 @@ class SchedulerNode:
         async def attempt() -> None:
             try:
                 await work
-            except (ClusterUnreachable, LeaseGone) as error:
+            except (ClusterUnreachable, LeaseGone, NoSpace) as error:
                 log.warning("election: %s", error)
 
         task = self._tasks.create_task(attempt())
@@ -346,8 +363,21 @@ class SchedulerNode:
             "leads: term %d, fencing token %d, %d jobs, %d active runs",
             effect.term.number, effect.term.token, len(self._view.jobs), len(self._view.runs),
         )  # fmt: skip
+        self._warn_of_a_watermark_ahead()
         self._leadership = leadership
         self._leading = self._tasks.create_task(leadership.run())
+
+    def _warn_of_a_watermark_ahead(self) -> None:
+        watermark = self._view.watermark
+        if watermark is None:
+            return
+        ahead_s = (ms_of(watermark.record.through) - instant_now().wall_ms) / 1000
+        if ahead_s > MAX_SKEW_S:
+            log.error(
+                "the watermark is %.0f s ahead of this clock: nothing is due until then "
+                "(to decide those ticks all the same, delete state/watermark with etcdctl)",
+                ahead_s,
+            )
 
     def _on_step_down(self, reason: str) -> None:
         self._do(self._candidate.step_down(reason, instant_now()))

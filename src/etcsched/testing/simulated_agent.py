@@ -132,7 +132,7 @@ class SimulatedAgent:
     def late_report(self, job: str, run: str, token: int) -> None:
         """What a fenced agent says of an attempt that has moved on, under a new session."""
         report = Report(
-            job=job, run=run, attempt=1, token=token, incarnation="old", supervisor="s1",
+            job=job, run=run, attempt=1, token=token, incarnation="ff", supervisor="s1",
             claimed_at=self._world.now, outcome=Outcome.COMPLETED, ended_at=self._world.now,
         )  # fmt: skip
         self._report(report)
@@ -153,7 +153,7 @@ class SimulatedAgent:
         for report in unsent:
             self._report(report)
         if not self._watcher.has_news:
-            return bool(unsent)
+            return len(self._unsent) < len(unsent)
         self._view.apply(*self._watcher.changes(self._world.chance))
         for agent, job, run in sorted(self._view.assignments):
             if agent == self.name and (job, run) not in self._running and not self.claims_nothing:

@@ -99,6 +99,11 @@ class SimulatedScheduler:
         self._world.store.lease_revoke(self._lease)
         self.kill()
 
+    def send_all(self) -> None:
+        """What it has decided reaches etcd, though news don't reach it."""
+        while self._writes:
+            self._send()
+
     # --- driven by the world
 
     def wake_s(self) -> float:
@@ -155,8 +160,12 @@ class SimulatedScheduler:
         self._tell(self._answers.popleft())
 
     def _send(self) -> None:
-        """Commit the next write, in an outer transaction of its own."""
-        write, world = self._writes.popleft(), self._world
+        """Commit a write, in an outer transaction of its own: the next, or with chance any, since
+        several transactions are in flight at once."""
+        world = self._world
+        if world.chance is not None:
+            self._writes.rotate(world.chance.randrange(len(self._writes)))
+        write = self._writes.popleft()
         assert self._guard is not None
         outer = guarded(self._guard, [self._transactions.build(write)])
         result = world.store.txn(outer)

@@ -266,5 +266,7 @@ class World:
         return change.record
 
     def leader(self) -> SimulatedScheduler:
-        (node,) = [n for n in self.nodes.values() if n.is_alive and n.leader is not None]
+        """The one that leads, of those that aren't cut off."""
+        leaders = [node for node in self.nodes.values() if node.leader and not node.is_cut_off]
+        (node,) = leaders
         return node

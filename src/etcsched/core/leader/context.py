@@ -8,7 +8,7 @@ from collections import defaultdict
 import msgspec
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.placement import Requirement, least_loaded, why_not
+from etcsched.core.leader.placement import Pool, Requirement, why_not
 from etcsched.core.leader.runs import Author
 from etcsched.core.records import Job, Presence
 from etcsched.core.states import JobState
@@ -64,6 +64,7 @@ class Context:
         self.options = options
         self.wall_ms = 0
         self.mono_s = 0.0
+        self.author = Author(term, utc_of(0))
         self.effects: list[fx.Effect] = []
         self._seq = 0
         self._reservations: dict[int, Reservation] = {}
@@ -71,18 +72,19 @@ class Context:
         self._answered: list[int] = []
         self._reserved_slots: defaultdict[str, int] = defaultdict(int)
         self._refused: set[Matter] = set()
-        self._eligible: dict[Requirement, tuple[tuple[str, int], ...]] = {}
+        self._pools: dict[Requirement, Pool] = {}
         self._timers: list[tuple[float, Matter]] = []
 
     # --- who and when
 
-    @property
-    def now(self) -> Utc:
-        return utc_of(self.wall_ms)
+    def it_is(self, wall_ms: int, mono_s: float) -> None:
+        """All that is decided from now on is decided at this instant."""
+        self.wall_ms, self.mono_s = wall_ms, mono_s
+        self.author = Author(self.term, utc_of(wall_ms))
 
     @property
-    def author(self) -> Author:
-        return Author(self.term, self.now)
+    def now(self) -> Utc:
+        return self.author.at
 
     # --- what comes out
 
@@ -97,6 +99,7 @@ class Context:
             self._busy[matter] = write.seq
         if agent is not None:
             self._reserved_slots[agent] += 1
+            self.load_changed(agent)
         self._reservations[write.seq] = Reservation(write, matters, agent)
         self.effects.append(write)
 
@@ -152,6 +155,7 @@ class Context:
                     del self._busy[matter]
                 if reservation.agent is not None:
                     self._reserved_slots[reservation.agent] -= 1
+                    self.load_changed(reservation.agent)
                 released.append(reservation)
             else:
                 waiting.append(seq)
@@ -187,7 +191,12 @@ class Context:
 
     def agents_changed(self) -> None:
         """Presences or drains have changed: who is eligible is found out anew."""
-        self._eligible.clear()
+        self._pools.clear()
+
+    def load_changed(self, agent: str) -> None:
+        """It has more or less to do than before."""
+        for pool in self._pools.values():
+            pool.load_changed(agent)
 
     def is_eligible(self, requirement: Requirement, presence: Presence) -> bool:
         is_drained = presence.agent in self.view.drains
@@ -195,25 +204,25 @@ class Context:
 
     def has_eligible(self, requirement: Requirement) -> bool:
         """Whether an eligible agent lives, full or not."""
-        return bool(self._eligible_for(requirement))
+        return len(self._pool_of(requirement)) > 0
 
     def choose(
         self, requirement: Requirement, avoid: frozenset[str] = frozenset()
     ) -> Entry[Presence] | None:
         """The eligible agent that gets the next run; None: there is none with a free slot."""
-        agent = least_loaded(self._eligible_for(requirement), self.used_slots, avoid)
+        agent = self._pool_of(requirement).choose(avoid)
         return self.view.presences[agent] if agent is not None else None
 
-    def _eligible_for(self, requirement: Requirement) -> tuple[tuple[str, int], ...]:
-        """The eligible agents and their slots."""
-        found = self._eligible.get(requirement)
-        if found is None:
-            found = self._eligible[requirement] = tuple(
-                (name, entry.record.slots)
+    def _pool_of(self, requirement: Requirement) -> Pool:
+        pool = self._pools.get(requirement)
+        if pool is None:
+            slots = {
+                name: entry.record.slots
                 for name, entry in self.view.presences.items()
                 if self.is_eligible(requirement, entry.record)
-            )
-        return found
+            }
+            pool = self._pools[requirement] = Pool(slots, self.used_slots)
+        return pool
 
     # --- jobs
 

@@ -14,7 +14,6 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context
 from etcsched.core.records import Assignment
 
-
 ASK_AGAIN_S = 0.5
 
 

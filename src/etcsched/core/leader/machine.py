@@ -51,7 +51,7 @@ class LeaderMachine:
         self._index = index
         self._clock = TickClock(now)
         self._context = context = Context(view, term.number, term.leader, options or Options())
-        context.wall_ms, context.mono_s = now.wall_ms, now.mono_s
+        context.it_is(now.wall_ms, now.mono_s)
         watermark_ms = _watermark_ms(view, now.wall_ms)
         index.skip_to(watermark_ms)
         self._losses = Losses(context, raft_term, raft_term_since_s)
@@ -85,7 +85,7 @@ class LeaderMachine:
         if tick_ms is None:
             self._stopped = True
             return [fx.StepDown(reason="the wall clock jumped by more than 2 s")]
-        self._context.wall_ms, self._context.mono_s = tick_ms, now.mono_s
+        self._context.it_is(tick_ms, now.mono_s)
         self._take_in(event)
         return self._plan()
 
@@ -144,6 +144,8 @@ class LeaderMachine:
                     self._upkeep.archived(change.ids[0])
                 self._runs.look_at_queued(change.ids[0])
             case Kind.ASSIGNMENT | Kind.REPORT:
+                if change.kind is Kind.ASSIGNMENT:
+                    self._context.load_changed(change.ids[0])
                 self._runs.look_at((change.ids[1], change.ids[2]))
             case Kind.PRESENCE | Kind.DRAIN:
                 self._context.agents_changed()

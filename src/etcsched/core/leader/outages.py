@@ -229,6 +229,7 @@ class Outages:
                     self._open.add(name, tick_ms, job.priority)
             self._open.hold(name, alone_ms + 1)
         self._recoveries[name] = _Recovery(plan, alone_ms)
+        self._runs.recovering.add(name)
         self._due[name] = None
 
     def _go_on(self, name: str) -> None:
@@ -305,6 +306,7 @@ class Outages:
 
     def _drop(self, name: str) -> None:
         recovering = self._recoveries.pop(name)
+        self._runs.recovering.discard(name)
         self._open.confirm(name, recovering.alone_ms + 1)
         self._open.wake(name)
 

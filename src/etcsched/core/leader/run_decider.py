@@ -45,6 +45,9 @@ class RunDecider:
         self._dirty: dict[RunKey, None] = {}
         self.waiting = Waiting()
         self.outage_jobs: dict[str, None] = {}
+        self.recovering: set[str] = set()
+        """Jobs whose outage is over and being recovered from: their runs that waited in it are
+        the recovery's matter."""
 
     def look_at(self, key: RunKey) -> None:
         self._dirty[key] = None
@@ -152,7 +155,8 @@ class RunDecider:
             return False
         is_tick = run.origin is not Origin.REQUEST
         gap = self._view.gaps.get(run.job)
-        if is_tick and gap is not None and not gap.record.closed:
+        is_gap_open = gap is not None and not gap.record.closed
+        if is_tick and (is_gap_open or run.job in self.recovering):
             return True
         began_ms, over_ms = self._outage_ms
         nobody_led = began_ms < end_ms <= over_ms

@@ -6,6 +6,7 @@ no eligible agent lived, is an outage (``outages``).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import assert_never
 
 from etcsched.core.leader import effects as fx
@@ -17,11 +18,18 @@ from etcsched.core.leader.run_decider import RunDecider, matter_of
 from etcsched.core.leader.runs import assignment_of, tick_run
 from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.records import CLUSTER, Job
-from etcsched.core.states import Origin, Overlap, RunState
+from etcsched.core.schedule import Pattern, schedule_of
+from etcsched.core.states import JobState, Origin, Overlap, RunState
 from etcsched.core.times import ms_of, tick_id
 from etcsched.core.view import Entry, revision_of
 
 _MISSED = "missed in an outage"
+
+
+@lru_cache(maxsize=4096)
+def _is_tick(patterns: tuple[Pattern, ...], timezone: str, tick_ms: int) -> bool:
+    """Many jobs of one schedule are due at the same instant."""
+    return schedule_of(patterns, timezone).next_after(tick_ms - 1) == tick_ms
 
 
 class TickDecider:
@@ -167,6 +175,11 @@ class TickDecider:
         return True
 
     def _is_due(self, job: Job, tick_ms: int) -> bool:
+        view, version = self._view, job.current
+        is_plain = len(job.versions) == 1 and version.state is JobState.ENABLED
+        if is_plain and not (job.name in view.pauses or CLUSTER in view.pauses):
+            is_begun = ms_of(version.since) <= tick_ms
+            return is_begun and _is_tick(version.patterns, version.timezone, tick_ms)
         within = self._outages.due_ticks(job, tick_ms - 1, tick_ms)
         return next(within, None) is not None
 

@@ -92,7 +92,7 @@ def _periods(timezone: str, stretch: int) -> tuple[Period, ...]:
             if kept_start_s > start_s:
                 fresh_wall_s = max(fresh_wall_s, kept_start_s + offset_s)
             periods.append(Period(kept_start_s, end_s, offset_s, fresh_wall_s))
-        fresh_wall_s = max(fresh_wall_s, end_s + offset_s)
+        fresh_wall_s = end_s + offset_s  # periods are longer than what a clock is set back by
         start_s = end_s
     return tuple(periods)
 

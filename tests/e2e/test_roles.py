@@ -1,0 +1,159 @@
+"""Each role of the system as a user of etcd that may do what it has to, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from etcsched.core.errors import ClusterRefused
+from etcsched.core.records import Kind
+from etcsched.core.states import RunState
+from etcsched.etcd.admin import Access, EtcdAdmin
+from etcsched.etcd.client import EtcdClient
+from etcsched.etcd.config import EtcdConfig
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Compare, Put, Range, Target, Txn, range_end_of
+from tests.e2e.scene import Scene
+from tests.support.etcd_cluster import EtcdCluster, etcd_versions
+from tests.support.local_world import Finished
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+KEYS = Keys()
+USERS = ("scheduler", "agent-a1", "operator", "viewer")
+LEAST = (3, 5, 30)
+"""Before, roles don't hold for nested transactions (3.4.44 would do too)."""
+
+Grants = list[tuple[Access, str, str | None]]
+
+
+def prefix(key: str, access: Access = Access.READ) -> tuple[Access, str, str | None]:
+    return access, key, range_end_of(key)
+
+
+def grants_of_agent(agent: str) -> Grants:
+    return [
+        (Access.READ, KEYS.prefix, None),
+        prefix(KEYS.of(Kind.JOB)),
+        prefix(KEYS.of(Kind.PAUSE)),
+        (Access.READ, KEYS.of(Kind.DRAIN, agent), None),
+        prefix(KEYS.of(Kind.ASSIGNMENT, agent) + "/"),
+        prefix(KEYS.of(Kind.ORDER, agent) + "/"),
+        (Access.READ_WRITE, KEYS.of(Kind.PRESENCE, agent), None),
+        prefix(KEYS.of(Kind.REPORT, agent) + "/", Access.READ_WRITE),
+    ]
+
+
+GRANTS: dict[str, Grants] = {
+    "scheduler": [prefix(KEYS.prefix, Access.READ_WRITE)],
+    "agent-a1": grants_of_agent("a1"),
+    "operator": [
+        prefix(KEYS.prefix),
+        prefix(KEYS.prefix + "spec/", Access.READ_WRITE),
+        prefix(KEYS.prefix + "requests/", Access.READ_WRITE),
+    ],
+    "viewer": [prefix(KEYS.prefix)],
+}
+
+
+def password_of(user: str) -> str:
+    return f"{user}-password"
+
+
+def login(user: str) -> tuple[str, ...]:
+    return (f"--user={user}:{password_of(user)}",)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    binaries = [b for b in etcd_versions() if b.version_tuple >= LEAST]
+    if not binaries:
+        pytest.skip("needs etcd 3.5.30 or later: make test-etcds fetches one")
+    directory = tmp_path_factory.mktemp("roles")
+    etcd = EtcdCluster(binaries[0], directory, authentication=True)
+    await etcd.start()
+    async with EtcdClient(EtcdConfig(**etcd.config_kwargs)) as client:
+        admin = EtcdAdmin(client)
+        for user in USERS:
+            await admin.role_add(user)
+            for access, key, end in GRANTS[user]:
+                await admin.role_grant_permission(user, access, key, end)
+            await admin.user_add(user, password_of(user))
+            await admin.user_grant_role(user, user)
+    scene = Scene(directory, etcd)
+    scene.world.add_scheduler("s1", login=login("scheduler"))
+    scene.world.add_agent("a1", login=login("agent-a1"))
+    await scene.open()
+    yield scene
+    await scene.close()
+
+
+async def cli(scene: Scene, user: str, *arguments: str) -> Finished:
+    return await scene.world.cli(*login(user), *arguments)
+
+
+async def test_the_full_path_with_users_of_their_own(guarded: Scene, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.yaml"
+    beats = guarded.beats("beats=2")["exec"]
+    file.write_text(f"jobs:\n  one:\n    run: {{exec: {beats}}}\n    state: ad_hoc_active\n")
+    applied = await cli(guarded, "operator", "apply", str(file))
+    assert applied.code == 0, applied
+    triggered = await cli(guarded, "operator", "jobs", "trigger", "one", "--wait")
+    assert triggered.code == 0, triggered
+    (run,) = guarded.ended("one")
+    assert run.state is RunState.COMPLETED
+    for steering in (["agents", "drain", "a1"], ["agents", "undrain", "a1"], ["pause"], ["resume"]):
+        done = await cli(guarded, "operator", *steering)
+        assert done.code == 0, done
+    for looking in (["status"], ["jobs", "list"], ["runs", "show", f"one/{run.id}"]):
+        seen = await cli(guarded, "viewer", *looking)
+        assert seen.code == 0, seen
+    refused = await cli(guarded, "viewer", "jobs", "trigger", "one")
+    assert refused.code == 5
+    assert refused.err.startswith("etcsched: ")
+    assert "permission" in refused.err
+    assert not any("permission" in line for _, line in guarded.world.log)
+    await guarded.settle()
+
+
+@pytest.mark.parametrize(
+    ("user", "key"),
+    [
+        ("agent-a1", KEYS.term),
+        ("agent-a1", KEYS.of(Kind.ASSIGNMENT, "a1", "job", "run")),
+        ("agent-a1", KEYS.of(Kind.RUN, "job", "run")),
+        ("agent-a1", KEYS.archive("job", "run")),
+        ("agent-a1", KEYS.of(Kind.REPORT, "a2", "job", "run")),
+        ("agent-a1", KEYS.of(Kind.PRESENCE, "a2")),
+        ("agent-a1", KEYS.of(Kind.JOB, "job")),
+        ("operator", KEYS.term),
+        ("operator", KEYS.of(Kind.PRESENCE, "a1")),
+        ("viewer", KEYS.of(Kind.REQUEST, "r")),
+    ],
+)
+async def test_what_a_role_mustnt_write(guarded: Scene, user: str, key: str) -> None:
+    """... neither outright nor in a nested transaction, in whichever branch."""
+    put = Put(key, b"{}")
+    own = Compare(KEYS.of(Kind.PRESENCE, "a1"), Target.VERSION, 0)
+    config = EtcdConfig(
+        endpoints=guarded.world.etcd.endpoints, user=user, password=password_of(user)
+    )
+    async with EtcdClient(config) as client:
+        for txn in (
+            Txn((), (put,)),
+            Txn((), (Txn((), (put,)),)),
+            Txn((own,), (), (Txn((), (Txn((), (put,)),)),)),
+        ):
+            with pytest.raises(ClusterRefused, match="permission denied"):
+                await client.txn(txn)
+        if user == "agent-a1":
+            with pytest.raises(ClusterRefused, match="permission denied"):
+                await client.range(Range(KEYS.of(Kind.ASSIGNMENT, "a2") + "/"))
+
+
+async def test_nobody_gets_in_as_nobody(guarded: Scene) -> None:
+    refused = await guarded.world.cli("status")
+    assert refused.code == 5
+    assert refused.err.count("\n") == 1

@@ -1,0 +1,408 @@
+"""Agents, requests, stops and history, told as stories in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from etcsched.core.leader.context import Options
+from etcsched.core.records import CLUSTER, Keep, Kind, Run
+from etcsched.core.schedule import At
+from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import cancel, job, trigger
+
+ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
+RUN = "20261122T120005Z"
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=100.0)
+    world.advance(0.5)
+    return world
+
+
+def only_run(world: World) -> Run:
+    (run,) = world.runs("backup").values()
+    return run
+
+
+def answer(world: World, request: str) -> tuple[bool, str]:
+    found = world.answer(request)
+    assert found is not None
+    return found.accepted, found.message
+
+
+# --- loss of agents
+
+
+def test_an_unclaimed_run_moves_silently(world: World) -> None:
+    world.agents["a1"].claims_nothing = True
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.agent("a2", takes_s=1.0)
+    world.advance(20)
+    run = only_run(world)
+    assert (run.state.value, run.agent, run.reassigns, run.attempt) == ("completed", "a2", 0, 2)
+
+
+def test_a_claimed_run_moves_once_its_lease_is_gone(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.agent("a2", takes_s=1.0)
+    world.advance(8)
+    assert world.agents["a2"].spans == []
+    world.advance(5)
+    run = only_run(world)
+    assert (run.state.value, run.agent, run.reassigns) == ("completed", "a2", 1)
+    assert [attempt.outcome for attempt in run.attempts] == [Outcome.DIED, Outcome.COMPLETED]
+    assert run.attempts[0].token < run.attempts[1].token
+
+
+def test_a_loss_right_after_an_election_of_etcd_isnt_believed(world: World) -> None:
+    """The lease may have died by a frozen leader's revoke; its agent counts on it for a TTL."""
+    world.apply(job("backup", ONCE))
+    world.agent("a2", takes_s=1.0)
+    world.advance(6)
+    (holder,) = [agent for agent in world.agents.values() if agent.spans]
+    holder.takes_s = 100.0
+    world.store.raft_term += 1
+    world.store.lease_revoke(holder.lease)
+    holder.kill()
+    died_s = world.now_s
+    world.advance(60)
+    run = only_run(world)
+    other = world.agents["a2" if holder.name == "a1" else "a1"]
+    assert run.agent == other.name
+    assert other.spans[0].start_s >= died_s + 10
+
+
+def test_a_presence_deleted_by_hand_makes_no_second_copy(world: World) -> None:
+    world.agent("a2", takes_s=1.0)
+    world.apply(job("backup", ONCE, hosts=("a1", "a2")))
+    world.advance(6)
+    (holder,) = [agent for agent in world.agents.values() if agent.spans]
+    other = world.agents["a2" if holder.name == "a1" else "a1"]
+    holder.spans[0].end_s = None
+    world.remove(Kind.PRESENCE, holder.name)
+    world.advance(0.4)
+    holder.put_presence_again()
+    world.advance(120)
+    assert other.spans == []
+    assert only_run(world).state.value == "completed"
+
+
+def test_a_presence_that_stays_deleted_while_its_lease_lives(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.agent("a2", takes_s=1.0)
+    world.remove(Kind.PRESENCE, "a1")
+    world.advance(30)
+    assert world.agents["a2"].spans == []
+
+
+def test_max_reassigns(world: World) -> None:
+    world.apply(job("backup", ONCE, max_reassigns=1))
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.agent("a2", takes_s=100.0)
+    world.advance(12)
+    assert world.agents["a2"].spans
+    world.agents["a2"].kill()
+    world.agent("a3")
+    world.advance(15)
+    run = only_run(world)
+    assert (run.state.value, run.reassigns, len(run.attempts)) == ("died", 1, 2)
+
+
+def test_a_job_that_dies_with_its_agent(world: World) -> None:
+    world.apply(job("backup", ONCE, on_agent_loss=OnAgentLoss.DIED))
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.agent("a2")
+    world.advance(15)
+    assert only_run(world).state.value == "died"
+
+
+def test_a_declined_run_goes_to_another_agent(world: World) -> None:
+    world.agents["a1"].takes_s, world.agents["a1"].ends_as = 0.0, Outcome.DECLINED
+    world.agents["a1"].claims_nothing = False
+    world.agent("a2", slots=1, takes_s=1.0)
+    world.apply(job("backup", ONCE, on_agent_loss=OnAgentLoss.DIED))
+    world.advance(10)
+    run = only_run(world)
+    assert (run.state.value, run.agent) == ("completed", "a2")
+
+
+# --- stops
+
+
+@pytest.mark.parametrize("name", ["backup", CLUSTER])
+def test_pause_holds_an_unclaimed_run_and_resume_lets_it_go(world: World, name: str) -> None:
+    world.agents["a1"].claims_nothing = True
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.pause(name)
+    world.agents["a1"].claims_nothing = False
+    world.advance(200)
+    assert only_run(world).state.value == "ready"
+    world.resume(name)
+    world.advance(1)
+    assert only_run(world).state.value == "assigned"
+    assert world.agents["a1"].spans
+
+
+@pytest.mark.parametrize("how", ["disable", "delete"])
+@pytest.mark.parametrize("when", ["ready", "unclaimed", "running"])
+def test_stopping_a_job(world: World, how: str, when: str) -> None:
+    agent = world.agents["a1"]
+    agent.takes_s = 30.0
+    if when == "ready":
+        agent.leave()
+        world.agent("a2", slots=1, takes_s=1000.0)
+        world.apply(job("blocker", At(Utc("2026-11-22T12:00:02.000Z"))))
+    agent.claims_nothing = when == "unclaimed"
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    if how == "disable":
+        world.set_state("backup", JobState.DISABLED)
+    else:
+        world.delete("backup")
+    agent.claims_nothing = False
+    world.advance(60)
+    assert only_run(world).state.value == ("completed" if when == "running" else "cancelled")
+    assert (("backup",) in world.records(Kind.JOB)) is (how == "disable")
+
+
+def test_drain(world: World) -> None:
+    world.apply(job("backup", every_s=10, overlap=Overlap.ALLOW))
+    world.agents["a1"].takes_s = 15.0
+    world.advance(11)
+    world.drain("a1")
+    world.advance(30)
+    assert len(world.agents["a1"].spans) == 1
+    assert world.states("backup") == {"120010": "completed"}
+    world.undrain("a1")
+    world.advance(5)
+    assert len(world.runs("backup")) > 1
+
+
+# --- requests
+
+
+def test_trigger(world: World) -> None:
+    world.agents["a1"].takes_s = 1.0
+    world.apply(job(state=JobState.AD_HOC_ACTIVE))
+    world.request(trigger("r1", params={"day": "monday"}))
+    world.advance(5)
+    assert answer(world, "r1") == (True, "assigned to a1")
+    run = only_run(world)
+    assert (run.id, run.state.value, run.params) == ("r1", "completed", {"day": "monday"})
+
+
+@pytest.mark.parametrize(
+    ("state", "word"), [(JobState.DISABLED, "disabled"), (JobState.DELETED, "no job")]
+)
+def test_a_trigger_that_is_refused(world: World, state: JobState, word: str) -> None:
+    world.apply(job(state=state))
+    world.request(trigger("r1"))
+    world.advance(1)
+    accepted, message = answer(world, "r1")
+    assert not accepted
+    assert word in message
+    assert world.records(Kind.REQUEST) == {}
+
+
+def test_a_trigger_of_a_paused_job_is_refused(world: World) -> None:
+    world.apply(job(state=JobState.AD_HOC_ACTIVE))
+    world.pause()
+    world.request(trigger("r1"))
+    world.advance(1)
+    assert not answer(world, "r1")[0]
+
+
+def test_a_trigger_without_agents_is_missed_when_its_buffer_ends(world: World) -> None:
+    world.agents["a1"].leave()
+    world.apply(job(state=JobState.AD_HOC_ACTIVE, pickup_buffer_s=20.0))
+    world.request(trigger("r1"))
+    world.advance(5)
+    assert only_run(world).state.value == "ready"
+    world.advance(20)
+    assert only_run(world).state.value == "missed"
+
+
+def test_cancel_of_a_waiting_run(world: World) -> None:
+    world.agents["a1"].leave()
+    world.agent("a2", slots=1, takes_s=100.0)
+    world.apply(job("blocker", At(Utc("2026-11-22T12:00:02.000Z"))))
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.request(cancel("r1", RUN))
+    world.advance(1)
+    assert answer(world, "r1") == (True, "cancelled")
+    assert only_run(world).state.value == "cancelled"
+
+
+def test_cancel_before_the_claim(world: World) -> None:
+    world.agents["a1"].claims_nothing = True
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.request(cancel("r1", RUN))
+    world.advance(1)
+    assert answer(world, "r1") == (True, "cancelled before it started")
+    assert only_run(world).state.value == "cancelled"
+
+
+def test_cancel_while_it_runs(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.request(cancel("r1", RUN))
+    world.advance(1)
+    assert answer(world, "r1") == (True, "a1 is told to end it")
+    assert only_run(world).state.value == "cancelled"
+    assert world.records(Kind.ORDER) == {}
+
+
+def test_cancel_when_it_is_over(world: World) -> None:
+    world.agents["a1"].takes_s = 1.0
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    world.request(cancel("r1", RUN))
+    world.advance(1)
+    assert not answer(world, "r1")[0]
+    assert only_run(world).state.value == "completed"
+
+
+def test_a_cancelled_run_isnt_started_again_when_its_agent_is_lost(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.agents["a1"].is_cut_off = True
+    world.request(cancel("r1", RUN))
+    world.agent("a2")
+    world.advance(1)
+    assert answer(world, "r1")[0]
+    world.advance(30)
+    assert only_run(world).state.value == "cancelled"
+    assert world.agents["a2"].spans == []
+
+
+def test_cancel_of_a_run_whose_assignment_was_removed_by_hand(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.remove(Kind.ASSIGNMENT, "a1", "backup", RUN)
+    world.request(cancel("r1", RUN))
+    world.advance(1)
+    assert not answer(world, "r1")[0]
+
+
+# --- history
+
+
+def test_retention_by_number(world: World) -> None:
+    world.agents["a1"].takes_s = 0.1
+    world.apply(job("backup", every_s=2, keep=Keep(runs=5)))
+    world.advance(120)
+    assert 5 <= len(world.runs("backup")) <= 10
+    assert list(world.states("backup"))[-1] == "120200"
+
+
+def test_retention_by_number_counts_records_of_ticks_that_never_ran(world: World) -> None:
+    world.agents["a1"].takes_s = 1000.0
+    world.apply(job("backup", every_s=1, keep=Keep(runs=5)))
+    world.advance(120)
+    assert len(world.runs("backup")) <= 12
+
+
+def test_retention_by_age(world: World) -> None:
+    world.agents["a1"].takes_s = 0.1
+    world.apply(job("backup", ONCE, keep=Keep(age_s=60.0)))
+    world.advance(50)
+    assert len(world.runs("backup")) == 1
+    world.advance(40)
+    assert world.runs("backup") == {}
+
+
+def test_answers_are_forgotten() -> None:
+    world = World(options=Options(answer_kept_s=30.0))
+    world.scheduler("s1")
+    world.request(trigger("r1"))
+    world.advance(20)
+    assert world.answer("r1") is not None
+    world.advance(40)
+    assert world.answer("r1") is None
+
+
+def test_late_reports_are_folded_into_the_active_run(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.agents["a1"].late_report("backup", RUN, 3)
+    world.agents["a1"].late_report("backup", RUN, 4)
+    world.advance(1)
+    assert [late.token for late in only_run(world).late_reports] == [3, 4]
+    assert world.records(Kind.LATE_REPORT) == {}
+
+
+def test_late_reports_are_folded_into_the_archived_run(world: World) -> None:
+    world.agents["a1"].takes_s = 1.0
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    before = only_run(world)
+    world.agents["a1"].late_report("backup", RUN, 3)
+    world.agents["a1"].late_report("backup", RUN, 4)
+    world.advance(1)
+    after = only_run(world)
+    assert sorted(late.token for late in after.late_reports) == [3, 4]
+    assert replace(after, late_reports=()) == before
+    assert world.records(Kind.LATE_REPORT) == {}
+
+
+def test_a_late_report_of_a_pruned_run_just_goes(world: World) -> None:
+    world.agents["a1"].late_report("backup", RUN, 3)
+    world.advance(1)
+    assert world.records(Kind.LATE_REPORT) == {}
+    assert world.runs("backup") == {}
+
+
+# --- fencing
+
+
+def test_a_leader_that_was_frozen_writes_nothing(world: World) -> None:
+    world.apply(job("backup", every_s=5))
+    world.scheduler("s2")
+    old = world.leader()
+    old.is_cut_off = True
+    world.advance(20)
+    assert world.leader() is not old
+    revision = world.store.revision
+    old.time_passed()
+    old.send_all()
+    assert world.store.revision == revision
+    assert old.demotions
+
+
+def test_a_stop_hands_over_at_once(world: World) -> None:
+    world.scheduler("s2")
+    world.advance(1)
+    first = world.leader()
+    first.stop()
+    world.advance(0)
+    assert world.leader() is not first
+
+
+def test_the_middle_candidate_dies() -> None:
+    world = World()
+    a, b, c = (world.scheduler(name) for name in "abc")
+    world.advance(1)
+    b.kill()
+    world.advance(15)
+    assert world.leader() is a
+    a.kill()
+    world.advance(15)
+    assert world.leader() is c
+    assert world.term().number == 2

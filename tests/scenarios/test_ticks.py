@@ -1,0 +1,374 @@
+"""Ticks, overlap and outages, told as stories in virtual time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from etcsched.core.records import Keep, Kind
+from etcsched.core.schedule import At
+from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import job, trigger
+
+
+@pytest.fixture
+def world() -> World:
+    """Two schedulers and an agent, a second before the first job comes."""
+    world = World()
+    world.scheduler("s1")
+    world.scheduler("s2")
+    world.agent("a1", takes_s=1.0)
+    world.advance(0.5)
+    return world
+
+
+def count(world: World, name: str = "backup") -> dict[str, int]:
+    states = list(world.states(name).values())
+    return {state: states.count(state) for state in sorted(set(states))}
+
+
+def test_each_tick_becomes_one_run(world: World) -> None:
+    world.apply(job(every_s=10))
+    world.advance(31)
+    assert world.states("backup") == {
+        "120010": "completed",
+        "120020": "completed",
+        "120030": "completed",
+    }
+    starts = [span.start_s for span in world.agents["a1"].spans]
+    assert starts == pytest.approx([10, 20, 30], abs=0.01)
+
+
+def test_a_job_applied_before_the_first_scheduler_loses_no_tick() -> None:
+    world = World()
+    world.apply(job(every_s=10))
+    world.advance(25)
+    world.scheduler("s1")
+    world.agent("a1")
+    world.advance(10)
+    assert list(world.states("backup")) == ["120010", "120020", "120030"]
+
+
+def test_takeover_after_every_single_write() -> None:
+    """The leader dies right after its k-th write, for each k: each tick is still one run."""
+    for k in range(1, 28):
+        world = World()
+        world.scheduler("s1")
+        world.scheduler("s2")
+        world.agent("a1", takes_s=2.0)
+        world.leader_dies_after = k
+        world.advance(0.5)
+        world.apply(job("often", every_s=3, overlap=Overlap.QUEUE))
+        world.apply(job("backup", every_s=5, overlap=Overlap.ALLOW))
+        world.advance(60)
+        assert world.leader_writes > k
+        for name, every_s in (("often", 3), ("backup", 5)):
+            due_s = [s for s in range(every_s, 61, every_s) if s > 0]
+            assert len(world.states(name)) == len(due_s), (k, name)
+            ran = [span.run for a in world.agents.values() for span in a.spans if span.job == name]
+            assert len(ran) == len(set(ran)), (k, name)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "states"),
+    [
+        (Overlap.SKIP, {"completed": 2, "overlapped": 2}),
+        (Overlap.QUEUE, {"assigned": 1, "completed": 2, "queued": 1}),
+        (Overlap.ALLOW, {"assigned": 1, "completed": 3}),
+    ],
+)
+def test_overlap(world: World, overlap: Overlap, states: dict[str, int]) -> None:
+    world.agents["a1"].takes_s = 15.0
+    world.apply(job(every_s=10, overlap=overlap))
+    world.advance(45)
+    assert count(world) == states
+
+
+def test_a_record_that_shows_in_the_archive_only_holds_nothing_up(world: World) -> None:
+    """No event of the watched range tells of an overlapped tick."""
+    world.agents["a1"].takes_s = 6.0
+    world.apply(job(every_s=1))
+    world.advance(8.0)
+    starts = [span.start_s for span in world.agents["a1"].spans]
+    assert starts == pytest.approx([1, 8], abs=0.01)
+
+
+def test_late_ticks_after_a_failover_run_one_after_the_other(world: World) -> None:
+    world.agents["a1"].takes_s = 3.0
+    world.apply(job(every_s=5))
+    world.advance(5.6)
+    world.leader().kill()
+    world.advance(40)
+    spans = sorted(world.agents["a1"].spans, key=lambda span: span.start_s)
+    assert all(
+        one.end_s is not None and one.end_s <= other.start_s for one, other in pairwise(spans)
+    )
+    assert count(world).get("overlapped", 0) <= 1
+    assert count(world)["completed"] >= 7
+
+
+OUTAGE = [
+    (Recovery.ALL, 6, 0),
+    (Recovery.LAST, 0, 6),
+    (Recovery.NONE, 0, 6),
+]
+
+
+@pytest.mark.parametrize(("mode", "recovered", "missed"), OUTAGE)
+@pytest.mark.parametrize("cause", ["no leader", "no agent"])
+def test_an_outage(world: World, cause: str, mode: Recovery, recovered: int, missed: int) -> None:
+    """Of the ticks at 10..90 seconds the last three are late, and run whatever the mode: with
+    ``last``, the latest tick is among them."""
+    world.apply(job(every_s=10, recovery=mode, pickup_buffer_s=25.0))
+    if cause == "no leader":
+        for node in world.nodes.values():
+            node.stop()
+        world.advance(91)
+        world.scheduler("s3")
+    else:
+        world.agents["a1"].leave()
+        world.advance(91)
+        assert world.states("backup") == {}
+        world.agent("a2")
+    world.advance(0.1)
+    runs = world.runs("backup").values()
+    assert sum(run.origin.value == "recovery" for run in runs) == recovered
+    world.advance(60)
+    runs = world.runs("backup").values()
+    assert sum(max(1, run.missed_count) for run in runs) == 15
+    singles = sum(run.state.value == "missed" and run.missed_count <= 1 for run in runs)
+    summaries = sum(run.missed_count for run in runs if run.missed_count > 1)
+    assert singles + summaries == missed
+    assert world.records(Kind.GAP) == {}
+
+
+def test_last_runs_the_latest_where_none_is_late(world: World) -> None:
+    world.apply(job(cron="*/1 * * * *", recovery=Recovery.LAST, pickup_buffer_s=10.0))
+    world.agents["a1"].leave()
+    world.advance(600 + 40)
+    world.agent("a2")
+    world.advance(5)
+    assert [run.state.value for run in world.runs("backup").values()] == ["missed", "completed"]
+    first = next(iter(world.runs("backup").values()))
+    assert first.missed_count == 9
+
+
+def test_all_runs_at_most_the_limit_within_reach(world: World) -> None:
+    world.apply(
+        job(
+            every_s=10,
+            recovery=Recovery.ALL,
+            pickup_buffer_s=0.0,
+            catch_up_limit=4,
+            recover_within_s=35.0,
+        )
+    )
+    world.agents["a1"].leave()
+    world.advance(101)
+    world.agent("a2", takes_s=0.1)
+    world.advance(2)
+    recovered = [run.id for run in world.runs("backup").values() if run.origin.value == "recovery"]
+    assert recovered == [f"20261122T1201{s}Z" for s in ("10", "20", "30", "40")][-len(recovered) :]
+    assert 3 <= len(recovered) <= 4
+
+
+@pytest.mark.parametrize(
+    ("mode", "state"),
+    [(Recovery.ALL, "completed"), (Recovery.LAST, "completed"), (Recovery.NONE, "missed")],
+)
+def test_a_ready_run_whose_buffer_ended_in_an_outage(
+    world: World, mode: Recovery, state: str
+) -> None:
+    """Its agent was full as it came due, and then gone."""
+    world.agents["a1"].leave()
+    world.agent("a2", slots=1, takes_s=1000.0)
+    world.advance(0)
+    world.apply(job("blocker", At(Utc("2026-11-22T12:00:02.000Z")), on_agent_loss=OnAgentLoss.DIED))
+    once = At(Utc("2026-11-22T12:00:05.000Z"))
+    world.apply(job("backup", once, recovery=mode, pickup_buffer_s=20.0))
+    world.advance(10)
+    assert world.states("backup") == {"120005": "ready"}
+    world.agents["a2"].kill()
+    world.advance(60)
+    assert world.states("backup") == {"120005": "ready"}
+    world.agent("a3")
+    world.advance(5)
+    assert world.states("backup") == {"120005": state}
+
+
+def test_a_run_that_finds_no_slot_is_abandoned(world: World) -> None:
+    world.agents["a1"].leave()
+    world.agent("a2", slots=1, takes_s=1000.0)
+    world.apply(job("blocker", At(Utc("2026-11-22T12:00:02.000Z"))))
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:05.000Z")), pickup_buffer_s=20.0))
+    world.advance(30)
+    assert world.states("backup") == {"120005": "abandoned"}
+
+
+def test_priority_goes_before_age_whatever_a_run_asks_for(world: World) -> None:
+    world.agents["a1"].leave()
+    world.agent("a2", slots=1, takes_s=10.0, labels={"disk": "ssd"})
+    world.apply(job("blocker", At(Utc("2026-11-22T12:00:02.000Z"))))
+    world.apply(job("low", At(Utc("2026-11-22T12:00:03.000Z"))))
+    once = At(Utc("2026-11-22T12:00:04.000Z"))
+    world.apply(job("high", once, priority=5, require={"disk": "ssd"}))
+    world.advance(60)
+    assert [span.job for span in world.agents["a2"].spans] == ["blocker", "high", "low"]
+
+
+def test_an_old_gap_is_not_forgotten_before_the_next_opens() -> None:
+    """A second outage follows right on the first, and the leader dies in between."""
+    for k in range(40):
+        world = World()
+        world.scheduler("s1")
+        world.scheduler("s2")
+        world.agent("a1").leave()
+        world.advance(0.5)
+        world.apply(job(every_s=2, recovery=Recovery.NONE, pickup_buffer_s=0.0))
+        world.advance(20)
+        world.agent("a2", takes_s=0.1)
+        world.leader_dies_after = world.leader_writes + k
+        world.advance(0.3)
+        world.agents["a2"].leave()
+        world.advance(30.3)
+        world.leader_dies_after = None
+        world.advance(25)
+        world.agent("a3", takes_s=0.1)
+        world.advance(3)
+        covered = sum(max(1, run.missed_count) for run in world.runs("backup").values())
+        assert covered == 39, k
+
+
+def test_a_run_decided_just_before_both_died_is_not_decided_again() -> None:
+    """The tick is decided and over, later than the watermark; its leader and all agents are gone.
+    The next leader finds no agent and opens a gap that reaches back before that tick."""
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=0.2)
+    world.advance(0.7)
+    world.apply(job(every_s=3, recovery=Recovery.ALL, pickup_buffer_s=1.0, keep=Keep(runs=99)))
+    world.advance(3.0)
+    assert world.states("backup") == {"120003": "completed"}
+    assert world.through_ms() < world.start_ms + 3_000
+    world.leader().kill()
+    agent.leave()
+    world.scheduler("s2")
+    world.advance(30)
+    world.agent("a2", takes_s=0.2)
+    world.advance(30)
+    states = world.states("backup")
+    assert set(states.values()) == {"completed"}
+    assert len(states) == 21
+
+
+def test_edits_decide_by_the_time_of_the_tick(world: World) -> None:
+    world.apply(job(every_s=10))
+    world.advance(15)
+    world.apply(job(every_s=4))
+    world.advance(10)
+    assert list(world.states("backup")) == ["120010", "120016", "120020", "120024"]
+
+
+def test_edits_in_an_outage_of_the_leader(world: World) -> None:
+    world.apply(job(every_s=10, recovery=Recovery.ALL, pickup_buffer_s=0.0))
+    world.advance(15)
+    for node in world.nodes.values():
+        node.stop()
+    world.advance(10)
+    world.set_state("backup", JobState.DISABLED)
+    world.advance(20)
+    world.set_state("backup", JobState.ENABLED)
+    world.advance(10)
+    world.scheduler("s3")
+    world.advance(10)
+    assert list(world.states("backup")) == ["120010", "120020", "120050", "120100"]
+
+
+def test_resume_makes_ticks_due_again_at_once(world: World) -> None:
+    world.apply(job(every_s=1, overlap=Overlap.ALLOW))
+    world.advance(3)
+    world.pause("backup")
+    world.advance(4)
+    world.resume("backup")
+    world.advance(2.4)
+    ran = list(world.states("backup"))
+    assert ran == ["120001", "120002", "120003", "120008", "120009"]
+
+
+def test_a_resume_that_the_leader_learns_of_late(world: World) -> None:
+    """It has let ticks pass as paused that were due."""
+    world.apply(job(every_s=1, overlap=Overlap.ALLOW))
+    world.advance(3)
+    world.pause()
+    world.advance(2.0)
+    leader = world.leader()
+    leader.is_cut_off = True
+    world.resume()
+    world.advance(3.0)
+    leader.is_cut_off = False
+    world.advance(1.5)
+    assert list(world.states("backup"))[3:6] == ["120006", "120007", "120008"]
+
+
+def test_the_watermark_moves_when_idle_and_never_past_an_open_tick(world: World) -> None:
+    world.advance(60)
+    assert world.now_s * 1000 - (world.through_ms() - world.start_ms) <= 5_000
+
+
+def test_the_watermark_waits_for_edits_that_the_leader_has_not_seen(world: World) -> None:
+    """A leader that was frozen wakes, with news unread: it mustn't call that time decided."""
+    world.advance(4)
+    leader = world.leader()
+    leader.is_cut_off = True
+    world.apply(job(every_s=1))
+    world.advance(3)
+    before = world.through_ms()
+    leader.time_passed()
+    leader.send_all()
+    assert world.through_ms() == before
+    leader.is_cut_off = False
+    world.advance(5)
+    assert list(world.states("backup"))[:3] == ["120005", "120006", "120007"]
+
+
+def test_a_jump_of_the_wall_clock_ends_a_leadership(world: World) -> None:
+    world.apply(job(every_s=10))
+    world.advance(5)
+    leader = world.leader()
+    leader.wall_offset_ms = 3_600_000
+    world.advance(20)
+    assert leader.demotions
+    assert world.leader() is not leader
+    assert list(world.states("backup")) == ["120010", "120020"]
+
+
+def test_small_differences_are_slewed(world: World) -> None:
+    world.apply(job(every_s=10))
+    world.advance(5)
+    world.leader().wall_offset_ms = 1_500
+    world.advance(60)
+    assert len(world.states("backup")) == 6
+    assert not world.leader().demotions
+
+
+def test_nothing_wakes_an_idle_leader_but_the_watermark(world: World) -> None:
+    machine = world.leader().leader
+    assert machine is not None
+    world.advance(30)
+    assert machine.next_wake_s() > world.now_s
+
+
+def test_a_request_asked_again_after_its_answer_is_forgotten(world: World) -> None:
+    world.apply(job(state=JobState.AD_HOC_ACTIVE))
+    world.request(trigger("20261122T120000Z-r1"))
+    world.advance(5)
+    world.remove(Kind.ANSWER, "20261122T120000Z-r1")
+    world.request(trigger("20261122T120000Z-r1"))
+    world.advance(5)
+    answer = world.answer("20261122T120000Z-r1")
+    assert answer is not None
+    assert answer.accepted
+    assert len(world.runs("backup")) == 1

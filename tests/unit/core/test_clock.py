@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from etcsched.core.clock import Instant, SkewWatch, TickClock
+
+
+def test_tick_time_follows_the_wall_clock_and_never_goes_back() -> None:
+    clock = TickClock(Instant(10_000, 0.0))
+    assert clock.at(Instant(11_000, 1.0)) == 11_000
+    assert clock.at(Instant(10_500, 1.0)) == 11_000
+    assert clock.at(Instant(11_500, 2.0)) == 11_950  # Half a second behind: slewed by 5 %.
+
+
+@pytest.mark.parametrize("jump_ms", [2_500, -2_500])
+def test_a_jump(jump_ms: int) -> None:
+    clock = TickClock(Instant(10_000, 0.0))
+    assert clock.at(Instant(11_000 + jump_ms, 1.0)) is None
+
+
+def test_small_steps_that_add_up() -> None:
+    clock = TickClock(Instant(0, 0.0))
+    found = [clock.at(Instant(1_900 * n, float(n) / 10)) for n in range(1, 4)]
+    assert found[0] is not None
+    assert found[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("offsets_s", "is_trusted"),
+    [
+        ([], True),
+        ([3600.0], True),  # Two nodes: nobody can tell which is right.
+        ([3600.0, 3600.0], False),
+        ([3600.0, 0.0], True),
+        ([-3600.0, 3600.0], True),  # The median is ours.
+        ([10.0, 10.0, 0.0], True),
+        ([10.0, 10.0, 10.0], False),
+        ([-10.0, -12.0, -11.0, 0.0], False),
+        ([4.9, 4.9, 4.9], True),
+    ],
+)
+def test_the_median_decides(offsets_s: list[float], is_trusted: bool) -> None:
+    watch = SkewWatch()
+    now = Instant(100_000_000, 50.0)
+    for number, offset_s in enumerate(offsets_s):
+        watch.sample(f"n{number}", now.wall_ms + int(offset_s * 1000), now)
+    verdict = watch.verdict(now)
+    assert (verdict is None) is is_trusted
+    if verdict is not None:
+        assert ("behind" in verdict) is (offsets_s[0] > 0)
+
+
+def test_old_samples_say_nothing() -> None:
+    watch = SkewWatch(kept_s=180.0)
+    for node in ("a", "b"):
+        watch.sample(node, 3_600_000, Instant(0, 0.0))
+    assert watch.verdict(Instant(100_000, 100.0)) is not None
+    assert watch.verdict(Instant(181_000, 181.0)) is None

@@ -1,0 +1,165 @@
+"""The leader's small parts: placement, waiting runs, open ticks, and the view."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.placement import Pool, Requirement, requirement_of, why_not
+from etcsched.core.leader.runs import Author, new_run
+from etcsched.core.leader.waiting import Waiting
+from etcsched.core.records import Change, Kind, Presence, Run
+from etcsched.core.states import Origin, RunState
+from etcsched.core.times import Utc
+from etcsched.core.view import RunKey, View
+from tests.support.jobs import NOON, job
+
+
+def presence(name: str = "a1", **fields: object) -> Presence:
+    fields = {"users": ("app",), "default_user": "app", "slots": 2, **fields}
+    return Presence(
+        agent=name, incarnation="5", supervisor="s", host="h", pid=1, since=NOON, clock=NOON,
+        version="0", **fields,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "is_drained", "word"),
+    [
+        ({}, {}, False, None),
+        ({}, {"draining": True}, False, "stopping"),
+        ({}, {}, True, "drained"),
+        ({"hosts": ("a2",)}, {}, False, "not among"),
+        ({"require": {"disk": "ssd"}}, {}, False, "no label disk"),
+        ({"require": {"disk": "ssd"}}, {"labels": {"disk": "hdd"}}, False, "disk=hdd"),
+        ({"require": {"disk": "ssd"}}, {"labels": {"disk": "ssd"}}, False, None),
+        ({"user": "root"}, {}, False, "doesn't run jobs as root"),
+    ],
+)
+def test_why_an_agent_is_not_eligible(
+    asked: dict[str, object], said: dict[str, object], is_drained: bool, word: str | None
+) -> None:
+    requirement = requirement_of(job(**asked))  # type: ignore[arg-type]
+    found = why_not(requirement, presence(**said), is_drained)
+    assert found is None if word is None else found is not None and word in found
+
+
+def test_the_least_loaded_first_then_the_larger_then_by_name() -> None:
+    used = {"a": 0, "b": 0, "c": 0}
+    pool = Pool({"a": 2, "b": 4, "c": 4}, lambda agent: used[agent])
+    chosen = []
+    while (agent := pool.choose()) is not None:
+        chosen.append(agent)
+        used[agent] += 1
+        pool.load_changed(agent)
+    assert chosen == list("bcabcbcabc")
+    used["a"] -= 1
+    pool.load_changed("a")
+    assert pool.choose() == "a"
+
+
+def test_an_agent_to_avoid_comes_last() -> None:
+    used = {"a": 0, "b": 1}
+    pool = Pool({"a": 2, "b": 2}, lambda agent: used[agent])
+    assert pool.choose(frozenset({"a"})) == "b"
+    used["b"] = 2
+    pool.load_changed("b")
+    assert pool.choose(frozenset({"a"})) == "a"
+    used["a"] = 2
+    pool.load_changed("a")
+    assert pool.choose(frozenset({"a"})) is None
+
+
+def test_agents_without_slots_and_pools_without_agents() -> None:
+    assert Pool({"a": 0}, lambda _: 0).choose() is None
+    assert Pool({}, lambda _: 0).choose() is None
+
+
+def waiting_run(name: str, tick: str, priority: int = 0) -> Run:
+    definition = job(name, priority=priority)
+    return new_run(
+        Author(1, NOON), definition, tick, RunState.READY, "due", origin=Origin.SCHEDULE,
+        scheduled_at=Utc(tick),
+    )  # fmt: skip
+
+
+def test_waiting_runs_are_served_by_priority_then_age_across_what_they_ask() -> None:
+    any_agent, ssd = Requirement((), (), ""), Requirement((), (("disk", "ssd"),), "")
+    waiting = Waiting()
+    waiting.put(waiting_run("old", "1"), any_agent)
+    waiting.put(waiting_run("new", "3"), any_agent)
+    waiting.put(waiting_run("fast", "2"), ssd)
+    waiting.put(waiting_run("urgent", "4", priority=9), ssd)
+    waiting.put(waiting_run("gone", "0"), ssd)
+    waiting.discard(("gone", "0"))
+    served: list[str] = []
+
+    def offer(requirement: Requirement, key: RunKey) -> bool:
+        served.append(key[0])
+        return not (requirement == any_agent and key[0] == "new")
+
+    waiting.serve(offer)
+    assert served == ["urgent", "old", "fast", "new"]
+    assert len(waiting) == 1
+
+
+def test_open_ticks() -> None:
+    ticks = OpenTicks()
+    ticks.add("a", 10, 0)
+    ticks.add("b", 10, 5)
+    ticks.add("a", 20, 0)
+    ticks.add("a", 10, 0)
+    assert len(ticks) == 3
+    taken = [ticks.take(15), ticks.take(15), ticks.take(15)]
+    assert taken == [(10, -5, "b"), (10, 0, "a"), None]
+    assert ticks.is_held_up(15)
+    assert ticks.first_ms() == 10
+    ticks.confirm("b", 10)
+    ticks.park((10, 0, "a"))
+    assert ticks.take(15) is None
+    ticks.wake("a")
+    assert ticks.take(15) == (10, 0, "a")
+    ticks.add_again("a", 10, 0)
+    ticks.confirm("a", 10)
+    ticks.add_again("a", 10, 0)
+    assert ticks.take(25) == (20, 0, "a")
+    assert ticks.first_ms() == 20
+    ticks.hold("c", 5)
+    assert ticks.first_ms() == 5
+    ticks.confirm("c", 5)
+    ticks.confirm("a", 20)
+    assert ticks.first_ms() is None
+
+
+def change(kind: Kind, ids: tuple[str, ...], record: object, revision: int) -> Change:
+    return Change(kind=kind, ids=ids, record=record, mod_revision=revision)  # type: ignore[arg-type]
+
+
+def test_differences_lead_from_a_view_to_a_snapshot() -> None:
+    one, two, three = job("one"), job("two"), job("three")
+    run = waiting_run("one", "1")
+    view = View()
+    before = [
+        change(Kind.JOB, ("one",), one, 2),
+        change(Kind.JOB, ("two",), two, 3),
+        change(Kind.RUN, ("one", "1"), run, 4),
+    ]
+    view.apply(before, 4)
+    edited = job("two", priority=3)
+    snapshot = [
+        change(Kind.JOB, ("one",), one, 2),
+        change(Kind.JOB, ("two",), edited, 8),
+        change(Kind.JOB, ("three",), three, 9),
+    ]
+    changes = view.differences(snapshot, 10)
+    assert [(c.kind, c.ids, c.record) for c in changes] == [
+        (Kind.JOB, ("two",), edited),
+        (Kind.JOB, ("three",), three),
+        (Kind.RUN, ("one", "1"), None),
+    ]
+    view.apply(changes, 10)
+    assert view.revision == 10
+    assert view.jobs.keys() == {"one", "two", "three"}
+    assert not view.runs
+    assert not view.runs_of_job
+    assert view.differences(snapshot, 11) == []
