@@ -229,12 +229,8 @@ class AgentNode:
     def _start(self, effect: fx.StartProcess) -> None:
         token = effect.attempt_id.rpartition("/")[2]
         log.info("claimed %s (token %s)", _name(effect.attempt_id), token)
-        directory = os.path.dirname(effect.output_path)
         try:
-            for path in (os.path.dirname(directory), directory):
-                os.makedirs(path, 0o711, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(effect.results_path)
+            _make_room(effect)
         except OSError as error:
             log.error("no place for the output of %s: %s", _name(effect.attempt_id), error)  # noqa: TRY400
         self._supervised.start(effect)
@@ -367,3 +363,17 @@ def _summary(report: Report) -> str:
     if report.started_at is not None and report.ended_at is not None:
         text += f" ({(ms_of(report.ended_at) - ms_of(report.started_at)) / 1000:.3g} s)"
     return text
+
+
+def _make_room(effect: fx.StartProcess) -> None:
+    """The run's own directory, and no results of an attempt before. In most cases the directory
+    is new and its parent is there: one system call."""
+    directory = os.path.dirname(effect.output_path)
+    try:
+        os.mkdir(directory, 0o711)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(directory), 0o711, exist_ok=True)
+        os.mkdir(directory, 0o711)
+    except FileExistsError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(effect.results_path)

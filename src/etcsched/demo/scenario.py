@@ -189,6 +189,12 @@ class Demo:
         )
         self._cluster.nodes[agent].signal(signal.SIGKILL)
         self._say(f"killed {agent} with SIGKILL in the middle of a backup")
+        killed_s = time.monotonic()
+        await self._until(
+            etcd, "its runs to move", lambda v: all(a.agent != agent for a in v.agents)
+        )
+        took_s = time.monotonic() - killed_s
+        self._say(f"its runs have moved, {took_s:.1f} s after the kill (TTL {TTL_S} s)")
 
     async def _agent_with_only(self, job: str, etcd: EtcdClient) -> str | None:
         """An agent whose only claimed run is one of this job that began within the last second."""
