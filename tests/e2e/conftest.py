@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,3 @@ async def cluster(stage: Stage) -> AsyncIterator[Scene]:
     yield scene
     if not scene.is_settled:
         await stage.clear()
-
-
-NewScene = Callable[[EtcdCluster], Awaitable[Scene]]

@@ -53,11 +53,12 @@ def claim_revisions(scene: Scene, job: str) -> list[int]:
 async def test_the_whole_cluster_pauses(cluster: Scene) -> None:
     await cluster.apply(whole={"run": cluster.beats("beats=1")})
     assert (await cluster.world.cli("pause")).code == 0
-    asked = await cluster.world.cli("jobs", "trigger", "whole")
-    assert asked.code == 0, asked  # it waits
-    assert cluster.executions("whole") == []
+    refused = await cluster.world.cli("jobs", "trigger", "whole")
+    assert refused.code == 5
+    assert "paused" in refused.err
     assert (await cluster.world.cli("resume")).code == 0
-    assert (await cluster.run_ended("whole")).state is RunState.COMPLETED
+    assert (await cluster.world.cli("jobs", "trigger", "whole", "--wait")).code == 0
+    assert len(cluster.executions("whole")) == 1
     await cluster.settle()
 
 

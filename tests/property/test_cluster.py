@@ -21,7 +21,7 @@ from etcsched.testing.world import SimulatedAgent, SimulatedScheduler, World
 from tests.support.due import DueTicks
 from tests.support.jobs import job
 
-SEEDS = range(30)
+SEEDS = range(60)
 STEPS = 30
 SCHEDULES: list[dict[str, object]] = [
     {"every_s": 1},
@@ -124,6 +124,7 @@ class Storm:
 
     def edit_any(self) -> None:
         name = self.chance.choice(self.names)
+        self._between_ticks()
         if self.chance.random() < 0.2 and (name,) in self.world.records(Kind.JOB):
             self.world.delete(name)
             self.due.deleted(name, self.world)

@@ -180,6 +180,22 @@ def test_stopping_a_job(world: World, how: str, when: str) -> None:
     assert (("backup",) in world.records(Kind.JOB)) is (how == "disable")
 
 
+def test_an_unclaimed_run_of_a_stopped_job_moves_nowhere(world: World) -> None:
+    """Its agent is gone, and the job was disabled while no one led."""
+    world.agents["a1"].claims_nothing = True
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.leader().kill()
+    world.agents["a1"].kill()
+    world.advance(20)
+    world.set_state("backup", JobState.DISABLED)
+    world.agent("a2")
+    world.scheduler("s2")
+    world.advance(20)
+    assert only_run(world).state.value == "cancelled"
+    assert world.agents["a2"].spans == []
+
+
 def test_drain(world: World) -> None:
     world.apply(job("backup", every_s=10, overlap=Overlap.ALLOW))
     world.agents["a1"].takes_s = 15.0

@@ -199,6 +199,21 @@ def test_a_ready_run_whose_buffer_ended_in_an_outage(
     assert world.states("backup") == {"120005": state}
 
 
+def test_a_buffer_that_ends_as_the_next_tick_comes_due(world: World) -> None:
+    """An outage begins for the waiting run's sake, at the very instant of another tick."""
+    world.agents["a1"].leave()
+    world.agent("a2", slots=1, takes_s=1000.0)
+    world.apply(job("blocker", At(Utc("2026-11-22T12:00:02.000Z"))))
+    every_minute = job(cron="*/1 * * * *", pickup_buffer_s=60.0, overlap=Overlap.ALLOW)
+    world.apply(every_minute)
+    world.advance(70)
+    world.agents["a2"].kill()
+    world.advance(80)
+    world.agent("a3", takes_s=0.1)
+    world.advance(5)
+    assert list(world.states("backup")) == ["120100", "120200"]
+
+
 def test_a_run_that_finds_no_slot_is_abandoned(world: World) -> None:
     world.agents["a1"].leave()
     world.agent("a2", slots=1, takes_s=1000.0)

@@ -105,6 +105,7 @@ class AgentNode:
                 base_env=base_environment(),
                 past_incarnations=self._sessions.past_incarnations,
                 stop_timeout_s=config.stop_timeout_s,
+                session_ttl_s=config.session_ttl_s,
             )
         )
 

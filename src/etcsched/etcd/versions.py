@@ -8,14 +8,23 @@ CVE-2026-44283 (leases attached by a put inside a transaction: fixed in 3.4.44, 
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+import ssl
+import urllib.request
+
+from msgspec.structs import replace
 
 from etcsched.core.errors import ClusterUnreachable, UnsupportedEtcd
 from etcsched.etcd.admin import EtcdAdmin
 from etcsched.etcd.client import EtcdClient
+from etcsched.etcd.config import Endpoint, EtcdConfig
 from etcsched.ports import MemberStatus
 
 __all__ = ["check_server", "check_version"]
+
+_HTTP_TIMEOUT_S = 2.0
 
 _LEAST = (3, 4, 0)
 _CORRUPTING = ((3, 5, 0), (3, 5, 2))
@@ -35,7 +44,7 @@ async def check_server(
     ``embedded``: the server is a demo's own, where lost data is no harm. ``auth_enabled`` None: ask
     the server.
     """
-    statuses = await client.status()
+    statuses = await _with_versions(client.config, await client.status())
     if all(status.error for status in statuses):
         raise ClusterUnreachable(statuses[0].error)
     if auth_enabled is None:
@@ -50,6 +59,44 @@ async def check_server(
                 allow_unfenced_auth=allow_unfenced_auth,
             )
     return statuses
+
+
+async def _with_versions(
+    config: EtcdConfig, statuses: tuple[MemberStatus, ...]
+) -> tuple[MemberStatus, ...]:
+    """Where roles hold, only root may ask for a member's status; anybody may ask for its version,
+    by HTTP."""
+    answers = await asyncio.gather(
+        *(
+            asyncio.to_thread(_version_by_http, config, endpoint) if status.error else _nothing()
+            for status, endpoint in zip(statuses, config.parsed_endpoints, strict=True)
+        )
+    )
+    return tuple(
+        replace(status, version=version, error="") if version else status
+        for status, version in zip(statuses, answers, strict=True)
+    )
+
+
+async def _nothing() -> str:
+    return ""
+
+
+def _version_by_http(config: EtcdConfig, endpoint: Endpoint) -> str:
+    """Empty where the member doesn't say."""
+    context = None
+    if endpoint.tls:
+        context = ssl.create_default_context(cafile=config.ca_cert)
+        if config.cert is not None and config.key is not None:
+            context.load_cert_chain(config.cert, config.key)
+    direct = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+    try:
+        with direct.open(f"{endpoint}/version", timeout=_HTTP_TIMEOUT_S) as response:
+            return str(json.load(response)["etcdserver"])
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 def check_version(

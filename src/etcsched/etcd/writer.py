@@ -35,6 +35,10 @@ from etcsched.ports import Etcd
 
 log = logging.getLogger(__name__)
 
+WRITE_TIMEOUT_S = 2.0
+"""A proposal that went to an etcd leader which died is lost without a word: the sooner it is sent
+again, the less is late. Sending again is safe at any time, so this may be short."""
+
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MOST_S = 2.0
 
@@ -109,7 +113,7 @@ class Writer:
         *,
         linger_s: float = 0.002,
         max_in_flight: int = 4,
-        timeout_s: float = 5.0,
+        timeout_s: float = WRITE_TIMEOUT_S,
     ) -> None:
         self._etcd = etcd
         self._guard = guard

@@ -29,9 +29,6 @@ log = logging.getLogger(__name__)
 LIST_LIMIT = 5_000
 SWEEP_LIMIT = 500
 RETRY_S = 0.2
-WRITE_TIMEOUT_S = 2.0
-"""A proposal that went to an etcd leader which died is lost without a word: the sooner it is sent
-again, the less is late. Sending again is safe at any time, so this may be short."""
 
 
 class Leadership:
@@ -56,9 +53,7 @@ class Leadership:
         self._clock = clock
         self._step_down = step_down
         self._transactions = LeaderTransactions(keys)
-        self._writer = Writer(
-            etcd, guard, self._on_results, self._on_guard_refused, timeout_s=WRITE_TIMEOUT_S
-        )
+        self._writer = Writer(etcd, guard, self._on_results, self._on_guard_refused)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._is_over = False

@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_user: str = ""
     base_env: dict[str, str] = {}
     past_incarnations: tuple[str, ...] = ()
+    session_ttl_s: int = 10
     stop_timeout_s: float = 60.0
     claim_least_s: float = 0.5
     spool_after_s: float = 1.0
@@ -87,6 +88,7 @@ class Standing:
             clock=utc_of(now.wall_ms),
             version=settings.version,
             labels=settings.labels,
+            session_ttl_s=settings.session_ttl_s,
             users=settings.users,
             default_user=settings.default_user,
             draining=self.leaving,

@@ -326,8 +326,11 @@ class Work:
     # --- outcomes ---
 
     def _claim_of(self, attempt: Attempt, since: Utc) -> Report:
+        """Without a session yet, it is an attempt of the process before this one: its session's,
+        as far as the disk knows it (0 is nobody's lease)."""
         session = self._standing.session
-        incarnation = session.incarnation if session is not None else ""
+        past = self._settings.past_incarnations
+        incarnation = session.incarnation if session is not None else (*past, "0")[0]
         return attempt.claim_or(incarnation, self._standing.supervisor or "", since)
 
     def _end(

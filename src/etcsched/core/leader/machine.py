@@ -254,6 +254,7 @@ class LeaderMachine:
 
     def _decide_ticks(self) -> None:
         """Ticks and outages wait for each other: until neither has anything to say."""
+        self._ticks.time_passed()
         is_moving = True
         while is_moving:
             self._outages.decide()

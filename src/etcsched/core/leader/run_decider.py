@@ -15,7 +15,7 @@ from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.placement import Requirement, requirement_of
 from etcsched.core.leader.runs import assigned, assignment_of, attempt_of, step
 from etcsched.core.leader.waiting import Waiting
-from etcsched.core.records import Assignment, Attempt, Job, Report, Run
+from etcsched.core.records import Assignment, Attempt, Job, Presence, Report, Run
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey, revision_of
@@ -221,25 +221,25 @@ class RunDecider:
         is_gone = presence is None or presence.record.incarnation != assignment.record.incarnation
         if report is None:
             if is_gone:
-                self._move(entry, assignment, None, f"{run.agent} is gone, it hadn't started")
-            elif presence is not None:
-                self._withdraw_if_stopped(entry, assignment)
+                self._withdraw(entry, assignment, f"{run.agent} is gone, it hadn't started")
+            elif presence is not None and self._has_changed(assignment, presence.record):
+                self._withdraw(entry, assignment, "what its assignment rested on has changed")
         elif is_gone and self._losses.is_confirmed(assignment.record):
             self._lose(entry, assignment, report)
 
-    def _withdraw_if_stopped(self, entry: Entry[Run], assignment: Entry[Assignment]) -> None:
+    def _has_changed(self, assignment: Entry[Assignment], presence: Presence) -> bool:
         """An unclaimed assignment whose grounds have changed can't be claimed any more."""
-        run = entry.record
-        seen, now_seen = assignment.record.seen, self._view.start_seen(run.job, run.agent)
-        if seen == now_seen and not self._view.presences[run.agent].record.draining:
-            return
-        job = self._view.jobs.get(run.job)
-        if job is None or not _may_start(job.record, run):
-            self._end_assigned(
-                entry, assignment, None, RunState.CANCELLED, "the job was stopped before it started"
-            )
-            return
-        self._move(entry, assignment, None, "what its assignment rested on has changed")
+        record = assignment.record
+        return presence.draining or record.seen != self._view.start_seen(record.job, record.agent)
+
+    def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
+        """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""
+        job = self._view.jobs.get(entry.record.job)
+        if job is not None and _may_start(job.record, entry.record):
+            self._move(entry, assignment, None, cause)
+        else:
+            cause = "the job was stopped before it started"
+            self._end_assigned(entry, assignment, None, RunState.CANCELLED, cause)
 
     def _finish(
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]

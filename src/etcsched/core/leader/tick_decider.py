@@ -83,11 +83,14 @@ class TickDecider:
             if entry is not None:
                 self._look_back(entry.record)
 
-    def decide(self) -> None:
-        """Everything that is due by now and may be decided yet."""
+    def time_passed(self) -> None:
+        """What is due by now is open from now on."""
         for tick_ms, names in self._index.pop_due(self._context.wall_ms):
             for name in names:
                 self._open.add(name, tick_ms, self._view.jobs[name].record.priority)
+
+    def decide(self) -> None:
+        """Every open tick that may be decided yet."""
         horizon_ms = self._horizon_ms()
         if horizon_ms is None:
             return
@@ -139,10 +142,11 @@ class TickDecider:
 
     def _decide_tick(self, name: str, tick_ms: int) -> bool:
         """False: something that it depends on is unsettled; ask again when that is settled."""
-        if self._runs.is_unsettled(name):
+        key = (name, tick_id(tick_ms))
+        if self._runs.is_unsettled(name) or self._context.is_busy(matter_of(key)):
             return False
         entry = self._view.jobs.get(name)
-        is_known = (name, tick_id(tick_ms)) in self._view.runs  # An earlier leader decided it.
+        is_known = key in self._view.runs  # An earlier leader decided it.
         if entry is None or is_known or not self._is_due(entry.record, tick_ms):
             self.confirm(name, tick_ms)
             return True
