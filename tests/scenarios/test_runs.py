@@ -308,13 +308,47 @@ def test_a_cancelled_run_isnt_started_again_when_its_agent_is_lost(world: World)
     assert world.agents["a2"].spans == []
 
 
+def test_a_run_whose_assignment_was_removed_by_hand_ends(world: World) -> None:
+    """It can't be fenced, so it doesn't move; but it must not block its job for ever either."""
+    world.apply(job("backup", ONCE))
+    world.agent("a2")
+    world.advance(6)
+    (holder,) = [agent.name for agent in world.agents.values() if agent.spans]
+    world.remove(Kind.ASSIGNMENT, holder, "backup", RUN)
+    world.advance(1)
+    run = only_run(world)
+    assert (run.state.value, run.history[-1].cause) == (
+        "died",
+        "its assignment was deleted by hand",
+    )
+    assert world.records(Kind.REPORT) == {}
+
+
 def test_cancel_of_a_run_whose_assignment_was_removed_by_hand(world: World) -> None:
     world.apply(job("backup", ONCE))
     world.advance(6)
     world.remove(Kind.ASSIGNMENT, "a1", "backup", RUN)
     world.request(cancel("r1", RUN))
     world.advance(1)
-    assert not answer(world, "r1")[0]
+    assert answer(world, "r1") == (True, "its assignment was gone")
+    assert only_run(world).state.value == "died"
+
+
+def test_a_trigger_with_too_many_parameters_is_refused(world: World) -> None:
+    world.apply(job(state=JobState.AD_HOC_ACTIVE))
+    world.request(replace(trigger("r1"), params={"p": "x" * 17_000}))
+    world.advance(1)
+    assert answer(world, "r1") == (False, "its parameters take more than 16384 bytes")
+
+
+def test_a_trigger_says_why_no_agent_takes_it(world: World) -> None:
+    world.apply(job(state=JobState.AD_HOC_ACTIVE, require={"role": "erp"}))
+    world.request(trigger("r1"))
+    world.advance(1)
+    assert answer(world, "r1") == (
+        True,
+        "waits: no agent may run it: a1 has no label role, the job requires role=erp",
+    )
 
 
 # --- history

@@ -8,7 +8,7 @@ import pytest
 
 from etcsched.core.records import Keep, Kind
 from etcsched.core.schedule import At
-from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery
+from etcsched.core.states import JobState, OnAgentLoss, Origin, Overlap, Recovery, RunState
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
@@ -143,6 +143,30 @@ def test_an_outage(world: World, cause: str, mode: Recovery, recovered: int, mis
     summaries = sum(run.missed_count for run in runs if run.missed_count > 1)
     assert singles + summaries == missed
     assert world.records(Kind.GAP) == {}
+
+
+def test_a_tick_queued_behind_a_recovery_runs_although_later_ones_may_overlap() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", slots=20, takes_s=20.0)
+    world.advance(0.5)
+    world.apply(
+        job(
+            every_s=15,
+            overlap=Overlap.ALLOW,
+            recovery=Recovery.ALL,
+            pickup_buffer_s=5.0,
+            keep=Keep(runs=500),
+        )
+    )
+    world.advance(20)
+    world.nodes["s1"].kill()
+    world.advance(60)
+    world.scheduler("s2")
+    world.advance(400)
+    waiting = [run for run in world.runs("backup").values() if run.state is RunState.QUEUED]
+    assert waiting == []
+    assert any(run.origin is Origin.RECOVERY for run in world.runs("backup").values())
 
 
 def test_last_runs_the_latest_where_none_is_late(world: World) -> None:

@@ -30,6 +30,14 @@ CLUSTER: Final = "_cluster"
 """The name that a pause of everything has in place of a job's (no job's name begins with _)."""
 
 
+MAX_PARAMS_BYTES: Final = 16 << 10
+"""Of a run's parameters together, names and values."""
+
+
+def params_bytes(params: dict[str, str]) -> int:
+    return sum(len(name.encode()) + len(value.encode()) for name, value in params.items())
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A piece of a record."""
 

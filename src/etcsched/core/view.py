@@ -109,8 +109,15 @@ class View:
         return entry.record if entry is not None else None
 
     def is_paused(self, job: str) -> bool:
-        pauses = (self.pause_of(job), self.pause_of(CLUSTER))
-        return any(pause is not None and pause.active for pause in pauses)
+        return self.what_is_paused(job) is not None
+
+    def what_is_paused(self, job: str) -> str | None:
+        """What keeps the job from starting, in words: itself, or everything."""
+        for name, words in ((job, f"job {job}"), (CLUSTER, "the cluster")):
+            pause = self.pause_of(name)
+            if pause is not None and pause.active:
+                return words
+        return None
 
     def start_seen(self, job: str, agent: str | None = None) -> StartSeen:
         """The revisions that a start of this job (on this agent) rests on."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from etcsched.core.durations import format_duration, parse_duration_s
-from etcsched.core.records import Keep
+from etcsched.core.records import MAX_PARAMS_BYTES, Keep, params_bytes
 from etcsched.core.schedule import check_timezone
 from etcsched.jobfile.nodes import FieldError, Value, unknown_text
 from etcsched.jobfile.placeholders import BUILTINS
@@ -45,7 +45,6 @@ _IN_WORDS: Final = re.compile(
     r"([0-9]+) *(|ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)"
 )
 _RESERVED: Final = "ETCSCHED_"
-_MAX_PARAMS_BYTES: Final = 16 << 10
 
 
 def text(value: Value) -> str:
@@ -156,9 +155,9 @@ def params(value: Value) -> dict[str, str]:
         if name in BUILTINS:
             raise FieldError(entry, f"every run has its own {name!r}; choose another name")
         found[name] = entry.text()
-    size = sum(len(name.encode()) + len(text.encode()) for name, text in found.items())
-    if size > _MAX_PARAMS_BYTES:
-        raise FieldError(value, f"{size} bytes of parameters; {_MAX_PARAMS_BYTES} are allowed")
+    size = params_bytes(found)
+    if size > MAX_PARAMS_BYTES:
+        raise FieldError(value, f"{size} bytes of parameters; {MAX_PARAMS_BYTES} are allowed")
     return found
 
 

@@ -76,29 +76,17 @@ class Leadership:
             if self._timer is not None:
                 self._timer.cancel()
 
-    def tell(self, event: ev.LeaderEvent) -> None:
-        """One event in, its effects out, the timer armed anew."""
+    def tell(self, *events: ev.LeaderEvent) -> None:
+        """Events in, their effects out, the timer armed anew."""
         if self._is_over or self._tasks is None:
             return
-        self._perform(self._machine.handle(event, self._clock()))
+        self._perform(self._machine.handle_all(events, self._clock()))
         self._arm()
 
     # --- results and timers
 
     def _on_results(self, results: list[WriteResult]) -> None:
-        for result in results:
-            assert isinstance(result.id, int)
-            match result:
-                case Committed():
-                    self.tell(ev.WriteCommitted(result.id, result.revision))
-                case Refused():
-                    exists = any(
-                        isinstance(found, RangeResult) and found.count > 0
-                        for found in result.responses
-                    )
-                    self.tell(ev.WriteRefused(result.id, result.revision, exists))
-                case Rejected():
-                    self.tell(ev.WriteRefused(result.id, None))
+        self.tell(*map(_event_of, results))
 
     def _on_guard_refused(self) -> None:
         self._end("etcd refused its guard: another node leads, or its election key is gone")
@@ -185,3 +173,17 @@ class Leadership:
 def _log(note: fx.Note) -> None:
     subject = f"{note.job}/{note.run}: " if note.run else ""
     log.log(logging.WARNING if note.is_warning else logging.INFO, "%s%s", subject, note.text)
+
+
+def _event_of(result: WriteResult) -> ev.LeaderEvent:
+    assert isinstance(result.id, int)
+    match result:
+        case Committed():
+            return ev.WriteCommitted(result.id, result.revision)
+        case Refused():
+            exists = any(
+                isinstance(found, RangeResult) and found.count > 0 for found in result.responses
+            )
+            return ev.WriteRefused(result.id, result.revision, exists)
+        case Rejected():
+            return ev.WriteRefused(result.id, None)

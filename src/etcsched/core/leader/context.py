@@ -206,6 +206,19 @@ class Context:
         """Whether an eligible agent lives, full or not."""
         return len(self._pool_of(requirement)) > 0
 
+    def why_none(self, requirement: Requirement) -> str:
+        """Why no agent takes this now, in words."""
+        if not self.view.presences:
+            return "no agent is here"
+        if self.has_eligible(requirement):
+            return "every agent that may run it is full"
+        reasons = [
+            f"{name} {why_not(requirement, entry.record, name in self.view.drains)}"
+            for name, entry in sorted(self.view.presences.items())
+        ]
+        more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+        return f"no agent may run it: {'; '.join(reasons[:3])}{more}"
+
     def choose(
         self, requirement: Requirement, avoid: frozenset[str] = frozenset()
     ) -> Entry[Presence] | None:

@@ -10,6 +10,7 @@ it; every write gets exactly one of ``WriteCommitted`` and ``WriteRefused``, or 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import assert_never
 
 from etcsched.core.clock import Instant, TickClock
@@ -79,6 +80,10 @@ class LeaderMachine:
 
     def handle(self, event: ev.LeaderEvent, now: Instant) -> list[fx.Effect]:
         """What follows from an event. Nothing any more, once it has stepped down."""
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Iterable[ev.LeaderEvent], now: Instant) -> list[fx.Effect]:
+        """As ``handle``, for events that came together: they are planned on once."""
         if self._stopped:
             return []
         tick_ms = self._clock.at(now)
@@ -86,7 +91,8 @@ class LeaderMachine:
             self._stopped = True
             return [fx.StepDown(reason="the wall clock jumped by more than 2 s")]
         self._context.it_is(tick_ms, now.mono_s)
-        self._take_in(event)
+        for event in events:
+            self._take_in(event)
         return self._plan()
 
     def next_wake_s(self) -> float:

@@ -175,7 +175,7 @@ class Outages:
             job=name,
             since=context.now,
             decided_through=utc_of(decided_through_ms),
-            reason="no eligible agent lives",
+            reason=context.why_none(requirement_of(entry.record)),
         )
         write = fx.OpenGap(
             seq=context.next_seq(),

@@ -9,7 +9,16 @@ from etcsched.core.leader.context import Context, Matter
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider, matter_of
 from etcsched.core.leader.runs import assignment_of, new_run
-from etcsched.core.records import Answer, Job, Order, Request, RequestKind, Run
+from etcsched.core.records import (
+    MAX_PARAMS_BYTES,
+    Answer,
+    Job,
+    Order,
+    Request,
+    RequestKind,
+    Run,
+    params_bytes,
+)
 from etcsched.core.states import WAITING, JobState, Origin, RunState
 from etcsched.core.view import Entry, revision_of
 
@@ -85,8 +94,10 @@ class RequestDecider:
             self._answer(entry, False, f"there is no job {request.job}")
         elif job.record.current.state is JobState.DISABLED:
             self._answer(entry, False, f"job {request.job} is disabled; enable it first")
-        elif self._view.is_paused(request.job):
-            self._answer(entry, False, f"job {request.job} or the cluster is paused; resume first")
+        elif (paused := self._view.what_is_paused(request.job)) is not None:
+            self._answer(entry, False, f"{paused} is paused; resume it first")
+        elif params_bytes({**job.record.params, **request.params}) > MAX_PARAMS_BYTES:
+            self._answer(entry, False, f"its parameters take more than {MAX_PARAMS_BYTES} bytes")
         elif not self._context.is_busy(matter_of((request.job, request.id))):
             self._start(entry, job.record)
 
@@ -110,7 +121,9 @@ class RequestDecider:
         assignment = None
         if presence is not None:
             assignment = assignment_of(context.author, run, job, presence.record, seen)
-        where = f"assigned to {agent}" if agent is not None else "waits for an agent"
+        where = f"assigned to {agent}"
+        if agent is None:
+            where = f"waits: {context.why_none(requirement_of(job))}"
         context.write(
             fx.CreateRun(
                 seq=context.next_seq(),
@@ -146,7 +159,8 @@ class RequestDecider:
         place = (run.record.agent, run.record.job, run.record.id)
         report, assignment = self._view.reports.get(place), self._view.assignments.get(place)
         if assignment is None:
-            self._answer(entry, False, "its assignment is missing, nothing was done", request.run)
+            consumed = self._consumed(entry, True, "its assignment was gone", request.run)
+            self._runs.end_without_assignment(run, consumed)
             return
         if report is None:
             consumed = self._consumed(entry, True, "cancelled before it started", request.run)

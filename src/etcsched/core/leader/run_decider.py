@@ -16,7 +16,7 @@ from etcsched.core.leader.placement import Requirement, requirement_of
 from etcsched.core.leader.runs import assigned, assignment_of, attempt_of, step
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Assignment, Attempt, Job, Presence, Report, Run
-from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, RunState
+from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey, revision_of
 
@@ -133,9 +133,13 @@ class RunDecider:
         self.waiting.put(run, requirement_of(job.record))
 
     def _is_its_turn(self, run: Run) -> bool:
-        """Queued runs go one at a time, oldest first, when no other run of the job is active."""
-        for other_id in self._view.runs_of_job.get(run.job, ()):
-            other = self._view.runs[(run.job, other_id)].record
+        """Queued runs go one at a time, oldest first, when no other run of the job is active. Where
+        runs may overlap, they wait only for those that catch up on an outage."""
+        job = self._view.jobs.get(run.job)
+        may_overlap = job is not None and job.record.overlap is Overlap.ALLOW
+        for other in self.active_runs(run.job):
+            if may_overlap and other.origin is not Origin.RECOVERY:
+                continue
             if other.state is not RunState.QUEUED:
                 return False
             if (other.scheduled_at or "", other.id) < (run.scheduled_at or "", run.id):
@@ -168,7 +172,8 @@ class RunDecider:
             # Nobody was there as the buffer ended: the run is its job's outage's matter.
             self.outage_jobs[run.job] = None
         else:
-            self._end(entry, RunState.MISSED, "no eligible agent lived within its pickup buffer")
+            why = self._context.why_none(requirement_of(job))
+            self._end(entry, RunState.MISSED, f"{why}, as long as its pickup buffer lasted")
         return True
 
     def _fill_slots(self) -> None:
@@ -211,7 +216,7 @@ class RunDecider:
         place = (run.agent, *key)
         assignment = self._view.assignments.get(place)
         if assignment is None:
-            self._context.say("its assignment is missing: left alone", run=key, warn=True)
+            self._end_without_assignment(entry, None)
             return
         report = self._view.reports.get(place)
         if report is not None and report.record.outcome is not None:
@@ -359,6 +364,33 @@ class RunDecider:
     ) -> None:
         """Cancel an assigned run before its agent has claimed it."""
         self._end_assigned(entry, assignment, None, RunState.CANCELLED, cause, consumed)
+
+    def end_without_assignment(self, entry: Entry[Run], consumed: fx.Consumed) -> None:
+        """Cancel a run whose assignment somebody deleted by hand."""
+        self._end_without_assignment(entry, consumed)
+
+    def _end_without_assignment(self, entry: Entry[Run], consumed: fx.Consumed | None) -> None:
+        """Somebody deleted the assignment by hand. Its agent ends the process when it sees that;
+        nothing fences it, so the run doesn't move."""
+        context, run = self._context, entry.record
+        report = self._view.reports.get((run.agent, run.job, run.id))
+        cause = "its assignment was deleted by hand"
+        matters = [matter_of((run.job, run.id))]
+        if consumed is not None:
+            matters.append(("request", consumed.answer.request))
+        context.write(
+            fx.EndRun(
+                seq=context.next_seq(),
+                run=step(context.author, run, entry.mod_revision, RunState.DIED, cause),
+                run_revision=entry.mod_revision,
+                old=fx.OldAttempt(
+                    agent=run.agent, assignment_revision=0, report_revision=revision_of(report)
+                ),
+                consumed=consumed,
+            ),
+            *matters,
+        )
+        context.say(f"died: {cause}", run=(run.job, run.id), warn=True)
 
     def _end(self, entry: Entry[Run], state: RunState, cause: str) -> None:
         self.end_waiting(entry, state, cause, None)
