@@ -179,7 +179,7 @@ def populate(console: Console) -> None:
     for number, agent in enumerate(("host-a", "host-b")):
         presence = Presence(
             agent=agent,
-            incarnation=f"i{number}",
+            incarnation=f"1{number}",
             supervisor="s",
             slots=4 - 3 * number,
             host=agent,
@@ -223,7 +223,7 @@ def _assign(console: Console, id_: str, agent: str, claimed: bool) -> None:
         job="rotate_logs",
         run=id_,
         agent=agent,
-        incarnation="i",
+        incarnation="1f",
         attempt=1,
         action=Exec(("/bin/true",)),
         seen=StartSeen(job=1),
@@ -237,7 +237,7 @@ def _assign(console: Console, id_: str, agent: str, claimed: bool) -> None:
             run=id_,
             attempt=1,
             token=token,
-            incarnation="i",
+            incarnation="1f",
             supervisor="s",
             claimed_at=scheduled,
             started_at=Utc(scheduled.replace(".000Z", ".008Z")),

@@ -30,10 +30,11 @@ from etcsched.core.times import ms_of
 _LEASE = re.compile(r"[0-9a-f]{1,16}\Z")
 
 
-def problem_with(ids: tuple[str, ...], record: Record) -> str | None:
-    """Why a record makes no sense under the key that ends with these ids; None: it does."""
+def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
+    """Why a record makes no sense under the key that ends with these ids (None: under whatever
+    key); None: it does."""
     named = _names_in(record)
-    if named is not None and named != ids[-len(named) :]:
+    if ids is not None and named is not None and named != ids[-len(named) :]:
         return f"it is a record of {'/'.join(named)}"
     try:
         match record:

@@ -14,7 +14,7 @@ from etcsched.core.errors import Compacted
 from etcsched.core.records import CLUSTER, Gap, Job, Kind, Pause, Watermark
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched.keyspace.codec import RECORD_TYPES, MalformedRecord, decode
+from etcsched.keyspace.codec import MalformedRecord, change_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
 from etcsched.operator.cluster import (
@@ -36,6 +36,7 @@ _SLOW_MS: Final = 100.0
 _READS: Final = 5
 _CLOCK_MS: Final = 1000
 _LATE_MS: Final = 15_000
+_AHEAD_MS: Final = 5_000
 _NAMED: Final = 3
 
 
@@ -166,7 +167,7 @@ def _malformed(keys: Keys, kvs: Sequence[KeyValue]) -> list[Finding]:
             foreign.append(kv.key)
             continue
         try:
-            decode(RECORD_TYPES[place[0]], kv.value)
+            change_of(keys, kv)
         except MalformedRecord as error:
             wrong.append(f"{kv.key} ({error})")
     findings = []
@@ -215,8 +216,13 @@ async def _ticks(etcd: Etcd, keys: Keys, kvs: Sequence[KeyValue], now_ms: int) -
             case _:
                 pass
     findings = [_next_tick(jobs, pauses, watermark.through if watermark else None, now_ms)]
-    if gaps:
-        waiting = [f"{gap.job} ({gap.reason})" for gap in gaps]
+    ahead_ms = ms_of(watermark.through) - now_ms if watermark is not None else 0
+    if ahead_ms > _AHEAD_MS:
+        text = f"all ticks count as decided for the next {format_duration(ahead_ms // 1000)}"
+        advice = "look at the clocks; to decide those ticks, delete state/watermark with etcdctl"
+        findings.append(Finding("watermark", Level.BAD, text, advice))
+    waiting = [f"{gap.job} ({gap.reason})" for gap in gaps if not gap.closed]
+    if waiting:
         text = f"without an agent: {_some(waiting)}"
         advice = "start an agent that their hosts and labels allow"
         findings.append(Finding("outages", Level.BAD, text, advice))

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from etcsched.core.checks import problem_with
 from etcsched.core.errors import ClusterUnreachable, OutcomeUnknown
 from etcsched.core.records import Record
 from etcsched.keyspace.codec import MalformedRecord, decode
@@ -81,13 +82,14 @@ async def read_all(etcd: Etcd, span: tuple[str, str], type_: type[R], limit: int
 
 
 def found(type_: type[R], kv: KeyValue | None) -> R | None:
-    """The record there; None for nothing, and for what can't be read."""
+    """The record there; None for nothing, and for what can't be read or makes no sense."""
     if kv is None:
         return None
     try:
-        return decode(type_, kv.value)
+        record = decode(type_, kv.value)
     except MalformedRecord:
         return None
+    return record if problem_with(None, record) is None else None
 
 
 async def read(
