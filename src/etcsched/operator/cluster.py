@@ -290,10 +290,7 @@ async def _next_tick(
         job = found(Job, kv)
         if job is None:
             continue
-        try:
-            tick_ms = next_tick(job, (pauses.get(job.name), cluster_pause), now_ms)
-        except ValueError:
-            continue  # doctor and jobs list name it
+        tick_ms = next_tick(job, (pauses.get(job.name), cluster_pause), now_ms)
         if tick_ms is not None and (first is None or utc_of(tick_ms) < first.at):
             first = NextTick(job.name, utc_of(tick_ms))
     return first
