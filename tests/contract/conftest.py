@@ -23,20 +23,22 @@ VERSIONS = etcd_versions()
 REAL = [pytest.param(binary, id=binary.version, marks=pytest.mark.etcd) for binary in VERSIONS]
 _prefix_numbers = itertools.count(1)
 
-ClusterOf = Callable[[EtcdBinary], Awaitable[EtcdCluster]]
+ClusterOf = Callable[[EtcdBinary, str], Awaitable[EtcdCluster]]
+"""(version, purpose)"""
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def cluster_of(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClusterOf]:
-    """One cluster a version, for the whole session; only this suite's tests write to it."""
-    clusters: dict[str, EtcdCluster] = {}
+    """One cluster a version and purpose, for the whole session. The replay has its own: it counts
+    revisions, and a lease that another test left behind makes one when it expires."""
+    clusters: dict[tuple[str, str], EtcdCluster] = {}
 
-    async def start(binary: EtcdBinary) -> EtcdCluster:
-        if binary.version not in clusters:
-            cluster = EtcdCluster(binary, tmp_path_factory.mktemp("contract"))
-            clusters[binary.version] = cluster
+    async def start(binary: EtcdBinary, purpose: str) -> EtcdCluster:
+        place = (binary.version, purpose)
+        if place not in clusters:
+            cluster = clusters[place] = EtcdCluster(binary, tmp_path_factory.mktemp(purpose))
             await cluster.start()
-        return clusters[binary.version]
+        return clusters[place]
 
     yield start
     for cluster in clusters.values():
@@ -49,7 +51,7 @@ async def subject(request: pytest.FixtureRequest, cluster_of: ClusterOf) -> Asyn
     if request.param == MODEL:
         yield _model_subject(prefix)
         return
-    cluster = await cluster_of(request.param)
+    cluster = await cluster_of(request.param, "contract")
 
     async def set_no_space(full: bool) -> None:
         action = "ACTIVATE" if full else "DEACTIVATE"
@@ -87,7 +89,7 @@ def _model_subject(prefix: str) -> Subject:
 async def real_client(
     request: pytest.FixtureRequest, cluster_of: ClusterOf
 ) -> AsyncIterator[EtcdClient]:
-    cluster = await cluster_of(request.param)
+    cluster = await cluster_of(request.param, "replay")
     async with EtcdClient(EtcdConfig(**cluster.config_kwargs)) as client:
         yield client
 
