@@ -30,6 +30,7 @@ Cell = str | tuple[str, str]
 
 _WIDTH_OF_PIPES: Final = 10_000
 _WATCH_EVERY_S: Final = 1.0
+WHOLE_LEAST = 12
 
 _STYLES: Final = {
     "completed": "green",
@@ -128,17 +129,28 @@ def table(
     rows = list(rows)
     shown = _fitting(columns, rows)
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in (columns[place] for place in shown):
+    for place in shown:
+        column = columns[place]
         made.add_column(
             column.title.upper(),
             justify="right" if column.right else "left",
             overflow="fold" if column.whole else "ellipsis",
             no_wrap=not column.whole,
-            min_width=len(column.title) if column.right else None,
+            min_width=_least_width(column, rows, place),
         )
     for row in rows:
         made.add_row(*(_text(row[place]) for place in shown))
     return made if rows or not empty else Text(empty)
+
+
+def _least_width(column: Column, rows: Sequence[Sequence[Cell]], place: int) -> int | None:
+    """What is whole is folded where it must be, but never squeezed out."""
+    if column.right:
+        return len(column.title)
+    if not column.whole:
+        return None
+    longest = max((len(_text(row[place])) for row in rows), default=0)
+    return min(WHOLE_LEAST, max(longest, len(column.title)))
 
 
 def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[int]:

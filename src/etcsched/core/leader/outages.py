@@ -26,6 +26,9 @@ from etcsched.core.timeline import ticks
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, revision_of
 
+BORN_LATE_MS = 1_000
+"""A tick's run that was created so long after its time came out of an outage."""
+
 
 class Ruling(enum.Enum):
     """What a job's outage says of one of its ticks."""
@@ -315,13 +318,12 @@ class Outages:
         author = self._context.author
         created: list[Run] = []
         archived: list[Run] = []
-        states = self._runs.active_states(job.name)
-        catches_up = bool(part.chosen) or RunState.QUEUED in states
+        active = self._runs.active_runs(job.name)
         for tick_ms in part.chosen:
             cause = "recovered: missed in an outage"
             created.append(tick_run(author, job, tick_ms, RunState.QUEUED, cause, Origin.RECOVERY))
         for tick_ms in part.late:
-            state = _late_state(job, catches_up, bool(states), not created)
+            state = late_state(job, [*active, *created], is_catching_up=bool(part.chosen))
             cause = "late after an outage"
             if state is RunState.OVERLAPPED:
                 archived.append(tick_run(author, job, tick_ms, state, cause))
@@ -400,12 +402,20 @@ def _buffer_ms(job: Job) -> int:
     return int(job.pickup_buffer_s * 1000)
 
 
-def _late_state(job: Job, catches_up: bool, is_active: bool, is_first: bool) -> RunState:
-    """Late ticks run one after the other: that they came at once is no fault of the job's."""
-    if catches_up:
+def late_state(job: Job, active: list[Run], *, is_catching_up: bool) -> RunState:
+    """What a late tick becomes beside its job's active runs. Late ticks run one after the other:
+    that they came at once is no fault of the job's."""
+    if is_catching_up or any(run.state is RunState.QUEUED for run in active):
         return RunState.QUEUED
-    if job.overlap is Overlap.ALLOW:
+    if job.overlap is Overlap.ALLOW or not active:
         return RunState.READY
-    if is_active and job.overlap is Overlap.SKIP:
+    if job.overlap is Overlap.SKIP and not all(_was_born_late(run) for run in active):
         return RunState.OVERLAPPED
-    return RunState.READY if is_first and not is_active else RunState.QUEUED
+    return RunState.QUEUED
+
+
+def _was_born_late(run: Run) -> bool:
+    """Whether a run is a late tick's, of this outage or of one just before."""
+    if run.scheduled_at is None:
+        return False
+    return ms_of(run.created_at) - ms_of(run.scheduled_at) > BORN_LATE_MS
