@@ -28,7 +28,11 @@ def default_directory() -> Path:
 @click.option("--agents", default=3, show_default=True, type=click.IntRange(0, 50))
 @click.option("--slots", default=8, show_default=True, type=click.IntRange(1), help="Per agent.")
 @click.option("--data", type=click.Path(path_type=Path), help="Where everything is kept.")
-@click.option("--etcd-port", type=int, help="etcd's port; 2379 where it is free. 0: any free one.")
+@click.option(
+    "--etcd-port",
+    type=click.IntRange(0, 65535),
+    help="etcd's port; 2379 where it is free. 0: any free one.",
+)
 @click.option("--ttl", "ttl_s", default=10, show_default=True, type=click.IntRange(2, 600),
               help="Seconds after which a silent node counts as gone.")  # fmt: skip
 def up(
@@ -61,12 +65,12 @@ async def _run(options: LocalOptions) -> None:
 
     def say(node: str, line: str) -> None:
         colour = names.setdefault(node, COLOURS[len(names) % len(COLOURS)])
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             click.echo(f"{click.style(node.ljust(width), fg=colour)}  {line}")
 
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopped.set)
     cluster = LocalCluster(options, say)
     try:
@@ -77,11 +81,13 @@ async def _run(options: LocalOptions) -> None:
             say("up", f"in the other terminal: export ETCSCHED_ENDPOINTS={endpoints}")
         await _until(stopped, cluster)
     finally:
-        say("up", "stopping: agents, schedulers, etcd")
+        if cluster.nodes:
+            say("up", "stopping agents (what runs gets 10 s to end), schedulers, etcd")
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, _second_signal, cluster)
         await cluster.stop()
-        say("up", "stopped")
+        if cluster.nodes:
+            say("up", "stopped")
 
 
 async def _until(stopped: asyncio.Event, cluster: LocalCluster) -> None:
@@ -106,4 +112,4 @@ def _second_signal(cluster: LocalCluster) -> None:
     for node in cluster.nodes.values():
         node.signal(signal.SIGTERM)
         node.signal(signal.SIGKILL)
-    sys.stderr.write("killed what was still running\n")
+    sys.stderr.write("agents are killed; their supervisors end what runs within the TTL\n")

@@ -52,6 +52,12 @@ class LocalCluster:
     async def start(self) -> None:
         """Returns when etcd serves and every node is started; raises one line why not."""
         options = self._options
+        try:
+            options.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise EtcschedError(
+                f"{options.directory} can't hold the cluster's data: {error.strerror}"
+            ) from None
         binary = await provide_etcd(lambda text: self._on_line(ETCD_NAME, text))
         self._etcd = EmbeddedEtcd(
             binary, options.directory / "etcd", client_ports=self._choose_ports()
