@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader.context import Options
-from etcsched.core.records import CLUSTER, Keep, Kind, Run
+from etcsched.core.records import CLUSTER, Keep, Kind, Report, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap
 from etcsched.core.times import Utc
@@ -334,6 +334,15 @@ def test_cancel_of_a_run_whose_assignment_was_removed_by_hand(world: World) -> N
     assert only_run(world).state.value == "died"
 
 
+def test_what_is_left_of_a_run_removed_by_hand_goes(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(6)
+    world.remove(Kind.RUN, "backup", RUN)
+    world.advance(15)
+    assert world.records(Kind.ASSIGNMENT) == {}
+    assert world.records(Kind.REPORT) == {}
+
+
 def test_a_trigger_with_too_many_parameters_is_refused(world: World) -> None:
     world.apply(job(state=JobState.AD_HOC_ACTIVE))
     world.request(replace(trigger("r1"), params={"p": "x" * 17_000}))
@@ -409,6 +418,32 @@ def test_late_reports_are_folded_into_the_archived_run(world: World) -> None:
     after = only_run(world)
     assert sorted(late.token for late in after.late_reports) == [3, 4]
     assert replace(after, late_reports=()) == before
+    assert world.records(Kind.LATE_REPORT) == {}
+
+
+def test_an_outcome_that_was_folded_already_is_no_late_report(world: World) -> None:
+    """Its agent hadn't heard of the commit, and sent it again after the run was over."""
+    world.agents["a1"].takes_s = 1.0
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    before = only_run(world)
+    (attempt,) = before.attempts
+    assert attempt.ended_at is not None
+    assert attempt.claimed_at is not None
+    again = Report(
+        job="backup",
+        run=RUN,
+        attempt=1,
+        token=attempt.token,
+        incarnation="1",
+        supervisor="s",
+        claimed_at=attempt.claimed_at,
+        outcome=attempt.outcome,
+        ended_at=attempt.ended_at,
+    )
+    world.put(Kind.LATE_REPORT, again, "a1", "backup", RUN, str(attempt.token))
+    world.advance(1)
+    assert only_run(world) == before
     assert world.records(Kind.LATE_REPORT) == {}
 
 

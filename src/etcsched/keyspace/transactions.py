@@ -129,6 +129,8 @@ class LeaderTransactions:
                 return self._fold_late(write)
             case fx.Forget():
                 return self._forget(self._keys.archive(write.job, write.run_id), write.revision)
+            case fx.ForgetAttempt():
+                return self._forget_attempt(write)
             case fx.ForgetAnswer():
                 return self._forget(self._key(Kind.ANSWER, write.request), write.revision)
             case fx.ForgetGap():
@@ -337,6 +339,18 @@ class LeaderTransactions:
 
     def _forget(self, key: str, revision: int) -> Txn:
         return Txn((Compare(key, Target.MOD, revision),), (Delete(key),))
+
+    def _forget_attempt(self, write: fx.ForgetAttempt) -> Txn:
+        place = (write.agent, write.job, write.run_id)
+        kinds = (Kind.ASSIGNMENT, Kind.REPORT, Kind.ORDER)
+        return Txn(
+            (
+                self._as_seen(Kind.RUN, 0, write.job, write.run_id),
+                self._as_seen(Kind.ASSIGNMENT, write.assignment_revision, *place),
+                self._as_seen(Kind.REPORT, write.report_revision, *place),
+            ),
+            tuple(Delete(self._key(kind, *place)) for kind in kinds),
+        )
 
     def _forget_job(self, write: fx.ForgetJob) -> Txn:
         return Txn(

@@ -170,6 +170,16 @@ class Forget(Write, frozen=True, kw_only=True):
     revision: int
 
 
+class ForgetAttempt(Write, frozen=True, kw_only=True):
+    """What is left of an attempt whose run somebody deleted by hand (run absent)."""
+
+    agent: str
+    job: str
+    run_id: str
+    assignment_revision: int
+    report_revision: int
+
+
 class ForgetAnswer(Write, frozen=True, kw_only=True):
     request: str
     revision: int

@@ -127,6 +127,7 @@ def assignment_of(
         assigned_at=author.at,
         term=author.term,
         scheduled_at=run.scheduled_at,
+        timezone=job.current.timezone,
         timeout_s=job.timeout_s,
         kill_grace_s=job.kill_grace_s,
         params={**job.params, **run.params},

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Matter, job_matter
 from etcsched.core.leader.runs import late_attempt_of
-from etcsched.core.records import CLUSTER, Keep, Run
+from etcsched.core.records import CLUSTER, Keep, Report, Run
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import revision_of
@@ -93,6 +93,7 @@ class Upkeep:
                 context.write(write, matter)
         self._forget_pauses()
         self._forget_jobs()
+        self._forget_attempts_without_run()
 
     def _forget_pauses(self) -> None:
         context, watermark = self._context, self._view.watermark
@@ -127,6 +128,26 @@ class Upkeep:
                     pause_revision=revision_of(self._view.pauses.get(name)),
                 )
                 context.write(write, matter)
+
+    def _forget_attempts_without_run(self) -> None:
+        """Only a hand with etcdctl leaves any; they would hold their agent's slots for ever."""
+        context = self._context
+        for (agent, job, run_id), entry in self._view.assignments.items():
+            matter = ("run", job, run_id)
+            if (job, run_id) in self._view.runs or context.is_busy(matter):
+                continue
+            report = self._view.reports.get((agent, job, run_id))
+            write = fx.ForgetAttempt(
+                seq=context.next_seq(),
+                agent=agent,
+                job=job,
+                run_id=run_id,
+                assignment_revision=entry.mod_revision,
+                report_revision=revision_of(report),
+            )
+            context.write(write, matter)
+            text = "its run was deleted by hand: its assignment and report go too"
+            context.say(text, run=(job, run_id), agent=agent, warn=True)
 
     # --- late reports
 
@@ -166,8 +187,9 @@ class Upkeep:
         context = self._context
         agent, job, run_id, token = place
         report = self._view.late_reports[place]
+        is_known = run is not None and _has_folded(run, report.record)
         changed = None
-        if run is not None and len(run.late_reports) < MAX_LATE_REPORTS:
+        if run is not None and not is_known and len(run.late_reports) < MAX_LATE_REPORTS:
             event = late_attempt_of(agent, report.record)
             changed = replace(run, late_reports=(*run.late_reports, event))
         context.write(
@@ -185,12 +207,25 @@ class Upkeep:
             ("late", *place),
             ("run", job, run_id),
         )
+        if is_known:
+            return
         context.say(
             f"late report from {agent}: {report.record.outcome} came after the run had moved",
             run=(job, run_id),
             agent=agent,
             warn=True,
         )
+
+
+def _has_folded(run: Run, report: Report) -> bool:
+    """Whether this very outcome is in the record already: its agent hadn't heard that it was
+    committed, and sent it again after the run was over."""
+    return any(
+        attempt.token == report.token
+        and attempt.outcome is report.outcome
+        and attempt.ended_at == report.ended_at
+        for attempt in (*run.attempts, *run.late_reports)
+    )
 
 
 def _time_of_id(run_id: str) -> Utc:
