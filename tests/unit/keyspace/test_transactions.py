@@ -366,6 +366,23 @@ CASES = [
         {"gap"},
     ),
     Case(
+        "forget an attempt without its run",
+        lambda seen: BUILD(
+            fx.ForgetAttempt(
+                seq=1,
+                agent="a1",
+                job="j",
+                run_id=RUN_ID,
+                assignment_revision=seen("assignment"),
+                report_revision=seen("report"),
+            )
+        ),
+        {"assignment", "report", "order"},
+        {"run", "assignment", "report"},
+        set(),
+        {"assignment", "report", "order"},
+    ),
+    Case(
         "forget a job",
         lambda seen: BUILD(
             fx.ForgetJob(
