@@ -108,7 +108,10 @@ def change_of(keys: Keys, kv: KeyValue) -> Change | None:
     if place is None:
         return None
     kind, ids = place
-    record = decode(RECORD_TYPES[kind], kv.value)
+    if kind is Kind.EDITED:
+        record: Record = Edited()  # Only its revision counts; no value may hold the watermark up.
+    else:
+        record = decode(RECORD_TYPES[kind], kv.value)
     problem = problem_with(ids, record)
     if problem is not None:
         raise MalformedRecord(problem)

@@ -54,6 +54,13 @@ def test_sense_is_let_through(kind: Kind, ids: tuple[str, ...], fields: dict[str
     read(kind, ids, fields)
 
 
+def test_whatever_stands_in_the_mark_of_edits_counts() -> None:
+    """Its revision holds the watermark back; were it absent to us, that would be for ever."""
+    change = change_of(KEYS, KeyValue(KEYS.of(Kind.EDITED), b"garbage", 3, 7, 2, 0))
+    assert change is not None
+    assert (change.record is not None, change.mod_revision) == (True, 7)
+
+
 @pytest.mark.parametrize(
     ("kind", "ids", "fields", "why"),
     [
