@@ -286,8 +286,6 @@ def _state(view: JobView) -> Cell:
 
 
 def _next(view: JobView, now_ms: int) -> Cell:
-    if view.trouble:
-        return (view.trouble, "red")
     return f"in {age(view.next_tick, now_ms)}" if view.next_tick else "-"
 
 

@@ -302,7 +302,7 @@ class Run(Record, frozen=True, kw_only=True):
     """One tick's or request's execution, or why there was none.
 
     A summary of a long outage is one record: ``missed_count`` ticks from ``scheduled_at`` through
-    ``missed_through``. ``due_ms_late`` isn't kept: lateness follows from the attempts.
+    ``missed_through``. Lateness isn't kept: it follows from the attempts.
     """
 
     job: str

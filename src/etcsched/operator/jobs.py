@@ -28,8 +28,7 @@ class Pausing(enum.Enum):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """``waiting`` and ``running`` count its runs; ``last`` is its newest finished one.
-    ``trouble`` says why its schedule can't be evaluated."""
+    """``waiting`` and ``running`` count its runs; ``last`` is its newest finished one."""
 
     name: str
     job: Job
@@ -40,7 +39,6 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     running: int
     pauses: tuple[Pause | None, Pause | None]
-    trouble: str = ""
 
 
 async def list_jobs(
@@ -87,7 +85,7 @@ async def _views(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now_ms: int) -> li
     active, running = await _activity(etcd, keys, names)
     views = []
     for job, pause in zip(jobs, job_pauses, strict=True):
-        tick, trouble = _next(job, (pause, cluster_pause), now_ms)
+        tick = _next(job, (pause, cluster_pause), now_ms)
         runs = last[job.name]
         views.append(
             JobView(
@@ -100,7 +98,6 @@ async def _views(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now_ms: int) -> li
                 waiting=active[job.name] - running[job.name],
                 running=running[job.name],
                 pauses=(pause, cluster_pause),
-                trouble=trouble,
             )
         )
     return views
@@ -125,16 +122,11 @@ async def _activity(
     return active, running
 
 
-def _next(
-    job: Job, pauses: tuple[Pause | None, Pause | None], now_ms: int
-) -> tuple[Utc | None, str]:
+def _next(job: Job, pauses: tuple[Pause | None, Pause | None], now_ms: int) -> Utc | None:
     if job.current.state is not JobState.ENABLED:
-        return None, ""
-    try:
-        tick_ms = next_tick(job, pauses, max(now_ms, ms_of(job.current.since) - 1))
-    except ValueError as error:
-        return None, str(error)
-    return (utc_of(tick_ms) if tick_ms is not None else None), ""
+        return None
+    tick_ms = next_tick(job, pauses, max(now_ms, ms_of(job.current.since) - 1))
+    return utc_of(tick_ms) if tick_ms is not None else None
 
 
 def _pausing(job: Pause | None, cluster: Pause | None) -> Pausing:

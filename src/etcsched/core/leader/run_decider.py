@@ -67,9 +67,6 @@ class RunDecider:
     def active_runs(self, job: str) -> list[Run]:
         return [self._view.runs[(job, run)].record for run in self._view.runs_of_job.get(job, ())]
 
-    def active_states(self, job: str) -> set[RunState]:
-        return {run.state for run in self.active_runs(job)}
-
     def is_unsettled(self, job: str) -> bool:
         """Whether a write that concerns the job, or one of its runs, is in flight."""
         context = self._context
@@ -216,7 +213,7 @@ class RunDecider:
         place = (run.agent, *key)
         assignment = self._view.assignments.get(place)
         if assignment is None:
-            self._end_without_assignment(entry, None)
+            self.end_without_assignment(entry, None)
             return
         report = self._view.reports.get(place)
         if report is not None and report.record.outcome is not None:
@@ -365,11 +362,7 @@ class RunDecider:
         """Cancel an assigned run before its agent has claimed it."""
         self._end_assigned(entry, assignment, None, RunState.CANCELLED, cause, consumed)
 
-    def end_without_assignment(self, entry: Entry[Run], consumed: fx.Consumed) -> None:
-        """Cancel a run whose assignment somebody deleted by hand."""
-        self._end_without_assignment(entry, consumed)
-
-    def _end_without_assignment(self, entry: Entry[Run], consumed: fx.Consumed | None) -> None:
+    def end_without_assignment(self, entry: Entry[Run], consumed: fx.Consumed | None) -> None:
         """Somebody deleted the assignment by hand. Its agent ends the process when it sees that;
         nothing fences it, so the run doesn't move."""
         context, run = self._context, entry.record
