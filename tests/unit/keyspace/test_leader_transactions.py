@@ -1,124 +1,46 @@
-"""Each transaction compares exactly what DESIGN 4 says, and each of its compares counts."""
+"""Each of the leader's writes compares exactly what DESIGN 4 says, and each compare counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 
-from etcsched.core.agent.effects import Claim, ReportOutcome
 from etcsched.core.leader import effects as fx
 from etcsched.core.records import (
-    CLUSTER,
-    Answer,
-    Assignment,
     Gap,
-    Job,
     Kind,
-    Noop,
     Order,
-    Pause,
-    Report,
     Run,
     StartSeen,
-    Term,
     Watermark,
 )
-from etcsched.core.states import Origin, Outcome, RunState
-from etcsched.core.times import Utc
+from etcsched.core.states import Origin, RunState
 from etcsched.keyspace import transactions as tx
-from etcsched.keyspace.codec import encode
-from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Compare, Delete, Put, RangeResult, Target, Txn, TxnResult
-from etcsched.testing.model_store import ModelStore
+from etcsched.keyspace.ops import Put, RangeResult, Txn, TxnResult
 from etcsched.testing.txn_rules import check_form
-from tests.support.jobs import job
+from tests.unit.keyspace.writing import (
+    KEYS,
+    NOW,
+    PLACES,
+    RUN_ID,
+    START,
+    TICK,
+    Case,
+    Seen,
+    assignment,
+    compares_and_changes_what_it_says,
+    consumed,
+    fills_a_batch,
+    is_refused_by_one_compare,
+    old_attempt,
+    run_in,
+    seen_by,
+    store_of,
+)
 
-KEYS = Keys()
-NOW = Utc("2026-11-22T12:00:00.000Z")
-TICK = Utc("2026-11-22T12:00:05.000Z")
-LATER = Utc("2026-11-22T12:00:09.000Z")
-RUN_ID = "20261122T120005Z"
 BUILD = tx.LeaderTransactions(KEYS).build
-AGENT = tx.AgentTransactions(KEYS).build
-
-PLACES = {
-    "run": KEYS.of(Kind.RUN, "j", RUN_ID),
-    "archive": KEYS.archive("j", RUN_ID),
-    "job": KEYS.of(Kind.JOB, "j"),
-    "pause": KEYS.of(Kind.PAUSE, "j"),
-    "cluster pause": KEYS.of(Kind.PAUSE, CLUSTER),
-    "presence": KEYS.of(Kind.PRESENCE, "a1"),
-    "drain": KEYS.of(Kind.DRAIN, "a1"),
-    "new presence": KEYS.of(Kind.PRESENCE, "a2"),
-    "new drain": KEYS.of(Kind.DRAIN, "a2"),
-    "watermark": KEYS.watermark,
-    "assignment": KEYS.of(Kind.ASSIGNMENT, "a1", "j", RUN_ID),
-    "report": KEYS.of(Kind.REPORT, "a1", "j", RUN_ID),
-    "order": KEYS.of(Kind.ORDER, "a1", "j", RUN_ID),
-    "request": KEYS.of(Kind.REQUEST, "r1"),
-    "gap": KEYS.of(Kind.GAP, "j"),
-    "edited": KEYS.of(Kind.EDITED),
-    "answer": KEYS.of(Kind.ANSWER, "r1"),
-    "late report": KEYS.of(Kind.LATE_REPORT, "a1", "j", RUN_ID, "7"),
-    "term": KEYS.term,
-    "election": KEYS.of(Kind.ELECTION, "5"),
-}
-Seen = Callable[[str], int]
-START = {"job", "pause", "cluster pause"}
-
-
-def run_in(state: RunState, **fields: object) -> Run:
-    return Run(
-        job="j", id=RUN_ID, state=state, origin=Origin.SCHEDULE, created_at=NOW,
-        scheduled_at=TICK, **fields,  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-def seen_by(seen: Seen, drain: str = "drain") -> StartSeen:
-    return StartSeen(
-        job=seen("job"), pause=seen("pause"), cluster_pause=seen("cluster pause"), drain=seen(drain)
-    )
-
-
-def assignment(seen: Seen, agent: str = "a1") -> Assignment:
-    return Assignment(
-        job="j", run=RUN_ID, agent=agent, incarnation="5", attempt=1, action=Noop(),
-        seen=seen_by(seen, "drain" if agent == "a1" else "new drain"), assigned_at=NOW, term=1,
-    )  # fmt: skip
-
-
-def report(outcome: Outcome | None = None) -> Report:
-    return Report(
-        job="j", run=RUN_ID, attempt=1, token=7, incarnation="5", supervisor="s", claimed_at=NOW,
-        outcome=outcome,
-    )  # fmt: skip
-
-
-def consumed(seen: Seen) -> fx.Consumed:
-    answer = Answer(request="r1", accepted=True, message="", at=NOW)
-    return fx.Consumed(request_revision=seen("request"), answer=answer)
-
-
-def old_attempt(seen: Seen, presence: bool) -> fx.OldAttempt:
-    return fx.OldAttempt(
-        agent="a1",
-        assignment_revision=seen("assignment"),
-        report_revision=seen("report"),
-        presence_revision=seen("presence") if presence else None,
-    )
-
-
-class Case(NamedTuple):
-    """``exist``: what is there; ``compares``: what is compared; ``puts`` and ``deletes``."""
-
-    name: str
-    build: Callable[[Seen], Txn]
-    exist: set[str]
-    compares: set[str]
-    puts: set[str]
-    deletes: set[str] = set()  # noqa: RUF012 - never changed
+THERE = {"job", "pause", "watermark"}
 
 
 def create(state: RunState, *, is_tick: bool, assigned: bool, asks: bool) -> Callable[[Seen], Txn]:
@@ -137,7 +59,6 @@ def create(state: RunState, *, is_tick: bool, assigned: bool, asks: bool) -> Cal
     )  # fmt: skip
 
 
-THERE = {"job", "pause", "watermark"}
 CASES = [
     Case(
         "T1 assigned",
@@ -182,15 +103,6 @@ CASES = [
         {"run", "job", "presence"},
         {"run", "presence", "drain", *START},
         {"run", "assignment"},
-    ),
-    Case(
-        "T2 claim",
-        lambda seen: AGENT(
-            Claim(token=seen("assignment"), assignment=assignment(seen), report=report())
-        ),
-        {"assignment", "job"},
-        {"assignment", "report", "drain", *START},
-        {"report"},
     ),
     Case(
         "T4b with an outcome",
@@ -440,47 +352,22 @@ CASES = [
     ),
 ]  # fmt: skip
 NAMES = [case.name for case in CASES]
-
-
-def store_of(case: Case) -> tuple[ModelStore, Seen]:
-    store = ModelStore()
-    for place in sorted(case.exist):
-        value = encode(Watermark(through=NOW, term=1)) if place == "watermark" else b"{}"
-        store.txn(Txn((), (Put(PLACES[place], value),)))
-
-    def seen(place: str) -> int:
-        kv = store.snapshot(PLACES[place], None).kvs
-        return kv[0].mod_revision if kv else 0
-
-    return store, seen
+COMPARES = [(case, place) for case in CASES for place in sorted(case.compares)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_what_it_compares_and_changes(case: Case) -> None:
-    store, seen = store_of(case)
-    txn = case.build(seen)
-    assert {compare.key for compare in txn.compares} == {PLACES[name] for name in case.compares}
-    puts = {operation.key for operation in txn.then if isinstance(operation, Put)}
-    deletes = {operation.key for operation in txn.then if isinstance(operation, Delete)}
-    assert puts == {PLACES.get(name, name) for name in case.puts}
-    assert deletes == {PLACES[name] for name in case.deletes}
-    assert tx.touched(txn) == puts | deletes
-    assert store.txn(Txn((), (txn,))).responses[0].succeeded  # type: ignore[union-attr]
+    compares_and_changes_what_it_says(case)
 
 
-@pytest.mark.parametrize(
-    ("case", "place"),
-    [(case, place) for case in CASES for place in sorted(case.compares)],
-    ids=[f"{case.name}: {place}" for case in CASES for place in sorted(case.compares)],
-)
+@pytest.mark.parametrize(("case", "place"), COMPARES, ids=[f"{c.name}: {p}" for c, p in COMPARES])
 def test_each_compare_alone_refuses_it(case: Case, place: str) -> None:
-    store, seen = store_of(case)
-    txn = case.build(seen)
-    value = encode(Watermark(through=LATER, term=1)) if place == "watermark" else b"{}"
-    store.txn(Txn((), (Put(PLACES[place], value),)))
-    before = store.revision
-    assert not store.txn(Txn((), (txn,))).responses[0].succeeded  # type: ignore[union-attr]
-    assert store.revision == before
+    is_refused_by_one_compare(case, place)
+
+
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_a_full_batch_is_taken(case: Case) -> None:
+    fills_a_batch(case)
 
 
 @pytest.mark.parametrize("name", [c.name for c in CASES if c.name.startswith(("T1", "recover"))])
@@ -492,72 +379,6 @@ def test_a_refusal_tells_that_the_run_exists(name: str) -> None:
     (answer,) = store.txn(Txn((), (txn,))).responses
     assert isinstance(answer, TxnResult)
     assert any(isinstance(found, RangeResult) and found.count for found in answer.responses)
-
-
-def test_an_outcome_goes_late_once_its_assignment_moved() -> None:
-    store = ModelStore()
-    token = store.txn(Txn((), (Put(PLACES["assignment"], b"{}"),))).revision
-    write = ReportOutcome(agent="a1", token=token, report=report(Outcome.COMPLETED))
-    assert store.txn(AGENT(write)).succeeded
-    store.txn(Txn((), (Put(PLACES["assignment"], b"{}"),)))
-    assert not store.txn(AGENT(write)).succeeded
-    late = KEYS.of(Kind.LATE_REPORT, "a1", "j", RUN_ID, str(token))
-    assert store.snapshot(late, None).kvs
-
-
-@pytest.mark.parametrize("place", ["election", "term"])
-def test_the_leaders_guard(place: str) -> None:
-    store = ModelStore()
-    token = store.txn(Txn((), (Put(PLACES["election"], b"{}"),))).revision
-    term = Term(number=1, leader="s1", election_key="5", token=token, since=NOW)
-    term_revision = store.txn(Txn((), (Put(KEYS.term, encode(term)),))).revision
-    guard = tx.LeaderGuard(KEYS, term, term_revision)
-    outer = tx.guarded(guard, [Txn((), (Put("/x", b""),))])
-    assert store.txn(outer).succeeded
-    if place == "election":
-        store.txn(Txn((), (Delete(PLACES["election"]),)))
-    store.txn(Txn((), (Put(PLACES[place], b"{}"),)))
-    assert not store.txn(outer).succeeded
-
-
-def test_a_candidate_may_renew_what_it_says_of_itself_under_its_guard() -> None:
-    assert {c.target for c in tx.AgentGuard(KEYS, "a1", 5).compares} == {Target.CREATE}
-    term = Term(number=1, leader="s1", election_key="5", token=3, since=NOW)
-    own, _ = tx.LeaderGuard(KEYS, term, 9).compares
-    assert own == Compare(PLACES["election"], Target.CREATE, 3)
-
-
-def test_edits_are_seen_by_the_watermark() -> None:
-    definition: Job = job("j", every_s=5)
-    pause = Pause(intervals=())
-    for txn in (
-        tx.write_jobs(KEYS, [(definition, 0)], 0),
-        tx.write_pause(KEYS, "j", pause, 0, 0),
-    ):
-        assert PLACES["edited"] in tx.touched(txn)
-        assert KEYS.watermark in {compare.key for compare in txn.compares}
-
-
-@pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_a_full_batch_is_taken(case: Case) -> None:
-    """As many of the largest as ``MAX_OPERATIONS`` allows, in form alone."""
-    _, seen = store_of(case)
-    txn = case.build(seen)
-    most = tx.MAX_OPERATIONS - tx.cost(txn)
-    nested = [
-        Txn(txn.compares, tuple(_elsewhere(operation, n) for operation in txn.then), txn.otherwise)
-        for n in range(most)
-    ]
-    check_form(Txn((Compare("/a", Target.MOD, 1), Compare("/b", Target.MOD, 1)), tuple(nested)))
-
-
-def _elsewhere(operation: object, n: int) -> Put | Delete:
-    match operation:
-        case Put(key=key, value=value):
-            return Put(f"{key}/{n}", value)
-        case Delete(key=key):
-            return Delete(f"{key}/{n}")
-    raise AssertionError(operation)
 
 
 def test_the_largest_step_of_a_recovery_fits() -> None:

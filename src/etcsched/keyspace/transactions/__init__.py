@@ -1,0 +1,67 @@
+"""The only place where transactions are built (DESIGN 3 to 5), a module for each writer.
+
+Every process commits *outer* transactions, guarded by its own key, that hold one *nested*
+transaction per write. A refused guard means: you are no longer what you were. A refused nested
+transaction means: this one decision rested on something that has changed.
+
+``outer`` guards and measures; ``leader``, ``agent`` and ``operator`` build what each of them
+writes; ``nodes`` what a node says of itself under its lease.
+"""
+
+from etcsched.keyspace.transactions.agent import (
+    AgentTransactions,
+)
+from etcsched.keyspace.transactions.leader import (
+    LeaderTransactions,
+)
+from etcsched.keyspace.transactions.nodes import (
+    join_election,
+    join_presence,
+    leave_election,
+    leave_presence,
+    update_candidate,
+    update_presence,
+    win_term,
+)
+from etcsched.keyspace.transactions.operator import (
+    end_drain,
+    submit_request,
+    write_drain,
+    write_jobs,
+    write_pause,
+)
+from etcsched.keyspace.transactions.outer import (
+    MAX_BYTES,
+    MAX_OPERATIONS,
+    AgentGuard,
+    LeaderGuard,
+    cost,
+    guarded,
+    size_bytes,
+    touched,
+)
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_OPERATIONS",
+    "AgentGuard",
+    "AgentTransactions",
+    "LeaderGuard",
+    "LeaderTransactions",
+    "cost",
+    "end_drain",
+    "guarded",
+    "join_election",
+    "join_presence",
+    "leave_election",
+    "leave_presence",
+    "size_bytes",
+    "submit_request",
+    "touched",
+    "update_candidate",
+    "update_presence",
+    "win_term",
+    "write_drain",
+    "write_jobs",
+    "write_pause",
+]

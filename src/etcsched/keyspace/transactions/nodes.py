@@ -1,0 +1,70 @@
+"""What a node says of itself, under its own lease: candidates, terms and presences.
+
+These stand alone, never nested: a put whose lease is gone fails the whole transaction.
+"""
+
+from __future__ import annotations
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.records import Candidate, Kind, Presence
+from etcsched.keyspace.codec import encode
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Compare, Delete, Put, Range, Target, Txn
+
+
+def join_election(keys: Keys, lease: int, candidate: Candidate) -> Txn:
+    """Stand for election, once per session: the key's create revision is the place in the queue.
+    The else branch reads what is there, so that a lost answer doesn't cost the place."""
+    key = keys.election(lease)
+    return Txn(
+        (Compare(key, Target.CREATE, 0),),
+        (Put(key, encode(candidate), lease),),
+        (Range(key),),
+    )
+
+
+def update_candidate(keys: Keys, lease: int, token: int, candidate: Candidate) -> Txn:
+    """Renew what a candidate says of itself; its place in the queue stays."""
+    key = keys.election(lease)
+    return Txn((Compare(key, Target.CREATE, token),), (Put(key, encode(candidate), lease),))
+
+
+def leave_election(keys: Keys, lease: int, token: int) -> Txn:
+    """Resign: the next candidate leads at once."""
+    key = keys.election(lease)
+    return Txn((Compare(key, Target.CREATE, token),), (Delete(key),))
+
+
+def win_term(keys: Keys, write: fx.WinTerm) -> Txn:
+    """Take the term: own election key as created, the term record as seen."""
+    election_key = keys.of(Kind.ELECTION, write.term.election_key)
+    return Txn(
+        (
+            Compare(election_key, Target.CREATE, write.term.token),
+            Compare(keys.term, Target.MOD, write.old_revision),
+        ),
+        (Put(keys.term, encode(write.term)),),
+    )
+
+
+def join_presence(keys: Keys, lease: int, presence: Presence) -> Txn:
+    """Register an agent: refused while another of its id is present (else branch: who)."""
+    key = keys.of(Kind.PRESENCE, presence.agent)
+    return Txn(
+        (Compare(key, Target.CREATE, 0),), (Put(key, encode(presence), lease),), (Range(key),)
+    )
+
+
+def update_presence(keys: Keys, lease: int, create_revision: int, presence: Presence) -> Txn:
+    """Renew what an agent says of itself."""
+    key = keys.of(Kind.PRESENCE, presence.agent)
+    return Txn(
+        (Compare(key, Target.CREATE, create_revision),),
+        (Put(key, encode(presence), lease),),
+        (Range(key),),
+    )
+
+
+def leave_presence(keys: Keys, agent: str, create_revision: int) -> Txn:
+    key = keys.of(Kind.PRESENCE, agent)
+    return Txn((Compare(key, Target.CREATE, create_revision),), (Delete(key),))
