@@ -1,7 +1,8 @@
 """The agent as one state machine: ``handle(event, now)`` returns what is to be done about it.
 
 It holds together four things that come and go by themselves: the supervisor with its processes, the
-session (a lease), the presence (the key that says so), and the attempts (``work``).
+session (a lease), the presence (the key that says so), and the attempts (``assignments``,
+``processes``, ``outcomes``).
 
 - Without a session nothing is claimed or started, and what runs is stopped.
 - Without a presence nothing is written; outcomes are kept and sent once it is there.
@@ -15,9 +16,12 @@ from typing import assert_never
 
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
+from etcsched.core.agent.assignments import Assignments
 from etcsched.core.agent.attempt import Phase
+from etcsched.core.agent.attempts import Attempts
+from etcsched.core.agent.outcomes import Outcomes
+from etcsched.core.agent.processes import Processes
 from etcsched.core.agent.standing import Settings, Standing
-from etcsched.core.agent.work import Work
 from etcsched.core.clock import Instant
 from etcsched.core.records import Assignment, Change, Drain, Kind, Order, Presence
 
@@ -40,7 +44,12 @@ class AgentMachine:
         self._settings = settings
         self._effects: list[fx.Effect] = []
         self._standing = Standing(settings)
-        self._work = Work(self._standing, self._emit)
+        self._attempts = Attempts()
+        self._outcomes = Outcomes(self._standing, self._attempts, self._emit)
+        self._processes = Processes(self._standing, self._attempts, self._outcomes, self._emit)
+        self._assignments = Assignments(
+            self._standing, self._attempts, self._outcomes, self._processes, self._emit
+        )
         self._incarnations = set(settings.past_incarnations)
         self._leaving: _Leaving | None = None
         self._leave_by_s = 0.0
@@ -51,12 +60,12 @@ class AgentMachine:
 
     @property
     def occupied_slots(self) -> int:
-        return self._work.occupied
+        return len(self._attempts.occupying)
 
     @property
     def occupying(self) -> tuple[str, ...]:
         """The attempts that take up those slots."""
-        return self._work.occupying
+        return tuple(self._attempts.occupying)
 
     @property
     def is_leaving(self) -> bool:
@@ -64,13 +73,13 @@ class AgentMachine:
 
     def phase_of(self, attempt_id: str) -> Phase | None:
         """None: unknown, or done and gone from etcd."""
-        return self._work.phase_of(attempt_id)
+        return self._attempts.phase_of(attempt_id)
 
     def handle(self, event: ev.Event, now: Instant) -> list[fx.Effect]:
         if self._leaving is _Leaving.OVER:
             return []
         self._handle(event, now)
-        self._work.fill(now)
+        self._assignments.fill(now)
         if self._leaving is not None:
             self._leave_if_done(self._leaving, now)
         effects, self._effects = self._effects, []
@@ -81,15 +90,15 @@ class AgentMachine:
             case ev.Changed(change):
                 self._change(change, now)
             case ev.ClaimCommitted(attempt_id):
-                self._work.claim_committed(attempt_id, now)
+                self._assignments.claim_committed(attempt_id, now)
             case ev.ClaimRefused(attempt_id, found):
-                self._work.claim_refused(attempt_id, found, now)
+                self._assignments.claim_refused(attempt_id, found, now)
             case ev.OutcomeStored(attempt_id):
-                self._work.outcome_stored(attempt_id, now)
+                self._outcomes.outcome_stored(attempt_id, now)
             case ev.ProcessStarted():
-                self._work.process_started(event)
+                self._processes.process_started(event)
             case ev.ProcessEnded() | ev.StartFailed():
-                self._work.process_over(event, now)
+                self._processes.process_over(event, now)
             case ev.TimePassed():
                 self._time_passed(now)
             case ev.SessionRenewed(deadline_mono_s):
@@ -116,15 +125,16 @@ class AgentMachine:
                 self._quit()
             case ev.ReportsRead(create_revision, reports):
                 if create_revision == self._standing.joined:
-                    self._work.reconcile(reports, now)
+                    self._outcomes.reconcile(reports, now)
                     self._standing.reports_read = True
-                    self._work.send_unanswered()
+                    self._outcomes.send_unanswered()
+                    self._assignments.send_claims_again()
             case ev.SpoolRead(reports):
-                self._work.spool_read(reports)
+                self._outcomes.spool_read(reports)
             case ev.OutcomeSpooled(attempt_id):
-                self._work.outcome_spooled(attempt_id)
+                self._outcomes.outcome_spooled(attempt_id)
             case ev.SpoolFailed(attempt_id):
-                self._work.spool_failed(attempt_id, now)
+                self._outcomes.spool_failed(attempt_id, now)
             case ev.StopRequested(kill):
                 self._stop(kill, now)
             case ev.RestartRequested():
@@ -137,13 +147,13 @@ class AgentMachine:
     def _change(self, change: Change, now: Instant) -> None:
         match change.kind, change.record:
             case Kind.ASSIGNMENT, Assignment() as assignment:
-                self._work.assign(assignment, change.mod_revision, now)
+                self._assignments.assign(assignment, change.mod_revision, now)
             case Kind.ASSIGNMENT, None:
-                self._work.unassign(change.ids[1], change.ids[2])
+                self._assignments.unassign(change.ids[1], change.ids[2])
             case Kind.ORDER, Order() as order:
-                self._work.order(order)
+                self._assignments.order(order)
             case Kind.ORDER, None:
-                self._work.forget_order(change.ids[1], change.ids[2])
+                self._assignments.forget_order(change.ids[1], change.ids[2])
             case Kind.DRAIN, record:
                 self._standing.drained = record is not None
             case Kind.PRESENCE, record:
@@ -157,7 +167,7 @@ class AgentMachine:
     def _list(self, kind: Kind, changes: tuple[Change, ...], revision: int, now: Instant) -> None:
         match kind:
             case Kind.ASSIGNMENT:
-                self._work.list_assignments(
+                self._assignments.list_assignments(
                     [
                         (change.record, change.mod_revision)
                         for change in changes
@@ -166,7 +176,7 @@ class AgentMachine:
                     now,
                 )
             case Kind.ORDER:
-                self._work.list_orders(
+                self._assignments.list_orders(
                     change.record for change in changes if isinstance(change.record, Order)
                 )
             case Kind.DRAIN:
@@ -185,9 +195,9 @@ class AgentMachine:
 
     def _supervisor_ready(self, ready: ev.SupervisorReady, now: Instant) -> None:
         self._standing.supervisor = ready.incarnation
-        self._work.supervisor_ready(ready.running, ready.ended, now)
+        self._processes.supervisor_ready(ready.running, ready.ended, now)
         if self._killed:
-            self._work.stop_all("the agent was stopped", now)
+            self._processes.stop_all("the agent was stopped", now)
         if self._standing.joined is not None:
             self._update_presence(now)
 
@@ -202,7 +212,7 @@ class AgentMachine:
             self._emit(fx.MoveDeadlines(session.deadline_mono_s))
         else:
             # Of another session: nothing protects them any more.
-            self._work.stop_all("", now, grace_s=0.0)
+            self._processes.stop_all("", now, grace_s=0.0)
         self._emit(fx.JoinPresence(standing.presence(now), session.lease))
 
     def _renewed(self, deadline_mono_s: float) -> None:
@@ -216,7 +226,11 @@ class AgentMachine:
         self._standing.session = None
         self._standing.joined = None
         self._standing.reports_read = False
-        self._work.session_lost(now)
+        # Theirs may be the leader's next attempts elsewhere.
+        self._processes.stop_all("", now, grace_s=0.0)
+        self._assignments.give_up_claims()
+        self._outcomes.writer_lost()
+        self._outcomes.spool_all()
         self._emit(fx.OpenSession())
 
     def _joined(self, create_revision: int) -> None:
@@ -239,7 +253,7 @@ class AgentMachine:
                 fx.JoinPresence(self._standing.presence(now), session.lease, _REJOIN_AFTER_S)
             )
         else:
-            self._work.stop_all("another agent has taken this agent's id", now, grace_s=0.0)
+            self._processes.stop_all("another agent has taken this agent's id", now, grace_s=0.0)
             self._quit(
                 f"agent {there.agent} is already running on host {there.host} as process "
                 f"{there.pid} (since {there.since}); stop it, or give this one another --id"
@@ -249,7 +263,7 @@ class AgentMachine:
         """Deleted by hand, while the lease lives: put it again."""
         self._standing.joined = None
         self._standing.reports_read = False
-        self._work.writer_lost()
+        self._outcomes.writer_lost()
         session = self._standing.session
         if session is not None:
             self._emit(fx.JoinPresence(self._standing.presence(now), session.lease))
@@ -262,7 +276,7 @@ class AgentMachine:
     # --- leaving ---
 
     def _time_passed(self, now: Instant) -> None:
-        self._work.time_passed(now)
+        self._outcomes.time_passed(now)
         if self._standing.session is not None and not self._standing.has_session(now):
             self._session_lost(now)
 
@@ -281,9 +295,9 @@ class AgentMachine:
 
     def _kill_and_leave(self, now: Instant, *, grace_s: float | None) -> None:
         self._killed = True
-        grace_at_most_s = self._work.longest_grace_s() if grace_s is None else grace_s
+        grace_at_most_s = self._processes.longest_grace_s() if grace_s is None else grace_s
         self._leave_by_s = now.mono_s + grace_at_most_s + _AFTER_GRACE_S
-        self._work.stop_all("the agent was stopped", now, grace_s=grace_s)
+        self._processes.stop_all("the agent was stopped", now, grace_s=grace_s)
 
     def _restart(self, now: Instant) -> None:
         if self._leaving is None:
@@ -293,13 +307,13 @@ class AgentMachine:
 
     def _leave_if_done(self, leaving: _Leaving, now: Instant) -> None:
         late = now.mono_s >= self._leave_by_s
-        unsettled = self._work.is_unsettled
+        unsettled = self._attempts.is_unsettled
         if leaving is _Leaving.RESTART:
             if late or not unsettled:
                 self._leaving = _Leaving.OVER
                 self._emit(fx.Reexec())
         elif leaving is _Leaving.STOP:
-            occupied = self._work.occupied
+            occupied = self._attempts.occupying
             if late and occupied and not self._killed:
                 self._kill_and_leave(now, grace_s=None)
             elif late or not (occupied or unsettled):

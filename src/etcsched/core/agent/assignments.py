@@ -1,0 +1,211 @@
+"""What the leader assigned and ordered, and the claims that it leads to (DESIGN 4, T2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from etcsched.core.agent import effects as fx
+from etcsched.core.agent.attempt import (
+    WITH_PROCESS,
+    Attempt,
+    Phase,
+    attempt_id_of,
+    without_process,
+)
+from etcsched.core.agent.attempts import Attempts
+from etcsched.core.agent.command import UnknownParameter, argv_of
+from etcsched.core.agent.outcomes import Outcomes
+from etcsched.core.agent.processes import Processes
+from etcsched.core.agent.standing import Standing
+from etcsched.core.agent.users import allows
+from etcsched.core.clock import Instant
+from etcsched.core.records import Assignment, Noop, Order, Report
+from etcsched.core.states import Outcome
+from etcsched.core.times import utc_of
+
+
+class Assignments:
+    def __init__(
+        self,
+        standing: Standing,
+        attempts: Attempts,
+        outcomes: Outcomes,
+        processes: Processes,
+        emit: Callable[[fx.Effect], None],
+    ) -> None:
+        self._standing = standing
+        self._settings = standing.settings
+        self._attempts = attempts
+        self._outcomes = outcomes
+        self._processes = processes
+        self._emit = emit
+        self._orders: dict[tuple[str, str], Order] = {}
+
+    def list_assignments(self, listed: Iterable[tuple[Assignment, int]], now: Instant) -> None:
+        """``listed`` (with their tokens) is all there is."""
+        seen = {self.assign(assignment, token, now) for assignment, token in listed}
+        for attempt in list(self._attempts.by_id.values()):
+            if attempt.id not in seen and (attempt.listed or attempt.phase in WITH_PROCESS):
+                self._unlist(attempt)
+
+    def assign(self, assignment: Assignment, token: int, now: Instant) -> str:
+        place = (assignment.job, assignment.run)
+        attempt_id = attempt_id_of(assignment.job, assignment.run, assignment.attempt, token)
+        before = self._attempts.by_run.get(place)
+        if before is not None and before.id != attempt_id:
+            self._unlist(before)
+        attempt = self._attempts.by_id.get(attempt_id)
+        if attempt is None:
+            attempt = Attempt(attempt_id, Phase.WAITING, assignment)
+            self._attempts.by_id[attempt_id] = self._attempts.waiting[attempt_id] = attempt
+        elif attempt.assignment is None:
+            attempt.assignment = assignment
+        attempt.listed = True
+        self._attempts.by_run[place] = attempt
+        order = self._orders.get(place)
+        if order is not None:
+            self._obey(attempt, order)
+        return attempt_id
+
+    def unassign(self, job: str, run: str) -> None:
+        attempt = self._attempts.by_run.get((job, run))
+        if attempt is not None:
+            self._unlist(attempt)
+
+    def list_orders(self, orders: Iterable[Order]) -> None:
+        self._orders.clear()
+        for order in orders:
+            self.order(order)
+
+    def order(self, order: Order) -> None:
+        """Orders and assignments come in no order; one that comes first waits for the other."""
+        place = (order.job, order.run)
+        self._orders[place] = order
+        attempt = self._attempts.by_run.get(place)
+        if attempt is not None:
+            self._obey(attempt, order)
+
+    def forget_order(self, job: str, run: str) -> None:
+        self._orders.pop((job, run), None)
+
+    def _obey(self, attempt: Attempt, order: Order) -> None:
+        if order.token != attempt.token or attempt.cancelled:
+            return
+        attempt.cancelled = True
+        if attempt.phase in WITH_PROCESS:
+            self._processes.kill(attempt, fx.KillCause.CANCELLED)
+
+    def _unlist(self, attempt: Attempt) -> None:
+        """The run was moved, or ended without us; a process of ours mustn't go on beside the next
+        attempt's. Claims and outcomes under way get their answer still."""
+        attempt.listed = False
+        if self._attempts.by_run.get((attempt.job, attempt.run)) is attempt:
+            del self._attempts.by_run[attempt.job, attempt.run]
+        if attempt.phase in WITH_PROCESS:
+            attempt.stopped_because = "stopped, since its run was moved or ended without it"
+            self._processes.kill(attempt, fx.KillCause.FENCED)
+        elif attempt.phase in (Phase.WAITING, Phase.DONE):
+            self._attempts.waiting.pop(attempt.id, None)
+            del self._attempts.by_id[attempt.id]
+
+    def fill(self, now: Instant) -> None:
+        """Claim what waits, as long as there are slots."""
+        while self._attempts.waiting and self._standing.may_claim(now):
+            attempt = next(iter(self._attempts.waiting.values()))
+            assignment, session = attempt.assignment, self._standing.session
+            assert assignment is not None
+            assert session is not None
+            if assignment.incarnation != session.incarnation:
+                # Meant for a session that is over: the leader sees that and moves it.
+                del self._attempts.waiting[attempt.id]
+                attempt.phase = Phase.DONE
+                continue
+            verdict = self._verdict(attempt, assignment)
+            if verdict is None and len(self._attempts.occupying) >= self._settings.slots:
+                return
+            del self._attempts.waiting[attempt.id]
+            claimed_at = utc_of(now.wall_ms)
+            claim = attempt.claim_or(
+                session.incarnation, self._standing.supervisor or "", claimed_at
+            )
+            if verdict is not None:
+                claim = without_process(claim, *verdict, claimed_at)
+            attempt.claim = claim
+            attempt.phase = Phase.CLAIMING
+            self._attempts.occupying[attempt.id] = attempt
+            self._emit(fx.Claim(token=attempt.token, assignment=assignment, report=claim))
+
+    def _verdict(self, attempt: Attempt, assignment: Assignment) -> tuple[Outcome, str] | None:
+        """How the attempt ends without a process; None: it gets one."""
+        if attempt.cancelled:
+            return Outcome.CANCELLED, "cancelled before it started"
+        if isinstance(assignment.action, Noop):
+            return None
+        user = assignment.user or self._settings.default_user
+        if not allows(self._settings.users, user):
+            whom = f"as {user}" if user else "without a user"
+            return Outcome.DECLINED, f"agent {self._settings.agent} runs no jobs {whom}"
+        try:
+            argv_of(assignment)
+        except UnknownParameter as error:
+            return Outcome.FAILED, str(error)
+        return None
+
+    def claim_committed(self, attempt_id: str, now: Instant) -> None:
+        self._outcomes.answered(now)
+        attempt = self._attempts.by_id.get(attempt_id)
+        if attempt is None or attempt.phase is not Phase.CLAIMING:
+            return
+        claim, assignment = attempt.claim, attempt.assignment
+        assert claim is not None
+        assert assignment is not None
+        if claim.outcome is not None:
+            self._outcomes.done(attempt)
+        elif not attempt.listed:
+            self._outcomes.end(attempt, Outcome.DIED, "its run was moved before it started", now)
+        elif attempt.cancelled:
+            self._outcomes.end(attempt, Outcome.CANCELLED, "cancelled before it started", now)
+        elif not self._standing.has_session(now):
+            self._outcomes.end(
+                attempt, Outcome.DIED, "the agent's session ended before it started", now
+            )
+        elif isinstance(assignment.action, Noop):
+            self._outcomes.end(attempt, Outcome.COMPLETED, "", now, started_at=utc_of(now.wall_ms))
+        elif self._standing.supervisor != claim.supervisor:
+            self._outcomes.end(attempt, Outcome.DIED, "the supervisor died before it started", now)
+        else:
+            attempt.phase = Phase.STARTING
+            self._processes.start(attempt, assignment)
+
+    def claim_refused(self, attempt_id: str, found: Report | None, now: Instant) -> None:
+        """A report of our own in its place is the answer to an earlier sending that got lost."""
+        self._outcomes.answered(now)
+        attempt = self._attempts.by_id.get(attempt_id)
+        if attempt is None or attempt.phase is not Phase.CLAIMING:
+            return
+        claim = attempt.claim
+        assert claim is not None
+        if (
+            found is not None
+            and (found.token, found.incarnation) == (claim.token, claim.incarnation)
+            and found.outcome is claim.outcome
+        ):
+            self.claim_committed(attempt_id, now)
+        else:
+            self._outcomes.done(attempt)
+
+    def send_claims_again(self) -> None:
+        for attempt in self._claiming():
+            assert attempt.assignment is not None
+            assert attempt.claim is not None
+            self._emit(
+                fx.Claim(token=attempt.token, assignment=attempt.assignment, report=attempt.claim)
+            )
+
+    def give_up_claims(self) -> None:
+        """Whether one was committed, the reports will say that the next session reads."""
+        for attempt in self._claiming():
+            self._outcomes.done(attempt)
+
+    def _claiming(self) -> list[Attempt]:
+        return [a for a in self._attempts.occupying.values() if a.phase is Phase.CLAIMING]
