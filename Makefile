@@ -11,6 +11,7 @@ setup:  ## make .venv with everything that development needs
 	@tools/setup
 
 test: check  ## lint, types, and every test (starts its own etcd processes)
+	$(PY) -m tests.support.fetch_etcd --needed
 	$(PY) -m pytest
 
 check: setup  ## lint and types only

@@ -17,12 +17,11 @@ from typing import Any
 import msgspec
 
 from etcsched.core.errors import EtcschedError
-from etcsched.etcd.binaries import EtcdBinary, find_etcd, probe_etcd
+from etcsched.etcd.binaries import EtcdBinary, probe_etcd
 from etcsched.etcd.embedded import EmbeddedEtcd, EtcdMember, EtcdOptions, ServerTls, wait_healthy
 from tests.support.certificates import CertificateAuthority
-from tests.support.fetch_etcd import CACHE_DIR
+from tests.support.fetch_etcd import CHOICE_VARIABLE, local_etcds
 
-CHOICE_VARIABLE = "ETCSCHED_TEST_ETCD"
 ROOT_USER = "root"
 ROOT_PASSWORD = "root-password"
 CALL_TIMEOUT_S = 5.0
@@ -50,9 +49,7 @@ def etcd_versions() -> list[EtcdBinary]:
         if binary is None:
             raise EtcschedError(f"{CHOICE_VARIABLE}: no etcd that runs in {chosen}")
         return [binary]
-    fetched = (probe_etcd(path) for path in sorted(CACHE_DIR.glob("*/etcd")))
-    found = {binary.version: binary for binary in (find_etcd(), *fetched) if binary}
-    return sorted(found.values(), key=lambda binary: binary.version_tuple)
+    return local_etcds()
 
 
 class EtcdCluster:

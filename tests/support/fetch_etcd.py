@@ -4,6 +4,9 @@
 apt already uses, looks up ``etcd-server`` in each suite, and keeps its binary as
 ``.cache/etcd/<version>/etcd``. Nothing is installed. A package is checked against the SHA-256 of
 the mirror's own listing; the listing's signature isn't checked, so this is for tests only.
+
+With ``--needed`` (``make test``) it fetches nothing where an etcd that holds roles is here already,
+and where none can be had it says what is then skipped; under CI that is a failure.
 """
 
 from __future__ import annotations
@@ -16,17 +19,38 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 import msgspec
+
+from etcsched.core.errors import EtcschedError
+from etcsched.etcd.binaries import EtcdBinary, find_etcd, probe_etcd
 
 CACHE_DIR = Path(__file__).resolve().parents[2] / ".cache" / "etcd"
 SUITES = ("trixie", "sid")
 PACKAGE = "etcd-server"
 DOWNLOAD_TIMEOUT_S = 120
+CHOICE_VARIABLE = "ETCSCHED_TEST_ETCD"
+LEAST_FOR_ROLES = (3, 5, 30)
+"""Before, roles don't hold for nested transactions (3.4.44 would do too)."""
+
+
+class CannotFetch(EtcschedError):
+    """One line: what can't be had here, and why."""
+
+
+def local_etcds() -> list[EtcdBinary]:
+    """The one on PATH and those fetched, one of each version, oldest first."""
+    fetched = (probe_etcd(path) for path in sorted(CACHE_DIR.glob("*/etcd")))
+    found = {binary.version: binary for binary in (find_etcd(), *fetched) if binary}
+    return sorted(found.values(), key=lambda binary: binary.version_tuple)
+
+
+def holds_roles(binary: EtcdBinary) -> bool:
+    return binary.version_tuple >= LEAST_FOR_ROLES
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +123,7 @@ def find_package(mirror: str, suite: str, architecture: str) -> Package | None:
     listing = f"{mirror}/dists/{suite}/main/binary-{architecture}/Packages.xz"
     try:
         text = lzma.decompress(download(listing)).decode()
-    except urllib.error.URLError:
+    except (OSError, HTTPException, lzma.LZMAError):
         return None
     start = text.find(f"Package: {PACKAGE}\n")
     if start < 0:
@@ -111,9 +135,12 @@ def find_package(mirror: str, suite: str, architecture: str) -> Package | None:
 
 def unpack(package: Package, target: Path) -> None:
     """Put the package's etcd at ``target``, whole or not at all."""
-    archive = download(package.url)
+    try:
+        archive = download(package.url)
+    except (OSError, HTTPException) as error:
+        raise CannotFetch(f"{package.url}: {error}") from None
     if hashlib.sha256(archive).hexdigest() != package.sha256:
-        sys.exit(f"{package.url}: its SHA-256 isn't the one in the mirror's listing")
+        raise CannotFetch(f"{package.url}: its SHA-256 isn't the one in the mirror's listing")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         deb = Path(scratch, "etcd.deb")
@@ -123,10 +150,10 @@ def unpack(package: Package, target: Path) -> None:
         os.replace(f"{scratch}/etcd", target)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("suites", nargs="*", default=SUITES, help="Debian suites (%(default)s)")
-    suites = parser.parse_args().suites
+def fetch(suites: Sequence[str]) -> None:
+    """Each suite's etcd into the cache; ``CannotFetch`` after the others have been fetched."""
+    if shutil.which("dpkg") is None:
+        raise CannotFetch("only on Debian and its kin: there is no dpkg here")
     architecture = subprocess.run(
         ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -143,7 +170,47 @@ def main() -> None:
             unpack(package, target)
         print(f"{suite}: etcd {package.version} is {target}")
     if missing:
-        sys.exit(f"no {PACKAGE} for {', '.join(missing)} on apt's mirrors ({', '.join(mirrors)})")
+        raise CannotFetch(
+            f"no {PACKAGE} for {', '.join(missing)} on apt's mirrors ({', '.join(mirrors)})"
+        )
+
+
+def fetch_if_needed(suites: Sequence[str], *, must: bool) -> None:
+    """``must``: to go without is a failure (``CannotFetch``), not a remark."""
+    if os.environ.get(CHOICE_VARIABLE) or any(map(holds_roles, local_etcds())):
+        return
+    why = ""
+    try:
+        fetch(suites)
+    except CannotFetch as error:
+        why = f" ({error})"
+    if any(map(holds_roles, local_etcds())):
+        return
+    least = ".".join(map(str, LEAST_FOR_ROLES))
+    text = f"tests of roles (tests/e2e/test_roles.py) need etcd {least} or later{why}"
+    if must:
+        raise CannotFetch(f"{text}; under CI they may not be skipped")
+    print(f"fetch_etcd: {text}: they will be skipped; put one on PATH, or try make test-etcds")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("suites", nargs="*", default=SUITES, help="Debian suites (%(default)s)")
+    parser.add_argument(
+        "--needed", action="store_true", help="only where no etcd is here that holds roles"
+    )
+    options = parser.parse_args()
+    try:
+        if options.needed:
+            fetch_if_needed(options.suites, must=is_ci())
+        else:
+            fetch(options.suites)
+    except CannotFetch as error:
+        sys.exit(f"fetch_etcd: {error}")
+
+
+def is_ci() -> bool:
+    return os.environ.get("CI", "").lower() == "true"
 
 
 if __name__ == "__main__":

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.fetch_etcd import apt_mirrors, parse_stanzas
+import pytest
+
+from etcsched.etcd.binaries import EtcdBinary
+from tests.support import fetch_etcd
+from tests.support.fetch_etcd import CannotFetch, apt_mirrors, fetch_if_needed, parse_stanzas
 
 DEB822 = """\
 # a comment
@@ -50,3 +55,37 @@ def test_no_sources_no_mirrors(tmp_path: Path) -> None:
 def test_continuation_lines_belong_to_their_field() -> None:
     stanzas = list(parse_stanzas("A: 1\n 2\nB:\n 3\n\n\nA: 4\n"))
     assert stanzas == [{"A": "1 2", "B": " 3"}, {"A": "4"}]
+
+
+@pytest.fixture
+def etcds(monkeypatch: pytest.MonkeyPatch) -> list[EtcdBinary]:
+    """What is on the machine; the mirrors have nothing."""
+    here = [EtcdBinary(path=Path("etcd"), version="3.4.23")]
+
+    def fetch(suites: Sequence[str]) -> None:
+        raise CannotFetch(f"no etcd-server for {', '.join(suites)}")
+
+    monkeypatch.delenv(fetch_etcd.CHOICE_VARIABLE, raising=False)
+    monkeypatch.setattr(fetch_etcd, "local_etcds", lambda: here)
+    monkeypatch.setattr(fetch_etcd, "fetch", fetch)
+    return here
+
+
+def test_what_is_skipped_is_said(
+    etcds: list[EtcdBinary], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetch_if_needed(["sid"], must=False)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "need etcd 3.5.30 or later (no etcd-server for sid)" in line
+    assert "will be skipped" in line
+    assert "make test-etcds" in line
+
+
+def test_nothing_is_skipped_under_ci(etcds: list[EtcdBinary]) -> None:
+    with pytest.raises(CannotFetch, match="under CI they may not be skipped"):
+        fetch_if_needed(["sid"], must=True)
+
+
+def test_nothing_is_fetched_where_one_is_here(etcds: list[EtcdBinary]) -> None:
+    etcds.append(EtcdBinary(path=Path("etcd"), version="3.5.30"))
+    fetch_if_needed(["sid"], must=True)
