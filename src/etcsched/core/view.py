@@ -128,6 +128,9 @@ class View:
             drain=revision_of(self.drains.get(agent)) if agent is not None else 0,
         )
 
+    def active_runs(self, job: str) -> list[Run]:
+        return [self.runs[(job, run)].record for run in self.runs_of_job.get(job, ())]
+
     def apply(self, changes: Iterable[Change], revision: int) -> None:
         """Take in all changes up to ``revision``."""
         for change in changes:

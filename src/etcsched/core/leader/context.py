@@ -30,6 +30,14 @@ def job_matter(job: str) -> Matter:
     return ("job", job)
 
 
+def run_matter(key: RunKey) -> Matter:
+    return ("run", *key)
+
+
+def request_matter(request: str) -> Matter:
+    return ("request", request)
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds. ``election_timeout_s`` is etcd's own; ``decide_ahead_s`` bounds how far ticks are
     decided beyond the confirmed watermark, and so what a successor has to look at one by one."""

@@ -15,10 +15,10 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import recovery
-from etcsched.core.leader.context import Context, job_matter
+from etcsched.core.leader.context import Context, job_matter, run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import requirement_of
-from etcsched.core.leader.run_decider import RunDecider, matter_of
+from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import step, tick_run
 from etcsched.core.records import CLUSTER, Gap, Job, Run
 from etcsched.core.states import Origin, Overlap, RunState
@@ -161,7 +161,7 @@ class Outages:
 
     def decide(self) -> None:
         """The next step of each recovery that may take one."""
-        outage_jobs, self._runs.outage_jobs = self._runs.outage_jobs, {}
+        outage_jobs, self._runs.waiting.outage_jobs = self._runs.waiting.outage_jobs, {}
         for name in outage_jobs:
             self._take_in_waiting(name)
         due, self._due = self._due, {}
@@ -232,7 +232,7 @@ class Outages:
                     self._open.add(name, tick_ms, job.priority)
             self._open.hold(name, alone_ms + 1)
         self._recoveries[name] = _Recovery(plan, alone_ms)
-        self._runs.recovering.add(name)
+        self._runs.waiting.recovering.add(name)
         self._due[name] = None
 
     def _go_on(self, name: str) -> None:
@@ -294,7 +294,7 @@ class Outages:
                 first_tick=None if is_open else utc_of(after_ms + 1),
             ),
             job_matter(name),
-            *(matter_of((run.job, run.id)) for run in created),
+            *(run_matter((run.job, run.id)) for run in created),
         )
         text = f"outage of {name}: {len(created)} runs follow"
         context.say(text, warn=bool(archived))
@@ -309,7 +309,7 @@ class Outages:
 
     def _drop(self, name: str) -> None:
         recovering = self._recoveries.pop(name)
-        self._runs.recovering.discard(name)
+        self._runs.waiting.recovering.discard(name)
         self._open.confirm(name, recovering.alone_ms + 1)
         self._open.wake(name)
 
@@ -318,7 +318,7 @@ class Outages:
         author = self._context.author
         created: list[Run] = []
         archived: list[Run] = []
-        active = self._runs.active_runs(job.name)
+        active = self._view.active_runs(job.name)
         for tick_ms in part.chosen:
             cause = "recovered: missed in an outage"
             created.append(tick_run(author, job, tick_ms, RunState.QUEUED, cause, Origin.RECOVERY))
@@ -372,14 +372,14 @@ class Outages:
                 belonging.append(run)
         for run in belonging:
             key = (run.record.job, run.record.id)
-            if context.is_busy(matter_of(key)):
+            if context.is_busy(run_matter(key)):
                 self._runs.look_at(key)
                 continue
             at = run.record.scheduled_at or run.record.created_at
             if recovery.is_chosen(job, at == latest, ms_of(at) >= oldest_ms):
                 self._make_queued(run)
             else:
-                self._runs.end_waiting(run, RunState.MISSED, "missed in an outage", None)
+                self._runs.ends.end_waiting(run, RunState.MISSED, "missed in an outage")
 
     def _make_queued(self, entry: Entry[Run]) -> None:
         context, run = self._context, entry.record
@@ -392,7 +392,7 @@ class Outages:
             origin=Origin.RECOVERY,
         )
         write = fx.Requeue(seq=context.next_seq(), run=queued, run_revision=entry.mod_revision)
-        context.write(write, matter_of((run.job, run.id)))
+        context.write(write, run_matter((run.job, run.id)))
 
     def _pauses(self, name: str) -> recovery.Pauses:
         return (self._view.pause_of(name), self._view.pause_of(CLUSTER))

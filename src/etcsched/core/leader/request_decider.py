@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import assert_never
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.context import Context, request_matter, run_matter
 from etcsched.core.leader.placement import requirement_of
-from etcsched.core.leader.run_decider import RunDecider, matter_of
+from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import assignment_of, new_run
 from etcsched.core.records import (
     MAX_PARAMS_BYTES,
@@ -21,10 +21,6 @@ from etcsched.core.records import (
 )
 from etcsched.core.states import WAITING, JobState, Origin, RunState
 from etcsched.core.view import Entry, revision_of
-
-
-def _request_matter(request: str) -> Matter:
-    return ("request", request)
 
 
 class RequestDecider:
@@ -51,7 +47,7 @@ class RequestDecider:
         dirty, self._dirty = self._dirty, {}
         for request_id in sorted(dirty):
             entry = self._view.requests.get(request_id)
-            if entry is None or self._context.is_busy(_request_matter(request_id)):
+            if entry is None or self._context.is_busy(request_matter(request_id)):
                 continue
             match entry.record.kind:
                 case RequestKind.TRIGGER:
@@ -81,7 +77,7 @@ class RequestDecider:
             fx.AnswerRequest(
                 seq=context.next_seq(), consumed=self._consumed(entry, accepted, message, run)
             ),
-            _request_matter(entry.record.id),
+            request_matter(entry.record.id),
         )
 
     def _trigger(self, entry: Entry[Request]) -> None:
@@ -98,7 +94,7 @@ class RequestDecider:
             self._answer(entry, False, f"{paused} is paused; resume it first")
         elif params_bytes({**job.record.params, **request.params}) > MAX_PARAMS_BYTES:
             self._answer(entry, False, f"its parameters take more than {MAX_PARAMS_BYTES} bytes")
-        elif not self._context.is_busy(matter_of((request.job, request.id))):
+        elif not self._context.is_busy(run_matter((request.job, request.id))):
             self._start(entry, job.record)
 
     def _start(self, entry: Entry[Request], job: Job) -> None:
@@ -134,8 +130,8 @@ class RequestDecider:
                 presence_revision=revision_of(presence),
                 consumed=self._consumed(entry, True, where, run.id),
             ),
-            matter_of((run.job, run.id)),
-            _request_matter(request.id),
+            run_matter((run.job, run.id)),
+            request_matter(request.id),
             agent=agent,
         )
 
@@ -146,11 +142,11 @@ class RequestDecider:
         if run is None:
             message = f"run {request.job}/{request.run} is over, or never was"
             self._answer(entry, False, message, request.run)
-        elif self._context.is_busy(matter_of(key)):
+        elif self._context.is_busy(run_matter(key)):
             self.look_at(request.id)  # Its run is in motion; asked again with the next event.
         elif run.record.state in WAITING:
             consumed = self._consumed(entry, True, "cancelled", request.run)
-            self._runs.end_waiting(run, RunState.CANCELLED, _cause(request), consumed)
+            self._runs.ends.end_waiting(run, RunState.CANCELLED, _cause(request), consumed)
         else:
             self._cancel_assigned(entry, run)
 
@@ -160,11 +156,13 @@ class RequestDecider:
         report, assignment = self._view.reports.get(place), self._view.assignments.get(place)
         if assignment is None:
             consumed = self._consumed(entry, True, "its assignment was gone", request.run)
-            self._runs.end_without_assignment(run, consumed)
+            self._runs.ends.end_without_assignment(run, consumed)
             return
         if report is None:
             consumed = self._consumed(entry, True, "cancelled before it started", request.run)
-            self._runs.end_unclaimed(run, assignment, _cause(request), consumed)
+            self._runs.ends.end_assigned(
+                run, assignment, None, RunState.CANCELLED, _cause(request), consumed
+            )
             return
         if report.record.outcome is not None:
             self._answer(entry, False, "the run has just ended", request.run)
@@ -186,8 +184,8 @@ class RequestDecider:
                     entry, True, f"{run.record.agent} is told to end it", request.run
                 ),
             ),
-            matter_of((run.record.job, run.record.id)),
-            _request_matter(request.id),
+            run_matter((run.record.job, run.record.id)),
+            request_matter(request.id),
         )
 
 

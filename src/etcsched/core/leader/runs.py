@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -17,7 +17,7 @@ from etcsched.core.records import (
     StartSeen,
     Transition,
 )
-from etcsched.core.states import Origin, Outcome, RunState, check_transition
+from etcsched.core.states import JobState, Origin, Outcome, RunState, check_transition
 from etcsched.core.times import Utc, tick_id, utc_of
 
 MAX_HISTORY = 64
@@ -192,3 +192,16 @@ def late_attempt_of(agent: str, report: Report) -> Attempt:
         reason=report.reason,
         tail=report.tail,
     )
+
+
+def may_start(job: Job, run: Run) -> bool:
+    """Whether the job's definition lets this run start, for the first time or again."""
+    match job.current.state:
+        case JobState.ENABLED:
+            return True
+        case JobState.AD_HOC_ACTIVE:
+            return run.origin is Origin.REQUEST
+        case JobState.DISABLED | JobState.DELETED:
+            return False
+        case other:
+            assert_never(other)

@@ -10,11 +10,11 @@ from functools import lru_cache
 from typing import assert_never
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, job_matter
+from etcsched.core.leader.context import Context, job_matter, run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outages import Outages, Ruling
 from etcsched.core.leader.placement import requirement_of
-from etcsched.core.leader.run_decider import RunDecider, matter_of
+from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import assignment_of, tick_run
 from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.records import CLUSTER, Job
@@ -143,7 +143,7 @@ class TickDecider:
     def _decide_tick(self, name: str, tick_ms: int) -> bool:
         """False: something that it depends on is unsettled; ask again when that is settled."""
         key = (name, tick_id(tick_ms))
-        if self._runs.is_unsettled(name) or self._context.is_busy(matter_of(key)):
+        if self._runs.is_unsettled(name) or self._context.is_busy(run_matter(key)):
             return False
         entry = self._view.jobs.get(name)
         is_known = key in self._view.runs  # An earlier leader decided it.
@@ -204,7 +204,7 @@ class TickDecider:
     def _state_by_overlap(self, job: Job, tick_ms: int) -> RunState:
         """What a new tick becomes beside the job's active runs. A job that catches up on an
         outage queues its new ticks, whatever ``overlap`` says."""
-        active = self._runs.active_runs(job.name)
+        active = self._view.active_runs(job.name)
         if any(run.origin is Origin.RECOVERY for run in active):
             return RunState.QUEUED
         if not active:
@@ -254,7 +254,7 @@ class TickDecider:
                 assignment=assignment,
                 presence_revision=revision_of(presence),
             ),
-            matter_of((run.job, run.id)),
+            run_matter((run.job, run.id)),
             job_matter(job.name),
             agent=agent,
         )

@@ -1,0 +1,158 @@
+"""Runs that an agent has: what becomes of them when it reports, or is gone (``assigned``)."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.run_ends import RunEnds
+from etcsched.core.leader.runs import assigned, assignment_of, may_start, step
+from etcsched.core.records import Assignment, Presence, Report, Run
+from etcsched.core.states import OnAgentLoss, Outcome, RunState
+from etcsched.core.view import Entry, RunKey, revision_of
+
+_FINAL_OF: dict[Outcome, RunState] = {
+    Outcome.COMPLETED: RunState.COMPLETED,
+    Outcome.FAILED: RunState.FAILED,
+    Outcome.TIMED_OUT: RunState.TIMED_OUT,
+    Outcome.CANCELLED: RunState.CANCELLED,
+    Outcome.DIED: RunState.DIED,
+    Outcome.DECLINED: RunState.FAILED,
+}
+
+
+class AssignedRuns:
+    def __init__(self, context: Context, losses: Losses, ends: RunEnds) -> None:
+        self._context = context
+        self._view = context.view
+        self._losses = losses
+        self._ends = ends
+
+    def decide(self, key: RunKey, entry: Entry[Run]) -> None:
+        run = entry.record
+        place = (run.agent, *key)
+        assignment = self._view.assignments.get(place)
+        if assignment is None:
+            self._ends.end_without_assignment(entry)
+            return
+        report = self._view.reports.get(place)
+        if report is not None and report.record.outcome is not None:
+            self._finish(entry, assignment, report)
+            return
+        presence = self._view.presences.get(run.agent)
+        is_gone = presence is None or presence.record.incarnation != assignment.record.incarnation
+        if report is None:
+            if is_gone:
+                self._withdraw(entry, assignment, f"{run.agent} is gone, it hadn't started")
+            elif presence is not None and self._has_changed(assignment, presence.record):
+                self._withdraw(entry, assignment, "what its assignment rested on has changed")
+        elif is_gone and self._losses.is_confirmed(assignment.record):
+            self._lose(entry, assignment, report)
+
+    def _has_changed(self, assignment: Entry[Assignment], presence: Presence) -> bool:
+        """An unclaimed assignment whose grounds have changed can't be claimed any more."""
+        record = assignment.record
+        return presence.draining or record.seen != self._view.start_seen(record.job, record.agent)
+
+    def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
+        """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""
+        job = self._view.jobs.get(entry.record.job)
+        if job is not None and may_start(job.record, entry.record):
+            self._move(entry, assignment, None, cause)
+        else:
+            cause = "the job was stopped before it started"
+            self._ends.end_assigned(entry, assignment, None, RunState.CANCELLED, cause)
+
+    def _finish(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
+    ) -> None:
+        outcome = report.record.outcome
+        assert outcome is not None
+        if outcome in (Outcome.DIED, Outcome.DECLINED):
+            if self._is_cancelled(entry, assignment):
+                self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, "cancelled")
+                return
+            if self._may_reassign(entry, outcome):
+                cause = f"attempt {outcome.value}: {report.record.reason}"
+                self._move(entry, assignment, report, cause)
+                return
+        cause = report.record.reason or outcome.value
+        self._ends.end_assigned(entry, assignment, report, _FINAL_OF[outcome], cause)
+
+    def _lose(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
+    ) -> None:
+        """A claimed attempt whose agent is surely gone."""
+        reason = f"{entry.record.agent} was lost"
+        if self._is_cancelled(entry, assignment):
+            self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, reason)
+        elif self._may_reassign(entry, Outcome.DIED):
+            self._move(entry, assignment, report, reason)
+        else:
+            self._ends.end_assigned(entry, assignment, report, RunState.DIED, reason)
+
+    def _is_cancelled(self, entry: Entry[Run], assignment: Entry[Assignment]) -> bool:
+        """Whether its agent was told to end it: then no other one starts it."""
+        run = entry.record
+        order = self._view.orders.get((run.agent, run.job, run.id))
+        return order is not None and order.record.token == assignment.mod_revision
+
+    def _may_reassign(self, entry: Entry[Run], outcome: Outcome) -> bool:
+        job = self._view.jobs.get(entry.record.job)
+        if job is None or not may_start(job.record, entry.record):
+            return False
+        if entry.record.reassigns >= job.record.max_reassigns:
+            return False
+        match job.record.on_agent_loss:
+            case OnAgentLoss.REASSIGN:
+                return True
+            case OnAgentLoss.DIED:
+                return outcome is Outcome.DECLINED  # It never started.
+            case other:
+                assert_never(other)
+
+    def _move(
+        self,
+        entry: Entry[Run],
+        assignment: Entry[Assignment],
+        report: Entry[Report] | None,
+        cause: str,
+    ) -> None:
+        """T5: end the attempt; the run goes to another agent, or waits for one."""
+        context, run = self._context, entry.record
+        job = self._view.jobs.get(run.job)
+        presence = None
+        if job is not None and not self._view.is_paused(run.job):
+            avoid = frozenset({run.agent}) if report is not None else frozenset[str]()
+            presence = context.choose(requirement_of(job.record), avoid)
+        changes: dict[str, object] = {}
+        if report is not None:
+            over = self._ends.attempt_over(assignment, report, cause)
+            changes = {"attempts": (*run.attempts, over), "reassigns": run.reassigns + 1}
+        agent = presence.record.agent if presence is not None else None
+        if job is not None and agent is not None and presence is not None:
+            moved = assigned(context.author, run, entry.mod_revision, agent, cause, **changes)
+            seen = self._view.start_seen(run.job, agent)
+            new = assignment_of(context.author, moved, job.record, presence.record, seen)
+        else:
+            moved = step(
+                context.author, run, entry.mod_revision, RunState.READY, cause, agent="", **changes
+            )
+            new = None
+        context.write(
+            fx.MoveRun(
+                seq=context.next_seq(),
+                run=moved,
+                run_revision=entry.mod_revision,
+                old=self._ends.old_attempt(entry, assignment, report),
+                assignment=new,
+                presence_revision=revision_of(presence),
+            ),
+            run_matter((run.job, run.id)),
+            agent=agent,
+        )
+        where = f"to {agent}" if agent is not None else "to wait for an agent"
+        context.say(f"moved from {run.agent} {where}: {cause}", run=(run.job, run.id), warn=True)

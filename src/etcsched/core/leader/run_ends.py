@@ -1,0 +1,114 @@
+"""How runs end: the one place that sends a run to the archive, with what belongs to it."""
+
+from __future__ import annotations
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, request_matter, run_matter
+from etcsched.core.leader.runs import attempt_of, step
+from etcsched.core.leader.waiting import Waiting
+from etcsched.core.records import Assignment, Attempt, Report, Run
+from etcsched.core.states import Outcome, RunState
+from etcsched.core.view import Entry, revision_of
+
+
+class RunEnds:
+    def __init__(self, context: Context, waiting: Waiting) -> None:
+        self._context = context
+        self._waiting = waiting
+        self._view = context.view
+
+    def end_waiting(
+        self,
+        entry: Entry[Run],
+        state: RunState,
+        cause: str,
+        consumed: fx.Consumed | None = None,
+    ) -> None:
+        """End a run that has no attempt in progress."""
+        self._end(entry, state, cause, consumed=consumed)
+
+    def end_assigned(
+        self,
+        entry: Entry[Run],
+        assignment: Entry[Assignment],
+        report: Entry[Report] | None,
+        state: RunState,
+        cause: str,
+        consumed: fx.Consumed | None = None,
+    ) -> None:
+        """End a run with its attempt; ``report`` None: it wasn't claimed."""
+        attempts = entry.record.attempts
+        if report is not None:
+            attempts = (*attempts, self.attempt_over(assignment, report, cause))
+        old = self.old_attempt(entry, assignment, report)
+        self._end(entry, state, cause, old=old, attempts=attempts, consumed=consumed)
+
+    def end_without_assignment(
+        self, entry: Entry[Run], consumed: fx.Consumed | None = None
+    ) -> None:
+        """Somebody deleted the assignment by hand. Its agent ends the process when it sees that;
+        nothing fences it, so the run doesn't move."""
+        run = entry.record
+        report = self._view.reports.get((run.agent, run.job, run.id))
+        old = fx.OldAttempt(
+            agent=run.agent, assignment_revision=0, report_revision=revision_of(report)
+        )
+        cause = "its assignment was deleted by hand"
+        self._end(entry, RunState.DIED, cause, old=old, consumed=consumed)
+
+    def attempt_over(
+        self, assignment: Entry[Assignment], report: Entry[Report], cause: str
+    ) -> Attempt:
+        outcome = report.record.outcome or Outcome.DIED
+        return attempt_of(
+            assignment.record,
+            assignment.mod_revision,
+            report.record,
+            outcome,
+            cause,
+            self._context.now,
+        )
+
+    def old_attempt(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report] | None
+    ) -> fx.OldAttempt:
+        """Where the agent has given no outcome, the decision rests on its presence as seen."""
+        is_final = report is not None and report.record.outcome is not None
+        presence = self._view.presences.get(entry.record.agent)
+        return fx.OldAttempt(
+            agent=entry.record.agent,
+            assignment_revision=assignment.mod_revision,
+            report_revision=revision_of(report),
+            presence_revision=None if is_final else revision_of(presence),
+        )
+
+    def _end(
+        self,
+        entry: Entry[Run],
+        state: RunState,
+        cause: str,
+        *,
+        old: fx.OldAttempt | None = None,
+        attempts: tuple[Attempt, ...] | None = None,
+        consumed: fx.Consumed | None = None,
+    ) -> None:
+        context, run = self._context, entry.record
+        self._waiting.discard((run.job, run.id))
+        attempts = run.attempts if attempts is None else attempts
+        matters = [run_matter((run.job, run.id))]
+        if consumed is not None:
+            matters.append(request_matter(consumed.answer.request))
+        context.write(
+            fx.EndRun(
+                seq=context.next_seq(),
+                run=step(context.author, run, entry.mod_revision, state, cause, attempts=attempts),
+                run_revision=entry.mod_revision,
+                old=old,
+                consumed=consumed,
+            ),
+            *matters,
+        )
+        where = f" on {run.agent}" if old is not None else ""
+        why = "" if cause == state.value else f": {cause}"
+        is_warning = state is not RunState.COMPLETED
+        context.say(f"{state.value}{where}{why}", run=(run.job, run.id), warn=is_warning)

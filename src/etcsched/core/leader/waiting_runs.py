@@ -1,0 +1,134 @@
+"""Runs that wait for an agent: how long, and behind whom (``ready``, ``queued``)."""
+
+from __future__ import annotations
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.placement import Requirement, requirement_of
+from etcsched.core.leader.run_ends import RunEnds
+from etcsched.core.leader.runs import assigned, assignment_of, may_start
+from etcsched.core.leader.waiting import Waiting
+from etcsched.core.records import Job, Run
+from etcsched.core.states import Origin, Overlap, RunState
+from etcsched.core.times import ms_of
+from etcsched.core.view import Entry, RunKey
+
+
+class WaitingRuns:
+    def __init__(
+        self, context: Context, waiting: Waiting, ends: RunEnds, outage_began_ms: int
+    ) -> None:
+        """Between ``outage_began_ms`` (the watermark found at the takeover) and the takeover no
+        one decided: a buffer that ended in between belongs to that outage."""
+        self._context = context
+        self._view = context.view
+        self._ends = ends
+        self._outage_ms = (outage_began_ms, context.wall_ms)
+        self._waiting = waiting
+        self.outage_jobs: dict[str, None] = {}
+        """Jobs of which a run's buffer ended while nobody was there: their outage's matter."""
+        self.recovering: set[str] = set()
+        """Jobs whose outage is over and being recovered from: their runs that waited in it are
+        the recovery's matter."""
+
+    def discard(self, key: RunKey) -> None:
+        """The run waits no more."""
+        self._waiting.discard(key)
+
+    def decide(self, key: RunKey, entry: Entry[Run]) -> None:
+        run = entry.record
+        job = self._view.jobs.get(run.job)
+        if job is None or not may_start(job.record, run):
+            self._ends.end_waiting(
+                entry, RunState.CANCELLED, "the job was stopped before it started"
+            )
+            return
+        if run.state is RunState.READY and self._is_buffer_over(key, entry, job.record):
+            self.discard(key)
+            return
+        if self._view.is_paused(run.job):
+            self.discard(key)
+            return
+        if run.state is RunState.QUEUED and not self._is_its_turn(run):
+            self.discard(key)
+            return
+        self._waiting.put(run, requirement_of(job.record))
+
+    def _is_its_turn(self, run: Run) -> bool:
+        """Queued runs go one at a time, oldest first, when no other run of the job is active. Where
+        runs may overlap, they wait only for those that catch up on an outage."""
+        job = self._view.jobs.get(run.job)
+        may_overlap = job is not None and job.record.overlap is Overlap.ALLOW
+        for other in self._view.active_runs(run.job):
+            if may_overlap and other.origin is not Origin.RECOVERY:
+                continue
+            if other.state is not RunState.QUEUED:
+                return False
+            if (other.scheduled_at or "", other.id) < (run.scheduled_at or "", run.id):
+                return False
+        return True
+
+    def _is_buffer_over(self, key: RunKey, entry: Entry[Run], job: Job) -> bool:
+        """End a run that found no agent in its time, or leave it to the outage it belongs to."""
+        run = entry.record
+        if run.attempt > 0:
+            return False  # The buffer counts for a run's first assignment only.
+        due_ms = ms_of(run.scheduled_at or run.created_at)
+        end_ms = due_ms + int(job.pickup_buffer_s * 1000)
+        if self._context.wall_ms < end_ms:
+            wait_s = (end_ms - self._context.wall_ms) / 1000
+            self._context.wake_at(self._context.mono_s + wait_s, run_matter(key))
+            return False
+        is_tick = run.origin is not Origin.REQUEST
+        gap = self._view.gaps.get(run.job)
+        is_gap_open = gap is not None and not gap.record.closed
+        if is_tick and (is_gap_open or run.job in self.recovering):
+            return True
+        began_ms, over_ms = self._outage_ms
+        nobody_led = began_ms < end_ms <= over_ms
+        if self._context.has_eligible(requirement_of(job)) and not nobody_led:
+            why = "the job was paused" if self._view.is_paused(run.job) else "no slot was free"
+            cause = f"{why} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
+            self._ends.end_waiting(entry, RunState.ABANDONED, cause)
+        elif is_tick:
+            # Nobody was there as the buffer ended: the run is its job's outage's matter.
+            self.outage_jobs[run.job] = None
+        else:
+            why = self._context.why_none(requirement_of(job))
+            self._ends.end_waiting(
+                entry, RunState.MISSED, f"{why}, as long as its pickup buffer lasted"
+            )
+        return True
+
+    def fill_slots(self) -> None:
+        self._waiting.serve(self._offer)
+
+    def _offer(self, requirement: Requirement, key: RunKey) -> bool:
+        presence = self._context.choose(requirement)
+        if presence is None:
+            return False
+        self._dispatch(key, presence.record.agent)
+        return True
+
+    def _dispatch(self, key: RunKey, agent: str) -> None:
+        context = self._context
+        entry = self._view.runs.get(key)
+        job = self._view.jobs.get(key[0])
+        if entry is None or job is None or context.is_busy(run_matter(key)):
+            return  # It is looked at again when its write is settled.
+        if entry.record.state is RunState.QUEUED and not self._is_its_turn(entry.record):
+            return
+        presence = self._view.presences[agent]
+        run = assigned(context.author, entry.record, entry.mod_revision, agent, "a slot is free")
+        seen = self._view.start_seen(run.job, agent)
+        context.write(
+            fx.Dispatch(
+                seq=context.next_seq(),
+                run=run,
+                run_revision=entry.mod_revision,
+                assignment=assignment_of(context.author, run, job.record, presence.record, seen),
+                presence_revision=presence.mod_revision,
+            ),
+            run_matter(key),
+            agent=agent,
+        )
