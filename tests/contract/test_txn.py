@@ -71,6 +71,26 @@ async def test_compare_of_an_absent_key(subject: Subject) -> None:
             assert not await subject.holds(Compare(absent, Target.VALUE, operand, relation))
 
 
+async def test_compare_of_a_range(subject: Subject) -> None:
+    """All keys of the range must hold; an empty one is like an absent key."""
+    start, end = subject.key("r/b"), subject.key("r/y")
+
+    def created_before(revision: int) -> Compare:
+        return Compare(start, Target.CREATE, revision, LT, end)
+
+    assert await subject.holds(created_before(1))
+    await subject.put("r/a")
+    first = await subject.put("r/b")
+    await subject.put("r/y")
+    assert await subject.holds(created_before(first + 1))
+    second = await subject.put("r/x")
+    assert not await subject.holds(created_before(second))
+    assert await subject.holds(created_before(second + 1))
+    await subject.put("r/b")
+    assert await subject.holds(created_before(second + 1))
+    assert not await subject.holds(Compare(start, Target.VERSION, 0, EQ, end))
+
+
 async def test_all_compares_must_hold(subject: Subject) -> None:
     await subject.put("k")
     there = Compare(subject.key("k"), Target.VERSION, 1)

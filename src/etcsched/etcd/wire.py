@@ -81,6 +81,7 @@ def _compare(compare: Compare) -> Any:
     target, field = _TARGETS[compare.target]
     return rpc_pb2.Compare(
         key=key_bytes(compare.key),
+        range_end=range_end_bytes(compare.range_end),
         target=target,
         result=_RELATIONS[compare.relation],
         **{field: compare.operand},

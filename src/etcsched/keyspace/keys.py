@@ -106,6 +106,12 @@ class Keys:
         prefix = self.archive_prefix if job is None else f"{self.archive_prefix}{job}/"
         return prefix, range_end_of(prefix)
 
+    def runs_from(self, job: str, tick: str) -> tuple[tuple[str, str], tuple[str, str]]:
+        """The ranges of a job's active and archived runs whose ids are this tick's or later."""
+        _, active_end = self.all_of(Kind.RUN, job)
+        _, archive_end = self.archive_of(job)
+        return (self.of(Kind.RUN, job, tick), active_end), (self.archive(job, tick), archive_end)
+
     def parse_archive(self, key: str) -> tuple[str, str]:
         """(job, run) of an archive key."""
         job, run = key[len(self.archive_prefix) :].split("/", 1)

@@ -30,12 +30,16 @@ class Relation(enum.Enum):
 
 
 class Compare(msgspec.Struct, frozen=True):
-    """``target(key) relation operand``; the operand is bytes for VALUE, else an integer."""
+    """``target(key) relation operand``; the operand is bytes for VALUE, else an integer.
+
+    Of a range every key must hold; an empty one is compared as one key that doesn't exist.
+    """
 
     key: str
     target: Target
     operand: int | bytes
     relation: Relation = Relation.EQUAL
+    range_end: str | None = None
 
 
 class Put(msgspec.Struct, frozen=True):

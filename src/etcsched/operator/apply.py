@@ -21,13 +21,15 @@ from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.jobfile.writing import fields_of
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.transactions import write_jobs
+from etcsched.keyspace.transactions import TicksSeen, write_jobs
+from etcsched.operator.decided import begin_of_edits
 from etcsched.operator.store import commit, found, read
 from etcsched.ports import Etcd
 
 __all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan"]
 
-_BATCH: Final = 100
+_BATCH: Final = 40
+"""Three compares a job, and etcd takes 128 of a transaction."""
 _TRIES: Final = 30
 _PAUSE_S: Final = 0.02
 
@@ -60,6 +62,9 @@ class _Seen(msgspec.Struct, frozen=True):
     watermark_revision: int
     jobs: tuple[tuple[Job | None, int], ...]
     open_from: tuple[Utc | None, ...]
+    begins: tuple[Utc, ...]
+    """When an edit of each job made now begins."""
+    ticks: TicksSeen
 
 
 _Revise = Callable[[_Seen, int], Job]
@@ -70,9 +75,9 @@ async def plan(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now: Utc) -> list[Jo
     """What ``apply`` would do."""
     changes = []
     for batch in _batches(jobs):
-        seen = await _look(etcd, keys, [job.name for job in batch])
+        seen = await _look(etcd, keys, [job.name for job in batch], now)
         for index, job in enumerate(batch):
-            changes.append(_change(seen.jobs[index][0], _revised(seen, index, job, now)))
+            changes.append(_change(seen.jobs[index][0], _revised(seen, index, job)))
     return changes
 
 
@@ -85,10 +90,10 @@ async def apply(
         named = [msgspec.structs.replace(job, changed_by=by) for job in batch]
 
         def revise(seen: _Seen, index: int, named: list[Job] = named) -> Job:
-            return _revised(seen, index, named[index], now)
+            return _revised(seen, index, named[index])
 
         names = [job.name for job in named]
-        changes += await _write(etcd, keys, names, revise, timeout_s)
+        changes += await _write(etcd, keys, names, revise, now, timeout_s)
     return changes
 
 
@@ -105,23 +110,24 @@ async def delete(
             old = seen.jobs[index][0]
             if old is None or old.current.state is JobState.DELETED:
                 raise NotFound(f"job {batch[index]}: there is none; see etcsched jobs list")
-            return timeline.delete(old, now, seen.watermark, seen.open_from[index], by)
+            begin = seen.begins[index]
+            return timeline.delete(old, begin, seen.watermark, seen.open_from[index], by)
 
         return revise
 
     changes: list[JobChange] = []
     for start in range(0, len(names), _BATCH):
         batch = names[start : start + _BATCH]
-        changes += await _write(etcd, keys, batch, revise_in(batch), timeout_s)
+        changes += await _write(etcd, keys, batch, revise_in(batch), now, timeout_s)
     return changes
 
 
 async def _write(
-    etcd: Etcd, keys: Keys, names: Sequence[str], revise: _Revise, timeout_s: float
+    etcd: Etcd, keys: Keys, names: Sequence[str], revise: _Revise, now: Utc, timeout_s: float
 ) -> list[JobChange]:
     first_plan: list[JobChange] | None = None
     for _ in range(_TRIES):
-        seen = await _look(etcd, keys, names)
+        seen = await _look(etcd, keys, names, now)
         revised = [revise(seen, index) for index in range(len(names))]
         changes = [_change(old, new) for (old, _), new in zip(seen.jobs, revised, strict=True)]
         # A lost answer makes the next look find our own work; what it was is in the first plan.
@@ -130,7 +136,7 @@ async def _write(
         writes = [(new, revision) for (old, revision), new in pairs if new is not old]
         if not writes:
             return first_plan
-        txn = write_jobs(keys, writes, seen.watermark_revision)
+        txn = write_jobs(keys, writes, seen.watermark_revision, seen.ticks)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return first_plan
         await asyncio.sleep(random.uniform(0, _PAUSE_S))
@@ -140,10 +146,13 @@ async def _write(
     )
 
 
-async def _look(etcd: Etcd, keys: Keys, names: Sequence[str]) -> _Seen:
+async def _look(etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc) -> _Seen:
     wanted = [keys.watermark, *(keys.of(Kind.JOB, name) for name in names)]
     (at_watermark, *at_jobs), revision = await read(etcd, wanted)
     gaps, _ = await read(etcd, [keys.of(Kind.GAP, n) for n in names], revision=revision)
+    there = [name for name, kv in zip(names, at_jobs, strict=True) if kv is not None]
+    begins, ticks = await begin_of_edits(etcd, keys, there, now, revision)
+    begin_of = dict(zip(there, begins, strict=True))
     watermark = found(Watermark, at_watermark)
     open_from = [found(Gap, kv) for kv in gaps]
     return _Seen(
@@ -151,12 +160,14 @@ async def _look(etcd: Etcd, keys: Keys, names: Sequence[str]) -> _Seen:
         watermark_revision=at_watermark.mod_revision if at_watermark is not None else 0,
         jobs=tuple((found(Job, kv), kv.mod_revision if kv is not None else 0) for kv in at_jobs),
         open_from=tuple(gap.decided_through if gap is not None else None for gap in open_from),
+        begins=tuple(begin_of.get(name, now) for name in names),
+        ticks=ticks,
     )
 
 
-def _revised(seen: _Seen, index: int, new: Job, now: Utc) -> Job:
+def _revised(seen: _Seen, index: int, new: Job) -> Job:
     old, _ = seen.jobs[index]
-    return timeline.revise(old, new, now, seen.watermark, seen.open_from[index])
+    return timeline.revise(old, new, seen.begins[index], seen.watermark, seen.open_from[index])
 
 
 def _change(old: Job | None, new: Job) -> JobChange:

@@ -13,6 +13,7 @@ from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_pause
+from etcsched.operator.decided import begin_of_edits
 from etcsched.operator.store import commit, found, read, read_all
 from etcsched.ports import Etcd
 
@@ -47,7 +48,7 @@ async def _change(
         wanted += [keys.of(Kind.JOB, job), keys.of(Kind.GAP, job)]
     changes = False
     for _ in range(_TRIES):
-        (at_pause, at_watermark, *of_job), _revision = await read(etcd, wanted)
+        (at_pause, at_watermark, *of_job), revision = await read(etcd, wanted)
         if job is not None:
             at_job = of_job[0]
             record = found(Job, at_job)
@@ -55,16 +56,19 @@ async def _change(
                 raise NotFound(f"job {job}: there is none; see etcsched jobs list")
             at_gap = of_job[1]
             gaps = [found(Gap, at_gap)] if at_gap is not None else []
+            (begin,), ticks = await begin_of_edits(etcd, keys, [job], now, revision)
         else:
+            # One of the whole cluster isn't held up by the runs of all its jobs.
+            begin, ticks = now, None
             gaps = list(await read_all(etcd, keys.all_of(Kind.GAP), Gap))
         old = found(Pause, at_pause)
         watermark = found(Watermark, at_watermark)
         through = watermark.through if watermark is not None else None
         open_from = min((gap.decided_through for gap in gaps if gap is not None), default=None)
         if by is not None:
-            new: Pause | None = timeline.begin_pause(old, now, through, open_from, by)
+            new: Pause | None = timeline.begin_pause(old, begin, through, open_from, by)
         else:
-            new = timeline.end_pause(old, now, through, open_from) if old is not None else None
+            new = timeline.end_pause(old, begin, through, open_from) if old is not None else None
         if new is None or new is old:
             return changes
         # A lost answer makes the next look find our own work.
@@ -75,6 +79,7 @@ async def _change(
             new,
             at_pause.mod_revision if at_pause is not None else 0,
             at_watermark.mod_revision if at_watermark is not None else 0,
+            ticks,
         )
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return True

@@ -222,7 +222,11 @@ class ModelStore:
         return _Path(succeeded, tuple(steps))
 
     def _holds(self, compare: Compare) -> bool:
-        kv = self._history.get(compare.key)
+        found = self._history.keys(compare.key, compare.range_end) or [compare.key]
+        return all(self._holds_for(key, compare) for key in found)
+
+    def _holds_for(self, key: str, compare: Compare) -> bool:
+        kv = self._history.get(key)
         match compare.target:
             case Target.VALUE:
                 if kv is None:

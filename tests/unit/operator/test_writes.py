@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from etcsched.core.errors import ClusterUnreachable, NotFound, OutcomeUnknown, Refused
-from etcsched.core.records import Job, Kind, Noop, ScheduleVersion, Watermark
+from etcsched.core.records import Job, Kind, Noop, Pause, Run, ScheduleVersion, Watermark
 from etcsched.core.schedule import Every
+from etcsched.core.states import Origin, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
@@ -152,3 +153,58 @@ def test_request_ids_sort_by_time() -> None:
     ids = [request_id(base_ms + step, b"\xff\x00") for step in (0, 1, 1000, 60_000)]
     assert ids == sorted(ids)
     assert ids[0] == "20261118T110640.000Z-ff00"
+
+
+TICK = Utc("2026-11-22T19:00:01.000Z")
+AFTER_TICK = Utc("2026-11-22T19:00:01.001Z")
+WHERE_TICKS_RUN = [
+    KEYS.of(Kind.RUN, "a", "20261122T190001Z"),
+    KEYS.archive("a", "20261122T190001Z"),
+]
+
+
+def run_of_tick(**fields: Any) -> bytes:
+    values = {"origin": Origin.SCHEDULE, "scheduled_at": TICK, **fields}
+    state = RunState.READY
+    return encode(Run(job="a", id="20261122T190001Z", state=state, created_at=NOW, **values))
+
+
+@pytest.mark.parametrize("key", WHERE_TICKS_RUN)
+async def test_an_edit_begins_after_ticks_that_ran(etcd: Faulty, key: str) -> None:
+    """The leader's clock, or the time that an edit takes, lets a later tick run first."""
+    await applied(etcd, job())
+    put(etcd, key, run_of_tick())
+    await applied(etcd, job(interval_s=30))
+    assert stored(etcd).current.since == AFTER_TICK
+
+
+@pytest.mark.parametrize("key", WHERE_TICKS_RUN)
+async def test_a_tick_that_runs_while_its_job_is_edited(etcd: Faulty, key: str) -> None:
+    await applied(etcd, job())
+    etcd.before = [lambda: put(etcd, key, run_of_tick())]
+    await applied(etcd, job(interval_s=30))
+    assert stored(etcd).current.since == AFTER_TICK
+    assert [version.since for version in stored(etcd).versions] == [NOW, AFTER_TICK]
+
+
+@pytest.mark.parametrize("key", WHERE_TICKS_RUN)
+async def test_a_tick_that_runs_while_its_job_is_paused(etcd: Faulty, key: str) -> None:
+    await applied(etcd, job())
+    etcd.before = [lambda: put(etcd, key, run_of_tick())]
+    assert await pause(etcd, KEYS, "a", NOW, "anna", timeout_s=TIMEOUT_S)
+    (kv,) = etcd.store.range(Range(KEYS.of(Kind.PAUSE, "a"))).kvs
+    assert [interval.since for interval in decode(Pause, kv.value).intervals] == [AFTER_TICK]
+
+
+async def test_what_isnt_of_a_tick_holds_no_edit_back(etcd: Faulty) -> None:
+    await applied(etcd, job())
+    put(etcd, WHERE_TICKS_RUN[0], run_of_tick(origin=Origin.REQUEST))
+    await applied(etcd, job(interval_s=30))
+    assert stored(etcd).current.since == NOW
+
+
+async def test_a_record_of_missed_ticks_counts_to_its_end(etcd: Faulty) -> None:
+    await applied(etcd, job())
+    put(etcd, WHERE_TICKS_RUN[1], run_of_tick(missed_through=Utc("2026-11-22T19:00:09.000Z")))
+    await applied(etcd, job(interval_s=30))
+    assert stored(etcd).current.since == Utc("2026-11-22T19:00:09.001Z")

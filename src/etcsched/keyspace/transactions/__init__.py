@@ -24,6 +24,7 @@ from etcsched.keyspace.transactions.nodes import (
     win_term,
 )
 from etcsched.keyspace.transactions.operator import (
+    TicksSeen,
     end_drain,
     submit_request,
     write_drain,
@@ -48,6 +49,7 @@ __all__ = [
     "AgentTransactions",
     "LeaderGuard",
     "LeaderTransactions",
+    "TicksSeen",
     "cost",
     "end_drain",
     "guarded",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from etcsched.core.records import Drain, Edited, Job, Kind, Pause, Request
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
@@ -19,25 +21,56 @@ def submit_request(keys: Keys, request: Request) -> Txn:
     )
 
 
-def write_jobs(keys: Keys, jobs: list[tuple[Job, int]], watermark_revision: int) -> Txn:
+class TicksSeen(msgspec.Struct, frozen=True):
+    """The runs of ticks from ``tick`` on were looked at in ``revision``."""
+
+    tick: str
+    revision: int
+
+
+def write_jobs(
+    keys: Keys,
+    jobs: list[tuple[Job, int]],
+    watermark_revision: int,
+    ticks: TicksSeen | None = None,
+) -> Txn:
     """All of them or none: each as it was seen (0: new), and the watermark too, since each job's
-    timeline is counted from it."""
+    timeline is counted from it. So it is from the ticks that the leader decided ahead of the
+    watermark: no run of those may have come since they were looked at."""
     compares = [Compare(keys.watermark, Target.MOD, watermark_revision)]
     compares += [Compare(keys.of(Kind.JOB, job.name), Target.MOD, seen) for job, seen in jobs]
+    if ticks is not None:
+        for job, seen in jobs:
+            # Nothing was ever due of a job that isn't there.
+            compares += _no_run_since(keys, job.name, ticks) if seen else ()
     puts = [Put(keys.of(Kind.JOB, job.name), encode(job)) for job, _ in jobs]
     return Txn(tuple(compares), (*puts, _edit(keys)))
 
 
-def write_pause(keys: Keys, name: str, pause: Pause, seen: int, watermark_revision: int) -> Txn:
+def write_pause(
+    keys: Keys,
+    name: str,
+    pause: Pause,
+    seen: int,
+    watermark_revision: int,
+    ticks: TicksSeen | None = None,
+) -> Txn:
     """Pause or resume ``name`` (a job, or the cluster), whose record is as seen; so is the
-    watermark, since the interval is counted from it."""
+    watermark, since the interval is counted from it; and ``ticks`` of a job, as for its edit."""
     key = keys.of(Kind.PAUSE, name)
-    return Txn(
-        (
-            Compare(key, Target.MOD, seen),
-            Compare(keys.watermark, Target.MOD, watermark_revision),
-        ),
-        (Put(key, encode(pause)), _edit(keys)),
+    compares = [
+        Compare(key, Target.MOD, seen),
+        Compare(keys.watermark, Target.MOD, watermark_revision),
+    ]
+    if ticks is not None:
+        compares += _no_run_since(keys, name, ticks)
+    return Txn(tuple(compares), (Put(key, encode(pause)), _edit(keys)))
+
+
+def _no_run_since(keys: Keys, job: str, ticks: TicksSeen) -> tuple[Compare, ...]:
+    return tuple(
+        Compare(start, Target.CREATE, ticks.revision + 1, Relation.LESS, end)
+        for start, end in keys.runs_from(job, ticks.tick)
     )
 
 
