@@ -18,10 +18,12 @@ from etcsched_cli.settings import Settings
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from etcsched.core.records import Job
     from etcsched.keyspace.keys import Keys
     from etcsched.operator.apply import JobChange
+    from etcsched.operator.settings import SettingsChange
     from etcsched.ports import Etcd
+
+    Change = SettingsChange | JobChange
 
 _COLUMNS = [
     Column("change"),
@@ -43,11 +45,14 @@ def validate(settings: Settings, files: tuple[str, ...], as_json: bool) -> None:
     \b
     etcsched validate jobs/
     """
-    jobs = load(read_files(files), settings.environment.now_ms())
+    wanted = load(read_files(files), settings.environment.now_ms())
     if as_json:
-        print_json([job.name for job in jobs])
+        print_json([job.name for job in wanted.jobs])
     else:
-        click.echo(f"{_count(len(jobs), 'job')}, no problem")
+        counts = [_count(len(wanted.jobs), "job")]
+        if wanted.settings:
+            counts.append(_count(len(wanted.settings), "setting"))
+        click.echo(f"{', '.join(counts)}, no problem")
 
 
 @click.command(short_help="Apply job files.")
@@ -56,25 +61,36 @@ def validate(settings: Settings, files: tuple[str, ...], as_json: bool) -> None:
 @output_options()
 @click.pass_obj
 def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Make the cluster's jobs what FILES say, and show what changed.
+    """Make the cluster's jobs and settings what FILES say, and show what changed.
 
-    With any problem in any file nothing is applied. Applied again, nothing changes. Jobs that no
-    file names stay as they are.
+    With any problem in any file nothing is applied. Applied again, nothing changes. Jobs and
+    settings that no file names stay as they are.
 
     \b
     etcsched apply jobs/ --dry-run
     """
     from etcsched.operator import apply as operator
+    from etcsched.operator.settings import apply_settings, plan_settings
 
     now_ms = settings.environment.now_ms()
-    jobs: Sequence[Job] = load(read_files(files), now_ms)
+    wanted = load(read_files(files), now_ms)
 
-    async def work(etcd: Etcd, keys: Keys) -> list[JobChange]:
+    async def work(etcd: Etcd, keys: Keys) -> list[Change]:
+        now, by, timeout_s = utc_of(now_ms), settings.operator, settings.timeout_s
+        changes: list[Change] = []
+        if wanted.settings:
+            # First, since not everybody may change them: then nothing is half done.
+            if dry_run:
+                changes.append(await plan_settings(etcd, keys, wanted.settings))
+            else:
+                changes.append(
+                    await apply_settings(etcd, keys, wanted.settings, by, timeout_s=timeout_s)
+                )
         if dry_run:
-            return await operator.plan(etcd, keys, jobs, utc_of(now_ms))
-        return await operator.apply(
-            etcd, keys, jobs, utc_of(now_ms), settings.operator, timeout_s=settings.timeout_s
-        )
+            changes += await operator.plan(etcd, keys, wanted.jobs, now)
+        else:
+            changes += await operator.apply(etcd, keys, wanted.jobs, now, by, timeout_s=timeout_s)
+        return changes
 
     changes = run(settings, work)
     if as_json:
@@ -83,12 +99,13 @@ def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bo
         print_all(_render(changes, dry_run))
 
 
-def _render(changes: Sequence[JobChange], dry_run: bool) -> Iterable[RenderableType]:
+def _render(changes: Sequence[Change], dry_run: bool) -> Iterable[RenderableType]:
     changed = [change for change in changes if change.kind.value != "unchanged"]
     if changed:
         rows: list[tuple[Cell, ...]] = []
         for change in changed:
-            rows.append((styled(change.kind.value), change.job, "", "", ""))
+            name = getattr(change, "job", "(settings)")
+            rows.append((styled(change.kind.value), name, "", "", ""))
             rows += [
                 ("", "", field.field, (_value(field.before), "red"), (_value(field.after), "green"))
                 for field in change.fields

@@ -32,11 +32,12 @@ class Entry(NamedTuple):
 
 COMMANDS: Final[dict[str, Entry]] = {
     "status": Entry("status:status", "Show the cluster on one screen."),
-    "apply": Entry("apply:apply", "Apply job files."),
+    "apply": Entry("apply:apply", "Apply job files: jobs and settings."),
     "validate": Entry("apply:validate", "Check job files, without a cluster."),
     "jobs": Entry("jobs:jobs", "List, trigger, pause, resume, delete jobs."),
     "runs": Entry("runs:runs", "List, show, cancel, wait for runs."),
     "agents": Entry("agents:agents", "List, drain, undrain agents."),
+    "settings": Entry("cluster_settings:settings", "Show what holds for the whole cluster."),
     "pause": Entry("pauses:pause", "Pause the whole cluster: nothing starts."),
     "resume": Entry("pauses:resume", "Resume the whole cluster."),
     "leader": Entry("leader:leader", "Show who leads and who stands by."),

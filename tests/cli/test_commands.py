@@ -12,6 +12,7 @@ import pytest
 from etcsched.core.records import (
     CLUSTER,
     Answer,
+    ClusterSettings,
     Drain,
     Gap,
     Job,
@@ -20,7 +21,7 @@ from etcsched.core.records import (
     Request,
     Watermark,
 )
-from etcsched.core.states import JobState, Outcome
+from etcsched.core.states import JobState, Outcome, RunState
 from etcsched.core.times import Utc
 from tests.cli.console import NOW, Console, finished, job
 
@@ -81,6 +82,23 @@ def test_apply(console: Console, file: Path) -> None:
     assert console.ok("apply", str(file)) == f"{shown}1 updated, 1 unchanged\n"
     versions = console.get(Job, Kind.JOB, "close_books").versions
     assert [version.since for version in versions] == [NOW, console.now]
+
+
+def test_settings(console: Console, tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("settings: {resubmit_states: [died, missed]}")
+    assert console.ok("validate", str(path)) == "0 jobs, 1 setting, no problem\n"
+    planned = console.ok("apply", str(path), "--dry-run")
+    assert "update  (settings)\n" in planned
+    assert planned.endswith('  ["died", "missed"]\n\nwould be: 1 updated\n')
+    assert console.get(ClusterSettings, Kind.SETTINGS) is None
+    assert console.ok("apply", str(path)).endswith("\n1 updated\n")
+    stored = console.get(ClusterSettings, Kind.SETTINGS)
+    assert stored.resubmit_states == (RunState.DIED, RunState.MISSED)
+    assert stored.changed_by.startswith("anna@")
+    assert console.ok("apply", str(path)) == "1 unchanged\n"
+    assert console.json("settings", "show") == {"resubmit_states": ["died", "missed"]}
+    assert "died, missed  no: failed, timed_out, " in console.ok("settings", "show")
 
 
 def test_apply_from_standard_input(console: Console) -> None:

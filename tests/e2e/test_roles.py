@@ -23,7 +23,7 @@ from tests.support.local_world import Finished
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 KEYS = Keys()
-USERS = ("scheduler", "agent-a1", "operator", "viewer")
+USERS = ("scheduler", "agent-a1", "operator", "admin", "viewer")
 
 Grants = list[tuple[Access, str, str | None]]
 
@@ -49,6 +49,14 @@ GRANTS: dict[str, Grants] = {
     "scheduler": [prefix(KEYS.prefix, Access.READ_WRITE)],
     "agent-a1": grants_of_agent("a1"),
     "operator": [
+        prefix(KEYS.prefix),
+        prefix(KEYS.of(Kind.JOB), Access.READ_WRITE),
+        prefix(KEYS.of(Kind.PAUSE), Access.READ_WRITE),
+        prefix(KEYS.of(Kind.DRAIN), Access.READ_WRITE),
+        (Access.READ_WRITE, KEYS.of(Kind.EDITED), None),
+        prefix(KEYS.prefix + "requests/", Access.READ_WRITE),
+    ],
+    "admin": [
         prefix(KEYS.prefix),
         prefix(KEYS.prefix + "spec/", Access.READ_WRITE),
         prefix(KEYS.prefix + "requests/", Access.READ_WRITE),
@@ -158,3 +166,18 @@ async def test_nobody_gets_in_as_nobody(guarded: Scene) -> None:
     refused = await guarded.world.cli("status")
     assert refused.code == 5
     assert refused.err.count("\n") == 1
+
+
+async def test_only_an_admin_changes_settings(guarded: Scene, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("settings: {resubmit_states: [failed]}\n")
+    refused = await cli(guarded, "operator", "apply", str(file))
+    assert refused.code == 5
+    assert "permission" in refused.err
+    changed = await cli(guarded, "admin", "apply", str(file))
+    assert changed.code == 0, changed
+    # As they are, anybody who applies may name them.
+    same = await cli(guarded, "operator", "apply", str(file))
+    assert (same.code, same.out) == (0, "1 unchanged\n"), same
+    seen = await cli(guarded, "viewer", "settings", "show", "--json")
+    assert '"failed"' in seen.out

@@ -12,6 +12,7 @@ from itertools import pairwise
 from etcsched.core.records import (
     Answer,
     Assignment,
+    ClusterSettings,
     Drain,
     Gap,
     Job,
@@ -25,6 +26,7 @@ from etcsched.core.records import (
     Watermark,
 )
 from etcsched.core.schedule.schedule import schedule_of
+from etcsched.core.states import FINAL
 from etcsched.core.times import ms_of
 
 _LEASE = re.compile(r"[0-9a-f]{1,16}\Z")
@@ -47,6 +49,8 @@ def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
             case Watermark():
                 ms_of(record.through)
                 return None
+            case ClusterSettings():
+                return _problem_with_settings(record)
             case Presence() if record.slots < 0:
                 return f"{record.slots} slots"
             case _:
@@ -89,4 +93,11 @@ def _problem_with_pause(pause: Pause) -> str | None:
             return "an interval ends before it begins"
     if any(before.until is None for before, _ in pairwise(pause.intervals)):
         return "an interval that lasts isn't the last one"
+    return None
+
+
+def _problem_with_settings(settings: ClusterSettings) -> str | None:
+    for state in settings.resubmit_states:
+        if state not in FINAL:
+            return f"no run ends {state.value}"
     return None

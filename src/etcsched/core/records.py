@@ -14,6 +14,7 @@ import msgspec
 
 from etcsched.core.schedule.patterns import Pattern
 from etcsched.core.states import (
+    FINAL,
     JobState,
     OnAgentLoss,
     Origin,
@@ -144,6 +145,18 @@ class Drain(Record, frozen=True, kw_only=True):
     agent: str
     since: Time
     by: str = ""
+
+
+class ClusterSettings(Record, frozen=True, kw_only=True):
+    """What holds for the whole cluster; a default counts as long as nobody has set the field.
+
+    ``resubmit_states``: the final states whose runs may be resubmitted.
+    """
+
+    resubmit_states: tuple[RunState, ...] = tuple(
+        state for state in RunState if state in FINAL and state is not RunState.COMPLETED
+    )
+    changed_by: str = ""
 
 
 class Edited(Record, frozen=True, kw_only=True):
@@ -394,6 +407,7 @@ class Kind(enum.Enum):
     JOB = "job"
     PAUSE = "pause"
     DRAIN = "drain"
+    SETTINGS = "settings"
     EDITED = "edited"
     TERM = "term"
     WATERMARK = "watermark"

@@ -18,6 +18,7 @@ from etcsched.core.records import (
     Assignment,
     Candidate,
     Change,
+    ClusterSettings,
     Drain,
     Edited,
     Gap,
@@ -40,6 +41,9 @@ M = TypeVar("M")
 
 RunKey = tuple[str, str]
 """(job, run id)."""
+
+
+_DEFAULT_SETTINGS = ClusterSettings()
 
 
 class Entry(msgspec.Struct, Generic[R], frozen=True, gc=False):
@@ -67,6 +71,7 @@ class View:
         self.reports: dict[tuple[str, str, str], Entry[Report]] = {}
         self.orders: dict[tuple[str, str, str], Entry[Order]] = {}
         self.late_reports: dict[tuple[str, str, str, str], Entry[Report]] = {}
+        self._settings: dict[tuple[()], Entry[ClusterSettings]] = {}
         self._edits: dict[tuple[()], Entry[Edited]] = {}
         self._terms: dict[tuple[()], Entry[Term]] = {}
         self._watermarks: dict[tuple[()], Entry[Watermark]] = {}
@@ -77,6 +82,7 @@ class View:
             Kind.JOB: self.jobs,
             Kind.PAUSE: self.pauses,
             Kind.DRAIN: self.drains,
+            Kind.SETTINGS: self._settings,
             Kind.EDITED: self._edits,
             Kind.REQUEST: self.requests,
             Kind.ANSWER: self.answers,
@@ -99,6 +105,11 @@ class View:
     @property
     def watermark(self) -> Entry[Watermark] | None:
         return self._watermarks.get(())
+
+    @property
+    def settings(self) -> ClusterSettings:
+        entry = self._settings.get(())
+        return entry.record if entry is not None else _DEFAULT_SETTINGS
 
     @property
     def edited(self) -> Entry[Edited] | None:

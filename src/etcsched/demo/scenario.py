@@ -143,7 +143,7 @@ class Demo:
             f"state: {state.value}}}\njobs:\n{jobs}"
         )
         now_ms = time.time_ns() // 1_000_000
-        wanted = load([("demo.yaml", text)], now_ms)
+        wanted = load([("demo.yaml", text)], now_ms).jobs
         await apply(etcd, self._keys, wanted, utc_of(now_ms), "demo", timeout_s=10.0)
         applied = await read_all(etcd, self._keys.all_of(Kind.JOB), Job)
         return max(ms_of(job.current.since) for job in applied) / 1000

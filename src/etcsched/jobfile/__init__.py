@@ -1,10 +1,10 @@
 """Job files: YAML in, jobs out, or every problem of every file at once.
 
 ``reading`` finds the files, ``nodes`` is YAML with its places, ``fields`` and ``schedules`` read
-single values, ``jobs`` puts a job together, ``load`` is the whole.
+single values, ``jobs`` puts a job together, ``settings`` the cluster's, ``load`` is the whole.
 """
 
-from etcsched.jobfile.load import load
+from etcsched.jobfile.load import JobFiles, load
 from etcsched.jobfile.reading import read_files
 
-__all__ = ["load", "read_files"]
+__all__ = ["JobFiles", "load", "read_files"]

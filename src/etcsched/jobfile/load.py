@@ -1,21 +1,33 @@
-"""All job files of one apply: every job, or every problem."""
+"""All job files of one apply: everything in them, or every problem."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from etcsched.core.errors import InvalidJobFile
 from etcsched.core.records import Job
 from etcsched.jobfile.jobs import read_defaults, read_job
 from etcsched.jobfile.nodes import Problems, Value, documents_of, unknown_text
+from etcsched.jobfile.settings import read_settings
 
-__all__ = ["load"]
+__all__ = ["JobFiles", "load"]
 
-_TOP_LEVEL = ["defaults", "jobs"]
+_TOP_LEVEL = ["defaults", "jobs", "settings"]
 
 
-def load(files: Sequence[tuple[str, str]], now_ms: int) -> list[Job]:
-    """The jobs of (name, text) files, in their order, each with one version from now on.
+class JobFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """What files want: jobs in their order, each with one version from now on, and of the
+    cluster's settings those that they name."""
+
+    jobs: list[Job]
+    settings: dict[str, Any] = {}
+
+
+def load(files: Sequence[tuple[str, str]], now_ms: int) -> JobFiles:
+    """What (name, text) files say.
 
     ``defaults`` hold for the jobs of their own file, all its documents. ``InvalidJobFile`` has
     one line for every problem: ``file:line: field: what is wrong; what would be right``.
@@ -23,11 +35,15 @@ def load(files: Sequence[tuple[str, str]], now_ms: int) -> list[Job]:
     problems = Problems()
     jobs: list[Job] = []
     places: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    settings_places: dict[str, str] = {}
     for number, (file, text) in enumerate(files):
         sections = _sections(problems, number, file, text)
         defaults: dict[str, Value] = {}
         for value in sections["defaults"]:
             defaults |= read_defaults(problems, value, now_ms)
+        for value in sections["settings"]:
+            settings |= read_settings(problems, value, settings_places)
         for value in sections["jobs"]:
             entries = problems.attempt(lambda v: v.entries("{name: {run: ...}}"), value) or {}
             for name, entry in entries.items():
@@ -39,7 +55,7 @@ def load(files: Sequence[tuple[str, str]], now_ms: int) -> list[Job]:
                     jobs.append(job)
     if len(problems):
         raise InvalidJobFile(problems.lines())
-    return jobs
+    return JobFiles(jobs=jobs, settings=settings)
 
 
 def _sections(problems: Problems, number: int, file: str, text: str) -> dict[str, list[Value]]:
@@ -61,6 +77,6 @@ def _sections(problems: Problems, number: int, file: str, text: str) -> dict[str
         sections["defaults"][0].refuse(
             "hold for the jobs of their own file, and it has none; put them beside their jobs"
         )
-    elif not sections["jobs"] and len(problems) == before:
+    elif not any(sections.values()) and len(problems) == before:
         problems.add_at(number, file, 1, "", "no jobs; write them below the top-level map jobs")
     return sections

@@ -1,14 +1,14 @@
-"""A job in the words of a job file: what people see of it, and of its changes."""
+"""Jobs and settings in the words of job files: what people see of them, and of their changes."""
 
 from __future__ import annotations
 
 from typing import Any, assert_never
 
 from etcsched.core.durations import format_duration
-from etcsched.core.records import Action, Exec, Job, Noop, Shell
+from etcsched.core.records import Action, ClusterSettings, Exec, Job, Noop, Shell
 from etcsched.core.schedule import At, Cron, Every, Pattern
 
-__all__ = ["fields_of", "pattern_text", "schedule_text"]
+__all__ = ["fields_of", "pattern_text", "schedule_text", "settings_of"]
 
 
 def fields_of(job: Job) -> dict[str, Any]:
@@ -39,6 +39,11 @@ def fields_of(job: Job) -> dict[str, Any]:
     if job.keep != default.keep:
         found["keep"] = {"runs": job.keep.runs, "age": format_duration(job.keep.age_s)}
     return found
+
+
+def settings_of(settings: ClusterSettings) -> dict[str, Any]:
+    """All of them, also those that have their default."""
+    return {"resubmit_states": [state.value for state in settings.resubmit_states]}
 
 
 def _put(found: dict[str, Any], field: str, value: Any, usual: Any, write: Any) -> None:

@@ -23,6 +23,7 @@ _FIXED_PLACES: dict[Kind, str] = {
     Kind.JOB: "spec/jobs/",
     Kind.PAUSE: "spec/pauses/",
     Kind.DRAIN: "spec/drains/",
+    Kind.SETTINGS: "spec/settings",
     Kind.EDITED: "spec/edited",
     Kind.TERM: "state/term",
     Kind.WATERMARK: "state/watermark",
@@ -40,6 +41,7 @@ _DEPTH: dict[Kind, int] = {
     Kind.RUN: 2,
     Kind.ASSIGNMENT: 3,
     Kind.ORDER: 3,
+    Kind.SETTINGS: 0,
     Kind.EDITED: 0,
     Kind.TERM: 0,
     Kind.WATERMARK: 0,
@@ -67,6 +69,7 @@ class Keys:
                     "jobs": Kind.JOB,
                     "pauses": Kind.PAUSE,
                     "drains": Kind.DRAIN,
+                    "settings": Kind.SETTINGS,
                     "edited": Kind.EDITED,
                 }
             ),

@@ -11,7 +11,7 @@ import pytest
 from etcsched.core.errors import InvalidJobFile, UsageError
 from etcsched.core.records import Exec, Job, Keep, ScheduleVersion, Shell
 from etcsched.core.schedule import At, Cron, Every
-from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery
+from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.jobfile import load, read_files
 from etcsched.jobfile.writing import fields_of
@@ -22,7 +22,7 @@ RUNS = "run: {exec: [/bin/true]}, schedule: {every: 1h}"
 
 
 def load_text(text: str) -> list[Job]:
-    return load([("jobs.yaml", dedent(text))], NOW_MS)
+    return load([("jobs.yaml", dedent(text))], NOW_MS).jobs
 
 
 def problems_of(*texts: str) -> list[str]:
@@ -116,7 +116,7 @@ def test_what_is_shown_of_a_job_is_a_job_file_again() -> None:
         """
     )
     again = json.dumps({"jobs": {"a": fields_of(job)}})  # JSON is YAML
-    assert load([("again.yaml", again)], NOW_MS) == [job]
+    assert load([("again.yaml", again)], NOW_MS).jobs == [job]
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,45 @@ def test_yaml_1_2_scalars_are_text(written: str, read: str) -> None:
 def test_several_documents_and_files() -> None:
     one = f"jobs: {{a: {{{RUNS}}}}}\n---\ndefaults: {{owner: me}}\n---\njobs: {{b: {{{RUNS}}}}}\n"
     two = f"jobs: {{c: {{{RUNS}}}}}"
-    jobs = load([("1.yaml", one), ("2.yaml", two)], NOW_MS)
+    jobs = load([("1.yaml", one), ("2.yaml", two)], NOW_MS).jobs
     assert [(job.name, job.owner) for job in jobs] == [("a", "me"), ("b", "me"), ("c", "")]
+
+
+def test_settings_need_no_jobs_and_add_up_over_files() -> None:
+    files = [
+        ("a.yaml", "settings: {resubmit_states: [died, failed, died]}"),
+        ("b.yaml", "jobs: {}"),
+    ]
+    loaded = load(files, NOW_MS)
+    assert loaded.jobs == []
+    assert loaded.settings == {"resubmit_states": (RunState.DIED, RunState.FAILED)}
+    assert load([("a.yaml", "settings: {resubmit_states: missed}")], NOW_MS).settings == {
+        "resubmit_states": (RunState.MISSED,)
+    }
+    assert load([("a.yaml", f"jobs: {{a: {{{RUNS}}}}}")], NOW_MS).settings == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ("{resubmit_state: died}", ".resubmit_state: unknown setting 'resubmit_state'; did you"),
+        (
+            "{resubmit_states: [ready]}",
+            ".resubmit_states[0]: unknown value 'ready'; known are",
+        ),
+        ("{resubmit_states: []}", ".resubmit_states: is empty; write e.g. [failed,"),
+        ("[died]", ": takes a map like {resubmit_states: [failed]}, not a list"),
+    ],
+)
+def test_a_wrong_setting(settings: str, problem: str) -> None:
+    (found,) = problems_of(f"\nsettings: {settings}")
+    assert found.startswith(f"a.yaml:2: settings{problem}")
+
+
+def test_a_setting_given_twice() -> None:
+    text = "settings: {resubmit_states: died}"
+    (found,) = problems_of(text, text)
+    assert found == "b.yaml:1: settings.resubmit_states: is given twice; first in a.yaml:1"
 
 
 def test_a_shell_line_is_left_alone() -> None:
@@ -252,7 +289,7 @@ def test_all_problems_of_all_files_in_their_order() -> None:
     ) == [
         "a.yaml:2: defaults.timezone: timezone 'Europe/Berln' is unknown; "
         "did you mean Europe/Berlin or Europe/Dublin or Europe/Belfast?",
-        "a.yaml:3: conflicts: unknown field 'conflicts'; known are defaults, jobs",
+        "a.yaml:3: conflicts: unknown field 'conflicts'; known are defaults, jobs, settings",
         "a.yaml:6: jobs.b.schedule.every: 'x' is not a duration; write whole numbers with units, "
         "largest first, like 500ms, 30s, 2m, 1h30m or 1d",
         "a.yaml:6: jobs.b: has no run; write e.g. run: {exec: [/bin/true]}",

@@ -176,8 +176,8 @@ class LeaderMachine:
             case Kind.GAP:
                 self._outages.look_at(change.ids[0])
                 self._open.wake(change.ids[0])
-            case Kind.ELECTION | Kind.TERM | Kind.WATERMARK | Kind.EDITED:
-                pass
+            case Kind.ELECTION | Kind.TERM | Kind.WATERMARK | Kind.EDITED | Kind.SETTINGS:
+                pass  # Read whenever something is decided by them.
             case Kind.ORDER | Kind.ANSWER:
                 pass
             case other:

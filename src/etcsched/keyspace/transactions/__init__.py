@@ -30,6 +30,7 @@ from etcsched.keyspace.transactions.operator import (
     write_drain,
     write_jobs,
     write_pause,
+    write_settings,
 )
 from etcsched.keyspace.transactions.outer import (
     MAX_BYTES,
@@ -66,4 +67,5 @@ __all__ = [
     "write_drain",
     "write_jobs",
     "write_pause",
+    "write_settings",
 ]

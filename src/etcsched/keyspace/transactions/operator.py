@@ -1,10 +1,10 @@
-"""What operators write: requests, and what they want (jobs, pauses, drains)."""
+"""What operators write: requests, and what they want (jobs, pauses, drains, settings)."""
 
 from __future__ import annotations
 
 import msgspec
 
-from etcsched.core.records import Drain, Edited, Job, Kind, Pause, Request
+from etcsched.core.records import ClusterSettings, Drain, Edited, Job, Kind, Pause, Request
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Compare, Delete, Put, Range, Relation, Target, Txn
@@ -86,3 +86,8 @@ def write_drain(keys: Keys, drain: Drain) -> Txn:
 def end_drain(keys: Keys, agent: str) -> Txn:
     key = keys.of(Kind.DRAIN, agent)
     return Txn((Compare(key, Target.MOD, 0, Relation.GREATER),), (Delete(key),))
+
+
+def write_settings(keys: Keys, settings: ClusterSettings, seen: int) -> Txn:
+    key = keys.of(Kind.SETTINGS)
+    return Txn((Compare(key, Target.MOD, seen),), (Put(key, encode(settings)),))

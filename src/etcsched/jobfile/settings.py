@@ -1,0 +1,44 @@
+"""The top-level map ``settings``: what holds for the whole cluster, as far as a file says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from etcsched.core.states import FINAL, RunState
+from etcsched.jobfile import fields
+from etcsched.jobfile.nodes import FieldError, Problems, Value, unknown_text
+
+__all__ = ["read_settings"]
+
+
+def _final_states(value: Value) -> tuple[RunState, ...]:
+    read = fields.choice(RunState, *(state for state in RunState if state not in FINAL))
+    items = value.items("[failed, died]") if value.is_list() else [value]
+    states = tuple(dict.fromkeys(read(item) for item in items))
+    if not states:
+        raise FieldError(value, "is empty; write e.g. [failed, timed_out, died]")
+    return states
+
+
+# Settings and their readers; the names are the record's.
+_SETTINGS: Final[dict[str, Callable[[Value], Any]]] = {
+    "resubmit_states": _final_states,
+}
+
+
+def read_settings(problems: Problems, value: Value, places: dict[str, str]) -> dict[str, Any]:
+    """The fields given; ``places`` knows where earlier maps gave theirs."""
+    read: dict[str, Any] = {}
+    entries = problems.attempt(lambda v: v.entries("{resubmit_states: [failed]}"), value) or {}
+    for name, entry in entries.items():
+        if name not in _SETTINGS:
+            entry.refuse(unknown_text("setting", name, list(_SETTINGS)))
+            continue
+        if name in places:
+            entry.refuse(f"is given twice; first in {places[name]}")
+        places.setdefault(name, entry.place)
+        made = problems.attempt(_SETTINGS[name], entry)
+        if made is not None:
+            read[name] = made
+    return read
