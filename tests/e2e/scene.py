@@ -96,7 +96,7 @@ class Scene:
         written = {name: _written(fields) for name, fields in jobs.items()}
         self._fields |= jobs
         now_ms = _now_ms()
-        wanted = load([("jobs.yaml", json.dumps({"jobs": written}))], now_ms)
+        wanted = load([("jobs.yaml", json.dumps({"jobs": written}))], now_ms).jobs
         await operator.apply(
             self.etcd, self.keys, wanted, utc_of(now_ms), "test", timeout_s=CALL_TIMEOUT_S
         )
