@@ -38,6 +38,7 @@ _STYLES: Final = {
     "assigned": "cyan",
     "ready": "yellow",
     "queued": "yellow",
+    "retrying": "yellow",
     "failed": "red",
     "timed_out": "red",
     "died": "red",

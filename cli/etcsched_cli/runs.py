@@ -241,6 +241,7 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
             ("missed", _missed(run)),
             ("made by", _origin(run)),
             ("parameters", " ".join(f"{name}={value}" for name, value in run.params.items())),
+            ("retry", _retry(run)),
             ("agent", view.agent),
             ("started", moment(view.started_at) if view.started_at else ""),
             ("ended", moment(view.ended_at) if view.ended_at else ""),
@@ -320,6 +321,12 @@ def _missed(run: Run) -> str:
     if run.missed_count <= 1:
         return ""
     return f"{run.missed_count} ticks through {moment(run.missed_through)}"
+
+
+def _retry(run: Run) -> str:
+    if run.state is not RunState.RETRYING:
+        return f"{run.retries} so far" if run.retries else ""
+    return f"number {run.retries}, due at {moment(run.retry_at)}"
 
 
 def _origin(run: Run) -> str:

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 import pytest
 
-from etcsched.core.records import CLUSTER, Keep, Kind, Run, Watermark
-from etcsched.core.states import FINAL, JobState, Origin, Overlap, Recovery
+from etcsched.core.records import CLUSTER, Keep, Kind, Retry, Run, Watermark
+from etcsched.core.states import FINAL, JobState, Origin, Outcome, Overlap, Recovery
 from etcsched.core.times import ms_of
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.ops import EventType, range_end_of
@@ -23,6 +23,7 @@ from tests.support.jobs import job
 
 SEEDS = range(60)
 STEPS = 30
+RETRY_INTERVAL_S = 3.0
 SCHEDULES: list[dict[str, object]] = [
     {"every_s": 1},
     {"every_s": 7},
@@ -95,7 +96,9 @@ class Storm:
     def start_agent(self) -> None:
         if len(self._agents()) < 3:
             takes_s = self.chance.choice([0.4, 2.0, 6.0])
-            self.world.agent(self._name("a"), slots=self.chance.randint(1, 3), takes_s=takes_s)
+            ends_as = self.chance.choice([Outcome.COMPLETED] * 2 + [Outcome.FAILED])
+            slots = self.chance.randint(1, 3)
+            self.world.agent(self._name("a"), slots=slots, takes_s=takes_s, ends_as=ends_as)
 
     def kill_agent(self) -> None:
         if agents := self._agents():
@@ -147,6 +150,7 @@ class Storm:
                 pickup_buffer_s=chance.choice([0.0, 5.0, 60.0]),
                 catch_up_limit=chance.choice([2, 100]),
                 max_reassigns=chance.choice([0, 3]),
+                retry=Retry(max=chance.choice([0, 0, 2]), interval_s=RETRY_INTERVAL_S),
                 keep=Keep(runs=1_000_000),
             )
         )
@@ -221,6 +225,7 @@ def test_whatever_happens(seed: int) -> None:
     check_processes(storm)
     for name in storm.names:
         check_ticks(storm, name)
+        check_retries(storm, name)
 
 
 def check_quiet(world: World) -> None:
@@ -274,6 +279,20 @@ def check_processes(storm: Storm) -> None:
                 assert one.end_s <= other.start_s, "two runs of a job that doesn't overlap"
         for span in spans:
             assert not storm.due.is_stopped(world, name, span.start_s), (name, span)
+
+
+def check_retries(storm: Storm, name: str) -> None:
+    """Only what failed is tried again, not too often, and never too early."""
+    spans = {span.token: span for agent in storm.world.agents.values() for span in agent.spans}
+    for run in storm.world.runs(name).values():
+        assert run.retries <= 2
+        failed = [one for one in run.attempts if one.outcome is Outcome.FAILED]
+        assert len(failed) <= run.retries + 1
+        for one, other in pairwise(run.attempts):
+            if one.outcome is Outcome.FAILED and other.token in spans:
+                end_s = spans[one.token].end_s
+                assert end_s is not None
+                assert spans[other.token].start_s >= end_s + RETRY_INTERVAL_S - 0.001
 
 
 def check_ticks(storm: Storm, name: str) -> None:

@@ -87,6 +87,17 @@ class Keep(Part, frozen=True, kw_only=True):
     age_s: float = 30 * 86400.0
 
 
+class Retry(Part, frozen=True, kw_only=True):
+    """At most ``max`` more attempts after outcomes in ``on``: see ``core.retry``."""
+
+    max: int = 0
+    interval_s: float = 60.0
+    exponential: bool = False
+    cap_s: float | None = None
+    jitter_s: float = 0.0
+    on: tuple[Outcome, ...] = (Outcome.FAILED, Outcome.TIMED_OUT)
+
+
 class Job(Record, frozen=True, kw_only=True):
     """``versions`` is the timeline of definitions, oldest first, never empty (DESIGN 3)."""
 
@@ -101,6 +112,7 @@ class Job(Record, frozen=True, kw_only=True):
     recover_within_s: float = 12 * 3600.0
     catch_up_limit: int = 100
     overlap: Overlap = Overlap.SKIP
+    retry: Retry = Retry()
     timeout_s: float | None = None
     kill_grace_s: float = 15.0
     on_agent_loss: OnAgentLoss = OnAgentLoss.REASSIGN
@@ -316,6 +328,7 @@ class Run(Record, frozen=True, kw_only=True):
 
     A summary of a long outage is one record: ``missed_count`` ticks from ``scheduled_at`` through
     ``missed_through``. Lateness isn't kept: it follows from the attempts.
+    ``retries`` counts those that have begun or are waited for; ``retry_at``: when the last is due.
     """
 
     job: str
@@ -329,6 +342,8 @@ class Run(Record, frozen=True, kw_only=True):
     agent: str = ""
     attempt: int = 0
     reassigns: int = 0
+    retries: int = 0
+    retry_at: Utc | None = None
     attempts: tuple[Attempt, ...] = ()
     history: tuple[Transition, ...] = ()
     requested_by: str = ""

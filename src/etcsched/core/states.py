@@ -10,6 +10,7 @@ class RunState(enum.Enum):
 
     READY = "ready"
     QUEUED = "queued"
+    RETRYING = "retrying"
     ASSIGNED = "assigned"
     RUNNING = "running"
     COMPLETED = "completed"
@@ -22,7 +23,7 @@ class RunState(enum.Enum):
     OVERLAPPED = "overlapped"
 
 
-WAITING = frozenset({RunState.READY, RunState.QUEUED})
+WAITING = frozenset({RunState.READY, RunState.QUEUED, RunState.RETRYING})
 WORKING = frozenset({RunState.ASSIGNED, RunState.RUNNING})
 FINAL = frozenset(RunState) - WAITING - WORKING
 
@@ -45,11 +46,16 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
     # ready -> queued: its buffer ended in an outage, and the recovery mode lets it run.
     RunState.READY: frozenset({RunState.ASSIGNED, RunState.QUEUED, *_ENDS_WITHOUT_ATTEMPT}),
     RunState.QUEUED: frozenset({RunState.READY, RunState.ASSIGNED, *_ENDS_WITHOUT_ATTEMPT}),
+    # Without another attempt it ends as its last one did.
+    RunState.RETRYING: frozenset(
+        {RunState.ASSIGNED, RunState.FAILED, RunState.TIMED_OUT, RunState.CANCELLED}
+    ),
     # assigned -> assigned: moved to another agent; assigned -> ready: none has a slot now.
     RunState.ASSIGNED: frozenset(
         {
             RunState.ASSIGNED,
             RunState.READY,
+            RunState.RETRYING,
             RunState.COMPLETED,
             RunState.FAILED,
             RunState.TIMED_OUT,

@@ -35,6 +35,7 @@ from etcsched.core.records import (
     Term,
     Watermark,
 )
+from etcsched.core.states import RunState
 
 R = TypeVar("R", bound=Record)
 M = TypeVar("M")
@@ -139,8 +140,14 @@ class View:
             drain=revision_of(self.drains.get(agent)) if agent is not None else 0,
         )
 
-    def active_runs(self, job: str) -> list[Run]:
+    def runs_of(self, job: str) -> list[Run]:
+        """Those that aren't over."""
         return [self.runs[(job, run)].record for run in self.runs_of_job.get(job, ())]
+
+    def active_runs(self, job: str) -> list[Run]:
+        """Those that others of the job may have to wait for: one between two attempts holds
+        nothing up."""
+        return [run for run in self.runs_of(job) if run.state is not RunState.RETRYING]
 
     def apply(self, changes: Iterable[Change], revision: int) -> None:
         """Take in all changes up to ``revision``."""

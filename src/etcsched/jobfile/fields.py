@@ -8,15 +8,18 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from etcsched.core.durations import format_duration, parse_duration_s
-from etcsched.core.records import MAX_PARAMS_BYTES, Keep, params_bytes
+from etcsched.core.records import MAX_PARAMS_BYTES, Keep, Retry, params_bytes
+from etcsched.core.retry import MAX_INTERVAL_S, RETRIED
 from etcsched.core.schedule import check_timezone
+from etcsched.core.states import Outcome
 from etcsched.jobfile.nodes import FieldError, Value, unknown_text
 from etcsched.jobfile.placeholders import BUILTINS
 
 __all__ = [
+    "boolean",
     "check_known",
     "choice",
     "duration",
@@ -27,6 +30,8 @@ __all__ = [
     "labels",
     "params",
     "read_job_name",
+    "retry",
+    "retry_of",
     "text",
     "timezone",
     "user",
@@ -87,6 +92,13 @@ def choice(kinds: type[E], *without: E) -> Callable[[Value], E]:
         return known[given]
 
     return read
+
+
+def boolean(value: Value) -> bool:
+    given = value.text()
+    if given not in ("true", "false"):
+        raise FieldError(value, f"{given!r} is neither true nor false")
+    return given == "true"
 
 
 def integer(least: int, most: int) -> Callable[[Value], int]:
@@ -198,6 +210,47 @@ def keep(value: Value) -> dict[str, float]:
 def keep_of(parts: dict[str, float]) -> Keep:
     default = Keep()
     return Keep(runs=int(parts.get("runs", default.runs)), age_s=parts.get("age_s", default.age_s))
+
+
+def retry(value: Value) -> dict[str, Any]:
+    """The parts that are given, by their names in the record."""
+    known: dict[str, tuple[str, Callable[[Value], Any]]] = {
+        "max": ("max", integer(0, 1000)),
+        "interval": ("interval_s", duration(0.0, MAX_INTERVAL_S)),
+        "exponential": ("exponential", boolean),
+        "cap": ("cap_s", duration(0.001, MAX_INTERVAL_S)),
+        "jitter": ("jitter_s", duration(0.0, MAX_INTERVAL_S)),
+        "on": ("on", _outcomes),
+    }
+    entries = value.entries("{max: 3, interval: 5m}")
+    check_known(entries, list(known))
+    return {
+        known[name][0]: known[name][1](entry) for name, entry in entries.items() if name in known
+    }
+
+
+def _outcomes(value: Value) -> tuple[Outcome, ...]:
+    read = choice(Outcome, *(outcome for outcome in Outcome if outcome not in RETRIED))
+    items = value.items("[failed, timed_out]") if value.is_list() else [value]
+    for item in items:
+        if item.text() == Outcome.DIED.value:
+            raise FieldError(item, "an attempt that died goes by on_agent_loss; leave it out here")
+    outcomes = tuple(dict.fromkeys(read(item) for item in items))
+    if not outcomes:
+        raise FieldError(value, "is empty; write e.g. [failed, timed_out], or max: 0 for no retry")
+    return outcomes
+
+
+def retry_of(value: Value, parts: dict[str, Any]) -> Retry:
+    """A job's own parts with those of its defaults; ``value`` is where a misfit is refused."""
+    made = Retry(**parts)
+    if "max" not in parts:
+        raise FieldError(value, "has no max: how many retries? write e.g. {max: 3, interval: 5m}")
+    if made.cap_s is not None and not made.exponential:
+        raise FieldError(value, "cap bounds intervals that double: add exponential: true")
+    if made.cap_s is not None and made.cap_s < made.interval_s:
+        raise FieldError(value, "cap is shorter than interval")
+    return made
 
 
 def check_known(entries: dict[str, Value], known: list[str]) -> None:

@@ -47,6 +47,7 @@ _MERGED: Final[dict[str, _Reader]] = {
     "env": fields.env,
     "require": fields.labels,
     "keep": fields.keep,
+    "retry": fields.retry,
 }
 
 _SCHEDULING: Final[dict[str, _Reader]] = {
@@ -89,6 +90,9 @@ def read_job(
     elif "run" in read:
         names = [*read.get("params", {}), *BUILTINS]
         check_placeholders(run, read["run"], names)
+    if "retry" in read:
+        parts, at = read["retry"], own.get("retry", defaults.get("retry", value))
+        read["retry"] = problems.attempt(lambda v: fields.retry_of(v, parts), at)
     state = read.get("state", JobState.ENABLED)
     if state is JobState.ENABLED and "schedule" not in {*own, *defaults}:
         value.refuse(
@@ -129,7 +133,9 @@ def _build(name: str, read: dict[str, Any], now_ms: int) -> Job:
         timezone=read.get("timezone", "UTC"),
     )
     plain = {record: read[field] for field, (record, _) in _PLAIN.items() if field in read}
-    merged = {field: read[field] for field in ("params", "env", "require") if field in read}
+    merged = {
+        field: read[field] for field in ("params", "env", "require", "retry") if field in read
+    }
     return Job(
         name=name,
         run=read["run"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from etcsched.core.durations import format_duration
-from etcsched.core.records import Action, ClusterSettings, Exec, Job, Noop, Shell
+from etcsched.core.records import Action, ClusterSettings, Exec, Job, Noop, Retry, Shell
 from etcsched.core.schedule import At, Cron, Every, Pattern
 
 __all__ = ["fields_of", "pattern_text", "schedule_text", "settings_of"]
@@ -36,8 +36,20 @@ def fields_of(job: Job) -> dict[str, Any]:
         _put(found, field, seconds, usual_s, format_duration)
     for field in ("params", "env", "require"):
         _put(found, field, getattr(job, field), {}, dict)
+    if job.retry != default.retry:
+        found["retry"] = _retry(job.retry)
     if job.keep != default.keep:
         found["keep"] = {"runs": job.keep.runs, "age": format_duration(job.keep.age_s)}
+    return found
+
+
+def _retry(retry: Retry) -> dict[str, Any]:
+    usual = Retry()
+    found: dict[str, Any] = {"max": retry.max, "interval": format_duration(retry.interval_s)}
+    _put(found, "exponential", retry.exponential, usual.exponential, bool)
+    _put(found, "cap", retry.cap_s, usual.cap_s, format_duration)
+    _put(found, "jitter", retry.jitter_s, usual.jitter_s, format_duration)
+    _put(found, "on", retry.on, usual.on, lambda on: [outcome.value for outcome in on])
     return found
 
 

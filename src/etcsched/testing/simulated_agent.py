@@ -39,7 +39,8 @@ class Span(msgspec.Struct):
 class SimulatedAgent:
     """Claims what is assigned to it and reports an outcome when the run's time is over.
 
-    ``takes_s`` is how long every run takes, ``ends_as`` its outcome.
+    ``takes_s`` is how long every run takes, ``ends_as`` its outcome;
+    ``obeys_as`` is the outcome of one that is told to end.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SimulatedAgent:
         self.name = name
         self.takes_s = takes_s
         self.ends_as = ends_as
+        self.obeys_as = Outcome.CANCELLED
         self.is_alive = True
         self.is_cut_off = False
         self.claims_nothing = False
@@ -201,7 +203,7 @@ class SimulatedAgent:
     def _obey(self, order: Order, job: str, run: str) -> None:
         running = self._running.get((job, run))
         if running is not None and running[0].token == order.token:
-            self._end(running[1], Outcome.CANCELLED)
+            self._end(running[1], self.obeys_as)
 
     def _end(self, span: Span, outcome: Outcome) -> None:
         running = self._running.get((span.job, span.run))

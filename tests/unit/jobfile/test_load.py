@@ -9,9 +9,9 @@ from textwrap import dedent
 import pytest
 
 from etcsched.core.errors import InvalidJobFile, UsageError
-from etcsched.core.records import Exec, Job, Keep, ScheduleVersion, Shell
+from etcsched.core.records import Exec, Job, Keep, Retry, ScheduleVersion, Shell
 from etcsched.core.schedule import At, Cron, Every
-from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery, RunState
+from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.jobfile import load, read_files
 from etcsched.jobfile.writing import fields_of
@@ -61,6 +61,7 @@ def test_every_field() -> None:
             workdir: /srv/erp
             user: erp
             keep: {runs: 50}
+            retry: {max: 3, interval: 5m, exponential: true, cap: 1h, jitter: 10s, on: failed}
         """
     )
     assert job == Job(
@@ -98,6 +99,14 @@ def test_every_field() -> None:
         workdir="/srv/erp",
         user="erp",
         keep=Keep(runs=50, age_s=7 * 86400.0),
+        retry=Retry(
+            max=3,
+            interval_s=300.0,
+            exponential=True,
+            cap_s=3600.0,
+            jitter_s=10.0,
+            on=(Outcome.FAILED,),
+        ),
         from_file=True,
     )
 
@@ -113,6 +122,7 @@ def test_what_is_shown_of_a_job_is_a_job_file_again() -> None:
             timeout: 90s
             params: {x: '1'}
             keep: {runs: 3}
+            retry: {max: 2, exponential: true, cap: 1h, jitter: 500ms, on: [timed_out]}
         """
     )
     again = json.dumps({"jobs": {"a": fields_of(job)}})  # JSON is YAML
@@ -177,6 +187,7 @@ def test_a_shell_line_is_left_alone() -> None:
     assert job.run == Shell("echo ${HOME} {x}")
 
 
+RETRY_FIELDS = "unknown field 'times'; known are max, interval, exponential, cap, jitter, on"
 FIELD_PROBLEMS: list[tuple[str, str, str]] = [
     ("timeout: 2 hours", "timeout", "'2 hours' is no duration; write e.g. 2h"),
     ("timeout: 30", "timeout", "'30' is no duration; write e.g. 30s"),
@@ -207,6 +218,24 @@ FIELD_PROBLEMS: list[tuple[str, str, str]] = [
         "env.ETCSCHED_JOB",
         "names beginning with ETCSCHED_ are set by the agent",
     ),
+    ("retry: {max: many}", "retry.max", "'many' is no whole number; write e.g. 1"),
+    ("retry: {max: 3, times: 2}", "retry.times", RETRY_FIELDS),
+    ("retry: {interval: 5m}", "retry", "has no max: how many retries? write e.g. {max: 3, "),
+    ("retry: {max: 3, exponential: yes}", "retry.exponential", "'yes' is neither true nor false"),
+    ("retry: {max: 3, cap: 1h}", "retry", "cap bounds intervals that double: add exponential"),
+    (
+        "retry: {max: 3, interval: 2h, exponential: true, cap: 1h}",
+        "retry",
+        "cap is shorter than interval",
+    ),
+    (
+        "retry: {max: 3, on: [died]}",
+        "retry.on[0]",
+        "an attempt that died goes by on_agent_loss; leave it out here",
+    ),
+    ("retry: {max: 3, on: cancelled}", "retry.on", "unknown value 'cancelled'; known are failed, "),
+    ("retry: {max: 3, on: []}", "retry.on", "is empty; write e.g. [failed, timed_out], or max: 0"),
+    ("retry: 3", "retry", "takes a map like {max: 3, interval: 5m}, not '3'"),
     ("keep: {days: 3}", "keep.days", "unknown field 'days'; known are runs, age"),
     ("owner: a\n    owner: b", "owner", "is given twice; first in line 5"),
 ]
@@ -217,7 +246,7 @@ def test_a_wrong_field(line: str, path: str, text: str) -> None:
     file = f"jobs:\n  a:\n    run: {{exec: [/bin/true]}}\n    schedule: {{every: 1h}}\n    {line}\n"
     (problem,) = problems_of(file)
     number = 5 + line.count("\n")
-    assert problem == f"a.yaml:{number}: jobs.a.{path}: {text}"
+    assert problem.startswith(f"a.yaml:{number}: jobs.a.{path}: {text}")
 
 
 @pytest.mark.parametrize(
@@ -358,6 +387,19 @@ def test_files_and_directories(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"no \.yaml or \.yml file"):
         read_files([str(tmp_path / "empty")])
+
+
+def test_retries_of_defaults() -> None:
+    defaults = "defaults: {retry: {max: 3, interval: 5m}}\n"
+    jobs = f"{{a: {{{RUNS}, retry: {{interval: 1m}}}}, b: {{{RUNS}, retry: {{max: 0}}}}}}"
+    first, second = load_text(f"{defaults}jobs: {jobs}")
+    assert first.retry == Retry(max=3, interval_s=60.0)
+    assert second.retry.max == 0
+    # Not a whole one, but every job may make it one.
+    (only,) = load_text(
+        f"defaults: {{retry: {{interval: 5m}}}}\njobs: {{a: {{{RUNS}, retry: {{max: 1}}}}}}"
+    )
+    assert only.retry == Retry(max=1, interval_s=300.0)
 
 
 def test_defaults_of_maps_are_added_to() -> None:

@@ -167,6 +167,21 @@ CASES = [
         {"assignment", "report", "order"},
     ),
     Case(
+        "T4a",
+        lambda seen: BUILD(
+            fx.MoveRun(
+                seq=1,
+                run=run_in(RunState.RETRYING, retries=1, retry_at=TICK),
+                run_revision=seen("run"),
+                old=old_attempt(seen, presence=False),
+            )
+        ),
+        {"run", "assignment", "report", "order"},
+        {"run", "assignment", "report"},
+        {"run"},
+        {"assignment", "report", "order"},
+    ),
+    Case(
         "T5 to the same agent's new incarnation",
         lambda seen: BUILD(
             fx.MoveRun(

@@ -8,9 +8,11 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import assigned, assignment_of, may_start, step
 from etcsched.core.records import Assignment, Presence, Report, Run
+from etcsched.core.retry import is_waiting_for_retry, state_without_retry
 from etcsched.core.states import OnAgentLoss, Outcome, RunState
 from etcsched.core.view import Entry, RunKey, revision_of
 
@@ -25,11 +27,14 @@ _FINAL_OF: dict[Outcome, RunState] = {
 
 
 class AssignedRuns:
-    def __init__(self, context: Context, losses: Losses, ends: RunEnds) -> None:
+    def __init__(
+        self, context: Context, losses: Losses, ends: RunEnds, retrying: RetryingRuns
+    ) -> None:
         self._context = context
         self._view = context.view
         self._losses = losses
         self._ends = ends
+        self._retrying = retrying
 
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
@@ -63,16 +68,22 @@ class AssignedRuns:
         if job is not None and may_start(job.record, entry.record):
             self._move(entry, assignment, None, cause)
         else:
+            run, state = entry.record, RunState.CANCELLED
             cause = "the job was stopped before it started"
-            self._ends.end_assigned(entry, assignment, None, RunState.CANCELLED, cause)
+            if is_waiting_for_retry(run):
+                state, cause = state_without_retry(run), "no retry any more: the job was stopped"
+            self._ends.end_assigned(entry, assignment, None, state, cause)
 
     def _finish(
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
     ) -> None:
         outcome = report.record.outcome
         assert outcome is not None
+        is_cancelled = self._is_cancelled(entry, assignment)
+        if not is_cancelled and self._retrying.begin(entry, assignment, report):
+            return
         if outcome in (Outcome.DIED, Outcome.DECLINED):
-            if self._is_cancelled(entry, assignment):
+            if is_cancelled:
                 self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, "cancelled")
                 return
             if self._may_reassign(entry, outcome):
@@ -138,9 +149,10 @@ class AssignedRuns:
             seen = self._view.start_seen(run.job, agent)
             new = assignment_of(context.author, moved, job.record, presence.record, seen)
         else:
-            moved = step(
-                context.author, run, entry.mod_revision, RunState.READY, cause, agent="", **changes
-            )
+            state = RunState.READY
+            if report is None and is_waiting_for_retry(run):
+                state = RunState.RETRYING  # It hasn't begun: what ends a retry can end it still.
+            moved = step(context.author, run, entry.mod_revision, state, cause, agent="", **changes)
             new = None
         context.write(
             fx.MoveRun(

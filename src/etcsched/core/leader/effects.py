@@ -70,8 +70,8 @@ class Dispatch(Write, frozen=True, kw_only=True):
 
 
 class MoveRun(Write, frozen=True, kw_only=True):
-    """T5, and the reassignment of a died attempt: the old one goes; the run is assigned anew or
-    waits as ``ready``."""
+    """T5, T4a, and the reassignment of a died attempt: the old one goes; the run is assigned anew,
+    or waits as ``ready`` or ``retrying``."""
 
     run: Run
     run_revision: int

@@ -57,7 +57,7 @@ class LeaderMachine:
         index.skip_to(watermark_ms)
         self._losses = Losses(context, raft_term, raft_term_since_s)
         self._open = OpenTicks()
-        self._runs = RunDecider(context, self._losses, watermark_ms)
+        self._runs = RunDecider(context, self._losses, self._open, watermark_ms)
         self._outages = Outages(context, self._open, self._runs, watermark_ms=watermark_ms)
         self._ticks = TickDecider(
             context, index, self._open, self._runs, self._outages, watermark_ms=watermark_ms
@@ -148,7 +148,7 @@ class LeaderMachine:
                 self._runs.look_at((change.ids[0], change.ids[1]))
                 if change.record is None:
                     self._upkeep.archived(change.ids[0])
-                self._runs.look_at_queued(change.ids[0])
+                self._runs.look_at_waiting(change.ids[0])
             case Kind.ASSIGNMENT | Kind.REPORT:
                 if change.kind is Kind.ASSIGNMENT:
                     self._context.load_changed(change.ids[0])
@@ -250,9 +250,12 @@ class LeaderMachine:
             self._look_at(matter)
         for reservation in context.release():
             self._released(reservation)
+        self._ticks.time_passed()
         self._requests.decide()
         self._runs.decide()
         self._decide_ticks()
+        if self._runs.is_due:
+            self._runs.decide()
         self._upkeep.decide()
         self._advance_watermark()
         effects, context.effects = context.effects, []
@@ -260,7 +263,6 @@ class LeaderMachine:
 
     def _decide_ticks(self) -> None:
         """Ticks and outages wait for each other: until neither has anything to say."""
-        self._ticks.time_passed()
         is_moving = True
         while is_moving:
             self._outages.decide()

@@ -2,8 +2,8 @@
 
 Level-triggered: a run is looked at again whenever something that it depends on has changed, and
 the decision follows from the view alone, not from what happened. So a new leader continues where
-the old one stopped, by looking at every run once. The decisions are ``waiting_runs``' and
-``assigned_runs``'; how runs end is ``run_ends``'.
+the old one stopped, by looking at every run once. The decisions are ``waiting_runs``',
+``retrying_runs``' and ``assigned_runs``'; how runs end is ``run_ends``'.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from etcsched.core.leader.assigned_runs import AssignedRuns
 from etcsched.core.leader.context import Context, job_matter, run_matter
 from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.leader.waiting_runs import WaitingRuns
@@ -20,15 +22,21 @@ from etcsched.core.view import Entry, RunKey
 
 
 class RunDecider:
-    def __init__(self, context: Context, losses: Losses, outage_began_ms: int) -> None:
+    def __init__(
+        self, context: Context, losses: Losses, open_ticks: OpenTicks, outage_began_ms: int
+    ) -> None:
         """``outage_began_ms``: see ``WaitingRuns``."""
         self._context = context
         self._view = context.view
         self._dirty: dict[RunKey, None] = {}
         waiting = Waiting()
+        recovering: set[str] = set()
         self.ends = RunEnds(context, waiting)
-        self.waiting = WaitingRuns(context, waiting, self.ends, outage_began_ms)
-        self._assigned = AssignedRuns(context, losses, self.ends)
+        self.retrying = RetryingRuns(context, waiting, self.ends, open_ticks, recovering)
+        self.waiting = WaitingRuns(
+            context, waiting, self.ends, self.retrying, recovering, outage_began_ms
+        )
+        self._assigned = AssignedRuns(context, losses, self.ends, self.retrying)
 
     def look_at(self, key: RunKey) -> None:
         self._dirty[key] = None
@@ -41,10 +49,11 @@ class RunDecider:
         for run in self._view.runs_of_job.get(job, ()):
             self._dirty[(job, run)] = None
 
-    def look_at_queued(self, job: str) -> None:
-        """A run of the job came, changed or went: the turn of those behind it may have come."""
-        for run in self._view.active_runs(job):
-            if run.state is RunState.QUEUED:
+    def look_at_waiting(self, job: str) -> None:
+        """A run of the job came, changed or went, or a tick was decided: the turn of those behind
+        may have come, or a retry's end."""
+        for run in self._view.runs_of(job):
+            if run.state in (RunState.QUEUED, RunState.RETRYING):
                 self._dirty[(job, run.id)] = None
 
     def look_at_agent(self, agent: str) -> None:
@@ -57,6 +66,10 @@ class RunDecider:
         return context.is_busy(job_matter(job)) or any(
             context.is_busy(run_matter((job, run))) for run in self._view.runs_of_job.get(job, ())
         )
+
+    @property
+    def is_due(self) -> bool:
+        return bool(self._dirty)
 
     def decide(self) -> None:
         """Look at everything that is due for a look, then fill free slots."""
@@ -74,6 +87,8 @@ class RunDecider:
         match entry.record.state:
             case RunState.READY | RunState.QUEUED:
                 self.waiting.decide(key, entry)
+            case RunState.RETRYING:
+                self.retrying.decide(key, entry)
             case RunState.ASSIGNED:
                 self._assigned.decide(key, entry)
             case _:

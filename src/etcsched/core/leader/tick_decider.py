@@ -103,6 +103,7 @@ class TickDecider:
         """The tick's decision is in etcd."""
         self._open.confirm(job, tick_ms)
         self._outages.look_at(job)
+        self._runs.look_at_waiting(job)
 
     def decide_again(self, job: str, tick_ms: int) -> None:
         """Unless it is confirmed: the tick's decision rested on something that had changed."""

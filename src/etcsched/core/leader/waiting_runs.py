@@ -5,6 +5,7 @@ from __future__ import annotations
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.placement import Requirement, requirement_of
+from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import assigned, assignment_of, may_start
 from etcsched.core.leader.waiting import Waiting
@@ -16,18 +17,25 @@ from etcsched.core.view import Entry, RunKey
 
 class WaitingRuns:
     def __init__(
-        self, context: Context, waiting: Waiting, ends: RunEnds, outage_began_ms: int
+        self,
+        context: Context,
+        waiting: Waiting,
+        ends: RunEnds,
+        retrying: RetryingRuns,
+        recovering: set[str],
+        outage_began_ms: int,
     ) -> None:
         """Between ``outage_began_ms`` (the watermark found at the takeover) and the takeover no
         one decided: a buffer that ended in between belongs to that outage."""
         self._context = context
         self._view = context.view
         self._ends = ends
+        self._retrying = retrying
         self._outage_ms = (outage_began_ms, context.wall_ms)
         self._waiting = waiting
         self.outage_jobs: dict[str, None] = {}
         """Jobs of which a run's buffer ended while nobody was there: their outage's matter."""
-        self.recovering: set[str] = set()
+        self.recovering = recovering
         """Jobs whose outage is over and being recovered from: their runs that waited in it are
         the recovery's matter."""
 
@@ -104,7 +112,11 @@ class WaitingRuns:
         self._waiting.serve(self._offer)
 
     def _offer(self, requirement: Requirement, key: RunKey) -> bool:
-        presence = self._context.choose(requirement)
+        entry = self._view.runs.get(key)
+        # Whoever had it before comes last.
+        tried = entry.record.attempts[-1:] if entry is not None else ()
+        avoid = frozenset(attempt.agent for attempt in tried)
+        presence = self._context.choose(requirement, avoid)
         if presence is None:
             return False
         self._dispatch(key, presence.record.agent)
@@ -116,7 +128,10 @@ class WaitingRuns:
         job = self._view.jobs.get(key[0])
         if entry is None or job is None or context.is_busy(run_matter(key)):
             return  # It is looked at again when its write is settled.
-        if entry.record.state is RunState.QUEUED and not self._is_its_turn(entry.record):
+        state = entry.record.state
+        if state is RunState.QUEUED and not self._is_its_turn(entry.record):
+            return
+        if state is RunState.RETRYING and self._retrying.is_held_up(entry.record):
             return
         presence = self._view.presences[agent]
         run = assigned(context.author, entry.record, entry.mod_revision, agent, "a slot is free")

@@ -1,0 +1,117 @@
+"""Runs between two attempts (``retrying``): when the next one begins, and what ends the wait.
+
+A due retry waits on in this state until an agent has it; so, until it has begun, whatever ends a
+retry can end it.
+"""
+
+from __future__ import annotations
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, job_matter, run_matter
+from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.run_ends import RunEnds
+from etcsched.core.leader.runs import may_start, step
+from etcsched.core.leader.waiting import Waiting
+from etcsched.core.records import Assignment, Report, Run
+from etcsched.core.retry import due_at, has_retry, state_without_retry, supersedes
+from etcsched.core.states import Outcome, Overlap, RunState
+from etcsched.core.times import ms_of
+from etcsched.core.view import Entry, RunKey
+
+
+class RetryingRuns:
+    def __init__(
+        self,
+        context: Context,
+        waiting: Waiting,
+        ends: RunEnds,
+        open_ticks: OpenTicks,
+        recovering: set[str],
+    ) -> None:
+        self._context = context
+        self._view = context.view
+        self._waiting = waiting
+        self._ends = ends
+        self._open = open_ticks
+        self._recovering = recovering
+
+    def decide(self, key: RunKey, entry: Entry[Run]) -> None:
+        run = entry.record
+        job = self._view.jobs.get(run.job)
+        later = self._later_run(run)
+        if job is None or not may_start(job.record, run):
+            self.give_up(entry, "the job was stopped")
+        elif later is not None:
+            self.give_up(entry, f"the job's next run is there: {later.id}")
+        elif not self._is_due(key, run) or self._view.is_paused(run.job) or self.is_held_up(run):
+            self._waiting.discard(key)
+        else:
+            self._waiting.put(run, requirement_of(job.record))
+
+    def is_held_up(self, run: Run) -> bool:
+        """Whether a due retry has to wait for something of its job: for ticks that are due, since
+        each may end it, and, unless the job may overlap, for another run's end."""
+        name = run.job
+        gap = self._view.gaps.get(name)
+        if self._context.is_busy(job_matter(name)) or self._open.first_of(name) is not None:
+            return True
+        if name in self._recovering or (gap is not None and not gap.record.closed):
+            return True
+        job = self._view.jobs.get(name)
+        if job is None or job.record.overlap is Overlap.ALLOW:
+            return False
+        return any(other.state is RunState.ASSIGNED for other in self._view.active_runs(name))
+
+    def give_up(self, entry: Entry[Run], why: str, consumed: fx.Consumed | None = None) -> None:
+        """The run ends as its last attempt did."""
+        state = state_without_retry(entry.record)
+        self._ends.end_waiting(entry, state, f"no retry any more: {why}", consumed)
+
+    def begin(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
+    ) -> bool:
+        """T4a: an attempt is over, and the run waits for the next one. False: there is none."""
+        context, run = self._context, entry.record
+        job = self._view.jobs.get(run.job)
+        outcome = report.record.outcome
+        assert outcome is not None
+        if job is None or not has_retry(job.record, run, outcome):
+            return False
+        if not may_start(job.record, run) or self._later_run(run) is not None:
+            return False
+        cause = report.record.reason or outcome.value
+        over = self._ends.attempt_over(assignment, report, cause)
+        retry = job.record.retry
+        due = due_at(retry, run, over, context.now)
+        text = f"{cause}; retry {run.retries + 1} of {retry.max} is due at {due}"
+        retrying = step(
+            context.author, run, entry.mod_revision, RunState.RETRYING, text,
+            agent="", attempts=(*run.attempts, over), retries=run.retries + 1, retry_at=due,
+        )  # fmt: skip
+        context.write(
+            fx.MoveRun(
+                seq=context.next_seq(),
+                run=retrying,
+                run_revision=entry.mod_revision,
+                old=self._ends.old_attempt(entry, assignment, report),
+            ),
+            run_matter((run.job, run.id)),
+        )
+        where = f"{outcome.value} on {run.agent}"
+        why = text if outcome is not Outcome.TIMED_OUT else text.removeprefix("timed_out; ")
+        context.say(f"{where}: {why}", run=(run.job, run.id), warn=True)
+        return True
+
+    def _is_due(self, key: RunKey, run: Run) -> bool:
+        context = self._context
+        wait_ms = ms_of(run.retry_at or run.created_at) - context.wall_ms
+        if wait_ms > 0:
+            context.wake_at(context.mono_s + wait_ms / 1000, run_matter(key))
+        return wait_ms <= 0
+
+    def _later_run(self, run: Run) -> Run | None:
+        for other in self._view.runs_of(run.job):
+            if other.id != run.id and supersedes(other, run):
+                return other
+        return None

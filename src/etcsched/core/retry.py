@@ -1,0 +1,62 @@
+"""Whether and when a failed attempt is tried again (SEMANTICS, auto retry)."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from etcsched.core.records import Attempt, Job, Retry, Run
+from etcsched.core.states import Origin, Outcome, RunState
+from etcsched.core.times import Utc, ms_of, utc_of
+
+MAX_INTERVAL_S: Final = 30 * 86400.0
+"""No wait between two attempts is longer, however often an interval has doubled."""
+
+RETRIED: Final = (Outcome.FAILED, Outcome.TIMED_OUT)
+"""What can be retried. An attempt that died goes by ``on_agent_loss``, a declined one to another
+agent, and a cancelled one is over."""
+
+_SUPERSEDING: Final = frozenset({Origin.SCHEDULE, Origin.RECOVERY})
+
+
+def has_retry(job: Job, run: Run, outcome: Outcome) -> bool:
+    return outcome in job.retry.on and run.retries < job.retry.max
+
+
+def due_at(retry: Retry, run: Run, over: Attempt, now: Utc) -> Utc:
+    """When the run's next retry is due, after the attempt ``over``. Counted from the attempt's
+    end by its agent's clock, which may be ahead: an end to come counts as now."""
+    end_ms = min(ms_of(over.ended_at or now), ms_of(now))
+    return utc_of(end_ms + round(delay_s(retry, run) * 1000))
+
+
+def delay_s(retry: Retry, run: Run) -> float:
+    """Before the run's next retry: the interval, doubled with each retry if it is exponential, at
+    most ``cap``; and on top of it this run's and attempt's share of ``jitter``."""
+    doublings = min(run.retries, 40) if retry.exponential else 0
+    most_s = retry.cap_s if retry.cap_s is not None else MAX_INTERVAL_S
+    return min(retry.interval_s * (1 << doublings), most_s) + retry.jitter_s * _share(run)
+
+
+def _share(run: Run) -> float:
+    """In [0, 1): as good as drawn, and the same for whoever leads."""
+    digest = hashlib.sha256(f"{run.job}/{run.id}/{run.attempt}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / (1 << 48)
+
+
+def is_waiting_for_retry(run: Run) -> bool:
+    """Whether its next attempt, if it hasn't begun, is a retry."""
+    return bool(run.attempts) and run.attempts[-1].outcome in RETRIED
+
+
+def state_without_retry(run: Run) -> RunState:
+    """How a run ends that waits for a retry and gets none: as its last attempt did."""
+    return RunState(run.attempts[-1].outcome.value)
+
+
+def supersedes(other: Run, run: Run) -> bool:
+    """Whether ``other``, of the same job, ends the run's retries: the job's next tick. (A run on
+    request doesn't.)"""
+    is_tick = run.origin in _SUPERSEDING
+    since = run.scheduled_at if is_tick and run.scheduled_at is not None else run.created_at
+    return other.origin in _SUPERSEDING and (other.scheduled_at or other.created_at) > since

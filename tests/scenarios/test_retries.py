@@ -1,0 +1,376 @@
+"""Auto retry, told as stories in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from etcsched.core.records import CLUSTER, Assignment, Kind, Retry, Run
+from etcsched.core.schedule import At
+from etcsched.core.states import JobState, Origin, Outcome, Overlap, Recovery
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import cancel, job, trigger
+
+ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
+TWICE = (ONCE, At(Utc("2026-11-22T12:01:05.000Z")))
+RUN, NEXT = "20261122T120005Z", "20261122T120105Z"
+RETRY = Retry(max=3, interval_s=30.0)
+"""The first attempt ends at 12:00:06; so its retry is due at 12:00:36."""
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    return world
+
+
+def run_of(world: World, run: str = RUN) -> Run:
+    return world.runs("backup")[run]
+
+
+def starts_of(world: World, run: str = RUN) -> list[float]:
+    spans = [s for agent in world.agents.values() for s in agent.spans if s.run == run]
+    return sorted(round(span.start_s, 1) for span in spans)
+
+
+def test_each_retry_keeps_its_distance_to_the_attempt_before(world: World) -> None:
+    retry = Retry(max=3, interval_s=30.0, exponential=True, cap_s=100.0)
+    world.apply(job("backup", ONCE, retry=retry))
+    world.advance(300)
+    run = run_of(world)
+    assert (run.state.value, run.retries, run.attempt) == ("failed", 3, 4)
+    assert [attempt.outcome for attempt in run.attempts] == [Outcome.FAILED] * 4
+    assert starts_of(world) == [5.0, 36.0, 97.0, 198.0]  # each attempt takes a second
+    tokens = [attempt.token for attempt in run.attempts]
+    assert tokens == sorted(set(tokens))
+    for kind in (Kind.RUN, Kind.ASSIGNMENT, Kind.REPORT, Kind.ORDER):
+        assert world.records(kind) == {}
+
+
+def test_a_run_between_two_attempts_leaves_nothing_at_its_agent(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    run = run_of(world)
+    assert (run.state.value, run.agent, run.retries) == ("retrying", "", 1)
+    assert run.retry_at == "2026-11-22T12:00:36.000Z"
+    for kind in (Kind.ASSIGNMENT, Kind.REPORT, Kind.ORDER):
+        assert world.records(kind) == {}
+
+
+def test_it_completes_on_another_agent(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.agent("a2")
+    world.advance(30)
+    run = run_of(world)
+    assert (run.state.value, run.agent, run.retries) == ("completed", "a2", 1)
+
+
+def test_the_same_agent_will_do_where_no_other_is_eligible(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=RETRY, hosts=("a1",)))
+    world.agent("a2")
+    world.advance(10)
+    world.agents["a1"].ends_as = Outcome.COMPLETED
+    world.advance(30)
+    assert (run_of(world).state.value, run_of(world).agent) == ("completed", "a1")
+
+
+def test_a_timeout_is_each_attempts(world: World) -> None:
+    world.agents["a1"].ends_as = Outcome.TIMED_OUT
+    world.apply(job("backup", ONCE, retry=RETRY, timeout_s=7.0))
+    world.advance(10)
+    assert run_of(world).state.value == "retrying"
+    world.agents["a1"].takes_s = 100.0
+    world.advance(28)
+    (change,) = world.records(Kind.ASSIGNMENT).values()
+    assert isinstance(change.record, Assignment)
+    assert (change.record.attempt, change.record.timeout_s) == (2, 7.0)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.COMPLETED])
+def test_what_is_no_failure_isnt_retried(world: World, outcome: Outcome) -> None:
+    world.agents["a1"].ends_as = outcome
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(100)
+    run = run_of(world)
+    assert (run.state.value, run.attempt) == (outcome.value, 1)
+
+
+def test_a_failure_after_a_cancel_isnt_retried(world: World) -> None:
+    world.agents["a1"].takes_s = 100.0
+    world.agents["a1"].obeys_as = Outcome.FAILED
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.request(cancel("c1", RUN))
+    world.advance(100)
+    run = run_of(world)
+    assert (run.state.value, run.attempt) == ("failed", 1)
+
+
+# --- leaders
+
+
+@pytest.mark.parametrize("away_s", [1.0, 60.0])
+def test_it_survives_a_change_of_leader(world: World, away_s: float) -> None:
+    """Also one that finds it due long ago."""
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.nodes["s1"].kill()
+    world.advance(away_s)
+    world.agents["a1"].ends_as = Outcome.COMPLETED
+    world.scheduler("s2")
+    world.advance(60)
+    run = run_of(world)
+    assert (run.state.value, run.attempt, run.retries) == ("completed", 2, 1)
+    assert starts_of(world)[1] >= 36.0
+
+
+def test_an_attempt_that_ended_while_no_one_led_counts_from_its_end(world: World) -> None:
+    world.agents["a1"].takes_s = 10.0
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.nodes["s1"].kill()
+    world.advance(15)  # It ended at 12:00:15.
+    world.scheduler("s2")
+    world.advance(12)
+    assert run_of(world).retry_at == "2026-11-22T12:00:45.000Z"
+    world.advance(20)
+    assert starts_of(world) == [5.0, 45.0]
+
+
+@pytest.mark.parametrize("writes", range(1, 12))
+def test_a_leader_may_die_after_any_write(writes: int) -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    world.leader_dies_after = world.leader_writes + writes
+    world.apply(job("backup", *TWICE, retry=RETRY))
+    world.scheduler("s2")
+    world.advance(250)
+    runs = world.runs("backup")
+    assert {run: record.state.value for run, record in runs.items()} == {
+        RUN: "failed",
+        NEXT: "failed",
+    }
+    assert runs[NEXT].attempt == 4
+    spans = sorted((s.start_s, s.end_s) for a in world.agents.values() for s in a.spans)
+    assert all(end is not None and end <= start for (_, end), (start, _) in pairwise(spans))
+    assert all(later - before >= 31 for before, later in pairwise(starts_of(world)))
+
+
+# --- what ends a pending retry, and what doesn't
+
+
+def test_the_next_tick_ends_it(world: World) -> None:
+    world.apply(job("backup", *TWICE, retry=Retry(max=3, interval_s=300.0)))
+    world.advance(64)
+    assert run_of(world).state.value == "retrying"
+    world.advance(1)
+    run = run_of(world)
+    assert run.state.value == "failed"
+    assert run.history[-1].cause == f"no retry any more: the job's next run is there: {NEXT}"
+    assert run_of(world, NEXT).history[0].cause == "due"  # A wait doesn't overlap it.
+
+
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE, Overlap.ALLOW])
+def test_a_tick_wins_over_a_retry_that_is_due_at_its_instant(
+    world: World, overlap: Overlap
+) -> None:
+    retry = Retry(max=3, interval_s=59.0)
+    world.apply(job("backup", *TWICE, retry=retry, overlap=overlap))
+    world.advance(70)
+    assert starts_of(world) == [5.0]
+    assert run_of(world).state.value == "failed"
+    assert starts_of(world, NEXT) == [65.0]
+
+
+def test_a_tick_wins_over_a_retry_that_came_due_while_no_one_led(world: World) -> None:
+    world.apply(job("backup", *TWICE, retry=RETRY))
+    world.advance(10)
+    world.nodes["s1"].kill()
+    world.advance(60)
+    world.scheduler("s2")
+    world.advance(30)
+    assert starts_of(world) == [5.0]
+    assert run_of(world).state.value == "failed"
+    assert len(starts_of(world, NEXT)) == 1
+
+
+def test_a_tick_wins_over_a_retry_that_came_due_while_no_agent_was_there(world: World) -> None:
+    world.apply(job("backup", *TWICE, retry=RETRY))
+    world.advance(10)
+    world.drain("a1")
+    world.advance(60)
+    world.undrain("a1")
+    world.advance(1)
+    assert starts_of(world) == [5.0]
+    assert run_of(world).state.value == "failed"
+    assert starts_of(world, NEXT) == [70.5]
+
+
+def test_a_tick_that_isnt_run_leaves_it(world: World) -> None:
+    """Missed in an outage: nothing takes its place."""
+    world.apply(job("backup", *TWICE, retry=RETRY, recovery=Recovery.NONE, pickup_buffer_s=5.0))
+    world.advance(10)
+    world.nodes["s1"].kill()
+    world.advance(90)
+    world.scheduler("s2")
+    world.advance(30)
+    assert run_of(world, NEXT).state.value == "missed"
+    assert run_of(world).attempt >= 2
+
+
+def test_a_run_that_queued_meanwhile_takes_over_at_once(world: World) -> None:
+    """The next tick has arrived already."""
+    world.agents["a1"].takes_s = 70.0
+    world.apply(job("backup", *TWICE, retry=RETRY, overlap=Overlap.QUEUE))
+    world.advance(76)
+    run = run_of(world)
+    assert [step.state.value for step in run.history] == ["assigned", "failed"]
+    assert starts_of(world, NEXT) == [75.0]
+
+
+def test_a_caught_up_run_gives_way_to_the_next(world: World) -> None:
+    """Each of them is the next tick of the one before."""
+    fields = {"recovery": Recovery.ALL, "pickup_buffer_s": 1.0}
+    world.apply(job("backup", every_s=10, retry=RETRY, **fields))
+    world.drain("a1")
+    world.advance(45)
+    world.undrain("a1")
+    world.advance(4.2)
+    recovered = [run for run in world.runs("backup").values() if run.origin is Origin.RECOVERY]
+    assert [run.state.value for run in recovered] == ["failed"] * 3 + ["retrying"]
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        lambda world: world.delete("backup"),
+        lambda world: world.set_state("backup", JobState.DISABLED),
+        lambda world: world.set_state("backup", JobState.AD_HOC_ACTIVE),
+    ],
+    ids=["delete", "disable", "ad hoc"],
+)
+def test_a_stop_of_its_job_ends_it(world: World, stop: Callable[[World], None]) -> None:
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    stop(world)
+    world.advance(60)
+    run = run_of(world)
+    assert (run.state.value, run.attempt) == ("failed", 1)
+    assert run.history[-1].cause == "no retry any more: the job was stopped"
+
+
+def test_a_cancel_ends_it(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.request(cancel("c1", RUN))
+    world.advance(60)
+    run = run_of(world)
+    assert (run.state.value, run.attempt) == ("cancelled", 1)
+    found = world.answer("c1")
+    assert found is not None
+    assert found.accepted
+
+
+def test_a_request_doesnt_end_it_and_has_retries_of_its_own(world: World) -> None:
+    asked = "20261122T120010.000Z-01"
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.request(trigger(asked))
+    world.advance(3)
+    assert run_of(world, asked).state.value == "retrying"
+    assert run_of(world).state.value == "retrying"
+    world.advance(25)
+    assert starts_of(world) == [5.0, 36.0]
+
+
+def test_a_due_retry_waits_for_a_run_on_request(world: World) -> None:
+    """The job doesn't overlap itself; its run on request started during the wait."""
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.agents["a1"].takes_s = 60.0
+    world.request(trigger("20261122T120010.000Z-01"))
+    world.advance(100)
+    assert starts_of(world) == [5.0, 70.5]
+
+
+@pytest.mark.parametrize("name", ["backup", CLUSTER])
+def test_a_pause_holds_it_and_doesnt_end_it(world: World, name: str) -> None:
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.pause(name)
+    world.advance(90)
+    assert (run_of(world).state.value, run_of(world).attempt) == ("retrying", 1)
+    world.resume(name)
+    world.advance(3)
+    assert run_of(world).attempt == 2
+
+
+def test_a_change_of_the_jobs_retry_leaves_the_wait_as_it_is(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.apply(job("backup", ONCE, retry=Retry()))
+    world.advance(90)
+    run = run_of(world)
+    assert (run.state.value, run.attempt) == ("failed", 2)
+
+
+# --- agents
+
+
+def test_it_waits_for_an_agent_outside_any_buffer(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=RETRY, pickup_buffer_s=5.0))
+    world.advance(10)
+    world.drain("a1")
+    world.advance(300)
+    assert run_of(world).state.value == "retrying"
+    world.undrain("a1")
+    world.advance(1.5)
+    assert run_of(world).attempt == 2
+
+
+def test_a_loss_during_a_retry_is_no_retry(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=Retry(max=1, interval_s=30.0)))
+    world.advance(10)
+    world.agents["a1"].takes_s = 100.0
+    world.advance(30)
+    world.agents["a1"].kill()
+    world.agent("a2", ends_as=Outcome.FAILED)
+    world.advance(30)
+    run = run_of(world)
+    assert [attempt.outcome.value for attempt in run.attempts] == ["failed", "died", "failed"]
+    assert (run.state.value, run.retries, run.reassigns) == ("failed", 1, 1)
+
+
+def test_a_retry_that_wasnt_claimed_waits_on_as_a_retry(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.agents["a1"].claims_nothing = True
+    world.advance(30)
+    assert run_of(world).state.value == "assigned"
+    world.drain("a1")
+    world.advance(1)
+    assert (run_of(world).state.value, run_of(world).retries) == ("retrying", 1)
+    world.agents["a1"].claims_nothing = False
+    world.undrain("a1")
+    world.advance(1.5)
+    run = run_of(world)
+    assert (run.state.value, run.attempt, run.retries) == ("retrying", 3, 2)
+
+
+def test_a_retry_that_wasnt_claimed_ends_as_its_attempt_did(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(10)
+    world.agents["a1"].claims_nothing = True
+    world.advance(30)
+    world.set_state("backup", JobState.DISABLED)
+    world.advance(1)
+    assert run_of(world).state.value == "failed"

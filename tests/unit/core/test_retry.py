@@ -1,0 +1,130 @@
+"""Whether a failed attempt is tried again, when, and what ends that."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from etcsched.core.records import Attempt, Retry, Run
+from etcsched.core.retry import (
+    MAX_INTERVAL_S,
+    delay_s,
+    due_at,
+    has_retry,
+    is_waiting_for_retry,
+    state_without_retry,
+    supersedes,
+)
+from etcsched.core.states import Origin, Outcome, RunState
+from etcsched.core.times import Utc, ms_of
+from tests.support.jobs import job
+
+CREATED = Utc("2026-11-22T12:00:05.500Z")
+TICK = Utc("2026-11-22T12:00:05.000Z")
+NOW = Utc("2026-11-22T12:10:00.000Z")
+BEFORE, AFTER = Utc("2026-11-22T12:00:00.000Z"), Utc("2026-11-22T12:01:00.000Z")
+
+
+def run(retries: int = 0, attempt: int = 1, origin: Origin = Origin.SCHEDULE) -> Run:
+    return Run(
+        job="j", id="r", state=RunState.ASSIGNED, origin=origin, created_at=CREATED,
+        scheduled_at=None if origin is Origin.REQUEST else TICK, retries=retries, attempt=attempt,
+    )  # fmt: skip
+
+
+def over(outcome: Outcome, ended_at: Utc | None = AFTER) -> Attempt:
+    return Attempt(
+        number=1, agent="a1", token=7, assigned_at=CREATED, outcome=outcome, ended_at=ended_at
+    )
+
+
+@pytest.mark.parametrize(
+    ("retry", "retries", "outcome", "has"),
+    [
+        (Retry(), 0, Outcome.FAILED, False),
+        (Retry(max=1), 0, Outcome.FAILED, True),
+        (Retry(max=1), 1, Outcome.FAILED, False),
+        (Retry(max=2), 1, Outcome.TIMED_OUT, True),
+        (Retry(max=1, on=(Outcome.FAILED,)), 0, Outcome.TIMED_OUT, False),
+        (Retry(max=1), 0, Outcome.DIED, False),
+        (Retry(max=1), 0, Outcome.DECLINED, False),
+        (Retry(max=1), 0, Outcome.CANCELLED, False),
+        (Retry(max=1), 0, Outcome.COMPLETED, False),
+    ],
+)
+def test_who_is_retried(retry: Retry, retries: int, outcome: Outcome, has: bool) -> None:
+    assert has_retry(job("j", retry=retry), run(retries), outcome) is has
+
+
+@pytest.mark.parametrize(
+    ("retry", "waits"),
+    [
+        (Retry(interval_s=30), [30, 30, 30, 30]),
+        (Retry(interval_s=30, exponential=True), [30, 60, 120, 240]),
+        (Retry(interval_s=30, exponential=True, cap_s=100), [30, 60, 100, 100]),
+        (Retry(interval_s=0), [0, 0, 0, 0]),
+        (Retry(interval_s=MAX_INTERVAL_S / 2, exponential=True), [15 * 86400, *[30 * 86400] * 3]),
+    ],
+)
+def test_waits(retry: Retry, waits: list[float]) -> None:
+    assert [delay_s(retry, run(retries)) for retries in range(4)] == waits
+
+
+def test_a_wait_of_many_doublings_stays_a_time() -> None:
+    assert delay_s(Retry(interval_s=60, exponential=True), run(999)) == MAX_INTERVAL_S
+
+
+def test_jitter_only_delays_and_is_the_same_for_every_leader() -> None:
+    retry = Retry(interval_s=30, jitter_s=10)
+    waits = [delay_s(retry, run(attempt=attempt)) for attempt in range(1, 200)]
+    assert waits == [delay_s(retry, run(attempt=attempt)) for attempt in range(1, 200)]
+    assert all(30 <= wait < 40 for wait in waits)
+    assert max(waits) - min(waits) > 9
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "due"),
+    [
+        (AFTER, "2026-11-22T12:01:30.000Z"),
+        (None, "2026-11-22T12:10:30.000Z"),
+        (Utc("2026-11-22T13:00:00.000Z"), "2026-11-22T12:10:30.000Z"),
+    ],
+)
+def test_it_counts_from_the_attempts_end(ended_at: Utc | None, due: str) -> None:
+    assert due_at(Retry(interval_s=30), run(), over(Outcome.FAILED, ended_at), NOW) == due
+    assert ms_of(Utc(due)) >= ms_of(min(ended_at or NOW, NOW)) + 30_000
+
+
+@pytest.mark.parametrize(
+    ("attempts", "waits"),
+    [
+        ((), False),
+        ((over(Outcome.FAILED),), True),
+        ((over(Outcome.TIMED_OUT),), True),
+        ((over(Outcome.FAILED), over(Outcome.DIED)), False),
+    ],
+)
+def test_whose_next_attempt_is_a_retry(attempts: tuple[Attempt, ...], waits: bool) -> None:
+    waiting = replace(run(), attempts=attempts)
+    assert is_waiting_for_retry(waiting) is waits
+    if waits:
+        assert state_without_retry(waiting).value == attempts[-1].outcome.value
+
+
+@pytest.mark.parametrize(
+    ("origin", "other", "at", "ends"),
+    [
+        (Origin.SCHEDULE, Origin.SCHEDULE, AFTER, True),
+        (Origin.SCHEDULE, Origin.SCHEDULE, TICK, False),
+        (Origin.SCHEDULE, Origin.SCHEDULE, BEFORE, False),
+        (Origin.SCHEDULE, Origin.RECOVERY, AFTER, True),
+        (Origin.SCHEDULE, Origin.REQUEST, AFTER, False),
+        (Origin.REQUEST, Origin.SCHEDULE, AFTER, True),
+        (Origin.REQUEST, Origin.SCHEDULE, TICK, False),
+        (Origin.RECOVERY, Origin.SCHEDULE, AFTER, True),
+    ],
+)
+def test_what_ends_a_retry(origin: Origin, other: Origin, at: Utc, ends: bool) -> None:
+    scheduled = None if other is Origin.REQUEST else at
+    second = replace(run(origin=other), id="s", scheduled_at=scheduled, created_at=at)
+    assert supersedes(second, run(origin=origin)) is ends
