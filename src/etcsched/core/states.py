@@ -102,6 +102,7 @@ class Overlap(enum.Enum):
     SKIP = "skip"
     QUEUE = "queue"
     ALLOW = "allow"
+    REPLACE = "replace"
 
 
 class OnAgentLoss(enum.Enum):

@@ -40,7 +40,7 @@ class SimulatedAgent:
     """Claims what is assigned to it and reports an outcome when the run's time is over.
 
     ``takes_s`` is how long every run takes, ``ends_as`` its outcome;
-    ``obeys_as`` is the outcome of one that is told to end.
+    ``obeys_as`` is the outcome of one that is told to end (None: it goes on).
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SimulatedAgent:
         self.name = name
         self.takes_s = takes_s
         self.ends_as = ends_as
-        self.obeys_as = Outcome.CANCELLED
+        self.obeys_as: Outcome | None = Outcome.CANCELLED
         self.is_alive = True
         self.is_cut_off = False
         self.claims_nothing = False
@@ -178,6 +178,8 @@ class SimulatedAgent:
             if found.record.outcome is None and found.record.token == token:
                 self._report(self._over(found.record, Outcome.DIED))
             return
+        if assignment.incarnation != f"{self.lease:x}":
+            return  # Meant for a session that is over; the leader moves it.
         report = Report(
             job=job,
             run=run,
@@ -202,7 +204,8 @@ class SimulatedAgent:
 
     def _obey(self, order: Order, job: str, run: str) -> None:
         running = self._running.get((job, run))
-        if running is not None and running[0].token == order.token:
+        is_meant = running is not None and running[0].token == order.token
+        if running is not None and is_meant and self.obeys_as is not None:
             self._end(running[1], self.obeys_as)
 
     def _end(self, span: Span, outcome: Outcome) -> None:

@@ -196,7 +196,7 @@ FIELD_PROBLEMS: list[tuple[str, str, str]] = [
     ("timeout:", "timeout", "has no value; write '' for an empty text, or leave it out"),
     ("timeout: [1h]", "timeout", "takes a single value, not a list"),
     ("timout: 1h", "timout", "unknown field 'timout'; did you mean timeout?"),
-    ("overlap: replace", "overlap", "unknown value 'replace'; known are skip, queue, allow"),
+    ("overlap: always", "overlap", "unknown value 'always'; known are skip, queue, allow, replace"),
     ("state: no", "state", "unknown value 'no'; known are enabled, disabled, ad_hoc_active"),
     (
         "state: deleted",

@@ -79,7 +79,7 @@ class AssignedRuns:
     ) -> None:
         outcome = report.record.outcome
         assert outcome is not None
-        is_cancelled = self._is_cancelled(entry, assignment)
+        is_cancelled = self._ends.is_told_to_end(entry, assignment)
         if not is_cancelled and self._retrying.begin(entry, assignment, report):
             return
         if outcome in (Outcome.DIED, Outcome.DECLINED):
@@ -91,6 +91,9 @@ class AssignedRuns:
                 self._move(entry, assignment, report, cause)
                 return
         cause = report.record.reason or outcome.value
+        order = self._view.orders.get((entry.record.agent, entry.record.job, entry.record.id))
+        if outcome is Outcome.CANCELLED and is_cancelled and order is not None:
+            cause = order.record.reason
         self._ends.end_assigned(entry, assignment, report, _FINAL_OF[outcome], cause)
 
     def _lose(
@@ -98,18 +101,12 @@ class AssignedRuns:
     ) -> None:
         """A claimed attempt whose agent is surely gone."""
         reason = f"{entry.record.agent} was lost"
-        if self._is_cancelled(entry, assignment):
+        if self._ends.is_told_to_end(entry, assignment):
             self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, reason)
         elif self._may_reassign(entry, Outcome.DIED):
             self._move(entry, assignment, report, reason)
         else:
             self._ends.end_assigned(entry, assignment, report, RunState.DIED, reason)
-
-    def _is_cancelled(self, entry: Entry[Run], assignment: Entry[Assignment]) -> bool:
-        """Whether its agent was told to end it: then no other one starts it."""
-        run = entry.record
-        order = self._view.orders.get((run.agent, run.job, run.id))
-        return order is not None and order.record.token == assignment.mod_revision
 
     def _may_reassign(self, entry: Entry[Run], outcome: Outcome) -> bool:
         job = self._view.jobs.get(entry.record.job)

@@ -225,6 +225,7 @@ class LeaderMachine:
         match matter:
             case ("run", job, run):
                 self._runs.look_at((job, run))
+                self._runs.look_at_waiting(job)
                 self._outages.look_at(job)
                 self._open.wake(job)
             case ("request", request):

@@ -13,7 +13,6 @@ from etcsched.core.records import (
     MAX_PARAMS_BYTES,
     Answer,
     Job,
-    Order,
     Request,
     RequestKind,
     Run,
@@ -151,7 +150,7 @@ class RequestDecider:
             self._cancel_assigned(entry, run)
 
     def _cancel_assigned(self, entry: Entry[Request], run: Entry[Run]) -> None:
-        context, request = self._context, entry.record
+        request = entry.record
         place = (run.record.agent, run.record.job, run.record.id)
         report, assignment = self._view.reports.get(place), self._view.assignments.get(place)
         if assignment is None:
@@ -165,28 +164,11 @@ class RequestDecider:
             )
             return
         if report.record.outcome is not None:
-            self._answer(entry, False, "the run has just ended", request.run)
+            self.look_at(request.id)  # Its attempt is over: it ends, or waits for a retry.
             return
-        context.write(
-            fx.SendOrder(
-                seq=context.next_seq(),
-                agent=run.record.agent,
-                order=Order(
-                    job=run.record.job,
-                    run=run.record.id,
-                    token=assignment.mod_revision,
-                    at=context.now,
-                    by=request.by,
-                    reason=_cause(request),
-                ),
-                run_revision=run.mod_revision,
-                consumed=self._consumed(
-                    entry, True, f"{run.record.agent} is told to end it", request.run
-                ),
-            ),
-            run_matter((run.record.job, run.record.id)),
-            request_matter(request.id),
-        )
+        told = f"{run.record.agent} is told to end it"
+        consumed = self._consumed(entry, True, told, request.run)
+        self._runs.ends.tell_to_end(run, assignment, _cause(request), request.by, consumed)
 
 
 def _cause(request: Request) -> str:

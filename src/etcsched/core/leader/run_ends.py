@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, request_matter, run_matter
+from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
 from etcsched.core.leader.runs import attempt_of, step
 from etcsched.core.leader.waiting import Waiting
-from etcsched.core.records import Assignment, Attempt, Report, Run
+from etcsched.core.records import Assignment, Attempt, Order, Report, Run
 from etcsched.core.states import Outcome, RunState
 from etcsched.core.view import Entry, revision_of
 
@@ -56,6 +56,40 @@ class RunEnds:
         cause = "its assignment was deleted by hand"
         self._end(entry, RunState.DIED, cause, old=old, consumed=consumed)
 
+    def is_told_to_end(self, entry: Entry[Run], assignment: Entry[Assignment]) -> bool:
+        run = entry.record
+        order = self._view.orders.get((run.agent, run.job, run.id))
+        return order is not None and order.record.token == assignment.mod_revision
+
+    def tell_to_end(
+        self,
+        entry: Entry[Run],
+        assignment: Entry[Assignment],
+        cause: str,
+        by: str = "",
+        consumed: fx.Consumed | None = None,
+    ) -> None:
+        """Order a claimed attempt's agent to end it; the run is over once it reports."""
+        context, run = self._context, entry.record
+        order = Order(
+            job=run.job,
+            run=run.id,
+            token=assignment.mod_revision,
+            at=context.now,
+            by=by,
+            reason=cause,
+        )
+        context.write(
+            fx.SendOrder(
+                seq=context.next_seq(),
+                agent=run.agent,
+                order=order,
+                run_revision=entry.mod_revision,
+                consumed=consumed,
+            ),
+            *_matters(run, consumed),
+        )
+
     def attempt_over(
         self, assignment: Entry[Assignment], report: Entry[Report], cause: str
     ) -> Attempt:
@@ -95,9 +129,6 @@ class RunEnds:
         context, run = self._context, entry.record
         self._waiting.discard((run.job, run.id))
         attempts = run.attempts if attempts is None else attempts
-        matters = [run_matter((run.job, run.id))]
-        if consumed is not None:
-            matters.append(request_matter(consumed.answer.request))
         context.write(
             fx.EndRun(
                 seq=context.next_seq(),
@@ -106,9 +137,16 @@ class RunEnds:
                 old=old,
                 consumed=consumed,
             ),
-            *matters,
+            *_matters(run, consumed),
         )
         where = f" on {run.agent}" if old is not None else ""
         why = "" if cause == state.value else f": {cause}"
         is_warning = state is not RunState.COMPLETED
         context.say(f"{state.value}{where}{why}", run=(run.job, run.id), warn=is_warning)
+
+
+def _matters(run: Run, consumed: fx.Consumed | None) -> list[Matter]:
+    matters = [run_matter((run.job, run.id))]
+    if consumed is not None:
+        matters.append(request_matter(consumed.answer.request))
+    return matters

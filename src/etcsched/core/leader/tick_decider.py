@@ -213,7 +213,7 @@ class TickDecider:
         match job.overlap:
             case Overlap.ALLOW:
                 return RunState.READY
-            case Overlap.QUEUE:
+            case Overlap.QUEUE | Overlap.REPLACE:
                 return RunState.QUEUED
             case Overlap.SKIP:
                 # Ticks that all came due while no one led run one after the other: that they

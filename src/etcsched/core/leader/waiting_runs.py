@@ -5,6 +5,7 @@ from __future__ import annotations
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.placement import Requirement, requirement_of
+from etcsched.core.leader.replacing import Replacing
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import assigned, assignment_of, may_start
@@ -31,6 +32,7 @@ class WaitingRuns:
         self._view = context.view
         self._ends = ends
         self._retrying = retrying
+        self._replacing = Replacing(context, ends)
         self._outage_ms = (outage_began_ms, context.wall_ms)
         self._waiting = waiting
         self.outage_jobs: dict[str, None] = {}
@@ -58,6 +60,7 @@ class WaitingRuns:
             self.discard(key)
             return
         if run.state is RunState.QUEUED and not self._is_its_turn(run):
+            self._replacing.clear_the_way(job.record, run)
             self.discard(key)
             return
         self._waiting.put(run, requirement_of(job.record))
