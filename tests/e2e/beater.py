@@ -1,8 +1,9 @@
 """The program that jobs run in these tests: it says in a file, every 20 ms, that it lives.
 
-    python -I -S beater.py LEDGER [beats=N | until=FILE] [exit=N] [stubborn] [child]
+    python -I -S beater.py LEDGER [beats=N | until=FILE] [exit=N] [fails=N] [stubborn] [child]
 
-Each line is one append: what, job, run, token, Unix time. ``stubborn`` ignores SIGTERM. ``child``
+Each line is one append: what, job, run, token, Unix time. ``fails=N``: the first N attempts exit
+with 1. ``stubborn`` ignores SIGTERM. ``child``
 forks a process that leaves the session, ignores SIGTERM, and beats for ever.
 """
 
@@ -37,6 +38,8 @@ def main() -> None:
         tell("beat")
         beats_left -= 1
     tell("end")
+    if int(os.environ["ETCSCHED_ATTEMPT"]) <= int(options.get("fails", 0)):
+        sys.exit(1)
     sys.exit(int(options.get("exit", 0)))
 
 
