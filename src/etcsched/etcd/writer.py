@@ -1,7 +1,5 @@
-"""Many small writes as few guarded transactions (DESIGN 5).
-
-A leader's and an agent's writes go the same way: collected for a moment, committed as one outer
-transaction with one nested transaction each, several of them in flight.
+"""Sending an outbox: collected for a moment, several transactions in flight, each sent again until
+its answer is definite (DESIGN 4 and 5).
 """
 
 from __future__ import annotations
@@ -9,29 +7,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Callable, Hashable
 
-import msgspec
-
-from etcsched.core.errors import (
-    ClusterUnreachable,
-    InvalidTransaction,
-    NoSpace,
-    OutcomeUnknown,
-)
-from etcsched.keyspace.ops import OperationResult, Txn, TxnResult
-from etcsched.keyspace.transactions import (
-    MAX_BYTES,
-    MAX_OPERATIONS,
-    AgentGuard,
-    LeaderGuard,
-    cost,
-    guarded,
-    size_bytes,
-    touched,
-)
+from etcsched.core.errors import ClusterUnreachable, InvalidTransaction, NoSpace, OutcomeUnknown
+from etcsched.keyspace.ops import Txn, TxnResult
+from etcsched.keyspace.outbox import Committed, Outbox, Refused, Rejected, Sending, WriteResult
+from etcsched.keyspace.transactions import AgentGuard, LeaderGuard
 from etcsched.ports import Etcd
+
+__all__ = ["Committed", "Refused", "Rejected", "WriteResult", "Writer"]
 
 log = logging.getLogger(__name__)
 
@@ -41,50 +25,6 @@ again, the less is late. Sending again is safe at any time, so this may be short
 
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MOST_S = 2.0
-
-
-class Committed(msgspec.Struct, frozen=True, gc=False):
-    """Its compares held. ``revision`` is the store's at the commit, so what it put has it as
-    mod revision."""
-
-    id: Hashable
-    revision: int
-    responses: tuple[OperationResult, ...]
-
-
-class Refused(msgspec.Struct, frozen=True, gc=False):
-    """A compare of its own failed; ``responses`` are those of its else branch.
-
-    Also the answer to a write that an earlier, identical sending had committed already.
-    """
-
-    id: Hashable
-    revision: int
-    responses: tuple[OperationResult, ...]
-
-
-class Rejected(msgspec.Struct, frozen=True, gc=False):
-    """etcd doesn't take the form of this write, alone in its transaction; nothing was applied."""
-
-    id: Hashable
-    error: InvalidTransaction
-
-
-WriteResult = Committed | Refused | Rejected
-
-
-class _Write:
-    """``blockers`` counts the keys on which an earlier write is unsettled."""
-
-    __slots__ = ("blockers", "cost", "id", "keys", "size_bytes", "txn")
-
-    def __init__(self, write_id: Hashable, txn: Txn) -> None:
-        self.id = write_id
-        self.txn = txn
-        self.keys = touched(txn)
-        self.cost = cost(txn)
-        self.size_bytes = size_bytes(txn)
-        self.blockers = 0
 
 
 class Writer:
@@ -116,16 +56,12 @@ class Writer:
         timeout_s: float = WRITE_TIMEOUT_S,
     ) -> None:
         self._etcd = etcd
-        self._guard = guard
+        self._outbox = Outbox(guard)
         self._on_results = on_results
         self._on_guard_refused = on_guard_refused
         self._linger_s = linger_s
         self._max_in_flight = max_in_flight
         self._timeout_s = timeout_s
-        self._ready: deque[_Write] = deque()
-        self._ready_bytes = 0
-        self._queues: dict[str, deque[_Write]] = {}
-        self._unsettled = 0
         self._in_flight = 0
         self._lingering: asyncio.TimerHandle | None = None
         self._due = False
@@ -137,7 +73,7 @@ class Writer:
     @property
     def unsettled(self) -> int:
         """How many writes have no result yet."""
-        return self._unsettled
+        return self._outbox.unsettled
 
     async def run(self) -> None:
         """Send what is submitted, until the guard is refused (or ``stop``) and all that is in
@@ -172,59 +108,30 @@ class Writer:
         """``write_id`` comes back in the result; the writer gives it no meaning."""
         if self._over.is_set():
             return
-        write = _Write(write_id, txn)
-        for key in write.keys:
-            queue = self._queues.get(key)
-            if queue is None:
-                self._queues[key] = deque((write,))
-            else:
-                queue.append(write)
-                write.blockers += 1
-        self._unsettled += 1
         self._idle.clear()
-        if write.blockers == 0:
-            self._enqueue(write)
+        if self._outbox.submit(write_id, txn):
             self._pump()
-
-    def _enqueue(self, write: _Write) -> None:
-        self._ready.append(write)
-        self._ready_bytes += write.size_bytes
 
     def _pump(self) -> None:
         """Send full batches at once, others when their first write has lingered."""
         if self._group is None or self._over.is_set():
             return
-        while self._ready and self._in_flight < self._max_in_flight:
-            full = len(self._ready) >= MAX_OPERATIONS or self._ready_bytes >= MAX_BYTES
-            if not (full or self._due):
+        while self._outbox.has_ready and self._in_flight < self._max_in_flight:
+            if not (self._outbox.is_full or self._due):
                 if self._lingering is None:
                     loop = asyncio.get_running_loop()
                     self._lingering = loop.call_later(self._linger_s, self._lingered)
                 return
             self._due = False
             self._in_flight += 1
-            self._group.create_task(self._commit(self._take()))
+            self._group.create_task(self._commit(self._outbox.take()))
 
     def _lingered(self) -> None:
         self._lingering = None
         self._due = True
         self._pump()
 
-    def _take(self) -> list[_Write]:
-        """As many ready writes as one transaction holds, at least one."""
-        batch: list[_Write] = []
-        most, total_bytes = 0, 0
-        while self._ready:
-            write = self._ready[0]
-            most = max(most, write.cost)
-            total_bytes += write.size_bytes
-            if batch and (len(batch) + 1 + most > MAX_OPERATIONS or total_bytes > MAX_BYTES):
-                break
-            batch.append(self._ready.popleft())
-            self._ready_bytes -= write.size_bytes
-        return batch
-
-    async def _commit(self, batch: list[_Write]) -> None:
+    async def _commit(self, batch: Sending) -> None:
         """Own one in-flight slot until every write of the batch has its result."""
         parts = [batch]
         while parts and not self._over.is_set():
@@ -232,31 +139,29 @@ class Writer:
             try:
                 result = await self._send_until_definite(part)
             except InvalidTransaction as error:
-                if len(part) == 1:
-                    log.error("etcd rejects the write %s: %s", part[0].id, error)  # noqa: TRY400
-                    self._settle(part, [Rejected(part[0].id, error)])
-                else:
-                    middle = len(part) // 2
-                    parts += [part[middle:], part[:middle]]
+                rejected, halves = self._outbox.rejected(part, error)
+                if rejected:
+                    log.error("etcd rejects the write %s: %s", rejected[0].id, error)  # noqa: TRY400
+                    self._settled(rejected)
+                parts += reversed(halves)
                 continue
             if result is None:
                 continue
-            if not result.succeeded:
+            results = self._outbox.answered(part, result)
+            if results is None:
                 self._refuse()
                 continue
-            answers = zip(part, result.responses, strict=True)
-            self._settle(part, [_result_of(write, answer, result) for write, answer in answers])
+            self._settled(results)
         self._in_flight -= 1
         self._pump()
 
-    async def _send_until_definite(self, part: list[_Write]) -> TxnResult | None:
+    async def _send_until_definite(self, part: Sending) -> TxnResult | None:
         """None: the guard was found refused meanwhile by another batch, and etcd is away."""
-        txn = guarded(self._guard, [write.txn for write in part])
         backoff_s = _BACKOFF_FIRST_S
         unknown = 0
         while True:
             try:
-                return await self._etcd.txn(txn, timeout_s=self._timeout_s)
+                return await self._etcd.txn(part.txn, timeout_s=self._timeout_s)
             except (OutcomeUnknown, ClusterUnreachable, NoSpace) as error:
                 unknown += 1
                 if unknown == 1 or unknown % 20 == 0:
@@ -266,20 +171,8 @@ class Writer:
             await asyncio.sleep(random.uniform(0.5, 1.0) * backoff_s)
             backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
 
-    def _settle(self, part: list[_Write], results: list[WriteResult]) -> None:
-        for write in part:
-            for key in write.keys:
-                queue = self._queues[key]
-                queue.popleft()
-                if not queue:
-                    del self._queues[key]
-                    continue
-                following = queue[0]
-                following.blockers -= 1
-                if following.blockers == 0:
-                    self._enqueue(following)
-        self._unsettled -= len(part)
-        if self._unsettled == 0:
+    def _settled(self, results: list[WriteResult]) -> None:
+        if self._outbox.unsettled == 0:
             self._idle.set()
         self._on_results(results)
 
@@ -288,10 +181,3 @@ class Writer:
             return
         self.stop()
         self._on_guard_refused()
-
-
-def _result_of(write: _Write, answer: OperationResult, outer: TxnResult) -> WriteResult:
-    assert isinstance(answer, TxnResult)
-    kind = Committed if answer.succeeded else Refused
-    # etcd fills in the revision of the outermost answer only.
-    return kind(write.id, outer.revision, answer.responses)
