@@ -13,13 +13,13 @@ from typing import Protocol
 import msgspec
 
 from etcsched.keyspace.ops import (
-    KeyValue,
     Operation,
     Range,
     RangeResult,
+    Snapshot,
     Txn,
     TxnResult,
-    WatchBatch,
+    WatchUpdate,
 )
 
 __all__ = ["Clock", "Etcd", "LeaseInfo", "MemberStatus", "Operation", "Snapshot", "WatchUpdate"]
@@ -46,20 +46,6 @@ class MemberStatus(msgspec.Struct, frozen=True):
     db_size_bytes: int = 0
     alarms: tuple[str, ...] = ()
     error: str = ""
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """The whole range as it stood at ``revision``; it replaces whatever was known before.
-
-    First update of every watch, and again whenever history was compacted away under it: keys
-    known before and absent here were deleted in between.
-    """
-
-    kvs: tuple[KeyValue, ...]
-    revision: int
-
-
-WatchUpdate = Snapshot | WatchBatch
 
 
 class Etcd(Protocol):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, assert_never
 
@@ -19,16 +18,14 @@ from etcsched.core.errors import (
     NoSpace,
     OutcomeUnknown,
 )
-from etcsched.core.records import Kind, Presence, Report
+from etcsched.core.records import Kind, Report
 from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import KeyValue, Range, RangeResult, TxnResult
-from etcsched.keyspace.transactions import join_presence, leave_presence, update_presence
+from etcsched.keyspace.ops import KeyValue, Range
+from etcsched.keyspace.presence_steps import PresenceSteps, PresenceWrite, Step
 from etcsched.ports import Etcd
 
 log = logging.getLogger(__name__)
-
-Step = fx.JoinPresence | fx.UpdatePresence | fx.LeavePresence | fx.RevokeLease | fx.ReadReports
 
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MOST_S = 3.0
@@ -51,16 +48,11 @@ class PresenceKeeper:
         self._keys = keys
         self._agent = agent
         self._report = report
-        self._steps: deque[Step] = deque()
+        self._steps = PresenceSteps(keys)
         self._more = asyncio.Event()
 
     def submit(self, step: Step) -> None:
-        """A join or leave takes the place of whatever else is still to be done."""
-        if isinstance(step, fx.JoinPresence | fx.LeavePresence):
-            self._steps = deque(s for s in self._steps if isinstance(s, fx.RevokeLease))
-        elif isinstance(step, fx.UpdatePresence):
-            self._steps = deque(s for s in self._steps if not isinstance(s, fx.UpdatePresence))
-        self._steps.append(step)
+        self._steps.submit(step)
         self._more.set()
 
     async def run(self) -> None:
@@ -70,7 +62,7 @@ class PresenceKeeper:
                 self._more.clear()
                 await self._more.wait()
             try:
-                await self._take(self._steps.popleft())
+                await self._take(self._steps.next())
             except _Superseded:
                 continue
             except LeaseGone as error:
@@ -80,12 +72,9 @@ class PresenceKeeper:
         match step:
             case fx.JoinPresence():
                 await asyncio.sleep(step.after_s)
-                await self._join(step)
+                await self._write(step)
             case fx.UpdatePresence():
-                txn = update_presence(self._keys, step.lease, step.create_revision, step.presence)
-                result = await self._until_definite(lambda: self._etcd.txn(txn))
-                if not result.succeeded:
-                    self._report(ev.PresenceGone(step.create_revision))
+                await self._write(step)
             case fx.LeavePresence():
                 await self._leave(step)
             case fx.RevokeLease():
@@ -96,33 +85,21 @@ class PresenceKeeper:
             case _:
                 assert_never(step)
 
-    async def _join(self, step: fx.JoinPresence) -> None:
-        txn = join_presence(self._keys, step.lease, step.presence)
+    async def _write(self, step: PresenceWrite) -> None:
+        txn = self._steps.txn_of(step)
         result = await self._until_definite(lambda: self._etcd.txn(txn))
-        if result.succeeded:
-            self._report(ev.PresenceJoined(result.revision))
-            return
-        there = _found(result)
-        if there is None:
-            self.submit(step)  # Gone between our compare and our look.
-            return
-        self._report(
-            ev.PresenceTaken(
-                presence=decode(Presence, there.value),
-                lease=there.lease,
-                create_revision=there.create_revision,
-            )
-        )
+        event = self._steps.answered(step, result)
+        if event is not None:
+            self._report(event)
 
     async def _leave(self, step: fx.LeavePresence) -> None:
         """Bounded: the lease expires by itself where etcd can't be reached."""
-        txn = leave_presence(self._keys, step.agent, step.create_revision)
         try:
             async with asyncio.timeout(_FAREWELL_S):
-                await self._until_definite(lambda: self._etcd.txn(txn))
+                await self._write(step)
         except (EtcschedError, TimeoutError) as error:
             log.warning("the presence lasts for its lease's time: %s", error)
-        self._report(ev.PresenceLeft())
+            self._report(ev.PresenceLeft())
 
     async def _read_reports(self) -> tuple[Report, ...]:
         """Of one revision; those in ``late/`` aren't ours any more."""
@@ -154,13 +131,7 @@ class PresenceKeeper:
                 return await call()
             except (OutcomeUnknown, ClusterUnreachable, NoSpace) as error:
                 log.warning("presence: tried again: %s", error)
-            if any(isinstance(s, fx.JoinPresence | fx.LeavePresence) for s in self._steps):
+            if self._steps.superseded:
                 raise _Superseded
             await asyncio.sleep(random.uniform(0.5, 1.0) * backoff_s)
             backoff_s = min(2 * backoff_s, _BACKOFF_MOST_S)
-
-
-def _found(result: TxnResult) -> KeyValue | None:
-    (found,) = result.responses
-    assert isinstance(found, RangeResult)
-    return found.kvs[0] if found.kvs else None

@@ -138,6 +138,20 @@ class WatchBatch(msgspec.Struct, frozen=True):
     revision: int
 
 
+class Snapshot(msgspec.Struct, frozen=True):
+    """The whole range as it stood at ``revision``; it replaces whatever was known before.
+
+    First update of every watch, and again whenever history was compacted away under it: keys
+    known before and absent here were deleted in between.
+    """
+
+    kvs: tuple[KeyValue, ...]
+    revision: int
+
+
+WatchUpdate = Snapshot | WatchBatch
+
+
 def range_end_of(prefix: str) -> str:
     """The end of the range that holds all keys with this prefix (last character + 1)."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1)

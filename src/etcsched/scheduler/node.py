@@ -10,7 +10,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import uvloop
@@ -30,8 +30,8 @@ from etcsched.core.clock import MAX_SKEW_S, Instant
 from etcsched.core.errors import ClusterUnreachable, EtcschedError, LeaseGone, NoSpace
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
-from etcsched.core.leader.ticks import TickIndex
-from etcsched.core.records import Candidate, Change, Job, Kind
+from etcsched.core.leader.standby import Standby
+from etcsched.core.records import Candidate
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View
 from etcsched.etcd.client import EtcdClient
@@ -39,7 +39,8 @@ from etcsched.etcd.config import EtcdConfig
 from etcsched.etcd.high_water import HighWater
 from etcsched.etcd.session import Session, SessionLoss, boottime_s
 from etcsched.etcd.versions import check_server
-from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
+from etcsched.keyspace.codec import MalformedRecord
+from etcsched.keyspace.feed import Feed
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range, Txn
 from etcsched.keyspace.transactions import (
@@ -85,7 +86,8 @@ class SchedulerNode:
         self._etcd_config = etcd_config
         self._keys = Keys(config.prefix)
         self._view = View()
-        self._index = TickIndex(0)
+        self._standby = Standby(self._view)
+        self._feed = Feed(self._keys, self._view, _ignored)
         self._candidate = CandidateMachine(config.node, self._view)
         self._session: Session | None = None
         self._session_over = asyncio.Event()
@@ -94,7 +96,6 @@ class SchedulerNode:
         self._stopping = asyncio.Event()
         self._has_snapshot = asyncio.Event()
         self._since = utc_of(instant_now().wall_ms)
-        self._unreadable: dict[Kind, int] = {}
         self._raft_term = 0
         self._raft_term_since_s = 0.0
         self._next_clock_s = 0.0
@@ -174,23 +175,16 @@ class SchedulerNode:
                 who=f"scheduler {self._config.node}",
                 accept_restored=self._config.accept_restored_cluster,
             )
-            found = [change for kv in update.kvs if (change := self._read(change_of, kv))]
-            changes = tuple(self._view.differences(found, update.revision))
-            log.info("view read at revision %d: %d records", update.revision, len(found))
-        else:
-            events = update.events
-            changes = tuple(c for event in events if (c := self._read(change_of_event, event)))
-        self._view.apply(changes, update.revision)
+        changes = self._feed.take(update)
+        if isinstance(update, Snapshot):
+            log.info("view read at revision %d: %d records", update.revision, len(update.kvs))
         if not is_live:
             # What was read stays for long: the collector needn't look at it again and again.
             gc.freeze()
         self._high_water.saw(update.revision)
         self._has_snapshot.set()
         if self._leadership is None:
-            self._follow_index(changes)
-        for change in changes:
-            if change.record is not None or change.mod_revision not in self._unreadable.values():
-                self._unreadable.pop(change.kind, None)
+            self._standby.follow(changes)
         self._do(self._candidate.view_changed(changes, is_live, instant_now()))
         self._refuse_to_lead_on_ruins()
         if self._leadership is not None:
@@ -198,39 +192,10 @@ class SchedulerNode:
 
     def _refuse_to_lead_on_ruins(self) -> None:
         """Without knowing the term or the watermark, nobody can lead; a person has to mend them."""
-        if self._unreadable:
-            names = " and ".join(sorted(kind.value for kind in self._unreadable))
+        if self._feed.unreadable:
+            names = " and ".join(self._feed.unreadable)
             reason = f"state/{names} can't be read: put it right, or delete it, with etcdctl"
             self._do(self._candidate.step_down(reason, instant_now(), bar_s=4 * PROGRESS_EVERY_S))
-
-    def _read(self, decode_one: Callable[[Keys, Any], Change | None], raw: Any) -> Change | None:
-        """A value that isn't a record counts as absent, and is named."""
-        try:
-            return decode_one(self._keys, raw)
-        except MalformedRecord as error:
-            kv = getattr(raw, "kv", raw)
-            log.error("ignored %s: %s", kv.key, error)  # noqa: TRY400 - it is no fault of ours
-            place = self._keys.parse(kv.key)
-            if place is None:
-                return None
-            if place[0] in (Kind.TERM, Kind.WATERMARK):
-                self._unreadable[place[0]] = kv.mod_revision
-            return Change(kind=place[0], ids=place[1], record=None, mod_revision=kv.mod_revision)
-
-    def _follow_index(self, changes: tuple[Change, ...]) -> None:
-        """A standby keeps its tick index at the watermark, ready to lead."""
-        for change in changes:
-            if change.kind is Kind.JOB:
-                if isinstance(change.record, Job):
-                    self._index.put(change.record)
-                else:
-                    self._index.discard(change.ids[0])
-        watermark = self._view.watermark
-        through_ms = ms_of(watermark.record.through) if watermark is not None else 0
-        if through_ms < self._index.through_ms:
-            self._rebuild_index()  # Somebody deleted it, or set it back.
-        else:
-            self._index.skip_to(through_ms)
 
     async def _check_etcd(self) -> None:
         """Say loudly what etcd itself doesn't make anybody feel: it refuses no nested put for lack
@@ -355,7 +320,7 @@ class SchedulerNode:
     def _lead(self, effect: Lead) -> None:
         machine = LeaderMachine(
             self._view,
-            self._index,
+            self._standby.index,
             effect.term,
             instant_now(),
             raft_term=self._raft_term,
@@ -395,14 +360,7 @@ class SchedulerNode:
             self._leading.cancel()
         self._leadership = self._leading = None
         if not self._stopping.is_set():
-            self._rebuild_index()
-
-    def _rebuild_index(self) -> None:
-        """The index stood at this leadership's decisions; a standby's stands at the watermark."""
-        watermark = self._view.watermark
-        self._index = TickIndex(ms_of(watermark.record.through) if watermark is not None else 0)
-        for entry in self._view.jobs.values():
-            self._index.put(entry.record)
+            self._standby.rebuild()
 
     def _on_raft_term(self, raft_term: int) -> None:
         if raft_term > self._raft_term:
@@ -421,3 +379,7 @@ class SchedulerNode:
                 await self._session.revoke(timeout_s=2.0)
             except EtcschedError as error:
                 log.warning("the session lasts for its TTL: %s", error)
+
+
+def _ignored(key: str, error: MalformedRecord) -> None:
+    log.error("ignored %s: %s", key, error)

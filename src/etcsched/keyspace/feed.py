@@ -1,0 +1,77 @@
+"""From what a watch delivers to what a view takes in, purely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from etcsched.core.records import Change, Kind
+from etcsched.core.view import View
+from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import KeyValue, Snapshot, WatchBatch, WatchEvent, WatchUpdate
+
+S = TypeVar("S", KeyValue, WatchEvent)
+
+
+class Feed:
+    """Keeps ``view`` at what has come by. After a snapshot in the middle (history was compacted
+    away) the deletions that nobody told of are derived.
+
+    A value that isn't a record counts as absent, and ``on_malformed`` is told its key and why.
+    ``unreadable`` are the kinds, without which nobody can lead, that are so now.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        view: View,
+        on_malformed: Callable[[str, MalformedRecord], None],
+        read_kv: Callable[[Keys, KeyValue], Change | None] = change_of,
+        read_event: Callable[[Keys, WatchEvent], Change | None] = change_of_event,
+    ) -> None:
+        self.view = view
+        self._keys = keys
+        self._on_malformed = on_malformed
+        self._read_kv = read_kv
+        self._read_event = read_event
+        self._unreadable: dict[Kind, int] = {}
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        return tuple(sorted(kind.value for kind in self._unreadable))
+
+    def take(self, update: WatchUpdate) -> tuple[Change, ...]:
+        """The changes that the view has then taken in."""
+        changes = self._changes(update)
+        self.view.apply(changes, update.revision)
+        if self._unreadable:
+            for change in changes:
+                mended = change.mod_revision not in self._unreadable.values()
+                if change.record is not None or mended:
+                    self._unreadable.pop(change.kind, None)
+        return changes
+
+    def _changes(self, update: WatchUpdate) -> tuple[Change, ...]:
+        match update:
+            case Snapshot():
+                found = [c for kv in update.kvs if (c := self._read(self._read_kv, kv)) is not None]
+                return tuple(self.view.differences(found, update.revision))
+            case WatchBatch():
+                events = update.events
+                return tuple(
+                    c for e in events if (c := self._read(self._read_event, e)) is not None
+                )
+
+    def _read(self, read: Callable[[Keys, S], Change | None], raw: S) -> Change | None:
+        try:
+            return read(self._keys, raw)
+        except MalformedRecord as error:
+            kv = raw.kv if isinstance(raw, WatchEvent) else raw
+            self._on_malformed(kv.key, error)
+            place = self._keys.parse(kv.key)
+            if place is None:
+                return None
+            if place[0] in (Kind.TERM, Kind.WATERMARK):
+                self._unreadable[place[0]] = kv.mod_revision
+            return Change(kind=place[0], ids=place[1], record=None, mod_revision=kv.mod_revision)

@@ -1,0 +1,78 @@
+"""What an agent does about its presence key, one step after another, purely: which step is next,
+which have become pointless, and what an answer means. Whoever owns the steps does the calls, each
+until its answer is definite or it is ``superseded``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from etcsched.core.agent import effects as fx
+from etcsched.core.agent import events as ev
+from etcsched.core.records import Presence
+from etcsched.keyspace.codec import decode
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import RangeResult, Txn, TxnResult
+from etcsched.keyspace.transactions import join_presence, leave_presence, update_presence
+
+PresenceWrite = fx.JoinPresence | fx.UpdatePresence | fx.LeavePresence
+Step = PresenceWrite | fx.RevokeLease | fx.ReadReports
+
+
+class PresenceSteps:
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._steps: deque[Step] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._steps)
+
+    def submit(self, step: Step) -> None:
+        """A join or leave takes the place of whatever else is still to be done."""
+        if isinstance(step, fx.JoinPresence | fx.LeavePresence):
+            self._steps = deque(s for s in self._steps if isinstance(s, fx.RevokeLease))
+        elif isinstance(step, fx.UpdatePresence):
+            self._steps = deque(s for s in self._steps if not isinstance(s, fx.UpdatePresence))
+        self._steps.append(step)
+
+    def next(self) -> Step:
+        return self._steps.popleft()
+
+    @property
+    def superseded(self) -> bool:
+        """Whether a later step has made the one that is being taken pointless."""
+        return any(isinstance(s, fx.JoinPresence | fx.LeavePresence) for s in self._steps)
+
+    def txn_of(self, step: PresenceWrite) -> Txn:
+        match step:
+            case fx.JoinPresence():
+                return join_presence(self._keys, step.lease, step.presence)
+            case fx.UpdatePresence():
+                return update_presence(self._keys, step.lease, step.create_revision, step.presence)
+            case fx.LeavePresence():
+                return leave_presence(self._keys, step.agent, step.create_revision)
+
+    def answered(self, step: PresenceWrite, result: TxnResult) -> ev.Event | None:
+        """What the agent's machine is told of a definite answer; None: nothing (yet)."""
+        match step:
+            case fx.JoinPresence():
+                return self._joined(step, result)
+            case fx.UpdatePresence():
+                return None if result.succeeded else ev.PresenceGone(step.create_revision)
+            case fx.LeavePresence():
+                return ev.PresenceLeft()
+
+    def _joined(self, step: fx.JoinPresence, result: TxnResult) -> ev.Event | None:
+        if result.succeeded:
+            return ev.PresenceJoined(result.revision)
+        (found,) = result.responses
+        assert isinstance(found, RangeResult)
+        if not found.kvs:
+            self.submit(step)  # Gone between our compare and our look.
+            return None
+        there = found.kvs[0]
+        return ev.PresenceTaken(
+            presence=decode(Presence, there.value),
+            lease=there.lease,
+            create_revision=there.create_revision,
+        )
