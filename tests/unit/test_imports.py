@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-SHELLS = frozenset({"etcd", "scheduler", "agent", "operator", "local", "demo", "testing"})
+SHELLS = frozenset({"audit", "etcd", "scheduler", "agent", "operator", "local", "demo", "testing"})
 PURE = frozenset({"core", "keyspace", "jobfile"})
 
 ALLOWED: dict[str, frozenset[str]] = {
@@ -24,8 +24,11 @@ BETWEEN_SHELLS: dict[str, frozenset[str]] = {
     "agent": frozenset({"etcd"}),
     "operator": frozenset({"etcd"}),
     "local": frozenset({"etcd"}),
-    "demo": frozenset({"etcd", "local", "operator"}),
+    "demo": frozenset({"audit", "etcd", "local", "operator"}),
+    "testing": frozenset({"audit"}),
 }
+AUDITORS_CORE = frozenset({"errors", "records", "states", "times"})
+"""What the auditor shares with what it judges: what is written, never how it is decided."""
 FORBIDDEN_IN_CORE = frozenset(
     {"asyncio", "grpc", "os", "random", "socket", "subprocess", "threading", "time", "uvloop"}
 )
@@ -75,6 +78,19 @@ def test_pure_packages_do_no_io(path: Path) -> None:
         return  # Reads the files whose text the rest of jobfile takes.
     for name in imports_of(path):
         assert name.split(".")[0] not in FORBIDDEN_IN_CORE, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if package_of(path) == "audit"], ids=lambda p: p.name
+)
+def test_the_auditor_shares_no_decision(path: Path) -> None:
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[:2] == ["etcsched", "core"]:
+            shared = parts[2] in AUDITORS_CORE or parts[2:4] == ["schedule", "patterns"]
+            assert shared, f"{path.name} imports {name}"
+        assert parts[0] != "croniter", f"{path.name} has its ticks from what it judges"
+        assert name != "etcsched.keyspace.transactions", f"{path.name} imports {name}"
 
 
 def test_there_is_something_to_walk() -> None:
