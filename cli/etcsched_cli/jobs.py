@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etcsched.core.errors import UsageError
 from etcsched.core.states import JobState
 from etcsched.core.times import utc_of
 from etcsched.jobfile.writing import fields_of, schedule_text
@@ -18,6 +17,7 @@ from etcsched.operator.coming import ComingTick, coming_ticks
 from etcsched.operator.ids import request_id
 from etcsched.operator.jobs import JobView, Pausing, list_jobs, read_job
 from etcsched_cli.connect import run
+from etcsched_cli.options import read_param
 from etcsched_cli.output import (
     Cell,
     Column,
@@ -156,7 +156,7 @@ def trigger(
     """
     settings: Settings = ctx.obj
     environment = settings.environment
-    given = dict(_param(text) for text in params)
+    given = dict(read_param(text) for text in params)
 
     async def work(etcd: Etcd, keys: Keys) -> tuple[Answer, RunView | None]:
         now_ms = environment.now_ms()
@@ -237,13 +237,6 @@ def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
 
     for change in run(settings, work):
         click.echo(f"{change.job} is deleted")
-
-
-def _param(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise UsageError(f"--param {text!r}: write NAME=VALUE")
-    return name, value
 
 
 def _table(views: Sequence[JobView], now_ms: int) -> RenderableType:

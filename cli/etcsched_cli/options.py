@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["option"]
+from etcsched.core.errors import UsageError
+
+__all__ = ["option", "read_param"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -16,3 +18,10 @@ def option(flag: str, *names: str, of: str = "", **attributes: Any) -> Callable[
     """``--ttl`` is ETCSCHED_TTL, or of a command ``agent`` ETCSCHED_AGENT_TTL."""
     parts = ["etcsched", *([of] if of else []), flag.removeprefix("--").replace("-", "_")]
     return click.option(flag, *names, envvar="_".join(parts).upper(), **attributes)
+
+
+def read_param(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"--param {text!r}: write NAME=VALUE")
+    return name, value

@@ -30,6 +30,7 @@ from etcsched_cli.output import (
     styled,
     table,
 )
+from etcsched_cli.resubmit import resubmit
 from etcsched_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,9 +43,12 @@ if TYPE_CHECKING:
 _STATES = click.Choice([state.value for state in RunState])
 
 
-@click.group(short_help="List, show, cancel, wait for runs.")
+@click.group(short_help="List, show, cancel, resubmit, wait for runs.")
 def runs() -> None:
-    """List, show, cancel, wait for runs. A run is named JOB/ID."""
+    """List, show, cancel, resubmit, wait for runs. A run is named JOB/ID."""
+
+
+runs.add_command(resubmit)
 
 
 @runs.command("list")
@@ -240,6 +244,8 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
             ("scheduled", moment(run.scheduled_at) if run.scheduled_at else ""),
             ("missed", _missed(run)),
             ("made by", _origin(run)),
+            ("resubmits", f"{run.job}/{run.resubmits}" if run.resubmits else ""),
+            ("resubmitted as", " ".join(f"{run.job}/{id_}" for id_ in run.resubmitted_as)),
             ("parameters", " ".join(f"{name}={value}" for name, value in run.params.items())),
             ("retry", _retry(run)),
             ("agent", view.agent),

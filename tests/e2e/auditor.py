@@ -199,8 +199,11 @@ class Auditor:
         self._expect("I14", not drained, f"{name}: started while its agent was drained")
         its_run = self._of(Run, Kind.RUN, job, run)
         state = definition.current.state if (definition := self._of(Job, Kind.JOB, job)) else None
-        if its_run is not None and its_run.origin is not Origin.REQUEST:
-            self._expect("I14", state is JobState.ENABLED, f"{name}: started while {state}")
+        allowed = [JobState.ENABLED]
+        if its_run is not None and its_run.origin in (Origin.REQUEST, Origin.RESUBMISSION):
+            allowed.append(JobState.AD_HOC_ACTIVE)
+        if its_run is not None and not its_run.forced:
+            self._expect("I14", state in allowed, f"{name}: started while {state}")
 
     def _is_paused(self, job: str) -> bool:
         pauses = (

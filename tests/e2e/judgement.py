@@ -75,7 +75,7 @@ def _decided(due: Due, runs: Runs) -> dict[str, Counter[str]]:
     """How often each tick became a run, or lies in a record of missed ones."""
     decided: dict[str, Counter[str]] = defaultdict(Counter)
     for run in runs.values():
-        if run.origin is Origin.REQUEST:
+        if run.origin in (Origin.REQUEST, Origin.RESUBMISSION):
             continue
         if run.missed_through is None:
             decided[run.job][run.id] += 1

@@ -33,5 +33,11 @@ def trigger(request_id: str, name: str = "backup", **fields: Any) -> Request:
     return Request(id=request_id, kind=RequestKind.TRIGGER, job=name, at=NOON, by="ada", **fields)
 
 
+def resubmit(request_id: str, run: str, name: str = "backup", **fields: Any) -> Request:
+    return Request(
+        id=request_id, kind=RequestKind.RESUBMIT, job=name, at=NOON, by="ada", run=run, **fields
+    )
+
+
 def cancel(request_id: str, run: str, name: str = "backup") -> Request:
     return Request(id=request_id, kind=RequestKind.CANCEL, job=name, at=NOON, by="ada", run=run)

@@ -182,6 +182,7 @@ class Edited(Record, frozen=True, kw_only=True):
 class RequestKind(enum.Enum):
     TRIGGER = "trigger"
     CANCEL = "cancel"
+    RESUBMIT = "resubmit"
 
 
 class Request(Record, frozen=True, kw_only=True):
@@ -192,6 +193,7 @@ class Request(Record, frozen=True, kw_only=True):
     by: str = ""
     run: str = ""
     params: dict[str, str] = {}
+    force: bool = False
 
 
 class Answer(Record, frozen=True, kw_only=True):
@@ -329,6 +331,8 @@ class Run(Record, frozen=True, kw_only=True):
     A summary of a long outage is one record: ``missed_count`` ticks from ``scheduled_at`` through
     ``missed_through``. Lateness isn't kept: it follows from the attempts.
     ``retries`` counts those that have begun or are waited for; ``retry_at``: when the last is due.
+    ``resubmits`` is the run whose resubmission this is, and ``resubmits_first`` where a row of
+    them began; ``resubmitted_as`` are this run's own. ``forced``: though its job is disabled.
     """
 
     job: str
@@ -350,6 +354,15 @@ class Run(Record, frozen=True, kw_only=True):
     missed_count: int = 0
     missed_through: Utc | None = None
     late_reports: tuple[Attempt, ...] = ()
+    resubmits: str = ""
+    resubmits_first: str = ""
+    resubmitted_as: tuple[str, ...] = ()
+    forced: bool = False
+
+    @property
+    def root(self) -> str:
+        """The run that this one and its resubmissions go back to."""
+        return self.resubmits_first or self.id
 
 
 class StartSeen(Part, frozen=True, kw_only=True):

@@ -116,3 +116,4 @@ class Origin(enum.Enum):
     SCHEDULE = "schedule"
     RECOVERY = "recovery"
     REQUEST = "request"
+    RESUBMISSION = "resubmission"

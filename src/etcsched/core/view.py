@@ -6,6 +6,7 @@ watched range with its revisions, and a few indexes that follow from them.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
@@ -35,16 +36,21 @@ from etcsched.core.records import (
     Term,
     Watermark,
 )
-from etcsched.core.states import RunState
+from etcsched.core.states import Origin, RunState
 
 R = TypeVar("R", bound=Record)
 M = TypeVar("M")
+N = TypeVar("N")
 
 RunKey = tuple[str, str]
 """(job, run id)."""
 
 
 _DEFAULT_SETTINGS = ClusterSettings()
+
+
+QueuePlace = tuple[bool, str, str]
+"""(is a resubmission, scheduled, id): ticks go before resubmissions that still wait."""
 
 
 class Entry(msgspec.Struct, Generic[R], frozen=True, gc=False):
@@ -77,6 +83,13 @@ class View:
         self._terms: dict[tuple[()], Entry[Term]] = {}
         self._watermarks: dict[tuple[()], Entry[Watermark]] = {}
         self.runs_of_job: defaultdict[str, set[str]] = defaultdict(set)
+        self.queued_of_job: defaultdict[str, list[QueuePlace]] = defaultdict(list)
+        """In the order of their turns."""
+        self.retrying_of_job: defaultdict[str, set[str]] = defaultdict(set)
+        self.recovering_of_job: defaultdict[str, set[str]] = defaultdict(set)
+        """Those that catch up on an outage."""
+        self.resubmissions_of: defaultdict[RunKey, set[str]] = defaultdict(set)
+        """Those that aren't over, by the run that they go back to."""
         self.assigned_to: defaultdict[str, set[RunKey]] = defaultdict(set)
         # One map a kind, each of its own types.
         self._maps: dict[Kind, dict[Any, Any]] = {
@@ -144,6 +157,11 @@ class View:
         """Those that aren't over."""
         return [self.runs[(job, run)].record for run in self.runs_of_job.get(job, ())]
 
+    def has_unqueued(self, job: str) -> bool:
+        """Whether any active run of the job isn't queued."""
+        waiting = len(self.queued_of_job.get(job, ())) + len(self.retrying_of_job.get(job, ()))
+        return len(self.runs_of_job.get(job, ())) > waiting
+
     def active_runs(self, job: str) -> list[Run]:
         """Those that others of the job may have to wait for: one between two attempts holds
         nothing up."""
@@ -154,13 +172,14 @@ class View:
         for change in changes:
             ids = change.ids[0] if len(change.ids) == 1 else change.ids
             entries = self._maps[change.kind]
+            before = entries.get(ids)
             if change.record is None:
                 entries.pop(ids, None)
             else:
                 entries[ids] = Entry(
                     change.record, change.mod_revision, change.create_revision, change.lease
                 )
-            self._index(change)
+            self._index(change, before.record if before is not None else None)
         self.revision = revision
 
     def differences(self, snapshot: Iterable[Change], revision: int) -> list[Change]:
@@ -182,25 +201,50 @@ class View:
                     changes.append(gone)
         return changes
 
-    def _index(self, change: Change) -> None:
+    def _index(self, change: Change, before: Record | None) -> None:
         match change.kind:
             case Kind.RUN:
                 job, run = change.ids
                 self._member(self.runs_of_job, job, run, change.record is not None)
+                if isinstance(before, Run):
+                    self._index_run(before, is_in=False)
+                if isinstance(change.record, Run):
+                    self._index_run(change.record, is_in=True)
             case Kind.ASSIGNMENT:
                 agent, job, run = change.ids
                 self._member(self.assigned_to, agent, (job, run), change.record is not None)
             case _:
                 pass
 
+    def _index_run(self, run: Run, *, is_in: bool) -> None:
+        if run.resubmits:
+            self._member(self.resubmissions_of, (run.job, run.root), run.id, is_in)
+        if run.origin is Origin.RECOVERY:
+            self._member(self.recovering_of_job, run.job, run.id, is_in)
+        if run.state is RunState.RETRYING:
+            self._member(self.retrying_of_job, run.job, run.id, is_in)
+        if run.state is not RunState.QUEUED:
+            return
+        queue, place = self.queued_of_job[run.job], queue_place(run)
+        if is_in:
+            insort(queue, place)
+            return
+        del queue[bisect_left(queue, place)]
+        if not queue:
+            del self.queued_of_job[run.job]
+
     @staticmethod
-    def _member(index: defaultdict[str, set[M]], name: str, item: M, is_in: bool) -> None:
+    def _member(index: defaultdict[N, set[M]], name: N, item: M, is_in: bool) -> None:
         if is_in:
             index[name].add(item)
         elif name in index:
             index[name].discard(item)
             if not index[name]:
                 del index[name]
+
+
+def queue_place(run: Run) -> QueuePlace:
+    return (run.origin is Origin.RESUBMISSION, run.scheduled_at or "", run.id)
 
 
 def revision_of(entry: Entry[R] | None) -> int:

@@ -37,6 +37,6 @@ async def begin_of_edits(
 
 def _after(run: Run) -> Utc:
     """The first instant later than all ticks that the run stands for; of others none."""
-    if run.origin is Origin.REQUEST or run.scheduled_at is None:
+    if run.origin in (Origin.REQUEST, Origin.RESUBMISSION) or run.scheduled_at is None:
         return Utc("")
     return utc_of(ms_of(run.missed_through or run.scheduled_at) + 1)

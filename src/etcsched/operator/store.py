@@ -46,12 +46,20 @@ async def commit(etcd: Etcd, txn: Txn, *, timeout_s: float) -> TxnResult:
 
 
 async def pages(
-    etcd: Etcd, key: str, range_end: str, *, keys_only: bool = False, limit: int = 0
+    etcd: Etcd,
+    key: str,
+    range_end: str,
+    *,
+    keys_only: bool = False,
+    limit: int = 0,
+    page_size: int = 0,
 ) -> AsyncIterator[RangeResult]:
-    """A range in pages, all of one revision; at most ``limit`` keys (0: all)."""
+    """A range in pages, all of one revision; at most ``limit`` keys (0: all). Records that may be
+    large go with a smaller ``page_size`` (0: ``PAGE``)."""
     revision = 0
+    page_size = page_size or PAGE
     while True:
-        size = min(PAGE, limit) if limit else PAGE
+        size = min(page_size, limit) if limit else page_size
         page = await etcd.range(
             Range(key, range_end, limit=size, revision=revision, keys_only=keys_only)
         )

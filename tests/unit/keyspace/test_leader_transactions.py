@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.records import (
@@ -20,6 +21,7 @@ from etcsched.keyspace import transactions as tx
 from etcsched.keyspace.ops import Put, RangeResult, Txn, TxnResult
 from etcsched.testing.txn_rules import check_form
 from tests.unit.keyspace.writing import (
+    AGAIN,
     KEYS,
     NOW,
     PLACES,
@@ -57,6 +59,10 @@ def create(state: RunState, *, is_tick: bool, assigned: bool, asks: bool) -> Cal
             consumed=consumed(seen) if asks else None,
         )
     )  # fmt: skip
+
+
+def resubmission() -> Run:
+    return replace(run_in(RunState.QUEUED, resubmits=RUN_ID), id=AGAIN)
 
 
 CASES = [
@@ -132,6 +138,42 @@ CASES = [
         {"run", "request"},
         {"run", "archive", "request"},
         {"archive", "answer"},
+        {"run", "request"},
+    ),
+    Case(
+        "resubmit",
+        lambda seen: BUILD(
+            fx.Resubmit(
+                seq=1,
+                run=resubmission(),
+                seen=StartSeen(job=seen("job")),
+                original=run_in(RunState.DIED, resubmitted_as=(AGAIN,)),
+                original_revision=seen("archive"),
+                was_active=False,
+                consumed=consumed(seen),
+            )
+        ),
+        {"archive", "request", "job"},
+        {"archive", "request", "new run", "new archive", *START},
+        {"archive", "answer", "new run"},
+        {"request"},
+    ),
+    Case(
+        "resubmit what waits for a retry",
+        lambda seen: BUILD(
+            fx.Resubmit(
+                seq=1,
+                run=resubmission(),
+                seen=StartSeen(job=seen("job")),
+                original=run_in(RunState.FAILED, resubmitted_as=(AGAIN,)),
+                original_revision=seen("run"),
+                was_active=True,
+                consumed=consumed(seen),
+            )
+        ),
+        {"run", "request", "job"},
+        {"run", "archive", "request", "new run", "new archive", *START},
+        {"archive", "answer", "new run"},
         {"run", "request"},
     ),
     Case(

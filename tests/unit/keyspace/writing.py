@@ -31,10 +31,13 @@ NOW = Utc("2026-11-22T12:00:00.000Z")
 TICK = Utc("2026-11-22T12:00:05.000Z")
 LATER = Utc("2026-11-22T12:00:09.000Z")
 RUN_ID = "20261122T120005Z"
+AGAIN = "20261122T120009.000Z-01"
 
 PLACES = {
     "run": KEYS.of(Kind.RUN, "j", RUN_ID),
     "archive": KEYS.archive("j", RUN_ID),
+    "new run": KEYS.of(Kind.RUN, "j", AGAIN),
+    "new archive": KEYS.archive("j", AGAIN),
     "job": KEYS.of(Kind.JOB, "j"),
     "pause": KEYS.of(Kind.PAUSE, "j"),
     "cluster pause": KEYS.of(Kind.PAUSE, CLUSTER),

@@ -34,6 +34,12 @@ def run_matter(key: RunKey) -> Matter:
     return ("run", *key)
 
 
+def turn_matter(job: str) -> Matter:
+    """That one of a job's runs, which wait for each other, is being dispatched: to the view it
+    waits still."""
+    return ("turn", job)
+
+
 def request_matter(request: str) -> Matter:
     return ("request", request)
 

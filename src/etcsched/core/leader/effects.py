@@ -96,6 +96,18 @@ class Requeue(Write, frozen=True, kw_only=True):
     run_revision: int
 
 
+class Resubmit(Write, frozen=True, kw_only=True):
+    """A new run in the place of ``original``, both linked. The original is in the archive as of
+    ``original_revision``, or was waiting for a retry (``was_active``), which ends with this."""
+
+    run: Run
+    seen: StartSeen
+    original: Run
+    original_revision: int
+    was_active: bool
+    consumed: Consumed
+
+
 class SendOrder(Write, frozen=True, kw_only=True):
     """An order to the agent that holds this assignment."""
 

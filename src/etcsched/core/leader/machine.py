@@ -138,6 +138,7 @@ class LeaderMachine:
                 self._upkeep.archive_listed(event.job, event.found, event.is_last)
             case ev.ArchivedRead():
                 self._upkeep.archived_read(event.job, event.run_id, event.run, event.revision)
+                self._requests.archived_read(event.job, event.run_id, event.run, event.revision)
             case other:
                 assert_never(other)
 
@@ -194,6 +195,8 @@ class LeaderMachine:
                 if run.state in FINAL:
                     is_shown = False
                     self._upkeep.archived(run.job)
+            case fx.Resubmit(original=original, was_active=True):
+                self._upkeep.archived(original.job)
             case fx.RecoverTicks():
                 self._outages.step_committed(write.job)
                 self._upkeep.archived(write.job, len(write.archived))
@@ -218,7 +221,10 @@ class LeaderMachine:
             case fx.CreateRun(run=run, is_tick=True):
                 assert run.scheduled_at is not None
                 self._ticks.decide_again(run.job, ms_of(run.scheduled_at))
-            case fx.CreateRun(consumed=fx.Consumed(answer=answer)) if reservation.exists:
+            case (
+                fx.CreateRun(consumed=fx.Consumed(answer=answer))
+                | fx.Resubmit(consumed=fx.Consumed(answer=answer))
+            ) if reservation.exists:
                 self._requests.found_run_of(answer.request)
 
     def _look_at(self, matter: Matter) -> None:
@@ -228,6 +234,8 @@ class LeaderMachine:
                 self._runs.look_at_waiting(job)
                 self._outages.look_at(job)
                 self._open.wake(job)
+            case ("turn", job):
+                self._runs.look_at_waiting(job)
             case ("request", request):
                 self._requests.look_at(request)
             case ("agent", agent):

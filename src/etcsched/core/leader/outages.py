@@ -364,7 +364,7 @@ class Outages:
         for run_id in sorted(self._view.runs_of_job.get(job.name, ())):
             run = self._view.runs[(job.name, run_id)]
             at = run.record.scheduled_at
-            if at is None:
+            if at is None or run.record.origin is Origin.RESUBMISSION:
                 continue
             latest = at if latest is None else max(latest, at)
             is_first_wait = run.record.state is RunState.READY and run.record.attempt == 0

@@ -44,7 +44,7 @@ class Replacing:
 
 def is_replaced(other: Run, run: Run) -> bool:
     """Whether the tick of ``run`` found ``other`` active: what came before it, but for runs that
-    catch up on an outage."""
-    if other.id == run.id or other.origin is Origin.RECOVERY:
+    catch up on an outage or were resubmitted."""
+    if other.id == run.id or other.origin in (Origin.RECOVERY, Origin.RESUBMISSION):
         return False
     return (other.scheduled_at or other.created_at) < (run.scheduled_at or run.created_at)

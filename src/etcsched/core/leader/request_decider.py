@@ -7,6 +7,7 @@ from typing import assert_never
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, request_matter, run_matter
 from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.resubmission import Resubmissions
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import assignment_of, new_run
 from etcsched.core.records import (
@@ -29,6 +30,7 @@ class RequestDecider:
         self._runs = runs
         self._dirty: dict[str, None] = {}
         self._granted: set[str] = set()
+        self._resubmissions = Resubmissions(context, self._consumed, self.look_at)
 
     def look_at(self, request: str) -> None:
         self._dirty[request] = None
@@ -42,6 +44,9 @@ class RequestDecider:
         for request in self._view.requests:
             self._dirty[request] = None
 
+    def archived_read(self, job: str, run_id: str, run: Run | None, revision: int) -> None:
+        self._resubmissions.archived_read(job, run_id, run, revision)
+
     def decide(self) -> None:
         dirty, self._dirty = self._dirty, {}
         for request_id in sorted(dirty):
@@ -53,6 +58,11 @@ class RequestDecider:
                     self._trigger(entry)
                 case RequestKind.CANCEL:
                     self._cancel(entry)
+                case RequestKind.RESUBMIT if request_id in self._granted:
+                    self._granted.discard(request_id)
+                    self._resubmissions.granted_before(entry)
+                case RequestKind.RESUBMIT:
+                    self._resubmissions.decide(entry)
                 case other:
                     assert_never(other)
 

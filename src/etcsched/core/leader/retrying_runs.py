@@ -7,7 +7,7 @@ retry can end it.
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, job_matter, run_matter
+from etcsched.core.leader.context import Context, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_ends import RunEnds
@@ -61,6 +61,8 @@ class RetryingRuns:
         job = self._view.jobs.get(name)
         if job is None or job.record.overlap is Overlap.ALLOW:
             return False
+        if self._context.is_busy(turn_matter(name)):
+            return True
         return any(other.state is RunState.ASSIGNED for other in self._view.active_runs(name))
 
     def give_up(self, entry: Entry[Run], why: str, consumed: fx.Consumed | None = None) -> None:

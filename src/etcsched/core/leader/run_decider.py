@@ -52,9 +52,10 @@ class RunDecider:
     def look_at_waiting(self, job: str) -> None:
         """A run of the job came, changed or went, or a tick was decided: the turn of those behind
         may have come, or a retry's end."""
-        for run in self._view.runs_of(job):
-            if run.state in (RunState.QUEUED, RunState.RETRYING):
-                self._dirty[(job, run.id)] = None
+        for key in self.waiting.to_look_at(job):
+            self._dirty[key] = None
+        for run in self._view.retrying_of_job.get(job, ()):
+            self._dirty[(job, run)] = None
 
     def look_at_agent(self, agent: str) -> None:
         for key in self._view.assigned_to.get(agent, ()):

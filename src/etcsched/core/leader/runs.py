@@ -200,8 +200,10 @@ def may_start(job: Job, run: Run) -> bool:
         case JobState.ENABLED:
             return True
         case JobState.AD_HOC_ACTIVE:
-            return run.origin is Origin.REQUEST
-        case JobState.DISABLED | JobState.DELETED:
+            return run.origin in (Origin.REQUEST, Origin.RESUBMISSION)
+        case JobState.DISABLED:
+            return run.forced
+        case JobState.DELETED:
             return False
         case other:
             assert_never(other)

@@ -205,11 +205,15 @@ class TickDecider:
     def _state_by_overlap(self, job: Job, tick_ms: int) -> RunState:
         """What a new tick becomes beside the job's active runs. A job that catches up on an
         outage queues its new ticks, whatever ``overlap`` says."""
-        active = self._view.active_runs(job.name)
-        if any(run.origin is Origin.RECOVERY for run in active):
+        all_active = self._view.active_runs(job.name)
+        if any(run.origin is Origin.RECOVERY for run in all_active):
             return RunState.QUEUED
+        active = [run for run in all_active if run.origin is not Origin.RESUBMISSION]
         if not active:
-            return RunState.READY
+            # Resubmissions overlap nothing: a tick waits for the one that runs, not for others.
+            is_busy = any(run.state is not RunState.QUEUED for run in all_active)
+            has_to_wait = is_busy and job.overlap is not Overlap.ALLOW
+            return RunState.QUEUED if has_to_wait else RunState.READY
         match job.overlap:
             case Overlap.ALLOW:
                 return RunState.READY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
 
 from etcsched.core.leader.placement import Requirement
@@ -19,6 +20,10 @@ class Waiting:
     def __init__(self) -> None:
         self._queues: dict[Requirement, list[_Place]] = {}
         self._members: dict[RunKey, Requirement] = {}
+        self._counts: Counter[str] = Counter()
+
+    def __contains__(self, key: RunKey) -> bool:
+        return key in self._members
 
     def __len__(self) -> int:
         return len(self._members)
@@ -27,12 +32,20 @@ class Waiting:
         key = (run.job, run.id)
         if self._members.get(key) == requirement:
             return
+        if key not in self._members:
+            self._counts[key[0]] += 1
         self._members[key] = requirement
         queue = self._queues.setdefault(requirement, [])
         heapq.heappush(queue, (-run.priority, run.scheduled_at or run.created_at, key))
 
+    def count_of(self, job: str) -> int:
+        return self._counts[job]
+
     def discard(self, key: RunKey) -> None:
-        self._members.pop(key, None)
+        if self._members.pop(key, None) is not None:
+            self._counts[key[0]] -= 1
+            if not self._counts[key[0]]:
+                del self._counts[key[0]]
 
     def serve(self, offer: Callable[[Requirement, RunKey], bool]) -> None:
         """Offer each run in its turn. True takes it out of here; False: nobody can take it, nor
@@ -44,7 +57,7 @@ class Waiting:
             place, number, requirement = heapq.heappop(turns)
             if offer(requirement, place[2]):
                 heapq.heappop(self._queues[requirement])
-                self._members.pop(place[2], None)
+                self.discard(place[2])
                 self._push_first(turns, number, requirement)
 
     def _push_first(

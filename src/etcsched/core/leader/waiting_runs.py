@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.context import Context, Matter, run_matter, turn_matter
 from etcsched.core.leader.placement import Requirement, requirement_of
 from etcsched.core.leader.replacing import Replacing
 from etcsched.core.leader.retrying_runs import RetryingRuns
@@ -13,7 +15,7 @@ from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Job, Run
 from etcsched.core.states import Origin, Overlap, RunState
 from etcsched.core.times import ms_of
-from etcsched.core.view import Entry, RunKey
+from etcsched.core.view import Entry, RunKey, queue_place
 
 
 class WaitingRuns:
@@ -65,17 +67,39 @@ class WaitingRuns:
             return
         self._waiting.put(run, requirement_of(job.record))
 
+    def to_look_at(self, job: str) -> list[RunKey]:
+        """The queued runs for which something may have changed because another one of the job
+        has: the first, ticks that replace others, and where runs needn't wait for each other, all
+        that don't wait for an agent yet."""
+        places = self._view.queued_of_job.get(job, [])
+        entry = self._view.jobs.get(job)
+        overlap = entry.record.overlap if entry is not None else Overlap.SKIP
+        if overlap is Overlap.REPLACE:
+            ticks = takewhile(lambda place: not place[0], places)
+            return [(job, run) for _, _, run in (*ticks, *places[:1])]
+        if overlap is Overlap.ALLOW:
+            if self._waiting.count_of(job) >= len(places):
+                return []
+            keys = [(job, run) for _, _, run in places]
+            return [key for key in keys if key not in self._waiting]
+        return [(job, run) for _, _, run in places[:1]]
+
     def _is_its_turn(self, run: Run) -> bool:
-        """Queued runs go one at a time, oldest first, when no other run of the job is active. Where
-        runs may overlap, they wait only for those that catch up on an outage."""
-        job = self._view.jobs.get(run.job)
-        may_overlap = job is not None and job.record.overlap is Overlap.ALLOW
-        for other in self._view.active_runs(run.job):
-            if may_overlap and other.origin is not Origin.RECOVERY:
-                continue
-            if other.state is not RunState.QUEUED:
-                return False
-            if (other.scheduled_at or "", other.id) < (run.scheduled_at or "", run.id):
+        """Queued runs go one at a time, when no other run of the job is active. Where runs may
+        overlap, they wait only for those that catch up on an outage."""
+        view, name = self._view, run.job
+        if self._context.is_busy(turn_matter(name)):
+            return False
+        job = view.jobs.get(name)
+        if job is None or job.record.overlap is not Overlap.ALLOW:
+            places = view.queued_of_job.get(name, [])
+            return bool(places) and places[0][2] == run.id and not view.has_unqueued(name)
+        for other_id in view.recovering_of_job.get(name, ()):
+            other = view.runs[(name, other_id)].record
+            is_in_front = other.state in (RunState.READY, RunState.ASSIGNED)
+            if other.state is RunState.QUEUED:
+                is_in_front = queue_place(other) < queue_place(run)
+            if is_in_front:
                 return False
         return True
 
@@ -90,7 +114,7 @@ class WaitingRuns:
             wait_s = (end_ms - self._context.wall_ms) / 1000
             self._context.wake_at(self._context.mono_s + wait_s, run_matter(key))
             return False
-        is_tick = run.origin is not Origin.REQUEST
+        is_tick = run.origin in (Origin.SCHEDULE, Origin.RECOVERY)
         gap = self._view.gaps.get(run.job)
         is_gap_open = gap is not None and not gap.record.closed
         if is_tick and (is_gap_open or run.job in self.recovering):
@@ -148,5 +172,12 @@ class WaitingRuns:
                 presence_revision=presence.mod_revision,
             ),
             run_matter(key),
+            *self._turn_of(entry.record, job.record),
             agent=agent,
         )
+
+    def _turn_of(self, run: Run, job: Job) -> tuple[Matter, ...]:
+        """Whoever had to wait for its turn takes it, until the view shows that."""
+        has_waited = run.state in (RunState.QUEUED, RunState.RETRYING)
+        may_overlap = job.overlap is Overlap.ALLOW and run.origin is not Origin.RECOVERY
+        return (turn_matter(run.job),) if has_waited and not may_overlap else ()

@@ -29,6 +29,8 @@ class LeaderTransactions:
                 return self._end(write)
             case fx.Requeue():
                 return self._rewrite(write.run, write.run_revision)
+            case fx.Resubmit():
+                return self._resubmit(write)
             case fx.SendOrder():
                 return self._order(write)
             case fx.AnswerRequest():
@@ -124,6 +126,27 @@ class LeaderTransactions:
         exists = tuple(Range(c.key, keys_only=True) for c in self._absent(run))
         return Txn(created.compares, created.then, exists)
 
+    def _resubmit(self, write: fx.Resubmit) -> Txn:
+        original = write.original
+        archived = self._keys.archive(original.job, original.id)
+        compares = [*self._absent(write.run), *self._start_compares(write.run, write.seen, None, 0)]
+        then: list[Operation] = [self._home(write.run), self._home(original)]
+        if write.was_active:
+            compares += self._over_as_seen(original, write.original_revision)
+            then.append(Delete(self._key(Kind.RUN, original.job, original.id)))
+        else:
+            compares.append(Compare(archived, Target.MOD, write.original_revision))
+        made = self._consume(tuple(compares), tuple(then), write.consumed)
+        # Where the run is there already, this was done before.
+        exists = tuple(Range(c.key, keys_only=True) for c in self._absent(write.run))
+        return Txn(made.compares, made.then, exists)
+
+    def _over_as_seen(self, run: Run, revision: int) -> tuple[Compare, Compare]:
+        return (
+            self._as_seen(Kind.RUN, revision, run.job, run.id),
+            Compare(self._keys.archive(run.job, run.id), Target.MOD, 0),
+        )
+
     def _later_than_watermark(self, tick: Utc) -> Compare:
         return Compare(self._keys.watermark, Target.VALUE, watermark_operand(tick), Relation.LESS)
 
@@ -187,10 +210,7 @@ class LeaderTransactions:
 
     def _end(self, write: fx.EndRun) -> Txn:
         run = write.run
-        compares = [
-            self._as_seen(Kind.RUN, write.run_revision, run.job, run.id),
-            Compare(self._keys.archive(run.job, run.id), Target.MOD, 0),
-        ]
+        compares = [*self._over_as_seen(run, write.run_revision)]
         then: list[Operation] = [self._home(run), Delete(self._key(Kind.RUN, run.job, run.id))]
         if write.old is not None:
             compares += self._old_compares(run, write.old)

@@ -1,0 +1,209 @@
+"""etcsched runs resubmit: runs again, one by name, or many by what they have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from etcsched.core.durations import parse_duration_s
+from etcsched.core.errors import Refused, UsageError
+from etcsched.core.schedule import parse_at
+from etcsched.core.states import FINAL, RunState
+from etcsched.core.times import Utc, utc_of
+from etcsched.operator import resubmit as operator
+from etcsched.operator.ids import request_id
+from etcsched.operator.requests import check_known
+from etcsched.operator.runs import parse_run_name
+from etcsched_cli.connect import run as run_connected
+from etcsched_cli.options import read_param
+from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled, table
+from etcsched_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from etcsched.core.records import Run
+    from etcsched.keyspace.keys import Keys
+    from etcsched.operator.resubmit import Asked, Chosen, Wanted
+    from etcsched.ports import Etcd
+
+_STATES = click.Choice([state.value for state in RunState if state in FINAL])
+_SHOWN = 20
+
+
+@click.command(short_help="Run again what is over.")
+@click.argument("names", nargs=-1, metavar="[RUN]...")
+@click.option("--job", help="Runs of this job.")
+@click.option("--tag", "tags", multiple=True, help="Of jobs with this tag (with each, if several).")
+@click.option("--state", "states", type=_STATES, multiple=True, help="That ended so.")
+@click.option("--since", metavar="TIME", help="Scheduled at or after TIME, or so long ago (12h).")
+@click.option("--until", metavar="TIME", help="Scheduled before TIME.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Change a parameter.")
+@click.option("--force", is_flag=True, help="Also where the job is disabled.")
+@click.option("--dry-run", is_flag=True, help="Only show which runs these are.")
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@output_options()
+@click.pass_context
+def resubmit(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    job: str | None,
+    tags: tuple[str, ...],
+    states: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    params: tuple[str, ...],
+    force: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Run RUNs (JOB/ID) again, or all that the options choose, with their times and parameters.
+
+    Each becomes a new run of its job, linked with the one that it resubmits. Those of one job go
+    one at a time, the oldest first, unless it may overlap. Chosen by options, runs that were
+    resubmitted before are left out. Times without an offset are UTC.
+
+    \b
+    etcsched runs resubmit close_books/20261122T190000Z
+    etcsched runs resubmit --tag finance --state died --since 12h
+    """
+    settings: Settings = ctx.obj
+    environment = settings.environment
+    now_ms = environment.now_ms()
+    changes = dict(read_param(text) for text in params)
+    wanted = operator.Wanted(
+        job=job,
+        tags=tags,
+        states=tuple(RunState(state) for state in states),
+        since=_time("--since", since, now_ms),
+        until=_time("--until", until, now_ms),
+    )
+    is_choice = wanted != operator.Wanted()
+    if bool(names) is is_choice:
+        raise UsageError(
+            "name runs, or choose them with --job, --tag, --state, --since and --until"
+            + ("; not both" if names else "")
+        )
+    if is_choice:
+        chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))
+        if dry_run:
+            _show_chosen(chosen, as_json)
+            return
+        if chosen.runs and not yes:
+            click.confirm(f"Resubmit {_summary(chosen.runs)}?", abort=True, err=True)
+        runs = [(run.job, run.id) for run in chosen.runs]
+    else:
+        chosen = operator.Chosen(runs=[])
+        runs = list(dict.fromkeys(parse_run_name(name) for name in names))
+
+    async def work(etcd: Etcd, keys: Keys) -> list[Asked]:
+        await operator.existing(etcd, keys, runs)
+        if dry_run:
+            return []
+        return await operator.resubmit(
+            etcd,
+            keys,
+            runs,
+            params=changes,
+            force=force,
+            request_id=request_id(now_ms, environment.entropy()),
+            now=utc_of(now_ms),
+            by=settings.operator,
+            timeout_s=settings.timeout_s,
+        )
+
+    asked = run_connected(settings, work)
+    if dry_run:
+        _show_named(runs, as_json)
+        return
+    _report(asked, as_json, chosen if is_choice else None)
+    if any(not each.accepted for each in asked):
+        ctx.exit(Refused.exit_code)
+
+
+async def _choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
+    chosen = await operator.choose(etcd, keys, wanted)
+    if wanted.job is not None and not chosen.runs:
+        await check_known(etcd, keys, wanted.job)
+    return chosen
+
+
+def _time(option: str, text: str | None, now_ms: int) -> Utc | None:
+    if text is None:
+        return None
+    try:
+        return utc_of(now_ms - round(parse_duration_s(text) * 1000))
+    except ValueError:
+        pass
+    try:
+        return parse_at(text, "UTC").time
+    except ValueError as error:
+        hint = str(error).removeprefix("at ")
+        raise UsageError(f"{option} {hint}, or a duration like 12h") from None
+
+
+def _summary(runs: Sequence[Run]) -> str:
+    states = Counter(run.state.value for run in runs)
+    return f"{_count(len(runs), 'run')} ({', '.join(f'{n} {s}' for s, n in states.items())})"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _left_out(chosen: Chosen) -> Iterable[str]:
+    if chosen.again:
+        yield f"{_count(chosen.again, 'run')} left out: resubmitted before"
+    if chosen.summaries:
+        yield f"{_count(chosen.summaries, 'record')} left out: each stands for several missed ticks"
+
+
+def _show_chosen(chosen: Chosen, as_json: bool) -> None:
+    if as_json:
+        print_json([f"{run.job}/{run.id}" for run in chosen.runs])
+        return
+    print_all(_render_chosen(chosen))
+
+
+def _render_chosen(chosen: Chosen) -> Iterable[RenderableType]:
+    if chosen.runs:
+        columns = [Column("run", whole=True), Column("state"), Column("scheduled")]
+        rows = [
+            (f"{run.job}/{run.id}", styled(run.state.value), moment(run.scheduled_at))
+            for run in chosen.runs[:_SHOWN]
+        ]
+        yield table(columns, rows)
+        if len(chosen.runs) > _SHOWN:
+            yield f"... and {len(chosen.runs) - _SHOWN} more"
+        yield ""
+    yield f"would resubmit {_summary(chosen.runs)}" if chosen.runs else "no run to resubmit"
+    yield from _left_out(chosen)
+
+
+def _show_named(runs: Sequence[tuple[str, str]], as_json: bool) -> None:
+    names = [f"{job}/{run}" for job, run in runs]
+    if as_json:
+        print_json(names)
+    else:
+        click.echo(f"would resubmit {', '.join(names)}")
+
+
+def _report(asked: Sequence[Asked], as_json: bool, chosen: Chosen | None) -> None:
+    if as_json:
+        print_json(asked)
+        return
+    done = [each for each in asked if each.accepted]
+    if chosen is None or len(done) <= _SHOWN:
+        for each in done:
+            click.echo(f"{each.run}: resubmitted as {each.new_run}; {each.message}")
+    if chosen is not None:
+        click.echo(f"resubmitted {_count(len(done), 'run')}" if asked else "no run to resubmit")
+        for line in _left_out(chosen):
+            click.echo(line)
+    for each in asked:
+        if not each.accepted:
+            click.echo(f"etcsched: {each.message}", err=True)

@@ -1,0 +1,188 @@
+"""``runs resubmit``: a new run in the place of one that is over (SEMANTICS, resubmission).
+
+The original is read from the archive, a few at a time, so that thousands of requests hold up
+nothing else; a request whose original isn't read yet waits in etcd, also for the next leader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, request_matter, run_matter
+from etcsched.core.leader.runs import new_run, step
+from etcsched.core.records import MAX_PARAMS_BYTES, Job, Request, Run, params_bytes
+from etcsched.core.retry import state_without_retry
+from etcsched.core.states import JobState, Origin, RunState
+from etcsched.core.view import Entry, RunKey
+
+MAX_READS = 32
+"""Originals that are being read at once."""
+
+MAX_LINKS = 16
+"""Of a run's resubmissions its record names the newest."""
+
+Consume = Callable[[Entry[Request], bool, str, str], fx.Consumed]
+
+
+class Resubmissions:
+    def __init__(
+        self, context: Context, consume: Consume, look_again: Callable[[str], None]
+    ) -> None:
+        """``look_again`` at a request: what it waited for is there."""
+        self._context = context
+        self._view = context.view
+        self._consume = consume
+        self._look_again = look_again
+        self._originals: dict[RunKey, tuple[Run | None, int]] = {}
+        self._reading: set[RunKey] = set()
+        self._waiting: dict[RunKey, dict[str, None]] = {}
+
+    def decide(self, entry: Entry[Request]) -> None:
+        request = entry.record
+        key = (request.job, request.run)
+        refusal = self._refusal_by_job(request)
+        if refusal is not None:
+            self._refuse(entry, refusal)
+        elif self._context.is_busy(run_matter(key), run_matter((request.job, request.id))):
+            self._look_again(request.id)
+        elif (active := self._view.runs.get(key)) is not None:
+            if active.record.state is RunState.RETRYING:
+                self._end_and_resubmit(entry, active)
+            else:
+                state = active.record.state.value
+                self._refuse(entry, f"run {_name(request)} isn't over, it is {state}")
+        elif key in self._originals:
+            self._resubmit(entry, *self._originals.pop(key))
+        else:
+            self._waiting.setdefault(key, {})[request.id] = None
+            self._read_some()
+
+    def archived_read(self, job: str, run_id: str, run: Run | None, revision: int) -> None:
+        key = (job, run_id)
+        self._reading.discard(key)
+        asking = self._waiting.pop(key, {})
+        if asking:
+            self._originals[key] = (run, revision)
+        for request in asking:
+            self._look_again(request)
+        self._read_some()
+
+    def granted_before(self, entry: Entry[Request]) -> None:
+        """The run that it asks for is there: it was asked for before, long ago."""
+        consumed = self._consume(entry, True, "it was resubmitted before", entry.record.id)
+        self._context.write(
+            fx.AnswerRequest(seq=self._context.next_seq(), consumed=consumed),
+            request_matter(entry.record.id),
+        )
+
+    def _read_some(self) -> None:
+        for key in self._waiting:
+            if len(self._reading) >= MAX_READS:
+                return
+            if key not in self._reading:
+                self._reading.add(key)
+                self._context.effects.append(fx.ReadArchived(job=key[0], run_id=key[1]))
+
+    def _refusal_by_job(self, request: Request) -> str | None:
+        job = self._view.jobs.get(request.job)
+        if job is None or job.record.current.state is JobState.DELETED:
+            return f"there is no job {request.job}; apply its file again first"
+        if job.record.current.state is JobState.DISABLED and not request.force:
+            return f"job {request.job} is disabled; enable it first, or resubmit with --force"
+        return None
+
+    def _resubmit(self, entry: Entry[Request], original: Run | None, revision: int) -> None:
+        if original is None:
+            self._refuse(entry, f"there is no run {_name(entry.record)}")
+        elif original.missed_count > 1:
+            self._refuse(
+                entry,
+                f"{_name(entry.record)} stands for {original.missed_count} missed ticks, not for "
+                f"one run; see etcsched jobs trigger {original.job}",
+            )
+        elif self._may(entry, original.id, original.state, original):
+            self._write(entry, original, revision, was_active=False)
+
+    def _end_and_resubmit(self, entry: Entry[Request], active: Entry[Run]) -> None:
+        """It waits for a retry: its resubmission ends that, and the run with it."""
+        run = active.record
+        state = state_without_retry(run)
+        if self._may(entry, run.id, state, run):
+            cause = f"no retry any more: resubmitted as {entry.record.id}"
+            over = step(self._context.author, run, active.mod_revision, state, cause)
+            self._write(entry, over, active.mod_revision, was_active=True)
+
+    def _may(self, entry: Entry[Request], run_id: str, state: RunState, original: Run) -> bool:
+        allowed = self._view.settings.resubmit_states
+        again = self._view.resubmissions_of.get((original.job, original.root), ())
+        job = self._view.jobs[original.job].record
+        params = {**job.params, **original.params, **entry.record.params}
+        if state not in allowed:
+            names = ", ".join(each.value for each in allowed)
+            text = f"run {_name(entry.record)} is {state.value}; the settings allow {names}"
+        elif again:
+            text = f"run {_name(entry.record)} is resubmitted as {min(again)}, which isn't over"
+        elif params_bytes(params) > MAX_PARAMS_BYTES:
+            text = f"its parameters take more than {MAX_PARAMS_BYTES} bytes"
+        else:
+            return True
+        self._refuse(entry, text)
+        return False
+
+    def _write(
+        self, entry: Entry[Request], original: Run, revision: int, *, was_active: bool
+    ) -> None:
+        context, request = self._context, entry.record
+        job: Job = self._view.jobs[original.job].record
+        run = new_run(
+            context.author,
+            job,
+            request.id,
+            RunState.QUEUED,
+            f"resubmitted by {request.by}" if request.by else "resubmitted",
+            origin=Origin.RESUBMISSION,
+            scheduled_at=original.scheduled_at,
+            params={**original.params, **request.params},
+            requested_by=request.by,
+            resubmits=original.id,
+            resubmits_first=original.root,
+            forced=request.force,
+        )
+        links = (*original.resubmitted_as, run.id)[-MAX_LINKS:]
+        where = "waits: " + (what if (what := self._what_holds(job)) else "its turn comes next")
+        context.write(
+            fx.Resubmit(
+                seq=context.next_seq(),
+                run=run,
+                seen=self._view.start_seen(job.name),
+                original=replace(original, resubmitted_as=links),
+                original_revision=revision,
+                was_active=was_active,
+                consumed=self._consume(entry, True, where, run.id),
+            ),
+            run_matter((run.job, run.id)),
+            run_matter((original.job, original.id)),
+            request_matter(request.id),
+        )
+
+    def _what_holds(self, job: Job) -> str | None:
+        paused = self._view.what_is_paused(job.name)
+        if paused is not None:
+            return f"{paused} is paused"
+        behind = len(self._view.runs_of_job.get(job.name, ()))
+        return f"behind {behind} of its job" if behind else None
+
+    def _refuse(self, entry: Entry[Request], text: str) -> None:
+        context = self._context
+        consumed = self._consume(entry, False, text, "")
+        context.write(
+            fx.AnswerRequest(seq=context.next_seq(), consumed=consumed),
+            request_matter(entry.record.id),
+        )
+
+
+def _name(request: Request) -> str:
+    return f"{request.job}/{request.run}"

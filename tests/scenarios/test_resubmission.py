@@ -1,0 +1,371 @@
+"""Resubmission, told as stories in virtual time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from etcsched.core.leader.resubmission import MAX_READS
+from etcsched.core.records import ClusterSettings, Keep, Kind, Retry, Run
+from etcsched.core.schedule import At
+from etcsched.core.states import JobState, Origin, Outcome, Overlap, Recovery, RunState
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import cancel, job, resubmit, trigger
+
+ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
+RUN = "20261122T120005Z"
+AGAIN, THIRD = "20261122T120020.000Z-01", "20261122T120030.000Z-02"
+
+
+@pytest.fixture
+def world() -> World:
+    """Its agent fails whatever it gets."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    return world
+
+
+def run_of(world: World, run: str = RUN) -> Run:
+    return world.runs("backup")[run]
+
+
+def states(world: World) -> dict[str, str]:
+    return {run: record.state.value for run, record in world.runs("backup").items()}
+
+
+def answer(world: World, request: str = AGAIN) -> tuple[bool, str]:
+    found = world.answer(request)
+    assert found is not None
+    return found.accepted, found.message
+
+
+def test_it_runs_again_with_its_time_and_parameters(world: World) -> None:
+    world.apply(job("backup", ONCE, params={"a": "1", "b": "2"}))
+    world.advance(10)
+    world.apply(job("backup", ONCE, params={"a": "9", "b": "9", "c": "9"}))
+    world.agents["a1"].ends_as = Outcome.COMPLETED
+    world.request(resubmit(AGAIN, RUN, params={"b": "7"}))
+    world.advance(3)
+    again = run_of(world, AGAIN)
+    assert (again.state.value, again.origin) == ("completed", Origin.RESUBMISSION)
+    assert again.scheduled_at == "2026-11-22T12:00:05.000Z"
+    assert again.params == {"a": "1", "b": "7"}
+    assert (again.requested_by, again.history[0].cause) == ("ada", "resubmitted by ada")
+    original = run_of(world)
+    assert original.state.value == "failed"
+    assert (again.resubmits, original.resubmitted_as) == (RUN, (AGAIN,))
+    assert answer(world) == (True, "waits: its turn comes next")
+    assert world.records(Kind.REQUEST) == {}
+
+
+def test_it_waits_outside_any_buffer(world: World) -> None:
+    world.apply(job("backup", ONCE, pickup_buffer_s=1.0))
+    world.advance(10)
+    world.drain("a1")
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(600)
+    assert states(world)[AGAIN] == "queued"
+    world.undrain("a1")
+    world.advance(2)
+    assert states(world)[AGAIN] == "failed"
+
+
+@pytest.mark.parametrize("name", ["backup", "_cluster"])
+def test_a_pause_holds_it(world: World, name: str) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    world.pause(name)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(10)
+    assert states(world)[AGAIN] == "queued"
+    assert answer(world)[0]
+    assert answer(world)[1].endswith("is paused")
+    world.resume(name)
+    world.advance(2)
+    assert states(world)[AGAIN] == "failed"
+
+
+# --- refusals
+
+
+def test_not_while_an_earlier_one_is_active(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    world.agents["a1"].takes_s = 20.0
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(5)
+    world.request(resubmit(THIRD, RUN))
+    world.advance(1)
+    text = f"run backup/{RUN} is resubmitted as {AGAIN}, which isn't over"
+    assert answer(world, THIRD) == (False, text)
+    world.advance(20)
+    world.request(resubmit("x4", RUN))
+    world.advance(1)
+    assert answer(world, "x4")[0]
+    assert run_of(world).resubmitted_as == (AGAIN, "x4")
+
+
+def test_not_while_a_resubmission_of_its_resubmission_is_active(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(5)
+    world.agents["a1"].takes_s = 20.0
+    world.request(resubmit(THIRD, AGAIN))
+    world.advance(1)
+    assert (run_of(world, THIRD).resubmits, run_of(world, THIRD).root) == (AGAIN, RUN)
+    world.request(resubmit("x4", RUN))
+    world.advance(1)
+    assert answer(world, "x4") == (
+        False,
+        f"run backup/{RUN} is resubmitted as {THIRD}, which isn't over",
+    )
+
+
+def test_two_requests_at_once_make_one_run(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    world.agents["a1"].takes_s = 20.0
+    world.request(resubmit(AGAIN, RUN))
+    world.request(resubmit(THIRD, RUN))
+    world.advance(3)
+    assert sorted(answer(world, each)[0] for each in (AGAIN, THIRD)) == [False, True]
+    assert len(states(world)) == 2
+
+
+def test_only_states_that_the_settings_name(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.put(Kind.SETTINGS, ClusterSettings(resubmit_states=(RunState.DIED, RunState.MISSED)))
+    world.advance(10)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(1)
+    assert answer(world) == (False, f"run backup/{RUN} is failed; the settings allow died, missed")
+
+
+def test_not_what_completed_by_default(world: World) -> None:
+    world.agents["a1"].ends_as = Outcome.COMPLETED
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(1)
+    accepted, message = answer(world)
+    assert not accepted
+    assert message.startswith(f"run backup/{RUN} is completed; the settings allow failed, ")
+
+
+def test_a_disabled_job_only_by_force(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    world.set_state("backup", JobState.DISABLED)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(1)
+    assert answer(world) == (
+        False,
+        "job backup is disabled; enable it first, or resubmit with --force",
+    )
+    world.request(resubmit(THIRD, RUN, force=True))
+    world.advance(3)
+    assert states(world)[THIRD] == "failed"
+
+
+@pytest.mark.parametrize("state", [JobState.AD_HOC_ACTIVE, JobState.ENABLED])
+def test_jobs_that_start_on_request(world: World, state: JobState) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    world.set_state("backup", state)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(3)
+    assert states(world)[AGAIN] == "failed"
+
+
+def test_what_cant_be_resubmitted(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.agents["a1"].takes_s = 30.0
+    world.advance(10)
+    world.request(resubmit("x1", RUN))
+    world.request(resubmit("x2", "never"))
+    world.request(resubmit("x3", RUN, "nothing"))
+    world.advance(1)
+    assert answer(world, "x1") == (False, f"run backup/{RUN} isn't over, it is assigned")
+    assert answer(world, "x2") == (False, "there is no run backup/never")
+    assert answer(world, "x3") == (False, "there is no job nothing; apply its file again first")
+    world.advance(30)
+    world.request(resubmit("x4", RUN, params={"a": "x" * 20_000}))
+    world.advance(1)
+    assert answer(world, "x4") == (False, "its parameters take more than 16384 bytes")
+
+
+def test_a_record_of_many_missed_ticks_is_no_run(world: World) -> None:
+    world.apply(job("backup", every_s=1, recovery=Recovery.NONE, pickup_buffer_s=1.0))
+    world.advance(2)
+    world.nodes["s1"].kill()
+    world.advance(60)
+    world.scheduler("s2")
+    world.advance(2)
+    (missed,) = [run for run in world.runs("backup").values() if run.missed_count > 1]
+    world.request(resubmit(AGAIN, missed.id))
+    world.advance(1)
+    accepted, message = answer(world)
+    assert not accepted
+    assert f"stands for {missed.missed_count} missed ticks" in message
+
+
+def test_a_single_missed_tick_can_be(world: World) -> None:
+    world.apply(job("backup", ONCE, recovery=Recovery.NONE, pickup_buffer_s=1.0))
+    world.nodes["s1"].kill()
+    world.advance(30)
+    world.scheduler("s2")
+    world.advance(1)
+    assert states(world) == {RUN: "missed"}
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(3)
+    assert states(world)[AGAIN] == "failed"
+
+
+# --- beside its job's other runs
+
+
+def test_a_pending_retry_ends_with_its_resubmission(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=Retry(max=3, interval_s=30.0)))
+    world.advance(10)
+    assert states(world) == {RUN: "retrying"}
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(3)
+    assert states(world) == {RUN: "failed", AGAIN: "retrying"}
+    assert run_of(world).history[-1].cause == f"no retry any more: resubmitted as {AGAIN}"
+    world.advance(60)
+    assert (run_of(world).attempt, run_of(world, AGAIN).attempt) == (1, 3)
+
+
+def test_a_retry_ends_as_the_settings_count_it(world: World) -> None:
+    world.put(Kind.SETTINGS, ClusterSettings(resubmit_states=(RunState.DIED,)))
+    world.apply(job("backup", ONCE, retry=Retry(max=3, interval_s=30.0)))
+    world.advance(10)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(1)
+    assert answer(world) == (False, f"run backup/{RUN} is failed; the settings allow died")
+    assert states(world) == {RUN: "retrying"}
+
+
+def failed_ticks(world: World, count: int) -> list[str]:
+    """The ids of runs of 12:00:01 and so on, all failed within a tenth of a second."""
+    world.agents["a1"].takes_s = 0.1
+    ticks = [At(Utc(f"2026-11-22T12:00:{second:02}.000Z")) for second in range(1, count + 1)]
+    world.apply(job("backup", *ticks, keep=Keep(runs=1000)))
+    world.advance(count + 2)
+    return list(world.runs("backup"))
+
+
+def test_many_go_one_at_a_time_the_oldest_first(world: World) -> None:
+    runs = failed_ticks(world, 5)
+    world.agents["a1"].takes_s = 1.0
+    for number, run in enumerate(reversed(runs)):
+        world.request(resubmit(f"r{number}", run))
+    world.advance(10)
+    spans = [span for span in world.agents["a1"].spans if span.run.startswith("r")]
+    # The first to come found nothing in its way.
+    assert [span.run for span in spans] == ["r0", "r4", "r3", "r2", "r1"]
+    assert all(one.end_s <= two.start_s for one, two in pairwise(spans) if one.end_s)
+
+
+def test_a_retry_and_a_resubmission_dont_overlap(world: World) -> None:
+    runs = failed_ticks(world, 2)
+    retry = Retry(max=1, interval_s=4.0)
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:05.000Z")), retry=retry))
+    world.advance(1)
+    world.agents["a1"].takes_s = 2.0
+    world.pause("backup")  # Both can go in the same instant.
+    world.request(resubmit("r0", runs[0]))
+    world.advance(10)
+    world.resume("backup")
+    world.advance(10)
+    spans = sorted(world.agents["a1"].spans, key=lambda span: span.start_s)
+    assert len(spans) == 6  # the resubmission has a retry of its own
+    assert all(one.end_s <= two.start_s for one, two in pairwise(spans) if one.end_s)
+
+
+def test_where_runs_may_overlap_they_go_side_by_side(world: World) -> None:
+    runs = failed_ticks(world, 4)
+    world.apply(job("backup", ONCE, overlap=Overlap.ALLOW))
+    world.agents["a1"].takes_s = 5.0
+    for number, run in enumerate(runs):
+        world.request(resubmit(f"r{number}", run))
+    world.advance(1)
+    assert len({span.start_s for span in world.agents["a1"].spans if span.run[0] == "r"}) == 1
+
+
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE, Overlap.REPLACE])
+def test_a_tick_goes_before_those_that_wait(world: World, overlap: Overlap) -> None:
+    """It waits for the one that runs; no tick is skipped for a resubmission, none replaces one."""
+    runs = failed_ticks(world, 3)
+    world.agents["a1"].takes_s = 4.0
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:08.000Z")), overlap=overlap))
+    for number, run in enumerate(runs):
+        world.request(resubmit(f"r{number}", run))
+    world.advance(20)
+    spans = [span for span in world.agents["a1"].spans if span.start_s > 4]
+    assert [span.run for span in spans] == ["r0", "20261122T120008Z", "r1", "r2"]
+    assert all(one.end_s <= two.start_s for one, two in pairwise(spans) if one.end_s)
+
+
+def test_a_waiting_one_can_be_cancelled(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    world.agents["a1"].takes_s = 20.0
+    world.request(trigger("x1"))
+    world.advance(1)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(1)
+    assert answer(world) == (True, "waits: behind 1 of its job")
+    world.request(cancel("c1", AGAIN))
+    world.advance(1)
+    assert states(world)[AGAIN] == "cancelled"
+
+
+# --- leaders
+
+
+@pytest.mark.parametrize("writes", range(1, 14))
+def test_a_bulk_survives_a_leader_that_dies_after_any_write(writes: int) -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    runs = failed_ticks(world, 4)
+    world.leader_dies_after = world.leader_writes + writes
+    for number, run in enumerate(runs):
+        world.request(resubmit(f"r{number}", run))
+    world.scheduler("s2")
+    world.advance(60)
+    assert all(answer(world, f"r{number}")[0] for number in range(4))
+    found = world.runs("backup")
+    assert [found[f"r{number}"].resubmits for number in range(4)] == runs
+    assert [found[run].resubmitted_as for run in runs] == [(f"r{n}",) for n in range(4)]
+    assert len(found) == 8
+    assert world.records(Kind.REQUEST) == {}
+
+
+def test_originals_are_read_a_few_at_a_time(world: World) -> None:
+    runs = failed_ticks(world, 55)
+    for number, run in enumerate(runs):
+        world.request(resubmit(f"r{number:02}", run))
+    world.advance(30)
+    assert len(runs) > MAX_READS
+    assert all(answer(world, f"r{number:02}")[0] for number in range(len(runs)))
+    assert len(world.runs("backup")) == 2 * len(runs)
+
+
+def test_a_request_sent_again_long_after_its_answer_is_gone(world: World) -> None:
+    world.apply(job("backup", ONCE))
+    world.advance(10)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(5)
+    world.remove(Kind.ANSWER, AGAIN)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(5)
+    assert answer(world) == (True, "it was resubmitted before")
+    assert list(states(world)) == [RUN, AGAIN]
