@@ -248,6 +248,8 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
             ("resubmitted as", " ".join(f"{run.job}/{id_}" for id_ in run.resubmitted_as)),
             ("parameters", " ".join(f"{name}={value}" for name, value in run.params.items())),
             ("retry", _retry(run)),
+            ("results", _results(run)),
+            ("results file", run.results_problem),
             ("agent", view.agent),
             ("started", moment(view.started_at) if view.started_at else ""),
             ("ended", moment(view.ended_at) if view.ended_at else ""),
@@ -321,6 +323,10 @@ def _attempt_row(attempt: Attempt) -> Sequence[Cell]:
         f"{memory / (1 << 20):.1f} MiB" if memory is not None else "-",
         attempt.reason or "-",
     )
+
+
+def _results(run: Run) -> str:
+    return " ".join(f"{name}={value}" for name, values in run.results.items() for value in values)
 
 
 def _missed(run: Run) -> str:

@@ -166,4 +166,6 @@ def _event_of(outcome: messages.Outcome) -> ev.ProcessEnded | ev.StartFailed:
         peak_memory_bytes=outcome.peak_memory_bytes,
         output_bytes=outcome.output_bytes,
         tail=outcome.tail,
+        results=outcome.results,
+        results_cut=outcome.results_cut,
     )

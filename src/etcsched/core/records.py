@@ -248,6 +248,7 @@ class Report(Record, frozen=True, kw_only=True):
     """An agent's word on one attempt: a claim while ``outcome`` is None, then how it ended.
 
     ``token`` is the assignment's mod revision. ``tail`` is at most 4 KiB of output.
+    ``results_problem``: what of the results file couldn't be taken.
     """
 
     job: str
@@ -267,6 +268,8 @@ class Report(Record, frozen=True, kw_only=True):
     peak_memory_bytes: int | None = None
     output_bytes: int = 0
     tail: str = ""
+    results: dict[str, tuple[str, ...]] = {}
+    results_problem: str = ""
 
 
 # --- what the leader decided ---------------------------------------------------------------
@@ -333,6 +336,7 @@ class Run(Record, frozen=True, kw_only=True):
     ``retries`` counts those that have begun or are waited for; ``retry_at``: when the last is due.
     ``resubmits`` is the run whose resubmission this is, and ``resubmits_first`` where a row of
     them began; ``resubmitted_as`` are this run's own. ``forced``: though its job is disabled.
+    ``results`` are those of the attempt that ended it.
     """
 
     job: str
@@ -354,6 +358,8 @@ class Run(Record, frozen=True, kw_only=True):
     missed_count: int = 0
     missed_through: Utc | None = None
     late_reports: tuple[Attempt, ...] = ()
+    results: dict[str, tuple[str, ...]] = {}
+    results_problem: str = ""
     resubmits: str = ""
     resubmits_first: str = ""
     resubmitted_as: tuple[str, ...] = ()

@@ -38,6 +38,17 @@ async def test_a_command_is_claimed_run_and_reported(fleet: Fleet) -> None:
     assert f"claimed job/r1 attempt 1 (token {token})" in agent.log()
 
 
+async def test_results_are_reported_with_the_outcome(fleet: Fleet) -> None:
+    fleet.agent().start()
+    lines = r"printf 'rows=5\nfile=a\nfile=b c\noops\n' > $ETCSCHED_RESULTS"
+    await fleet.assign("shell", lines)
+    await fleet.assign("exec", Exec(("/bin/sh", "-c", f"{lines}; exit 3")))
+    for run in ("shell", "exec"):
+        report = await fleet.outcome(run)
+        assert report.results == {"rows": ("5",), "file": ("a", "b c")}
+        assert report.results_problem == "line 4, 'oops', is no NAME=VALUE"
+
+
 async def test_parameters_stand_in_argv_in_the_zone_of_the_job(fleet: Fleet) -> None:
     fleet.agent().start()
     await fleet.assign(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from etcsched.agent.supervisor.kernel import boottime_s
-from etcsched.agent.supervisor.messages import Ended, EndReason
+from etcsched.agent.supervisor.messages import RESULTS_MAX_BYTES, Ended, EndReason
 from tests.integration.supervisor.host import Host, dead_within, is_alive
 
 STUBBORN = "trap '' TERM; echo $$ > $PHONE; while :; do sleep 1000; done"
@@ -340,6 +340,26 @@ async def test_a_command_runs_as_the_user_it_names(host: Host) -> None:
         agent.client.kill("d", EndReason.CANCELLED, grace_s=0.0)
         assert (await agent.ended("d")).reason is EndReason.CANCELLED
         assert await dead_within(pid, 1.0)
+
+
+async def test_results_are_what_an_ordinary_file_holds_at_the_end(host: Host) -> None:
+    writes = {
+        "ordinary": "printf 'x=1\\ny=2\\n' > $RESULTS",
+        "long": f"head -c {RESULTS_MAX_BYTES + 1} /dev/zero > $RESULTS",
+        "link": "ln -s /etc/hostname $RESULTS",
+        "pipe": "mkfifo $RESULTS",
+        "none": "true",
+    }
+    found: dict[str, Ended] = {}
+    async with host.agent() as agent:
+        for name, script in writes.items():
+            path = str(host.directory / f"{name}.results")
+            env = {"PATH": "/bin:/usr/bin", "RESULTS": path}
+            agent.shell(name, script, results_path=path, env=env)
+            found[name] = await agent.ended(name)
+    assert (found["ordinary"].results, found["ordinary"].results_cut) == (b"x=1\ny=2\n", False)
+    assert (len(found["long"].results), found["long"].results_cut) == (RESULTS_MAX_BYTES, True)
+    assert {found[name].results for name in ("link", "pipe", "none")} == {b""}
 
 
 async def test_many_at_once_all_end(host: Host) -> None:

@@ -40,6 +40,7 @@ class Began(msgspec.Struct, frozen=True, kw_only=True, tag="began"):
     pid: int
     started_ms: int
     output_path: str
+    results_path: str | None = None
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True, tag="forgotten"):

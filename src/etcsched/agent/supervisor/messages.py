@@ -25,6 +25,8 @@ FRAME_MAX_BYTES = 256 * 1024 * 1024
 not our peer."""
 
 TAIL_MAX_BYTES = 4096
+RESULTS_MAX_BYTES = 32 * 1024
+"""Read of a results file: more than any run may hand on, which is for the agent to judge."""
 
 _HEADER = struct.Struct(">I")
 _ANY = TypeVar("_ANY")
@@ -141,6 +143,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     ``peak_memory_bytes`` is the largest of any one of them, and never below what the supervisor
     itself uses (the kernel counts the parent's memory until exec). ``output_bytes`` counts all
     that was written, also beyond the cap. ``tail`` is the last 4 KiB, invalid UTF-8 replaced.
+    ``results`` is what the results file holds, ``results_cut`` says that it holds more.
     """
 
     attempt_id: str
@@ -154,6 +157,8 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     output_bytes: int = 0
     output_truncated: bool = False
     tail: str = ""
+    results: bytes = b""
+    results_cut: bool = False
 
 
 Outcome = StartFailed | Ended

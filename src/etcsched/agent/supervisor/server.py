@@ -42,6 +42,7 @@ from etcsched.agent.supervisor.messages import (
     StartFailed,
 )
 from etcsched.agent.supervisor.output import Output, end_of_file
+from etcsched.agent.supervisor.results_file import read_results
 from etcsched.agent.supervisor.spawn import CannotStart, Spawner
 
 REQUESTS_PER_TURN = 16
@@ -330,6 +331,7 @@ class Supervisor:
             pid=pid,
             started_ms=started_ms,
             output_path=start.output_path,
+            results_path=start.results_path,
         )
         self._attempts[start.attempt_id] = attempt
         self._outputs[start.attempt_id] = output
@@ -392,7 +394,8 @@ class Supervisor:
     def _end(self, attempt: Attempt, status: int) -> None:
         attempt_id = attempt.attempt_id
         self._forest.fell(attempt)
-        del self._attempts[attempt_id], self._begun[attempt_id]
+        del self._attempts[attempt_id]
+        results, results_cut = read_results(self._begun.pop(attempt_id).results_path)
         output = self._outputs.pop(attempt_id)
         self._unwatch(output.read_fd)
         output.finish()
@@ -410,6 +413,8 @@ class Supervisor:
                 output_bytes=output.total_bytes,
                 output_truncated=output.truncated,
                 tail=output.tail(),
+                results=results,
+                results_cut=results_cut,
             )
         )
 
@@ -420,10 +425,13 @@ class Supervisor:
 
 
 def _vanished(began: Began) -> Ended:
+    results, results_cut = read_results(began.results_path)
     return Ended(
         attempt_id=began.attempt_id,
         reason=EndReason.VANISHED,
         started_ms=began.started_ms,
         ended_ms=wall_ms(),
         tail=end_of_file(began.output_path),
+        results=results,
+        results_cut=results_cut,
     )

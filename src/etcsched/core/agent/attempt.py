@@ -8,6 +8,7 @@ import msgspec
 
 from etcsched.core.agent.events import EndCause, ProcessEnded
 from etcsched.core.records import Assignment, Report
+from etcsched.core.results import parse_results
 from etcsched.core.states import Outcome
 from etcsched.core.times import Utc, utc_of
 
@@ -143,6 +144,7 @@ def of_process(claim: Report, ended: ProcessEnded, stopped_because: str) -> Repo
         reason = stopped_because
     elif outcome is Outcome.FAILED:
         reason = f"exit code {ended.exit_code}"
+    results, problem = parse_results(ended.results, is_cut=ended.results_cut)
     return msgspec.structs.replace(
         claim,
         outcome=outcome,
@@ -155,4 +157,6 @@ def of_process(claim: Report, ended: ProcessEnded, stopped_because: str) -> Repo
         peak_memory_bytes=ended.peak_memory_bytes,
         output_bytes=ended.output_bytes,
         tail=ended.tail,
+        results=results,
+        results_problem=problem,
     )

@@ -51,6 +51,8 @@ class ProcessEnded(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory_bytes: int | None = None
     output_bytes: int = 0
     tail: str = ""
+    results: bytes = b""
+    results_cut: bool = False
 
 
 class SupervisorReady(msgspec.Struct, frozen=True, kw_only=True):

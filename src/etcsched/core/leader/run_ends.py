@@ -37,11 +37,16 @@ class RunEnds:
         consumed: fx.Consumed | None = None,
     ) -> None:
         """End a run with its attempt; ``report`` None: it wasn't claimed."""
-        attempts = entry.record.attempts
+        changes: dict[str, object] = {}
         if report is not None:
-            attempts = (*attempts, self.attempt_over(assignment, report, cause))
+            over = self.attempt_over(assignment, report, cause)
+            changes = {
+                "attempts": (*entry.record.attempts, over),
+                "results": report.record.results,
+                "results_problem": report.record.results_problem,
+            }
         old = self.old_attempt(entry, assignment, report)
-        self._end(entry, state, cause, old=old, attempts=attempts, consumed=consumed)
+        self._end(entry, state, cause, old=old, consumed=consumed, **changes)
 
     def end_without_assignment(
         self, entry: Entry[Run], consumed: fx.Consumed | None = None
@@ -123,16 +128,15 @@ class RunEnds:
         cause: str,
         *,
         old: fx.OldAttempt | None = None,
-        attempts: tuple[Attempt, ...] | None = None,
         consumed: fx.Consumed | None = None,
+        **changes: object,
     ) -> None:
         context, run = self._context, entry.record
         self._waiting.discard((run.job, run.id))
-        attempts = run.attempts if attempts is None else attempts
         context.write(
             fx.EndRun(
                 seq=context.next_seq(),
-                run=step(context.author, run, entry.mod_revision, state, cause, attempts=attempts),
+                run=step(context.author, run, entry.mod_revision, state, cause, **changes),
                 run_revision=entry.mod_revision,
                 old=old,
                 consumed=consumed,
