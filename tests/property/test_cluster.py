@@ -13,13 +13,13 @@ from itertools import pairwise
 import pytest
 
 from etcsched.core.records import CLUSTER, Keep, Kind, Retry, Run, Watermark
-from etcsched.core.states import FINAL, JobState, Origin, Outcome, Overlap, Recovery
+from etcsched.core.states import FINAL, JobState, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import ms_of
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.ops import EventType, range_end_of
 from etcsched.testing.world import SimulatedAgent, SimulatedScheduler, World
 from tests.support.due import DueTicks
-from tests.support.jobs import job
+from tests.support.jobs import job, resubmit
 
 SEEDS = range(60)
 STEPS = 30
@@ -60,6 +60,7 @@ class Storm:
             self.kill_scheduler, self.leader_dies_soon, self.cut_scheduler, self.start_agent,
             self.kill_agent, self.cut_agent, self.heal, self.elect, self.delete_presence,
             self.edit_any, self.pause_any, self.resume_any, self.drain_any, self.undrain_all,
+            self.resubmit_some, self.resubmit_some,
         ]  # fmt: skip
         chance.choice(acts)()
         # Edits fall between ticks: at a tick's very instant either answer would be right.
@@ -156,6 +157,13 @@ class Storm:
         )
         self.due.applied(revised)
 
+    def resubmit_some(self) -> None:
+        name = self.chance.choice(self.names)
+        over = [run for run in self.world.runs(name).values() if run.state in FINAL]
+        over = [run for run in over if run.state is not RunState.COMPLETED] or over
+        for run in self.chance.sample(over, min(len(over), 8)):
+            self.world.request(resubmit(self._name("20261122T120000.000Z-"), run.id, name))
+
     def _between_ticks(self) -> None:
         self.world.advance(0.5 - self.world.now_s % 1 if self.world.now_s % 1 < 0.5 else 0.0)
         if self.world.now_s % 1 == 0:
@@ -226,6 +234,7 @@ def test_whatever_happens(seed: int) -> None:
     for name in storm.names:
         check_ticks(storm, name)
         check_retries(storm, name)
+        check_resubmissions(storm, name)
 
 
 def check_quiet(world: World) -> None:
@@ -295,13 +304,25 @@ def check_retries(storm: Storm, name: str) -> None:
                 assert spans[other.token].start_s >= end_s + RETRY_INTERVAL_S - 0.001
 
 
+def check_resubmissions(storm: Storm, name: str) -> None:
+    """Each is linked both ways, with its original's time."""
+    runs = storm.world.runs(name)
+    for run in runs.values():
+        if run.resubmits:
+            original = runs[run.resubmits]
+            assert run.id in original.resubmitted_as
+            assert run.scheduled_at == original.scheduled_at
+        assert all(runs[link].resubmits == run.id for link in run.resubmitted_as)
+
+
 def check_ticks(storm: Storm, name: str) -> None:
     """Each due tick is one run, or in one record that says why not."""
     world = storm.world
     expected = storm.due.ticks_ms(world, name)
     found: Counter[int] = Counter()
     for run in world.runs(name).values():
-        assert run.origin is not Origin.REQUEST
+        if run.origin is Origin.RESUBMISSION:
+            continue
         assert run.scheduled_at is not None
         first_ms = ms_of(run.scheduled_at)
         if run.missed_through is None:
