@@ -39,6 +39,7 @@ _STYLES: Final = {
     "ready": "yellow",
     "queued": "yellow",
     "retrying": "yellow",
+    "held": "magenta",
     "failed": "red",
     "timed_out": "red",
     "died": "red",

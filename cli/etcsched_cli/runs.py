@@ -10,6 +10,7 @@ import click
 
 from etcsched.core.durations import format_duration, parse_duration_s
 from etcsched.core.errors import EtcschedError, UsageError
+from etcsched.core.records import Release
 from etcsched.core.states import RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.operator import requests
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
 _STATES = click.Choice([state.value for state in RunState])
 
 
-@click.group(short_help="List, show, cancel, resubmit, wait for runs.")
+@click.group(short_help="List, show, cancel, release, resubmit, wait for runs.")
 def runs() -> None:
-    """List, show, cancel, resubmit, wait for runs. A run is named JOB/ID."""
+    """List, show, cancel, release, resubmit, wait for runs. A run is named JOB/ID."""
 
 
 runs.add_command(resubmit)
@@ -131,6 +132,42 @@ def cancel(settings: Settings, run: str) -> None:
             keys,
             job,
             id_,
+            request_id=request_id(now_ms, environment.entropy()),
+            now=utc_of(now_ms),
+            by=settings.operator,
+            timeout_s=settings.timeout_s,
+        )
+
+    click.echo(f"{run}: {run_connected(settings, work).message}")
+
+
+@runs.command()
+@click.argument("run")
+@click.option("--reassign", "how", flag_value="reassign", help="Run it again on another agent.")
+@click.option("--died", "how", flag_value="died", help="End it as died.")
+@click.pass_obj
+def release(settings: Settings, run: str, how: str | None) -> None:
+    """Say what becomes of RUN (JOB/ID), held since its agent was lost or its process died.
+
+    Look first at what it had done: --reassign starts it anew.
+
+    \b
+    etcsched runs release close_books/20261122T190000Z --reassign
+    """
+    if how is None:
+        raise UsageError(f"say what becomes of {run}: --reassign or --died")
+    job, id_ = parse_run_name(run)
+    environment = settings.environment
+    as_ = Release(how)
+
+    async def work(etcd: Etcd, keys: Keys) -> Answer:
+        now_ms = environment.now_ms()
+        return await requests.release(
+            etcd,
+            keys,
+            job,
+            id_,
+            as_,
             request_id=request_id(now_ms, environment.entropy()),
             now=utc_of(now_ms),
             by=settings.operator,

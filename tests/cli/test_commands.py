@@ -261,6 +261,24 @@ def test_cancel(cluster: Console) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("--reassign", "waits for an agent: it will run again"), ("--died", "ended as died")],
+)
+def test_release(cluster: Console, how: str, message: str) -> None:
+    answer(cluster, True, message)
+    assert cluster.ok("runs", "release", "rotate_logs/20261122T185500Z", how) == (
+        f"rotate_logs/20261122T185500Z: {message}\n"
+    )
+
+
+def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
+    answer(cluster, False, "run rotate_logs/20261122T185500Z isn't held: it is assigned")
+    assert cluster.fails(5, "runs", "release", "rotate_logs/20261122T185500Z", "--died") == (
+        "etcsched: run rotate_logs/20261122T185500Z isn't held: it is assigned"
+    )
+
+
 # --- what isn't there, and what makes no sense --------------------------------------------
 
 
@@ -274,6 +292,8 @@ def test_cancel(cluster: Console) -> None:
         ("runs list x", 4, "job x: there is none; see etcsched jobs list"),
         ("runs show a/b", 4, "run a/b: there is none; see etcsched runs list a"),
         ("runs wait a/b", 4, "run a/b: there is none; see etcsched runs list a"),
+        ("runs release a/b --died", 4, "run a/b: there is none; see etcsched runs list a"),
+        ("runs release a/b", 2, "say what becomes of a/b: --reassign or --died"),
         ("runs cancel a/b", 4, "run a/b: there is none; see etcsched runs list a"),
         (
             "runs show a",

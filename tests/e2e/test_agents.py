@@ -208,3 +208,24 @@ async def test_all_agents_gone_is_a_gap(cluster: Scene) -> None:
     assert RunState.MISSED not in states["all"].values()
     assert RunState.MISSED in states["last"].values()
     assert RunState.MISSED in states["none"].values()
+
+
+async def test_a_held_run_waits_for_an_operators_word(cluster: Scene) -> None:
+    agent = await start_long(cluster, "of_hold", on_agent_loss="hold")
+    await cluster.world.kill(agent)
+    (run,) = [ids[1] for ids in cluster.history.ids(Kind.RUN) if ids[0] == "of_hold"]
+
+    def is_held() -> bool:
+        record = cluster.history.record(Kind.RUN, Run, "of_hold", run)
+        return record is not None and record.state is RunState.HELD
+
+    await cluster.history.until(is_held, "the run of of_hold to be held")
+    refused = await cluster.world.cli("runs", "release", "of_hold/none", "--died")
+    assert refused.code == 4, refused
+    released = await cluster.world.cli("runs", "release", f"of_hold/{run}", "--reassign")
+    assert released.code == 0, released
+    await cluster.beating("of_hold", 2)
+    let_end(cluster, "of_hold")
+    check_moved(cluster, await cluster.run_ended("of_hold"), agent)
+    await cluster.world.start(agent)
+    await cluster.all_here()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from etcsched.core.records import Job, Noop, Request, RequestKind, ScheduleVersion
+from etcsched.core.records import Job, Noop, Release, Request, RequestKind, ScheduleVersion
 from etcsched.core.schedule import Cron, Every, Pattern
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc
@@ -36,6 +36,12 @@ def trigger(request_id: str, name: str = "backup", **fields: Any) -> Request:
 def resubmit(request_id: str, run: str, name: str = "backup", **fields: Any) -> Request:
     return Request(
         id=request_id, kind=RequestKind.RESUBMIT, job=name, at=NOON, by="ada", run=run, **fields
+    )
+
+
+def release(request_id: str, run: str, how: Release, name: str = "backup") -> Request:
+    return Request(
+        id=request_id, kind=RequestKind.RELEASE, job=name, at=NOON, by="ada", run=run, release=how
     )
 
 

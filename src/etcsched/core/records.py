@@ -183,6 +183,14 @@ class RequestKind(enum.Enum):
     TRIGGER = "trigger"
     CANCEL = "cancel"
     RESUBMIT = "resubmit"
+    RELEASE = "release"
+
+
+class Release(enum.Enum):
+    """What becomes of a held run."""
+
+    REASSIGN = "reassign"
+    DIED = "died"
 
 
 class Request(Record, frozen=True, kw_only=True):
@@ -194,6 +202,7 @@ class Request(Record, frozen=True, kw_only=True):
     run: str = ""
     params: dict[str, str] = {}
     force: bool = False
+    release: Release | None = None
 
 
 class Answer(Record, frozen=True, kw_only=True):

@@ -11,6 +11,8 @@ class RunState(enum.Enum):
     READY = "ready"
     QUEUED = "queued"
     RETRYING = "retrying"
+    HELD = "held"
+    """Its agent is lost, or its process died: an operator or the agent's return decides."""
     ASSIGNED = "assigned"
     RUNNING = "running"
     COMPLETED = "completed"
@@ -23,7 +25,7 @@ class RunState(enum.Enum):
     OVERLAPPED = "overlapped"
 
 
-WAITING = frozenset({RunState.READY, RunState.QUEUED, RunState.RETRYING})
+WAITING = frozenset({RunState.READY, RunState.QUEUED, RunState.RETRYING, RunState.HELD})
 WORKING = frozenset({RunState.ASSIGNED, RunState.RUNNING})
 FINAL = frozenset(RunState) - WAITING - WORKING
 
@@ -50,12 +52,27 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
     RunState.RETRYING: frozenset(
         {RunState.ASSIGNED, RunState.FAILED, RunState.TIMED_OUT, RunState.CANCELLED}
     ),
+    # held -> assigned: its agent came back with the process; held -> held: came back without it.
+    RunState.HELD: frozenset(
+        {
+            RunState.HELD,
+            RunState.ASSIGNED,
+            RunState.READY,
+            RunState.RETRYING,
+            RunState.COMPLETED,
+            RunState.FAILED,
+            RunState.TIMED_OUT,
+            RunState.CANCELLED,
+            RunState.DIED,
+        }
+    ),
     # assigned -> assigned: moved to another agent; assigned -> ready: none has a slot now.
     RunState.ASSIGNED: frozenset(
         {
             RunState.ASSIGNED,
             RunState.READY,
             RunState.RETRYING,
+            RunState.HELD,
             RunState.COMPLETED,
             RunState.FAILED,
             RunState.TIMED_OUT,
@@ -108,6 +125,7 @@ class Overlap(enum.Enum):
 class OnAgentLoss(enum.Enum):
     REASSIGN = "reassign"
     DIED = "died"
+    HOLD = "hold"
 
 
 class Origin(enum.Enum):

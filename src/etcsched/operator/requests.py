@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from etcsched.core.errors import NotFound, OutcomeUnknown, Refused
-from etcsched.core.records import Answer, Job, Kind, Request, RequestKind
+from etcsched.core.records import Answer, Job, Kind, Release, Request, RequestKind
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import decode
@@ -17,7 +17,7 @@ from etcsched.keyspace.transactions import submit_request
 from etcsched.operator.store import commit, found, listed, read
 from etcsched.ports import Etcd, Snapshot
 
-__all__ = ["cancel", "check_known", "no_such_job", "trigger"]
+__all__ = ["cancel", "check_known", "no_such_job", "release", "trigger"]
 
 _NAMES_LOOKED_THROUGH: Final = 2000
 
@@ -60,14 +60,41 @@ async def cancel(
 
     ``NotFound`` without the run, ``Refused`` where it is over; else as ``trigger``.
     """
+    await _check_active(etcd, keys, job, run)
+    request = Request(id=request_id, kind=RequestKind.CANCEL, job=job, at=now, by=by, run=run)
+    return await _ask(etcd, keys, request, timeout_s)
+
+
+async def release(
+    etcd: Etcd,
+    keys: Keys,
+    job: str,
+    run: str,
+    as_: Release,
+    *,
+    request_id: str,
+    now: Utc,
+    by: str,
+    timeout_s: float,
+) -> Answer:
+    """Say what becomes of a held run.
+
+    ``NotFound`` without the run, ``Refused`` where it is over or isn't held; else as ``trigger``.
+    """
+    await _check_active(etcd, keys, job, run)
+    request = Request(
+        id=request_id, kind=RequestKind.RELEASE, job=job, at=now, by=by, run=run, release=as_
+    )
+    return await _ask(etcd, keys, request, timeout_s)
+
+
+async def _check_active(etcd: Etcd, keys: Keys, job: str, run: str) -> None:
     place = [keys.of(Kind.RUN, job, run), keys.archive(job, run)]
     (active, archived), _ = await read(etcd, place, keys_only=True)
     if active is None and archived is None:
         raise NotFound(f"run {job}/{run}: there is none; see etcsched runs list {job}")
     if active is None:
         raise Refused(f"run {job}/{run}: is over already; see etcsched runs show {job}/{run}")
-    request = Request(id=request_id, kind=RequestKind.CANCEL, job=job, at=now, by=by, run=run)
-    return await _ask(etcd, keys, request, timeout_s)
 
 
 async def no_such_job(etcd: Etcd, keys: Keys, job: str) -> NotFound:

@@ -224,6 +224,83 @@ CASES = [
         {"assignment", "report", "order"},
     ),
     Case(
+        "T5 to hold, the agent is lost",
+        lambda seen: BUILD(
+            fx.HoldRun(
+                seq=1,
+                run=run_in(RunState.HELD),
+                run_revision=seen("run"),
+                old=old_attempt(seen, presence=True),
+                is_attempt_over=False,
+            )
+        ),
+        {"run", "assignment", "report", "presence", "order"},
+        {"run", "assignment", "report", "presence"},
+        {"run"},
+    ),
+    Case(
+        "hold, the agent said that it died",
+        lambda seen: BUILD(
+            fx.HoldRun(
+                seq=1,
+                run=run_in(RunState.HELD),
+                run_revision=seen("run"),
+                old=old_attempt(seen, presence=False),
+                is_attempt_over=True,
+            )
+        ),
+        {"run", "assignment", "report", "order"},
+        {"run", "assignment", "report"},
+        {"run"},
+        {"assignment", "report", "order"},
+    ),
+    Case(
+        "a held run's agent came back with it",
+        lambda seen: BUILD(
+            fx.ResumeRun(
+                seq=1,
+                run=run_in(RunState.ASSIGNED, agent="a1"),
+                run_revision=seen("run"),
+                old=old_attempt(seen, presence=True),
+            )
+        ),
+        {"run", "assignment", "report", "presence"},
+        {"run", "assignment", "report", "presence"},
+        {"run"},
+    ),
+    Case(
+        "release of a held run whose agent is lost",
+        lambda seen: BUILD(
+            fx.MoveRun(
+                seq=1,
+                run=run_in(RunState.READY),
+                run_revision=seen("run"),
+                old=old_attempt(seen, presence=True),
+                consumed=consumed(seen),
+            )
+        ),
+        {"run", "assignment", "report", "request"},
+        {"run", "assignment", "report", "presence", "request"},
+        {"run", "answer"},
+        {"assignment", "report", "order", "request"},
+    ),
+    Case(
+        "release of a held run whose attempt is over",
+        lambda seen: BUILD(
+            fx.MoveRun(
+                seq=1,
+                run=run_in(RunState.READY),
+                run_revision=seen("run"),
+                old=None,
+                consumed=consumed(seen),
+            )
+        ),
+        {"run", "request"},
+        {"run", "request"},
+        {"run", "answer"},
+        {"request"},
+    ),
+    Case(
         "T5 to the same agent's new incarnation",
         lambda seen: BUILD(
             fx.MoveRun(

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.held_runs import HeldRuns, holds
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.retrying_runs import RetryingRuns
@@ -28,13 +29,19 @@ _FINAL_OF: dict[Outcome, RunState] = {
 
 class AssignedRuns:
     def __init__(
-        self, context: Context, losses: Losses, ends: RunEnds, retrying: RetryingRuns
+        self,
+        context: Context,
+        losses: Losses,
+        ends: RunEnds,
+        retrying: RetryingRuns,
+        held: HeldRuns,
     ) -> None:
         self._context = context
         self._view = context.view
         self._losses = losses
         self._ends = ends
         self._retrying = retrying
+        self._held = held
 
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
@@ -45,7 +52,7 @@ class AssignedRuns:
             return
         report = self._view.reports.get(place)
         if report is not None and report.record.outcome is not None:
-            self._finish(entry, assignment, report)
+            self.finish(entry, assignment, report)
             return
         presence = self._view.presences.get(run.agent)
         is_gone = presence is None or presence.record.incarnation != assignment.record.incarnation
@@ -74,9 +81,10 @@ class AssignedRuns:
                 state, cause = state_without_retry(run), "no retry any more: the job was stopped"
             self._ends.end_assigned(entry, assignment, None, state, cause)
 
-    def _finish(
+    def finish(
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
     ) -> None:
+        """What an attempt's outcome leads to."""
         outcome = report.record.outcome
         assert outcome is not None
         is_cancelled = self._ends.is_told_to_end(entry, assignment)
@@ -89,6 +97,9 @@ class AssignedRuns:
             if self._may_reassign(entry, outcome):
                 cause = f"attempt {outcome.value}: {report.record.reason}"
                 self._move(entry, assignment, report, cause)
+                return
+            if outcome is Outcome.DIED and self._is_to_hold(entry):
+                self._held.hold(entry, assignment, report, f"attempt died: {report.record.reason}")
                 return
         cause = report.record.reason or outcome.value
         order = self._view.orders.get((entry.record.agent, entry.record.job, entry.record.id))
@@ -105,8 +116,13 @@ class AssignedRuns:
             self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, reason)
         elif self._may_reassign(entry, Outcome.DIED):
             self._move(entry, assignment, report, reason)
+        elif self._is_to_hold(entry):
+            self._held.hold(entry, assignment, report, reason)
         else:
             self._ends.end_assigned(entry, assignment, report, RunState.DIED, reason)
+
+    def _is_to_hold(self, entry: Entry[Run]) -> bool:
+        return holds(self._view.jobs.get(entry.record.job))
 
     def _may_reassign(self, entry: Entry[Run], outcome: Outcome) -> bool:
         job = self._view.jobs.get(entry.record.job)
@@ -117,7 +133,7 @@ class AssignedRuns:
         match job.record.on_agent_loss:
             case OnAgentLoss.REASSIGN:
                 return True
-            case OnAgentLoss.DIED:
+            case OnAgentLoss.DIED | OnAgentLoss.HOLD:
                 return outcome is Outcome.DECLINED  # It never started.
             case other:
                 assert_never(other)

@@ -75,9 +75,28 @@ class MoveRun(Write, frozen=True, kw_only=True):
 
     run: Run
     run_revision: int
-    old: OldAttempt
+    old: OldAttempt | None
     assignment: Assignment | None = None
     presence_revision: int = 0
+    consumed: Consumed | None = None
+
+
+class HoldRun(Write, frozen=True, kw_only=True):
+    """T5 where the job says ``hold``: the run waits for a word. ``is_attempt_over``: the attempt's
+    keys go; else they stay, so that the agent's return can decide."""
+
+    run: Run
+    run_revision: int
+    old: OldAttempt
+    is_attempt_over: bool
+
+
+class ResumeRun(Write, frozen=True, kw_only=True):
+    """A held run whose agent has come back and adopted its attempt goes on there."""
+
+    run: Run
+    run_revision: int
+    old: OldAttempt
 
 
 class EndRun(Write, frozen=True, kw_only=True):

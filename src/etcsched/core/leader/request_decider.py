@@ -9,11 +9,12 @@ from etcsched.core.leader.context import Context, request_matter, run_matter
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.resubmission import Resubmissions
 from etcsched.core.leader.run_decider import RunDecider
-from etcsched.core.leader.runs import assignment_of, new_run
+from etcsched.core.leader.runs import assignment_of, may_start, new_run
 from etcsched.core.records import (
     MAX_PARAMS_BYTES,
     Answer,
     Job,
+    Release,
     Request,
     RequestKind,
     Run,
@@ -63,6 +64,8 @@ class RequestDecider:
                     self._resubmissions.granted_before(entry)
                 case RequestKind.RESUBMIT:
                     self._resubmissions.decide(entry)
+                case RequestKind.RELEASE:
+                    self._release(entry)
                 case other:
                     assert_never(other)
 
@@ -153,6 +156,9 @@ class RequestDecider:
             self._answer(entry, False, message, request.run)
         elif self._context.is_busy(run_matter(key)):
             self.look_at(request.id)  # Its run is in motion; asked again with the next event.
+        elif run.record.state is RunState.HELD:
+            consumed = self._consumed(entry, True, "cancelled", request.run)
+            self._runs.held.end(run, RunState.CANCELLED, _cause(request), consumed)
         elif run.record.state in WAITING:
             consumed = self._consumed(entry, True, "cancelled", request.run)
             self._runs.ends.end_waiting(run, RunState.CANCELLED, _cause(request), consumed)
@@ -179,6 +185,34 @@ class RequestDecider:
         told = f"{run.record.agent} is told to end it"
         consumed = self._consumed(entry, True, told, request.run)
         self._runs.ends.tell_to_end(run, assignment, _cause(request), request.by, consumed)
+
+    def _release(self, entry: Entry[Request]) -> None:
+        request = entry.record
+        key = (request.job, request.run)
+        run, job = self._view.runs.get(key), self._view.jobs.get(request.job)
+        if run is None:
+            message = f"run {request.job}/{request.run} is over, or never was"
+            self._answer(entry, False, message, request.run)
+        elif self._context.is_busy(run_matter(key)):
+            self.look_at(request.id)
+        elif run.record.state is not RunState.HELD or request.release is None:
+            message = f"run {request.job}/{request.run} isn't held: it is {run.record.state.value}"
+            self._answer(entry, False, message, request.run)
+        elif request.release is Release.REASSIGN and (
+            job is None or not may_start(job.record, run.record)
+        ):
+            message = f"job {request.job} mustn't start; enable it first, or release it --died"
+            self._answer(entry, False, message, request.run)
+        else:
+            consumed = self._consumed(entry, True, _RELEASED[request.release], request.run)
+            cause = f"released by {request.by}" if request.by else "released"
+            self._runs.held.release(run, request.release, cause, consumed)
+
+
+_RELEASED = {
+    Release.REASSIGN: "waits for an agent: it will run again",
+    Release.DIED: "ended as died",
+}
 
 
 def _cause(request: Request) -> str:

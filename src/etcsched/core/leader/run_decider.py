@@ -3,13 +3,14 @@
 Level-triggered: a run is looked at again whenever something that it depends on has changed, and
 the decision follows from the view alone, not from what happened. So a new leader continues where
 the old one stopped, by looking at every run once. The decisions are ``waiting_runs``',
-``retrying_runs``' and ``assigned_runs``'; how runs end is ``run_ends``'.
+``retrying_runs``', ``assigned_runs``' and ``held_runs``'; how runs end is ``run_ends``'.
 """
 
 from __future__ import annotations
 
 from etcsched.core.leader.assigned_runs import AssignedRuns
 from etcsched.core.leader.context import Context, job_matter, run_matter
+from etcsched.core.leader.held_runs import HeldRuns
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.retrying_runs import RetryingRuns
@@ -36,7 +37,8 @@ class RunDecider:
         self.waiting = WaitingRuns(
             context, waiting, self.ends, self.retrying, recovering, outage_began_ms
         )
-        self._assigned = AssignedRuns(context, losses, self.ends, self.retrying)
+        self.held = HeldRuns(context, self.ends)
+        self._assigned = AssignedRuns(context, losses, self.ends, self.retrying, self.held)
 
     def look_at(self, key: RunKey) -> None:
         self._dirty[key] = None
@@ -90,6 +92,8 @@ class RunDecider:
                 self.waiting.decide(key, entry)
             case RunState.RETRYING:
                 self.retrying.decide(key, entry)
+            case RunState.HELD:
+                self.held.decide(key, entry, self._assigned.finish)
             case RunState.ASSIGNED:
                 self._assigned.decide(key, entry)
             case _:

@@ -25,6 +25,10 @@ class LeaderTransactions:
                 return self._dispatch(write)
             case fx.MoveRun():
                 return self._move(write)
+            case fx.HoldRun():
+                return self._hold(write)
+            case fx.ResumeRun():
+                return self._resume(write)
             case fx.EndRun():
                 return self._end(write)
             case fx.Requeue():
@@ -192,21 +196,36 @@ class LeaderTransactions:
 
     def _move(self, write: fx.MoveRun) -> Txn:
         run, assignment = write.run, write.assignment
-        compares = [
-            self._as_seen(Kind.RUN, write.run_revision, run.job, run.id),
-            *self._old_compares(run, write.old),
-        ]
-        deletes = self._old_deletes(run, write.old)
+        compares = [self._as_seen(Kind.RUN, write.run_revision, run.job, run.id)]
+        deletes: list[Operation] = []
+        if write.old is not None:
+            compares += self._old_compares(run, write.old)
+            deletes = self._old_deletes(run, write.old)
         puts: list[Operation] = [self._put(Kind.RUN, run, run.job, run.id)]
         if assignment is not None:
             compares += self._start_compares(
                 run, assignment.seen, assignment.agent, write.presence_revision
             )
             puts.append(self._put(Kind.ASSIGNMENT, assignment, assignment.agent, run.job, run.id))
-            if assignment.agent == write.old.agent:
+            if write.old is not None and assignment.agent == write.old.agent:
                 # The same key put anew replaces the old one: deleting it too would be refused.
                 deletes = deletes[1:]
-        return Txn(tuple(compares), (*deletes, *puts))
+        return self._consume(tuple(compares), (*deletes, *puts), write.consumed)
+
+    def _hold(self, write: fx.HoldRun) -> Txn:
+        held = self._resume(write)
+        gone = self._old_deletes(write.run, write.old) if write.is_attempt_over else []
+        return Txn(held.compares, (*held.then, *gone))
+
+    def _resume(self, write: fx.HoldRun | fx.ResumeRun) -> Txn:
+        run = write.run
+        return Txn(
+            (
+                self._as_seen(Kind.RUN, write.run_revision, run.job, run.id),
+                *self._old_compares(run, write.old),
+            ),
+            (self._put(Kind.RUN, run, run.job, run.id),),
+        )
 
     def _end(self, write: fx.EndRun) -> Txn:
         run = write.run

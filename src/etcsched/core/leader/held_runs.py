@@ -1,0 +1,152 @@
+"""Runs whose agent is lost, or whose process died, and whose job says ``hold`` (``held``).
+
+Nothing is started by itself any more: an operator releases the run, or its agent comes back with
+the outcome, or with the process itself. As long as the agent hasn't said how the attempt ended, its
+assignment and claim stay in etcd, so that its word counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, request_matter, run_matter
+from etcsched.core.leader.run_ends import RunEnds
+from etcsched.core.leader.runs import step
+from etcsched.core.records import Assignment, Job, Release, Report, Run
+from etcsched.core.states import JobState, OnAgentLoss, RunState
+from etcsched.core.view import Entry, RunKey
+
+Finish = Callable[[Entry[Run], Entry[Assignment], Entry[Report]], None]
+
+
+def holds(job: Entry[Job] | None) -> bool:
+    """Whether an attempt of the job that died is to be held."""
+    return (
+        job is not None
+        and job.record.current.state is not JobState.DELETED
+        and job.record.on_agent_loss is OnAgentLoss.HOLD
+    )
+
+
+class HeldRuns:
+    def __init__(self, context: Context, ends: RunEnds) -> None:
+        self._context = context
+        self._view = context.view
+        self._ends = ends
+
+    def hold(
+        self,
+        entry: Entry[Run],
+        assignment: Entry[Assignment],
+        report: Entry[Report],
+        cause: str,
+    ) -> None:
+        """An attempt that its agent has reported died is over; one whose agent is lost isn't."""
+        context, run = self._context, entry.record
+        is_over = report.record.outcome is not None
+        changes: dict[str, object] = {}
+        if is_over:
+            over = self._ends.attempt_over(assignment, report, cause)
+            changes = {"attempts": (*run.attempts, over), "agent": ""}
+        context.write(
+            fx.HoldRun(
+                seq=context.next_seq(),
+                run=step(context.author, run, entry.mod_revision, RunState.HELD, cause, **changes),
+                run_revision=entry.mod_revision,
+                old=self._ends.old_attempt(entry, assignment, report),
+                is_attempt_over=is_over,
+            ),
+            run_matter((run.job, run.id)),
+        )
+        context.say(f"held: {cause}; see etcsched runs release", run=(run.job, run.id), warn=True)
+
+    def decide(self, key: RunKey, entry: Entry[Run], finish: Finish) -> None:
+        """``finish`` is what an outcome that has come leads to, as for any attempt."""
+        job = self._view.jobs.get(entry.record.job)
+        if job is None or job.record.current.state is JobState.DELETED:
+            self.end(entry, RunState.CANCELLED, "the job was deleted while it was held")
+            return
+        place = (entry.record.agent, *key)
+        assignment, report = self._view.assignments.get(place), self._view.reports.get(place)
+        if assignment is None or report is None:
+            return
+        if report.record.outcome is not None:
+            finish(entry, assignment, report)
+            return
+        presence = self._view.presences.get(entry.record.agent)
+        if presence is not None and presence.record.incarnation == report.record.incarnation:
+            self._resume(entry, assignment, report)
+
+    def _resume(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
+    ) -> None:
+        context, run = self._context, entry.record
+        cause = f"{run.agent} came back with it running"
+        context.write(
+            fx.ResumeRun(
+                seq=context.next_seq(),
+                run=step(context.author, run, entry.mod_revision, RunState.ASSIGNED, cause),
+                run_revision=entry.mod_revision,
+                old=self._ends.old_attempt(entry, assignment, report),
+            ),
+            run_matter((run.job, run.id)),
+        )
+        context.say(cause, run=(run.job, run.id), agent=run.agent)
+
+    # --- an operator's word
+
+    def release(
+        self, entry: Entry[Run], release: Release, cause: str, consumed: fx.Consumed
+    ) -> None:
+        match release:
+            case Release.REASSIGN:
+                self._reassign(entry, cause, consumed)
+            case Release.DIED:
+                self.end(entry, RunState.DIED, cause, consumed)
+            case other:
+                assert_never(other)
+
+    def end(
+        self,
+        entry: Entry[Run],
+        state: RunState,
+        cause: str,
+        consumed: fx.Consumed | None = None,
+    ) -> None:
+        assignment, report = self._attempt_of(entry.record)
+        if assignment is None:
+            self._ends.end_waiting(entry, state, cause, consumed)
+        else:
+            self._ends.end_assigned(entry, assignment, report, state, cause, consumed)
+
+    def _reassign(self, entry: Entry[Run], cause: str, consumed: fx.Consumed) -> None:
+        """It waits for an agent as after any loss, and never ends by its pickup buffer."""
+        context, run = self._context, entry.record
+        assignment, report = self._attempt_of(run)
+        old, attempts = None, run.attempts
+        if assignment is not None:
+            old = self._ends.old_attempt(entry, assignment, report)
+            if report is not None:
+                lost = self._ends.attempt_over(assignment, report, f"{run.agent} was lost")
+                attempts = (*attempts, lost)
+        context.write(
+            fx.MoveRun(
+                seq=context.next_seq(),
+                run=step(
+                    context.author, run, entry.mod_revision, RunState.READY, cause,
+                    agent="", attempts=attempts, reassigns=run.reassigns + 1,
+                ),
+                run_revision=entry.mod_revision,
+                old=old,
+                consumed=consumed,
+            ),
+            run_matter((run.job, run.id)),
+            request_matter(consumed.answer.request),
+        )  # fmt: skip
+        context.say(f"released: {cause}", run=(run.job, run.id))
+
+    def _attempt_of(self, run: Run) -> tuple[Entry[Assignment] | None, Entry[Report] | None]:
+        place = (run.agent, run.job, run.id)
+        return self._view.assignments.get(place), self._view.reports.get(place)

@@ -1,0 +1,130 @@
+"""``on_agent_loss: hold``: an operator or the agent's return decides, told in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcsched.core.records import Kind, Release, Run
+from etcsched.core.schedule import At
+from etcsched.core.states import JobState, OnAgentLoss
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import cancel, job, release
+
+ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
+RUN = "20261122T120005Z"
+
+
+@pytest.fixture
+def world() -> World:
+    """A held run: its agent a1 was killed while it ran."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=100.0)
+    world.advance(0.5)
+    world.apply(job("backup", ONCE, on_agent_loss=OnAgentLoss.HOLD))
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.agent("a2", takes_s=1.0)
+    world.advance(20)
+    assert only_run(world).state.value == "held"
+    return world
+
+
+def only_run(world: World) -> Run:
+    (run,) = world.runs("backup").values()
+    return run
+
+
+def outcomes(run: Run) -> list[str]:
+    return [f"{attempt.agent} {attempt.outcome.value}" for attempt in run.attempts]
+
+
+def accepted(world: World, request: str) -> bool:
+    answer = world.answer(request)
+    assert answer is not None
+    return answer.accepted
+
+
+@pytest.mark.parametrize("successor", [False, True])
+def test_nothing_moves_by_itself(world: World, successor: bool) -> None:
+    if successor:
+        world.leader().kill()
+        world.scheduler("s2")
+    world.advance(3600)
+    run = only_run(world)
+    assert (run.state.value, run.agent, run.history[-1].cause) == ("held", "a1", "a1 was lost")
+    assert world.agents["a2"].spans == []
+    assert world.agents["a1"].holds_claim("backup", RUN)
+
+
+def test_released_to_run_again(world: World) -> None:
+    world.request(release("r1", RUN, Release.REASSIGN))
+    world.advance(3)
+    run = only_run(world)
+    assert accepted(world, "r1")
+    assert (run.state.value, outcomes(run)) == ("completed", ["a1 died", "a2 completed"])
+    assert run.attempts[0].token < run.attempts[1].token
+    assert not world.agents["a1"].holds_claim("backup", RUN)
+
+
+def test_released_as_died(world: World) -> None:
+    world.request(release("r1", RUN, Release.DIED))
+    world.advance(3)
+    run = only_run(world)
+    assert (run.state.value, outcomes(run)) == ("died", ["a1 died"])
+    assert run.history[-1].cause == "released by ada"
+    assert world.agents["a2"].spans == []
+
+
+def test_cancelled(world: World) -> None:
+    world.request(cancel("r1", RUN))
+    world.advance(3)
+    assert only_run(world).state.value == "cancelled"
+
+
+@pytest.mark.parametrize("how", list(Release))
+def test_a_release_counts_once(world: World, how: Release) -> None:
+    world.request(release("r1", RUN, how))
+    world.request(release("r2", RUN, Release.REASSIGN))
+    world.advance(3)
+    assert (accepted(world, "r1"), accepted(world, "r2")) == (True, False)
+
+
+def test_a_stopped_job_is_not_released_to_run(world: World) -> None:
+    world.set_state("backup", JobState.DISABLED)
+    world.request(release("r1", RUN, Release.REASSIGN))
+    world.advance(3)
+    assert not accepted(world, "r1")
+    assert only_run(world).state.value == "held"
+
+
+def test_delete_ends_it(world: World) -> None:
+    world.delete("backup")
+    world.advance(3)
+    assert only_run(world).state.value == "cancelled"
+    world.advance(30)
+    assert ("backup",) not in world.records(Kind.JOB)
+
+
+def test_the_agents_return_without_the_process_leaves_it_held(world: World) -> None:
+    """Its claim is reported died: now the attempt is over, and the operator still decides."""
+    world.agent("a1", takes_s=1.0)
+    world.advance(5)
+    run = only_run(world)
+    assert (run.state.value, run.agent, outcomes(run)) == ("held", "", ["a1 died"])
+    assert not world.agents["a1"].holds_claim("backup", RUN)
+    world.request(release("r1", RUN, Release.REASSIGN))
+    world.advance(3)
+    assert only_run(world).state.value == "completed"
+
+
+def test_the_agents_return_with_the_outcome_decides(world: World) -> None:
+    """It completed while its agent was cut off, and the outcome waited in the spool."""
+    token = world.records(Kind.ASSIGNMENT)[("a1", "backup", RUN)].mod_revision
+    agent = world.agent("a1")
+    agent.claims_nothing = True
+    agent.late_report("backup", RUN, token)
+    world.advance(5)
+    run = only_run(world)
+    assert (run.state.value, outcomes(run)) == ("completed", ["a1 completed"])
