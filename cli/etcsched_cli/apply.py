@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from etcsched.keyspace.keys import Keys
     from etcsched.operator.apply import JobChange
+    from etcsched.operator.conflicts import GroupChange
     from etcsched.operator.settings import SettingsChange
     from etcsched.ports import Etcd
 
-    Change = SettingsChange | JobChange
+    Change = SettingsChange | JobChange | GroupChange
 
 _COLUMNS = [
     Column("change"),
@@ -50,6 +51,8 @@ def validate(settings: Settings, files: tuple[str, ...], as_json: bool) -> None:
         print_json([job.name for job in wanted.jobs])
     else:
         counts = [_count(len(wanted.jobs), "job")]
+        if wanted.conflicts:
+            counts.append(_count(len(wanted.conflicts), "conflict group"))
         if wanted.settings:
             counts.append(_count(len(wanted.settings), "setting"))
         click.echo(f"{', '.join(counts)}, no problem")
@@ -61,15 +64,16 @@ def validate(settings: Settings, files: tuple[str, ...], as_json: bool) -> None:
 @output_options()
 @click.pass_obj
 def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Make the cluster's jobs and settings what FILES say, and show what changed.
+    """Make the cluster's jobs, conflict groups and settings what FILES say; show what changed.
 
-    With any problem in any file nothing is applied. Applied again, nothing changes. Jobs and
-    settings that no file names stay as they are.
+    With any problem in any file nothing is applied. Applied again, nothing changes. What no
+    file names stays as it is.
 
     \b
     etcsched apply jobs/ --dry-run
     """
     from etcsched.operator import apply as operator
+    from etcsched.operator.conflicts import apply_groups, plan_groups
     from etcsched.operator.settings import apply_settings, plan_settings
 
     now_ms = settings.environment.now_ms()
@@ -90,6 +94,11 @@ def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bo
             changes += await operator.plan(etcd, keys, wanted.jobs, now)
         else:
             changes += await operator.apply(etcd, keys, wanted.jobs, now, by, timeout_s=timeout_s)
+        # Last, since their jobs have to be there.
+        if dry_run:
+            changes += await plan_groups(etcd, keys, wanted.conflicts)
+        else:
+            changes += await apply_groups(etcd, keys, wanted.conflicts, by, timeout_s=timeout_s)
         return changes
 
     changes = run(settings, work)
@@ -104,7 +113,7 @@ def _render(changes: Sequence[Change], dry_run: bool) -> Iterable[RenderableType
     if changed:
         rows: list[tuple[Cell, ...]] = []
         for change in changed:
-            name = getattr(change, "job", "(settings)")
+            name = _name(change)
             rows.append((styled(change.kind.value), name, "", "", ""))
             rows += [
                 ("", "", field.field, (_value(field.before), "red"), (_value(field.after), "green"))
@@ -116,6 +125,12 @@ def _render(changes: Sequence[Change], dry_run: bool) -> Iterable[RenderableType
     done = {"create": "created", "update": "updated", "unchanged": "unchanged"}
     text = ", ".join(f"{counts[kind]} {word}" for kind, word in done.items() if counts[kind])
     yield f"would be: {text}" if dry_run else text
+
+
+def _name(change: Change) -> str:
+    from etcsched.operator.apply import JobChange
+
+    return change.job if isinstance(change, JobChange) else f"({change.what})"
 
 
 def _value(value: Any) -> str:

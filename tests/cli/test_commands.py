@@ -13,15 +13,17 @@ from etcsched.core.records import (
     CLUSTER,
     Answer,
     ClusterSettings,
+    ConflictGroup,
     Drain,
     Gap,
     Job,
     Kind,
     Pause,
     Request,
+    Run,
     Watermark,
 )
-from etcsched.core.states import JobState, Outcome, RunState
+from etcsched.core.states import JobState, Origin, Outcome, RunState
 from etcsched.core.times import Utc
 from tests.cli.console import NOW, Console, finished, job
 
@@ -99,6 +101,60 @@ def test_settings(console: Console, tmp_path: Path) -> None:
     assert console.ok("apply", str(path)) == "1 unchanged\n"
     assert console.json("settings", "show") == {"resubmit_states": ["died", "missed"]}
     assert "died, missed  no: failed, timed_out, " in console.ok("settings", "show")
+
+
+GROUP = "conflicts: {ledger: [hourly, close_books]}\n"
+
+
+def test_conflict_groups(console: Console, file: Path) -> None:
+    assert console.ok("conflicts", "list").startswith("no conflict groups; ")
+    file.write_text(JOBS + GROUP)
+    assert console.ok("validate", str(file)) == "2 jobs, 1 conflict group, no problem\n"
+    planned = console.ok("apply", str(file), "--dry-run")
+    assert "create  (conflicts: ledger)\n" in planned
+    assert console.get(ConflictGroup, Kind.CONFLICT, "ledger") is None
+    assert console.ok("apply", str(file)).endswith("\n3 created\n")
+    group = console.get(ConflictGroup, Kind.CONFLICT, "ledger")
+    assert (group.jobs, group.from_file) == (("hourly", "close_books"), True)
+    assert group.changed_by.startswith("anna@")
+    before = console.get(Job, Kind.JOB, "hourly")
+    assert console.ok("apply", str(file)) == "3 unchanged\n"
+
+    for run_id, state in (("20261122T190000Z", "assigned"), ("20261122T200000Z", "conflicted")):
+        name = "hourly" if state == "assigned" else "close_books"
+        run = Run(
+            job=name, id=run_id, state=RunState(state), origin=Origin.SCHEDULE, created_at=NOW
+        )
+        console.put(run, Kind.RUN, name, run_id)
+    assert console.ok("conflicts", "list") == (
+        "GROUP   JOBS, HIGHEST PRIORITY FIRST  HELD BY                  WAITING\n"
+        "ledger  hourly, close_books           hourly/20261122T190000Z        1\n"
+    )
+    assert console.ok("conflicts", "show", "ledger") == (
+        "JOB          RUNNING           WAITING\n"
+        "hourly       20261122T190000Z  -\n"
+        "close_books  -                 20261122T200000Z\n"
+    )
+    assert console.json("conflicts", "show", "ledger")["members"][0]["job"] == "hourly"
+
+    file.write_text(JOBS + GROUP.replace("hourly, close_books", "close_books, hourly"))
+    assert '["hourly", "close_books"]  ["close_books", "hourly"]' in console.ok("apply", str(file))
+    assert console.get(Job, Kind.JOB, "hourly") == before
+
+    assert console.ok("conflicts", "delete", "ledger") == "ledger is deleted\n"
+    assert console.fails(4, "conflicts", "delete", "ledger") == (
+        "etcsched: conflict group ledger: there is none; see etcsched conflicts list"
+    )
+    assert "there is none" in console.fails(4, "conflicts", "show", "ledger")
+
+
+def test_a_group_of_jobs_that_no_file_names_is_refused(console: Console, file: Path) -> None:
+    file.write_text(JOBS + "conflicts:\n  ledger: [hourly, montly]\n")
+    assert console.fails(2, "apply", str(file)) == (
+        f"etcsched: {file}:10: conflicts.ledger[1]: unknown job 'montly'; "
+        "known are close_books, hourly"
+    )
+    assert console.get(Job, Kind.JOB, "hourly") is None
 
 
 def test_apply_from_standard_input(console: Console) -> None:

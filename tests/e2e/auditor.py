@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from etcsched.core.records import (
     Assignment,
+    ConflictGroup,
     Drain,
     Job,
     Kind,
@@ -63,6 +64,7 @@ class Auditor:
                 case (Kind.ASSIGNMENT, ids):
                     self._assigned(ids, decode(Assignment, kv.value))
                     self._slots(ids[0], puts.keys(), gone)
+                    self._apart(ids, (self._before.keys() | puts.keys()) - gone)
                 case (Kind.REPORT, ids):
                     self._reported(ids, decode(Report, kv.value), kv.version == 1)
                 case (Kind.WATERMARK, _):
@@ -167,6 +169,18 @@ class Auditor:
         used = sum(key.startswith(prefix) for key in (self._before.keys() | put) - gone)
         fits = presence is None or used <= presence.slots
         self._expect("I10", fits, f"{agent}: {used} assignments are more than its slots")
+
+    def _apart(self, ids: tuple[str, ...], after: Set[str]) -> None:
+        """No other job of one of its conflict groups is assigned, on any agent."""
+        assigned = {
+            place[1][1]
+            for key in after
+            if (place := self._keys.parse(key)) is not None and place[0] is Kind.ASSIGNMENT
+        }
+        for kv, (name,) in self._all(Kind.CONFLICT):
+            jobs = decode(ConflictGroup, kv.value).jobs
+            others = assigned.intersection(jobs) - {ids[1]} if ids[1] in jobs else ()
+            self._expect("I10", not others, f"{'/'.join(ids[1:])}: beside {others} in {name}")
 
     def _requirements(self, job: str) -> list[tuple[str, str]]:
         record = self._of(Job, Kind.JOB, job)

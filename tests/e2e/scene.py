@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from etcsched.core.records import (
     Candidate,
+    ConflictGroup,
     Gap,
     Job,
     Kind,
@@ -32,6 +33,7 @@ from etcsched.etcd.config import EtcdConfig
 from etcsched.jobfile.load import load
 from etcsched.keyspace.keys import Keys
 from etcsched.operator import apply as operator
+from etcsched.operator.conflicts import apply_groups, delete_group
 from etcsched.operator.pauses import pause, resume
 from tests.e2e.auditor import Auditor
 from tests.e2e.history import PATIENCE_S, History
@@ -105,6 +107,15 @@ class Scene:
             job = self.history.record(Kind.JOB, Job, name)
             assert job is not None
             self._definitions[name].append(Definition(ms_of(job.current.since), cron))
+
+    async def group(self, name: str, *jobs: str) -> None:
+        """A conflict group, highest priority first."""
+        group = ConflictGroup(group=name, jobs=jobs)
+        await apply_groups(self.etcd, self.keys, [group], "test", timeout_s=CALL_TIMEOUT_S)
+        await self.history.check_complete()
+
+    async def ungroup(self, name: str) -> None:
+        await delete_group(self.etcd, self.keys, name, timeout_s=CALL_TIMEOUT_S)
 
     async def stop_schedules(self) -> None:
         """Nothing is due from now on; what waits still runs."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.core.records import (
     Assignment,
     Candidate,
+    ConflictGroup,
     Drain,
     Job,
     Kind,
@@ -214,6 +216,17 @@ def test_an_assignment_to_a_drained_agent(story: Story) -> None:
 def test_more_assignments_than_slots(story: Story) -> None:
     story.created(run="r1")
     story.created(run="r2")
+    assert complaint(story) == "I10"
+
+
+def test_an_assignment_beside_one_of_its_conflict_group(story: Story) -> None:
+    group = ConflictGroup(group="g", jobs=("other", "job"))
+    story.put((KEYS.of(Kind.CONFLICT, "g"), group))
+    story.staffed("b")
+    story.created(agent="b")
+    assert story.auditor.complaints == []
+    other = replace(assignment("a"), job="other")
+    story.put((KEYS.of(Kind.ASSIGNMENT, "a", "other", "r"), other))
     assert complaint(story) == "I10"
 
 

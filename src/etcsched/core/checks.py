@@ -13,6 +13,7 @@ from etcsched.core.records import (
     Answer,
     Assignment,
     ClusterSettings,
+    ConflictGroup,
     Drain,
     Gap,
     Job,
@@ -49,6 +50,8 @@ def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
             case Watermark():
                 ms_of(record.through)
                 return None
+            case ConflictGroup() if len(set(record.jobs)) < len(record.jobs):
+                return "a job stands in it twice"
             case ClusterSettings():
                 return _problem_with_settings(record)
             case Presence() if record.slots < 0:
@@ -64,7 +67,7 @@ def _names_in(record: Record) -> tuple[str, ...] | None:
     match record:
         case Job(name=name) | Presence(agent=name) | Drain(agent=name) | Request(id=name):
             return (name,)
-        case Answer(request=name) | Gap(job=name):
+        case Answer(request=name) | Gap(job=name) | ConflictGroup(group=name):
             return (name,)
         case Run(job=job, id=run) | Order(job=job, run=run):
             return (job, run)

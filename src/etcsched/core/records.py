@@ -159,6 +159,19 @@ class Drain(Record, frozen=True, kw_only=True):
     by: str = ""
 
 
+MAX_GROUP_JOBS: Final = 100
+"""Whoever puts a job into a group touches all of its jobs, in one transaction."""
+
+
+class ConflictGroup(Record, frozen=True, kw_only=True):
+    """Jobs of which no two are ever assigned or running at once, highest priority first."""
+
+    group: str
+    jobs: tuple[str, ...]
+    from_file: bool = False
+    changed_by: str = ""
+
+
 class ClusterSettings(Record, frozen=True, kw_only=True):
     """What holds for the whole cluster; a default counts as long as nobody has set the field.
 
@@ -450,6 +463,7 @@ class Kind(enum.Enum):
     JOB = "job"
     PAUSE = "pause"
     DRAIN = "drain"
+    CONFLICT = "conflict"
     SETTINGS = "settings"
     EDITED = "edited"
     TERM = "term"

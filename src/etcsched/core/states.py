@@ -10,6 +10,7 @@ class RunState(enum.Enum):
 
     READY = "ready"
     QUEUED = "queued"
+    CONFLICTED = "conflicted"
     RETRYING = "retrying"
     HELD = "held"
     """Its agent is lost, or its process died: an operator or the agent's return decides."""
@@ -23,9 +24,18 @@ class RunState(enum.Enum):
     MISSED = "missed"
     ABANDONED = "abandoned"
     OVERLAPPED = "overlapped"
+    CONFLICT_MISSED = "conflict_missed"
 
 
-WAITING = frozenset({RunState.READY, RunState.QUEUED, RunState.RETRYING, RunState.HELD})
+WAITING = frozenset(
+    {
+        RunState.READY,
+        RunState.QUEUED,
+        RunState.CONFLICTED,
+        RunState.RETRYING,
+        RunState.HELD,
+    }
+)
 WORKING = frozenset({RunState.ASSIGNED, RunState.RUNNING})
 FINAL = frozenset(RunState) - WAITING - WORKING
 
@@ -40,13 +50,32 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
         {
             RunState.READY,
             RunState.QUEUED,
+            RunState.CONFLICTED,
             RunState.ASSIGNED,
             RunState.MISSED,
             RunState.OVERLAPPED,
         }
     ),
     # ready -> queued: its buffer ended in an outage, and the recovery mode lets it run.
-    RunState.READY: frozenset({RunState.ASSIGNED, RunState.QUEUED, *_ENDS_WITHOUT_ATTEMPT}),
+    RunState.READY: frozenset(
+        {
+            RunState.ASSIGNED,
+            RunState.QUEUED,
+            RunState.CONFLICTED,
+            RunState.CONFLICT_MISSED,
+            *_ENDS_WITHOUT_ATTEMPT,
+        }
+    ),
+    # conflicted -> ready: nothing blocks it any more, but no agent takes it now.
+    RunState.CONFLICTED: frozenset(
+        {
+            RunState.ASSIGNED,
+            RunState.READY,
+            RunState.QUEUED,
+            RunState.CONFLICT_MISSED,
+            *_ENDS_WITHOUT_ATTEMPT,
+        }
+    ),
     RunState.QUEUED: frozenset({RunState.READY, RunState.ASSIGNED, *_ENDS_WITHOUT_ATTEMPT}),
     # Without another attempt it ends as its last one did.
     RunState.RETRYING: frozenset(
@@ -113,6 +142,7 @@ class Recovery(enum.Enum):
     ALL = "all"
     LAST = "last"
     NONE = "none"
+    CONFLICTED = "conflicted"
 
 
 class Overlap(enum.Enum):

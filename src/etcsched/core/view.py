@@ -20,6 +20,7 @@ from etcsched.core.records import (
     Candidate,
     Change,
     ClusterSettings,
+    ConflictGroup,
     Drain,
     Edited,
     Gap,
@@ -68,6 +69,7 @@ class View:
         self.jobs: dict[str, Entry[Job]] = {}
         self.pauses: dict[str, Entry[Pause]] = {}
         self.drains: dict[str, Entry[Drain]] = {}
+        self.conflicts: dict[str, Entry[ConflictGroup]] = {}
         self.requests: dict[str, Entry[Request]] = {}
         self.answers: dict[str, Entry[Answer]] = {}
         self.candidates: dict[str, Entry[Candidate]] = {}
@@ -86,6 +88,7 @@ class View:
         self.queued_of_job: defaultdict[str, list[QueuePlace]] = defaultdict(list)
         """In the order of their turns."""
         self.retrying_of_job: defaultdict[str, set[str]] = defaultdict(set)
+        self._in_state: defaultdict[tuple[str, RunState], set[str]] = defaultdict(set)
         self.recovering_of_job: defaultdict[str, set[str]] = defaultdict(set)
         """Those that catch up on an outage."""
         self.resubmissions_of: defaultdict[RunKey, set[str]] = defaultdict(set)
@@ -96,6 +99,7 @@ class View:
             Kind.JOB: self.jobs,
             Kind.PAUSE: self.pauses,
             Kind.DRAIN: self.drains,
+            Kind.CONFLICT: self.conflicts,
             Kind.SETTINGS: self._settings,
             Kind.EDITED: self._edits,
             Kind.REQUEST: self.requests,
@@ -156,6 +160,14 @@ class View:
     def runs_of(self, job: str) -> list[Run]:
         """Those that aren't over."""
         return [self.runs[(job, run)].record for run in self.runs_of_job.get(job, ())]
+
+    def runs_in(self, job: str, *states: RunState) -> list[Run]:
+        """Those in these states (not ``queued``); the cost is theirs alone."""
+        return [
+            self.runs[(job, run)].record
+            for state in states
+            for run in self._in_state.get((job, state), ())
+        ]
 
     def has_unqueued(self, job: str) -> bool:
         """Whether any active run of the job isn't queued."""
@@ -224,6 +236,7 @@ class View:
         if run.state is RunState.RETRYING:
             self._member(self.retrying_of_job, run.job, run.id, is_in)
         if run.state is not RunState.QUEUED:
+            self._member(self._in_state, (run.job, run.state), run.id, is_in)
             return
         queue, place = self.queued_of_job[run.job], queue_place(run)
         if is_in:

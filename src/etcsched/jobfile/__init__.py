@@ -1,7 +1,8 @@
 """Job files: YAML in, jobs out, or every problem of every file at once.
 
 ``reading`` finds the files, ``nodes`` is YAML with its places, ``fields`` and ``schedules`` read
-single values, ``jobs`` puts a job together, ``settings`` the cluster's, ``load`` is the whole.
+single values, ``jobs`` puts a job together, ``conflicts`` their groups,
+``settings`` the cluster's, ``load`` is the whole.
 """
 
 from etcsched.jobfile.load import JobFiles, load

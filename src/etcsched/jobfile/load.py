@@ -8,21 +8,23 @@ from typing import Any
 import msgspec
 
 from etcsched.core.errors import InvalidJobFile
-from etcsched.core.records import Job
+from etcsched.core.records import ConflictGroup, Job
+from etcsched.jobfile.conflicts import GroupPlaces, check_groups, read_groups
 from etcsched.jobfile.jobs import read_defaults, read_job
 from etcsched.jobfile.nodes import Problems, Value, documents_of, unknown_text
 from etcsched.jobfile.settings import read_settings
 
 __all__ = ["JobFiles", "load"]
 
-_TOP_LEVEL = ["defaults", "jobs", "settings"]
+_TOP_LEVEL = ["defaults", "jobs", "conflicts", "settings"]
 
 
 class JobFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """What files want: jobs in their order, each with one version from now on, and of the
-    cluster's settings those that they name."""
+    """What files want: jobs in their order, each with one version from now on, conflict groups,
+    and of the cluster's settings those that they name."""
 
     jobs: list[Job]
+    conflicts: list[ConflictGroup] = []
     settings: dict[str, Any] = {}
 
 
@@ -37,6 +39,8 @@ def load(files: Sequence[tuple[str, str]], now_ms: int) -> JobFiles:
     places: dict[str, str] = {}
     settings: dict[str, Any] = {}
     settings_places: dict[str, str] = {}
+    groups: list[ConflictGroup] = []
+    group_places: GroupPlaces = {}
     for number, (file, text) in enumerate(files):
         sections = _sections(problems, number, file, text)
         defaults: dict[str, Value] = {}
@@ -44,6 +48,8 @@ def load(files: Sequence[tuple[str, str]], now_ms: int) -> JobFiles:
             defaults |= read_defaults(problems, value, now_ms)
         for value in sections["settings"]:
             settings |= read_settings(problems, value, settings_places)
+        for value in sections["conflicts"]:
+            groups += read_groups(problems, value, group_places)
         for value in sections["jobs"]:
             entries = problems.attempt(lambda v: v.entries("{name: {run: ...}}"), value) or {}
             for name, entry in entries.items():
@@ -53,9 +59,10 @@ def load(files: Sequence[tuple[str, str]], now_ms: int) -> JobFiles:
                 job = read_job(problems, name, entry, defaults, now_ms)
                 if job is not None:
                     jobs.append(job)
+    check_groups(problems, groups, group_places, places.keys())
     if len(problems):
         raise InvalidJobFile(problems.lines())
-    return JobFiles(jobs=jobs, settings=settings)
+    return JobFiles(jobs=jobs, conflicts=groups, settings=settings)
 
 
 def _sections(problems: Problems, number: int, file: str, text: str) -> dict[str, list[Value]]:

@@ -23,6 +23,7 @@ _FIXED_PLACES: dict[Kind, str] = {
     Kind.JOB: "spec/jobs/",
     Kind.PAUSE: "spec/pauses/",
     Kind.DRAIN: "spec/drains/",
+    Kind.CONFLICT: "spec/conflicts/",
     Kind.SETTINGS: "spec/settings",
     Kind.EDITED: "spec/edited",
     Kind.TERM: "state/term",
@@ -69,6 +70,7 @@ class Keys:
                     "jobs": Kind.JOB,
                     "pauses": Kind.PAUSE,
                     "drains": Kind.DRAIN,
+                    "conflicts": Kind.CONFLICT,
                     "settings": Kind.SETTINGS,
                     "edited": Kind.EDITED,
                 }

@@ -20,6 +20,7 @@ from etcsched.core.records import (
     CLUSTER,
     Answer,
     Change,
+    ConflictGroup,
     Drain,
     Gap,
     Job,
@@ -40,6 +41,7 @@ from etcsched.keyspace.transactions import (
     end_drain,
     submit_request,
     write_drain,
+    write_group,
     write_jobs,
     write_pause,
 )
@@ -155,6 +157,17 @@ class World:
             txn = write_jobs(self.keys, [(revised, at_job)], at_watermark)
             assert self.store.txn(txn).succeeded
         return revised
+
+    def group(self, name: str, *jobs: str) -> None:
+        """As ``etcsched apply`` writes a conflict group."""
+        _, at_group = self._one(Kind.CONFLICT, name)
+        members = []
+        for job in jobs:
+            record, at_job = self._one(Kind.JOB, job)
+            assert record is None or isinstance(record, Job)
+            members.append((job, record, at_job))
+        group = ConflictGroup(group=name, jobs=jobs)
+        assert self.store.txn(write_group(self.keys, group, at_group, members)).succeeded
 
     def set_state(self, name: str, state: JobState) -> None:
         """Apply the job with another state."""

@@ -182,6 +182,47 @@ def test_a_setting_given_twice() -> None:
     assert found == "b.yaml:1: settings.resubmit_states: is given twice; first in a.yaml:1"
 
 
+def test_conflict_groups_may_name_jobs_of_other_files() -> None:
+    files = [
+        ("a.yaml", f"conflicts: {{ledger: [b, a]}}\njobs: {{a: {{{RUNS}}}}}"),
+        ("b.yaml", f"jobs: {{b: {{{RUNS}}}}}\n---\nconflicts: {{other: [b, a]}}"),
+    ]
+    groups = load(files, NOW_MS).conflicts
+    assert [(group.group, group.jobs) for group in groups] == [
+        ("ledger", ("b", "a")), ("other", ("b", "a"))
+    ]  # fmt: skip
+    assert all(group.from_file for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("groups", "problem"),
+    [
+        ("{g: [a, d]}", "3: conflicts.g[1]: unknown job 'd'; known are a, b"),
+        ("{g: [a]}", "3: conflicts.g: takes two jobs or more, highest priority first; what a "),
+        ("{g: a}", "3: conflicts.g: takes a list like [close_books, report], not 'a'"),
+        ("{g: [a, b, a]}", "3: conflicts.g[2]: 'a' stands in the group twice"),
+        ("{_g: [a, b]}", "3: conflicts._g: '_g' is no name for a group; it takes up to 128 "),
+        ("[a, b]", "3: conflicts: takes a map like {ledger: [close_books, report]}, not a list"),
+        (
+            "{g: [a, b], h: [b, a]}",
+            "3: conflicts.h: its order contradicts that of g (a before b before a); put these ",
+        ),
+        (f"{{g: [{', '.join(f'j{n}' for n in range(101))}]}}", "has 101 jobs; a group may have"),
+    ],
+)
+def test_a_wrong_conflict_group(groups: str, problem: str) -> None:
+    jobs = f"jobs: {{a: {{{RUNS}}}, b: {{{RUNS}}}}}"
+    (found,) = problems_of(f"{jobs}\n\nconflicts: {groups}")
+    assert problem in found
+    assert found.startswith("a.yaml:3: conflicts")
+
+
+def test_a_conflict_group_given_twice() -> None:
+    text = f"jobs: {{a: {{{RUNS}}}, b: {{{RUNS}}}}}\nconflicts: {{g: [a, b]}}"
+    (found,) = problems_of(text, "conflicts: {g: [b, a]}")
+    assert found == "b.yaml:1: conflicts.g: is given twice; first in a.yaml:2"
+
+
 def test_a_shell_line_is_left_alone() -> None:
     (job,) = load_text("jobs: {a: {run: {shell: 'echo ${HOME} {x}'}, state: ad_hoc_active}}")
     assert job.run == Shell("echo ${HOME} {x}")
@@ -303,7 +344,7 @@ def test_all_problems_of_all_files_in_their_order() -> None:
     assert problems_of(
         f"""
         defaults: {{timezone: Europe/Berln}}
-        conflicts: {{}}
+        calendar: {{}}
         jobs:
           a: {{{RUNS}}}
           b: {{schedule: {{every: x}}}}
@@ -318,7 +359,8 @@ def test_all_problems_of_all_files_in_their_order() -> None:
     ) == [
         "a.yaml:2: defaults.timezone: timezone 'Europe/Berln' is unknown; "
         "did you mean Europe/Berlin or Europe/Dublin or Europe/Belfast?",
-        "a.yaml:3: conflicts: unknown field 'conflicts'; known are defaults, jobs, settings",
+        "a.yaml:3: calendar: unknown field 'calendar'; known are defaults, jobs, conflicts, "
+        "settings",
         "a.yaml:6: jobs.b.schedule.every: 'x' is not a duration; write whole numbers with units, "
         "largest first, like 500ms, 30s, 2m, 1h30m or 1d",
         "a.yaml:6: jobs.b: has no run; write e.g. run: {exec: [/bin/true]}",

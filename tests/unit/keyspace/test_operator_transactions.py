@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from etcsched.core.records import (
+    MAX_GROUP_JOBS,
     ClusterSettings,
+    ConflictGroup,
     Job,
     Kind,
     Pause,
 )
 from etcsched.keyspace import transactions as tx
-from etcsched.keyspace.ops import Compare, Target
+from etcsched.keyspace.codec import decode, encode
+from etcsched.keyspace.ops import Compare, Put, Range, Target, Txn
+from etcsched.testing.model_store import ModelStore
+from etcsched.testing.txn_rules import check_form
 from tests.support.jobs import job
 from tests.unit.keyspace.writing import (
     KEYS,
@@ -32,3 +37,40 @@ def test_settings_are_written_as_they_were_seen() -> None:
     txn = tx.write_settings(KEYS, ClusterSettings(), 7)
     assert txn.compares == (Compare(KEYS.of(Kind.SETTINGS), Target.MOD, 7),)
     assert tx.touched(txn) == {KEYS.of(Kind.SETTINGS)}
+
+
+def test_a_group_that_gains_a_job_puts_all_of_its_jobs_anew() -> None:
+    """Each compare counts: what was seen of the group, of a job, of one that isn't there."""
+    group = ConflictGroup(group="g", jobs=("j", "k"))
+    definition = job("j", every_s=5)
+    at_group, at_j, at_k = (
+        KEYS.of(Kind.CONFLICT, "g"), KEYS.of(Kind.JOB, "j"), KEYS.of(Kind.JOB, "k")
+    )  # fmt: skip
+    for moved in (None, at_group, at_j, at_k):
+        store = ModelStore()
+        seen = store.txn(Txn((), (Put(at_j, encode(definition)),))).revision
+        if moved is not None:
+            store.txn(Txn((), (Put(moved, encode(definition)),)))
+        before = store.txn(Txn((), (Range(at_j),))).revision
+        txn = tx.write_group(KEYS, group, 0, [("j", definition, seen), ("k", None, 0)])
+        assert store.txn(txn).succeeded == (moved is None), moved
+        (kv,) = store.range(Range(at_j)).kvs
+        assert (kv.mod_revision > before) == (moved is None)
+        assert decode(Job, kv.value) == definition
+        if moved is None:
+            (kv,) = store.range(Range(at_group)).kvs
+            assert decode(ConflictGroup, kv.value) == group
+
+
+def test_a_group_is_deleted_as_it_was_seen() -> None:
+    txn = tx.delete_group(KEYS, "g", 7)
+    assert txn.compares == (Compare(KEYS.of(Kind.CONFLICT, "g"), Target.MOD, 7),)
+    assert tx.touched(txn) == {KEYS.of(Kind.CONFLICT, "g")}
+
+
+def test_the_largest_group_fits_a_transaction() -> None:
+    jobs = [f"{'j' * 120}{n}" for n in range(MAX_GROUP_JOBS)]
+    members: list[tuple[str, Job | None, int]] = [(name, job(name, every_s=5), 7) for name in jobs]
+    txn = tx.write_group(KEYS, ConflictGroup(group="g", jobs=tuple(jobs)), 0, members)
+    check_form(txn)
+    assert tx.cost(txn) <= tx.MAX_OPERATIONS

@@ -149,7 +149,8 @@ class AssignedRuns:
         context, run = self._context, entry.record
         job = self._view.jobs.get(run.job)
         presence = None
-        if job is not None and not self._view.is_paused(run.job):
+        is_free = context.conflicts.holder(run.job) is None  # Groups can change while it runs.
+        if job is not None and is_free and not self._view.is_paused(run.job):
             avoid = frozenset({run.agent}) if report is not None else frozenset[str]()
             presence = context.choose(requirement_of(job.record), avoid)
         changes: dict[str, object] = {}

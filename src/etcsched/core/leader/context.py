@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import msgspec
 
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader.conflicts import Conflicts
 from etcsched.core.leader.placement import Pool, Requirement, why_not
 from etcsched.core.leader.runs import Author
 from etcsched.core.records import Job, Presence
@@ -67,6 +68,14 @@ class Reservation(msgspec.Struct):
     release_at_s: float | None = None
     exists: bool = False
 
+    @property
+    def starts(self) -> str | None:
+        """The job of the assignment that it makes."""
+        match self.write:
+            case fx.CreateRun() | fx.Dispatch() | fx.MoveRun() if self.write.assignment is not None:
+                return self.write.assignment.job
+        return None
+
 
 class Context:
     """Plans are made on the view plus the reservations; plans in flight are never facts."""
@@ -86,6 +95,8 @@ class Context:
         self._answered: list[int] = []
         self._reserved_slots: defaultdict[str, int] = defaultdict(int)
         self._refused: set[Matter] = set()
+        self._starting: Counter[str] = Counter()
+        self.conflicts = Conflicts(view, lambda job: self._starting[job] > 0)
         self._pools: dict[Requirement, Pool] = {}
         self._timers: list[tuple[float, Matter]] = []
 
@@ -114,7 +125,9 @@ class Context:
         if agent is not None:
             self._reserved_slots[agent] += 1
             self.load_changed(agent)
-        self._reservations[write.seq] = Reservation(write, matters, agent)
+        reservation = self._reservations[write.seq] = Reservation(write, matters, agent)
+        if (job := reservation.starts) is not None:
+            self._starting[job] += 1
         self.effects.append(write)
 
     def say(
@@ -167,6 +180,8 @@ class Context:
                 del self._reservations[seq]
                 for matter in reservation.matters:
                     del self._busy[matter]
+                if (job := reservation.starts) is not None:
+                    self._starting[job] -= 1
                 if reservation.agent is not None:
                     self._reserved_slots[reservation.agent] -= 1
                     self.load_changed(reservation.agent)

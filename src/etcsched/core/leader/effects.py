@@ -109,7 +109,8 @@ class EndRun(Write, frozen=True, kw_only=True):
 
 
 class Requeue(Write, frozen=True, kw_only=True):
-    """A run whose buffer ended in an outage waits on, outside any buffer (ready -> queued)."""
+    """A run waits on in another way: its buffer ended in an outage (then outside any buffer), or
+    its conflict group is held, or isn't any more."""
 
     run: Run
     run_revision: int

@@ -163,11 +163,10 @@ class LeaderMachine:
                 self._outages.look_at(change.ids[0])
                 self._runs.look_at_job(change.ids[0])
             case Kind.PAUSE:
-                self._ticks.pause_changed(change.ids[0])
-                if change.ids[0] == CLUSTER:
-                    self._runs.look_at_all()
-                else:
-                    self._runs.look_at_job(change.ids[0])
+                self._pause_changed(change.ids[0])
+            case Kind.CONFLICT:
+                self._context.conflicts.groups_changed()
+                self._runs.look_at_all()
             case Kind.REQUEST:
                 self._requests.look_at(change.ids[0])
             case Kind.LATE_REPORT:
@@ -183,6 +182,13 @@ class LeaderMachine:
                 pass
             case other:
                 assert_never(other)
+
+    def _pause_changed(self, name: str) -> None:
+        self._ticks.pause_changed(name)
+        if name == CLUSTER:
+            self._runs.look_at_all()
+        else:
+            self._runs.look_at_job(name)
 
     def _committed(self, event: ev.WriteCommitted) -> None:
         write = self._context.write_of(event.seq)
@@ -244,6 +250,7 @@ class LeaderMachine:
                 self._outages.look_at(job)
                 self._open.wake(job)
                 self._runs.look_at_job(job)
+                self._runs.look_at_waiting(job)
             case ("late", agent, job, run, token):
                 self._upkeep.late_report((agent, job, run, token))
             case ("sweep",):

@@ -21,7 +21,7 @@ from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import step, tick_run
 from etcsched.core.records import CLUSTER, Gap, Job, Run
-from etcsched.core.states import Origin, Overlap, RunState
+from etcsched.core.states import Origin, Overlap, Recovery, RunState
 from etcsched.core.timeline import ticks
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, revision_of
@@ -367,7 +367,13 @@ class Outages:
             if at is None or run.record.origin is Origin.RESUBMISSION:
                 continue
             latest = at if latest is None else max(latest, at)
-            is_first_wait = run.record.state is RunState.READY and run.record.attempt == 0
+            is_first_wait = run.record.attempt == 0 and (
+                run.record.state is RunState.READY
+                or (
+                    run.record.state is RunState.CONFLICTED
+                    and job.recovery is not Recovery.CONFLICTED
+                )
+            )
             if is_first_wait and ms_of(at) <= over_ms:
                 belonging.append(run)
         for run in belonging:

@@ -53,7 +53,7 @@ def plan(job: Job, pauses: Pauses, after_ms: int, now_ms: int, can_start: bool) 
     late_from_ms = now_ms - int(job.pickup_buffer_s * 1000)
     oldest_ms = max(after_ms, now_ms - int(job.recover_within_s * 1000) - 1)
     match job.recovery:
-        case Recovery.NONE:
+        case Recovery.NONE | Recovery.CONFLICTED:
             wanted = 0
         case Recovery.LAST:
             late = next(ticks(job, *pauses, max(after_ms, late_from_ms - 1), now_ms), None)
@@ -113,7 +113,7 @@ def is_chosen(job: Job, is_latest: bool, is_recent: bool) -> bool:
     ``recover_within``.
     """
     match job.recovery:
-        case Recovery.NONE:
+        case Recovery.NONE | Recovery.CONFLICTED:
             return False
         case Recovery.LAST:
             return is_latest and is_recent

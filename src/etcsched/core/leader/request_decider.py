@@ -111,14 +111,21 @@ class RequestDecider:
 
     def _start(self, entry: Entry[Request], job: Job) -> None:
         context, request = self._context, entry.record
-        presence = context.choose(requirement_of(job))
+        is_in_group = context.conflicts.is_in_group(job.name)
+        holder = context.conflicts.holder(job.name)
+        # Who of its conflict groups goes first is found out once it is there.
+        presence = None if is_in_group else context.choose(requirement_of(job))
         agent = presence.record.agent if presence is not None else None
         seen = self._view.start_seen(job.name, agent)
+        if agent is not None:
+            state = RunState.ASSIGNED
+        else:
+            state = RunState.READY if holder is None else RunState.CONFLICTED
         run = new_run(
             context.author,
             job,
             request.id,
-            RunState.READY if agent is None else RunState.ASSIGNED,
+            state,
             f"requested by {request.by}",
             origin=Origin.REQUEST,
             params={**job.params, **request.params},
@@ -130,7 +137,11 @@ class RequestDecider:
         if presence is not None:
             assignment = assignment_of(context.author, run, job, presence.record, seen)
         where = f"assigned to {agent}"
-        if agent is None:
+        if holder is not None:
+            where = f"waits: {holder}"
+        elif is_in_group:
+            where = "waits for its turn in its conflict groups"
+        elif agent is None:
             where = f"waits: {context.why_none(requirement_of(job))}"
         context.write(
             fx.CreateRun(

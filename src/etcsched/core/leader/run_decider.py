@@ -21,6 +21,9 @@ from etcsched.core.records import Run
 from etcsched.core.states import RunState
 from etcsched.core.view import Entry, RunKey
 
+_BLOCKED = (RunState.READY, RunState.CONFLICTED, RunState.RETRYING)
+"""Besides queued ones: runs that may wait for their conflict groups."""
+
 
 class RunDecider:
     def __init__(
@@ -35,7 +38,7 @@ class RunDecider:
         self.ends = RunEnds(context, waiting)
         self.retrying = RetryingRuns(context, waiting, self.ends, open_ticks, recovering)
         self.waiting = WaitingRuns(
-            context, waiting, self.ends, self.retrying, recovering, outage_began_ms
+            context, waiting, self.ends, self.retrying, open_ticks, recovering, outage_began_ms
         )
         self.held = HeldRuns(context, self.ends)
         self._assigned = AssignedRuns(context, losses, self.ends, self.retrying, self.held)
@@ -53,11 +56,18 @@ class RunDecider:
 
     def look_at_waiting(self, job: str) -> None:
         """A run of the job came, changed or went, or a tick was decided: the turn of those behind
-        may have come, or a retry's end."""
+        may have come, in the job or in its conflict groups, or a retry's end."""
         for key in self.waiting.to_look_at(job):
             self._dirty[key] = None
         for run in self._view.retrying_of_job.get(job, ()):
             self._dirty[(job, run)] = None
+        conflicts = self._context.conflicts
+        if conflicts.is_in_group(job):
+            for other in (job, *conflicts.groups.rivals(job)):
+                for key in self.waiting.to_look_at(other):
+                    self._dirty[key] = None
+                for blocked in self._view.runs_in(other, *_BLOCKED):
+                    self._dirty[(other, blocked.id)] = None
 
     def look_at_agent(self, agent: str) -> None:
         for key in self._view.assigned_to.get(agent, ()):
@@ -88,7 +98,7 @@ class RunDecider:
 
     def _decide(self, key: RunKey, entry: Entry[Run]) -> None:
         match entry.record.state:
-            case RunState.READY | RunState.QUEUED:
+            case RunState.READY | RunState.QUEUED | RunState.CONFLICTED:
                 self.waiting.decide(key, entry)
             case RunState.RETRYING:
                 self.retrying.decide(key, entry)

@@ -191,6 +191,12 @@ class TickDecider:
     def _create_ordinary(self, entry: Entry[Job], tick_ms: int) -> None:
         job = entry.record
         state = self._state_by_overlap(job, tick_ms)
+        if state is RunState.READY and self._context.conflicts.is_in_group(job.name):
+            # Who of its groups goes first is found out once all that is due now is there.
+            holder = self._context.conflicts.holder(job.name)
+            state = RunState.READY if holder is None else RunState.CONFLICTED
+            self._create(entry, tick_ms, state, "due" if holder is None else f"waits: {holder}")
+            return
         if state is RunState.READY and not self._view.is_paused(job.name):
             presence = self._context.choose(requirement_of(job))
             if presence is not None:

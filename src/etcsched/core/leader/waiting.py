@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 
 from etcsched.core.leader.placement import Requirement
@@ -20,7 +20,7 @@ class Waiting:
     def __init__(self) -> None:
         self._queues: dict[Requirement, list[_Place]] = {}
         self._members: dict[RunKey, Requirement] = {}
-        self._counts: Counter[str] = Counter()
+        self._of_job: defaultdict[str, dict[RunKey, _Place]] = defaultdict(dict)
 
     def __contains__(self, key: RunKey) -> bool:
         return key in self._members
@@ -32,20 +32,27 @@ class Waiting:
         key = (run.job, run.id)
         if self._members.get(key) == requirement:
             return
-        if key not in self._members:
-            self._counts[key[0]] += 1
         self._members[key] = requirement
+        place = (-run.priority, run.scheduled_at or run.created_at, key)
+        self._of_job[run.job][key] = place
         queue = self._queues.setdefault(requirement, [])
-        heapq.heappush(queue, (-run.priority, run.scheduled_at or run.created_at, key))
+        heapq.heappush(queue, place)
 
     def count_of(self, job: str) -> int:
-        return self._counts[job]
+        return len(self._of_job.get(job, ()))
 
     def discard(self, key: RunKey) -> None:
-        if self._members.pop(key, None) is not None:
-            self._counts[key[0]] -= 1
-            if not self._counts[key[0]]:
-                del self._counts[key[0]]
+        self._members.pop(key, None)
+        places = self._of_job.get(key[0])
+        if places is not None:
+            places.pop(key, None)
+            if not places:
+                del self._of_job[key[0]]
+
+    def first_of(self, job: str) -> RunKey | None:
+        """The job's run that comes first."""
+        places = self._of_job.get(job)
+        return min(places.values())[2] if places else None
 
     def serve(self, offer: Callable[[Requirement, RunKey], bool]) -> None:
         """Offer each run in its turn. True takes it out of here; False: nobody can take it, nor

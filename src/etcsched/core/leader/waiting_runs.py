@@ -1,19 +1,23 @@
-"""Runs that wait for an agent: how long, and behind whom (``ready``, ``queued``)."""
+"""Runs that wait for an agent: how long, and behind whom.
+
+They are ``ready``, ``queued`` behind another run of their job, or ``conflicted``.
+"""
 
 from __future__ import annotations
 
 from itertools import takewhile
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, Matter, run_matter, turn_matter
+from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
+from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import Requirement, requirement_of
 from etcsched.core.leader.replacing import Replacing
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
-from etcsched.core.leader.runs import assigned, assignment_of, may_start
+from etcsched.core.leader.runs import assigned, assignment_of, may_start, step
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Job, Run
-from etcsched.core.states import Origin, Overlap, RunState
+from etcsched.core.states import Origin, Overlap, Recovery, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey, queue_place
 
@@ -25,6 +29,7 @@ class WaitingRuns:
         waiting: Waiting,
         ends: RunEnds,
         retrying: RetryingRuns,
+        open_ticks: OpenTicks,
         recovering: set[str],
         outage_began_ms: int,
     ) -> None:
@@ -34,7 +39,9 @@ class WaitingRuns:
         self._view = context.view
         self._ends = ends
         self._retrying = retrying
+        self._open = open_ticks
         self._replacing = Replacing(context, ends)
+        self._cleared: dict[RunKey, None] = {}
         self._outage_ms = (outage_began_ms, context.wall_ms)
         self._waiting = waiting
         self.outage_jobs: dict[str, None] = {}
@@ -55,7 +62,8 @@ class WaitingRuns:
                 entry, RunState.CANCELLED, "the job was stopped before it started"
             )
             return
-        if run.state is RunState.READY and self._is_buffer_over(key, entry, job.record):
+        is_buffered = run.state in (RunState.READY, RunState.CONFLICTED)
+        if is_buffered and self._is_buffer_over(key, entry, job.record):
             self.discard(key)
             return
         if self._view.is_paused(run.job):
@@ -65,7 +73,27 @@ class WaitingRuns:
             self._replacing.clear_the_way(job.record, run)
             self.discard(key)
             return
+        holder = self._context.conflicts.holder(run.job)
+        if holder is not None:
+            self._block(entry, f"{holder}")
+            return
         self._waiting.put(run, requirement_of(job.record))
+        if run.state is RunState.CONFLICTED:
+            self._cleared[key] = None
+
+    def _block(self, entry: Entry[Run], cause: str) -> None:
+        """It waits until its conflict groups are free. What waits behind its own job or for a
+        retry says so in its state, and stays in it."""
+        self.discard((entry.record.job, entry.record.id))
+        if entry.record.state is RunState.READY:
+            self._wait_as(entry, RunState.CONFLICTED, f"waits: {cause}")
+
+    def _wait_as(self, entry: Entry[Run], state: RunState, cause: str) -> None:
+        context, run = self._context, entry.record
+        changed = step(context.author, run, entry.mod_revision, state, cause)
+        write = fx.Requeue(seq=context.next_seq(), run=changed, run_revision=entry.mod_revision)
+        context.write(write, run_matter((run.job, run.id)))
+        context.say(f"{state.value}: {cause}", run=(run.job, run.id))
 
     def to_look_at(self, job: str) -> list[RunKey]:
         """The queued runs for which something may have changed because another one of the job
@@ -96,7 +124,7 @@ class WaitingRuns:
             return bool(places) and places[0][2] == run.id and not view.has_unqueued(name)
         for other_id in view.recovering_of_job.get(name, ()):
             other = view.runs[(name, other_id)].record
-            is_in_front = other.state in (RunState.READY, RunState.ASSIGNED)
+            is_in_front = other.state in (RunState.READY, RunState.CONFLICTED, RunState.ASSIGNED)
             if other.state is RunState.QUEUED:
                 is_in_front = queue_place(other) < queue_place(run)
             if is_in_front:
@@ -106,6 +134,8 @@ class WaitingRuns:
     def _is_buffer_over(self, key: RunKey, entry: Entry[Run], job: Job) -> bool:
         """End a run that found no agent in its time, or leave it to the outage it belongs to."""
         run = entry.record
+        if run.state is RunState.CONFLICTED and job.recovery is Recovery.CONFLICTED:
+            return False  # It runs whenever the conflict clears, however late.
         if run.attempt > 0:
             return False  # The buffer counts for a run's first assignment only.
         due_ms = ms_of(run.scheduled_at or run.created_at)
@@ -121,7 +151,13 @@ class WaitingRuns:
             return True
         began_ms, over_ms = self._outage_ms
         nobody_led = began_ms < end_ms <= over_ms
-        if self._context.has_eligible(requirement_of(job)) and not nobody_led:
+        holder = self._context.conflicts.holder(run.job)
+        is_blocked = holder is not None or run.state is RunState.CONFLICTED
+        if is_blocked and not nobody_led:
+            why = f"{holder}" if holder is not None else "its conflict group was held"
+            cause = f"{why}, as its pickup buffer of {job.pickup_buffer_s:g} s was over"
+            self._ends.end_waiting(entry, RunState.CONFLICT_MISSED, cause)
+        elif self._context.has_eligible(requirement_of(job)) and not nobody_led:
             why = "the job was paused" if self._view.is_paused(run.job) else "no slot was free"
             cause = f"{why} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.ABANDONED, cause)
@@ -137,6 +173,23 @@ class WaitingRuns:
 
     def fill_slots(self) -> None:
         self._waiting.serve(self._offer)
+        cleared, self._cleared = self._cleared, {}
+        for key in cleared:
+            if key in self._waiting:
+                self._wait_as_ready(key)
+
+    def _wait_as_ready(self, key: RunKey) -> None:
+        """Nothing blocks it any more, and yet no agent takes it. One whose buffer is over stays
+        what it is: nothing but the conflict let it wait so long."""
+        entry, job = self._view.runs[key], self._view.jobs.get(key[0])
+        if job is None or self._context.is_busy(run_matter(key)):
+            return
+        run = entry.record
+        buffer_ms = int(job.record.pickup_buffer_s * 1000)
+        is_over = self._context.wall_ms >= ms_of(run.scheduled_at or run.created_at) + buffer_ms
+        if run.attempt > 0 or not is_over:
+            why = self._context.why_none(requirement_of(job.record))
+            self._wait_as(entry, RunState.READY, f"its conflict group is free; {why}")
 
     def _offer(self, requirement: Requirement, key: RunKey) -> bool:
         entry = self._view.runs.get(key)
@@ -146,8 +199,48 @@ class WaitingRuns:
         presence = self._context.choose(requirement, avoid)
         if presence is None:
             return False
+        if self._context.conflicts.is_in_group(key[0]) and self._is_blocked(key):
+            return True
         self._dispatch(key, presence.record.agent)
         return True
+
+    def _is_blocked(self, key: RunKey) -> bool:
+        """Whether a run has to leave its turn to others of its conflict groups: because they hold
+        one, or because they come first, and then go now."""
+        context, conflicts, job = self._context, self._context.conflicts, key[0]
+        entry = self._view.runs.get(key)
+        if entry is None or context.is_busy(run_matter(key)):
+            return True  # It is looked at again when its write is settled.
+        if any(self._is_coming(rival) for rival in conflicts.above(job)):
+            return True  # Likewise: what is due at one instant goes by its place in the group.
+        while True:
+            holder = conflicts.holder(job)
+            if holder is not None:
+                self._block(entry, f"{holder}")
+                return True
+            rival = conflicts.passed_over(job, self._could_take)
+            if rival is not None:
+                self._block(entry, f"{rival} comes first")
+                return True
+            ahead = conflicts.ahead_of(job, self._could_start)
+            first = self._waiting.first_of(ahead) if ahead is not None else None
+            if ahead is None or first is None:
+                return False
+            presence = context.choose(requirement_of(self._view.jobs[ahead].record))
+            assert presence is not None, ahead
+            self._waiting.discard(first)
+            self._dispatch(first, presence.record.agent)
+
+    def _is_coming(self, job: str) -> bool:
+        """Whether a run of the job may be there in a moment: a tick is due or decided."""
+        return self._open.first_of(job) is not None or self._context.is_busy(job_matter(job))
+
+    def _could_start(self, job: str) -> bool:
+        return self._waiting.first_of(job) is not None and self._could_take(job)
+
+    def _could_take(self, job: str) -> bool:
+        entry = self._view.jobs.get(job)
+        return entry is not None and self._context.choose(requirement_of(entry.record)) is not None
 
     def _dispatch(self, key: RunKey, agent: str) -> None:
         context = self._context

@@ -25,9 +25,11 @@ from etcsched.keyspace.transactions.nodes import (
 )
 from etcsched.keyspace.transactions.operator import (
     TicksSeen,
+    delete_group,
     end_drain,
     submit_request,
     write_drain,
+    write_group,
     write_jobs,
     write_pause,
     write_settings,
@@ -52,6 +54,7 @@ __all__ = [
     "LeaderTransactions",
     "TicksSeen",
     "cost",
+    "delete_group",
     "end_drain",
     "guarded",
     "join_election",
@@ -65,6 +68,7 @@ __all__ = [
     "update_presence",
     "win_term",
     "write_drain",
+    "write_group",
     "write_jobs",
     "write_pause",
     "write_settings",

@@ -1,10 +1,20 @@
-"""What operators write: requests, and what they want (jobs, pauses, drains, settings)."""
+"""What operators write: requests, and what they want (jobs, conflict groups, pauses,
+drains, settings)."""
 
 from __future__ import annotations
 
 import msgspec
 
-from etcsched.core.records import ClusterSettings, Drain, Edited, Job, Kind, Pause, Request
+from etcsched.core.records import (
+    ClusterSettings,
+    ConflictGroup,
+    Drain,
+    Edited,
+    Job,
+    Kind,
+    Pause,
+    Request,
+)
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Compare, Delete, Put, Range, Relation, Target, Txn
@@ -86,6 +96,28 @@ def write_drain(keys: Keys, drain: Drain) -> Txn:
 def end_drain(keys: Keys, agent: str) -> Txn:
     key = keys.of(Kind.DRAIN, agent)
     return Txn((Compare(key, Target.MOD, 0, Relation.GREATER),), (Delete(key),))
+
+
+def write_group(
+    keys: Keys, group: ConflictGroup, seen: int, members: list[tuple[str, Job | None, int]]
+) -> Txn:
+    """Put a conflict group, as it was seen. Where it gains a job, ``members`` are all of its jobs
+    as they were seen, and are put anew as they are: then nothing starts of them any more that was
+    decided without this group, be it by the leader or by an agent's claim."""
+    key = keys.of(Kind.CONFLICT, group.group)
+    compares = [Compare(key, Target.MOD, seen)]
+    puts = [Put(key, encode(group))]
+    for name, job, revision in members:
+        at_job = keys.of(Kind.JOB, name)
+        compares.append(Compare(at_job, Target.MOD, revision))
+        if job is not None:
+            puts.append(Put(at_job, encode(job)))
+    return Txn(tuple(compares), tuple(puts))
+
+
+def delete_group(keys: Keys, name: str, seen: int) -> Txn:
+    key = keys.of(Kind.CONFLICT, name)
+    return Txn((Compare(key, Target.MOD, seen),), (Delete(key),))
 
 
 def write_settings(keys: Keys, settings: ClusterSettings, seen: int) -> Txn:

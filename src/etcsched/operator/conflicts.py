@@ -1,0 +1,175 @@
+"""Conflict groups: written as files say, and as people see them: who holds one, who waits."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from etcsched.core.errors import NotFound, Refused
+from etcsched.core.leader.conflicts import HOLDING
+from etcsched.core.records import ConflictGroup, Job, Kind, Run
+from etcsched.core.states import RunState
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Range
+from etcsched.keyspace.transactions import delete_group as delete_txn
+from etcsched.keyspace.transactions import write_group
+from etcsched.operator.apply import ChangeKind, FieldChange
+from etcsched.operator.store import commit, found, read, read_all, read_ranges
+from etcsched.ports import Etcd
+
+__all__ = [
+    "GroupChange",
+    "GroupView",
+    "Member",
+    "apply_groups",
+    "delete_group",
+    "list_groups",
+    "plan_groups",
+    "read_group",
+]
+
+_TRIES: Final = 30
+_PAUSE_S: Final = 0.02
+
+
+class GroupChange(msgspec.Struct, frozen=True):
+    group: str
+    kind: ChangeKind
+    fields: tuple[FieldChange, ...] = ()
+
+    @property
+    def what(self) -> str:
+        return f"conflicts: {self.group}"
+
+
+class Member(msgspec.Struct, frozen=True):
+    """``running`` holds the group; ``waiting`` are blocked, or due and not assigned yet."""
+
+    job: str
+    running: tuple[str, ...]
+    waiting: tuple[str, ...]
+    is_known: bool
+
+
+class GroupView(msgspec.Struct, frozen=True):
+    """``members``: highest priority first."""
+
+    name: str
+    members: tuple[Member, ...]
+    changed_by: str = ""
+
+
+async def plan_groups(etcd: Etcd, keys: Keys, groups: Sequence[ConflictGroup]) -> list[GroupChange]:
+    """What ``apply_groups`` would do."""
+    kvs, _ = await read(etcd, [keys.of(Kind.CONFLICT, group.group) for group in groups])
+    return [_change(found(ConflictGroup, kv), group) for kv, group in zip(kvs, groups, strict=True)]
+
+
+async def apply_groups(
+    etcd: Etcd, keys: Keys, groups: Sequence[ConflictGroup], by: str, *, timeout_s: float
+) -> list[GroupChange]:
+    """Each group is written whole or not at all; done again, it changes nothing."""
+    return [await _apply(etcd, keys, group, by, timeout_s) for group in groups]
+
+
+async def delete_group(etcd: Etcd, keys: Keys, name: str, *, timeout_s: float) -> None:
+    """``NotFound`` where there is none."""
+    key = keys.of(Kind.CONFLICT, name)
+    is_sent = False
+    for _ in range(_TRIES):
+        (kv,), _revision = await read(etcd, [key])
+        if kv is None:
+            if is_sent:
+                return
+            raise _no_such_group(name)
+        is_sent = True
+        txn = delete_txn(keys, name, kv.mod_revision)
+        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+            return
+        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+    raise _raced(name)
+
+
+async def list_groups(etcd: Etcd, keys: Keys) -> list[GroupView]:
+    groups = await read_all(etcd, keys.all_of(Kind.CONFLICT), ConflictGroup)
+    return await _views(etcd, keys, groups)
+
+
+async def read_group(etcd: Etcd, keys: Keys, name: str) -> GroupView:
+    (kv,), _ = await read(etcd, [keys.of(Kind.CONFLICT, name)])
+    group = found(ConflictGroup, kv)
+    if group is None:
+        raise _no_such_group(name)
+    return (await _views(etcd, keys, [group]))[0]
+
+
+async def _apply(
+    etcd: Etcd, keys: Keys, group: ConflictGroup, by: str, timeout_s: float
+) -> GroupChange:
+    first: GroupChange | None = None
+    for _ in range(_TRIES):
+        wanted = [keys.of(Kind.CONFLICT, group.group)]
+        wanted += [keys.of(Kind.JOB, job) for job in group.jobs]
+        (at_group, *at_jobs), _revision = await read(etcd, wanted)
+        before = found(ConflictGroup, at_group)
+        # A lost answer makes the next look find our own work; what it was is in the first plan.
+        first = first or _change(before, group)
+        if _change(before, group).kind is ChangeKind.UNCHANGED:
+            return first
+        members: list[tuple[str, Job | None, int]] = []
+        if before is None or not set(group.jobs) <= set(before.jobs):
+            members = [
+                (job, found(Job, kv), kv.mod_revision if kv is not None else 0)
+                for job, kv in zip(group.jobs, at_jobs, strict=True)
+            ]
+        seen = at_group.mod_revision if at_group is not None else 0
+        named = msgspec.structs.replace(group, changed_by=by)
+        txn = write_group(keys, named, seen, members)
+        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+            return first
+        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+    raise _raced(group.group)
+
+
+def _change(before: ConflictGroup | None, after: ConflictGroup) -> GroupChange:
+    if before is None:
+        return GroupChange(after.group, ChangeKind.CREATE)
+    if before.jobs == after.jobs and before.from_file == after.from_file:
+        return GroupChange(after.group, ChangeKind.UNCHANGED)
+    changed = FieldChange("jobs", list(before.jobs), list(after.jobs))
+    return GroupChange(after.group, ChangeKind.UPDATE, (changed,))
+
+
+async def _views(etcd: Etcd, keys: Keys, groups: Sequence[ConflictGroup]) -> list[GroupView]:
+    jobs = sorted({job for group in groups for job in group.jobs})
+    ranges = [Range(*keys.all_of(Kind.RUN, job)) for job in jobs]
+    results, _ = await read_ranges(etcd, ranges)
+    there, _ = await read(etcd, [keys.of(Kind.JOB, job) for job in jobs], keys_only=True)
+    members: dict[str, Member] = {}
+    for job, result, at_job in zip(jobs, results, there, strict=True):
+        runs = [run for kv in result.kvs if (run := found(Run, kv)) is not None]
+        members[job] = Member(
+            job,
+            tuple(run.id for run in runs if run.state in HOLDING),
+            tuple(run.id for run in runs if run.state in (RunState.READY, RunState.CONFLICTED)),
+            at_job is not None,
+        )
+    return [
+        GroupView(group.group, tuple(members[job] for job in group.jobs), group.changed_by)
+        for group in groups
+    ]
+
+
+def _no_such_group(name: str) -> NotFound:
+    return NotFound(f"conflict group {name}: there is none; see etcsched conflicts list")
+
+
+def _raced(name: str) -> Refused:
+    return Refused(
+        f"conflict group {name}, or a job of it, was changed by others {_TRIES} times in a row; "
+        "try again"
+    )

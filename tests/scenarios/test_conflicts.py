@@ -1,0 +1,385 @@
+"""Conflict groups, told as stories in virtual time."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations
+
+import pytest
+
+from etcsched.core.records import Kind, Retry
+from etcsched.core.schedule import At
+from etcsched.core.states import JobState, Outcome, Overlap, Recovery
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import job, trigger
+
+NOON_5 = At(Utc("2026-11-22T12:00:05.000Z"))
+TICK = "120005"
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=10.0)
+    world.advance(0.5)
+    return world
+
+
+def spans(world: World, name: str) -> list[tuple[float, float]]:
+    """When runs of the job had a process, wherever; the end of one that runs is now."""
+    found = [
+        (span.start_s, span.end_s if span.end_s is not None else world.now_s)
+        for agent in world.agents.values()
+        for span in agent.spans
+        if span.job == name
+    ]
+    return sorted(found)
+
+
+def assert_apart(world: World, *names: str) -> None:
+    for one, other in combinations(names, 2):
+        for start, end in spans(world, one):
+            for start2, end2 in spans(world, other):
+                assert end <= start2 or end2 <= start, (one, other)
+
+
+def order(world: World, *names: str) -> list[str]:
+    begun = [(start, name) for name in names for start, _ in spans(world, name)]
+    return [name for _, name in sorted(begun)]
+
+
+# --- exclusion and order
+
+
+def test_due_at_once_they_run_one_after_the_other_by_place(world: World) -> None:
+    for name in "abc":
+        world.apply(job(name, NOON_5))
+    world.group("ledger", "c", "a", "b")
+    world.advance(6)
+    assert [world.states(name)[TICK] for name in "cab"] == ["assigned", "conflicted", "conflicted"]
+    world.advance(40)
+    assert order(world, *"abc") == ["c", "a", "b"]
+    assert_apart(world, *"abc")
+    assert [world.states(name)[TICK] for name in "abc"] == ["completed"] * 3
+
+
+def test_the_group_is_held_on_any_host(world: World) -> None:
+    world.agent("a2", takes_s=10.0)
+    world.apply(job("a", NOON_5, hosts=("a1",)))
+    world.apply(job("b", NOON_5, hosts=("a2",)))
+    world.group("ledger", "a", "b")
+    world.advance(40)
+    assert order(world, "a", "b") == ["a", "b"]
+    assert_apart(world, "a", "b")
+
+
+def test_nothing_is_preempted(world: World) -> None:
+    world.apply(job("low", NOON_5))
+    world.apply(job("high", At(Utc("2026-11-22T12:00:07.000Z"))))
+    world.group("ledger", "high", "low")
+    world.advance(40)
+    assert order(world, "low", "high") == ["low", "high"]
+    assert_apart(world, "low", "high")
+
+
+def test_the_highest_of_the_blocked_goes_first_however_late_it_came(world: World) -> None:
+    world.apply(job("holder", NOON_5))
+    world.apply(job("low", At(Utc("2026-11-22T12:00:06.000Z"))))
+    world.apply(job("high", At(Utc("2026-11-22T12:00:12.000Z"))))
+    world.group("ledger", "high", "low", "holder")
+    world.advance(60)
+    assert order(world, "holder", "low", "high") == ["holder", "high", "low"]
+
+
+def test_who_has_no_agent_doesnt_block_those_below(world: World) -> None:
+    world.apply(job("high", NOON_5, require={"role": "erp"}))
+    world.apply(job("low", NOON_5))
+    world.group("ledger", "high", "low")
+    world.advance(20)
+    assert spans(world, "high") == []
+    assert world.states("low")[TICK] == "completed"
+
+
+def test_who_finds_every_agent_full_doesnt_block_those_below(world: World) -> None:
+    world.agent("a2", slots=1, takes_s=60.0, labels={"role": "erp"})
+    world.apply(job("filler", At(Utc("2026-11-22T12:00:02.000Z")), hosts=("a2",)))
+    world.apply(job("high", NOON_5, hosts=("a2",)))
+    world.apply(job("low", NOON_5, hosts=("a1",)))
+    world.group("ledger", "high", "low")
+    world.advance(20)
+    assert world.states("low")[TICK] == "completed"
+    assert world.states("high")[TICK] == "ready"
+
+
+def test_several_groups_of_a_job(world: World) -> None:
+    for name in "abc":
+        world.apply(job(name, NOON_5))
+    world.group("one", "a", "b")
+    world.group("two", "b", "c")
+    world.advance(6)
+    assert [world.states(name)[TICK] for name in "abc"] == ["assigned", "conflicted", "assigned"]
+    world.advance(30)
+    assert_apart(world, "a", "b")
+    assert_apart(world, "b", "c")
+    assert world.states("b")[TICK] == "completed"
+
+
+def test_contradicting_orders_still_exclude(world: World) -> None:
+    for name in "ab":
+        world.apply(job(name, NOON_5))
+    world.group("one", "a", "b")
+    world.group("two", "b", "a")
+    world.advance(40)
+    assert order(world, "a", "b") == ["a", "b"]
+    assert_apart(world, "a", "b")
+
+
+def test_a_jobs_own_runs_are_its_overlaps_matter(world: World) -> None:
+    world.apply(job("a", NOON_5, At(Utc("2026-11-22T12:00:07.000Z")), overlap=Overlap.ALLOW))
+    world.apply(job("b", state=JobState.AD_HOC_ACTIVE))
+    world.group("ledger", "a", "b")
+    world.advance(8)
+    assert len(spans(world, "a")) == 2
+
+
+def test_a_job_that_overlaps_itself_lets_go_for_one_above(world: World) -> None:
+    world.apply(job("low", every_s=4, overlap=Overlap.ALLOW, pickup_buffer_s=600.0))
+    world.apply(job("high", At(Utc("2026-11-22T12:00:21.000Z"))))
+    world.group("ledger", "high", "low")
+    world.advance(60)
+    assert world.states("high")["120021"] == "completed"
+    assert_apart(world, "high", "low")
+    assert len(spans(world, "low")) > 8
+
+
+def test_requests_wait_their_turn(world: World) -> None:
+    world.apply(job("a", state=JobState.AD_HOC_ACTIVE))
+    world.apply(job("b", NOON_5))
+    world.group("ledger", "b", "a")
+    world.advance(6)
+    world.request(trigger("20261122T120006Z-r1", "a"))
+    world.advance(0.5)
+    answer = world.answer("20261122T120006Z-r1")
+    assert answer is not None
+    assert answer.message == "waits: b/20261122T120005Z on a1 holds ledger"
+    world.advance(30)
+    assert_apart(world, "a", "b")
+    assert list(world.states("a").values()) == ["completed"]
+
+
+# --- release
+
+
+def test_a_wait_for_retry_releases_the_group_and_the_retry_waits_for_it(world: World) -> None:
+    retry = Retry(max=1, interval_s=15.0)
+    world.agent("a2", takes_s=3.0, ends_as=Outcome.FAILED)
+    world.apply(job("flaky", NOON_5, retry=retry, hosts=("a2",)))
+    world.apply(job("other", NOON_5, hosts=("a1",)))
+    world.agents["a1"].takes_s = 30.0
+    world.group("ledger", "flaky", "other")
+    world.advance(12)
+    assert world.states("other")[TICK] == "assigned"
+    world.advance(15)
+    assert world.states("flaky")[TICK] == "retrying"
+    world.advance(40)
+    assert world.states("flaky")[TICK] == "failed"
+    assert len(spans(world, "flaky")) == 2
+    assert_apart(world, "flaky", "other")
+
+
+def test_a_lost_attempt_holds_the_group_until_its_agent_is_surely_gone(world: World) -> None:
+    world.apply(job("a", NOON_5))
+    world.apply(job("b", NOON_5))
+    world.group("ledger", "a", "b")
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.agent("a2", takes_s=1.0)
+    world.advance(40)
+    # The run that moves never let go.
+    assert order(world, "a", "b") == ["a", "a", "b"]
+    assert world.states("b")[TICK] == "completed"
+
+
+def test_a_cancelled_blocked_run_leaves(world: World) -> None:
+    world.apply(job("a", NOON_5))
+    world.apply(job("b", NOON_5))
+    world.group("ledger", "a", "b")
+    world.advance(6)
+    world.set_state("b", JobState.DISABLED)
+    world.advance(1)
+    assert world.states("b")[TICK] == "cancelled"
+
+
+# --- buffers and recovery
+
+
+def test_a_blocked_run_past_its_buffer_is_conflict_missed(world: World) -> None:
+    world.agents["a1"].takes_s = 60.0
+    world.apply(job("a", NOON_5))
+    world.apply(job("b", NOON_5, pickup_buffer_s=20.0))
+    world.group("ledger", "a", "b")
+    world.advance(24)
+    assert world.states("b")[TICK] == "conflicted"
+    world.advance(2)
+    (run,) = world.runs("b").values()
+    assert run.state.value == "conflict_missed"
+    assert run.history[-1].cause == (
+        "a/20261122T120005Z on a1 holds ledger, as its pickup buffer of 20 s was over"
+    )
+
+
+def test_recovery_conflicted_runs_however_late(world: World) -> None:
+    world.agents["a1"].takes_s = 600.0
+    world.apply(job("a", NOON_5))
+    world.apply(job("b", NOON_5, pickup_buffer_s=20.0, recovery=Recovery.CONFLICTED))
+    world.group("ledger", "a", "b")
+    world.advance(1500)
+    assert world.states("b")[TICK] == "completed"
+    assert_apart(world, "a", "b")
+
+
+def test_recovery_conflicted_survives_a_leader_and_waits_for_a_slot(world: World) -> None:
+    world.agents["a1"].takes_s = 100.0
+    world.apply(job("a", NOON_5))
+    world.apply(job("b", NOON_5, pickup_buffer_s=20.0, recovery=Recovery.CONFLICTED))
+    world.group("ledger", "a", "b")
+    world.advance(30)
+    world.leader().kill()
+    world.scheduler("s2")
+    world.advance(200)
+    assert world.states("b")[TICK] == "completed"
+
+
+def test_recovery_conflicted_waits_on_where_the_conflict_clears_without_a_slot(
+    world: World,
+) -> None:
+    world.agents["a1"].takes_s = 40.0
+    world.agent("a2", slots=1, takes_s=80.0)
+    world.apply(job("filler", At(Utc("2026-11-22T12:00:06.000Z")), hosts=("a2",)))
+    world.apply(job("a", At(Utc("2026-11-22T12:00:04.000Z")), hosts=("a1",)))
+    only = {"hosts": ("a2",), "recovery": Recovery.CONFLICTED, "pickup_buffer_s": 20.0}
+    world.apply(job("b", NOON_5, **only))
+    world.group("ledger", "a", "b")
+    world.advance(70)
+    assert world.states("b")[TICK] == "conflicted"
+    world.advance(120)
+    assert world.states("b")[TICK] == "completed"
+
+
+def test_recovery_conflicted_is_none_for_outages() -> None:
+    world = World()
+    world.agent("a1", takes_s=1.0)
+    world.apply(job("b", NOON_5, recovery=Recovery.CONFLICTED))
+    world.advance(300)
+    world.scheduler("s1")
+    world.advance(30)
+    assert world.states("b")[TICK] == "missed"
+
+
+@pytest.mark.parametrize(
+    ("recovery", "state"), [(Recovery.ALL, "completed"), (Recovery.NONE, "missed")]
+)
+def test_a_blocked_run_whose_buffer_ends_while_nobody_leads(
+    world: World, recovery: Recovery, state: str
+) -> None:
+    world.agents["a1"].takes_s = 25.0
+    world.apply(job("a", NOON_5))
+    world.apply(job("b", NOON_5, pickup_buffer_s=30.0, recovery=recovery))
+    world.group("ledger", "a", "b")
+    world.advance(10)
+    assert world.states("b")[TICK] == "conflicted"
+    world.leader().kill()
+    world.advance(60)
+    world.scheduler("s2")
+    world.advance(60)
+    assert world.states("b")[TICK] == state
+
+
+def test_a_blocked_run_whose_conflict_clears_without_a_slot_is_ready(world: World) -> None:
+    world.agent("a2", slots=1, takes_s=12.0)
+    world.apply(job("b", NOON_5, hosts=("a2",)))
+    world.apply(job("filler", At(Utc("2026-11-22T12:00:06.000Z")), hosts=("a2",)))
+    world.apply(job("a", At(Utc("2026-11-22T12:00:04.000Z")), hosts=("a1",)))
+    world.group("ledger", "a", "b")
+    world.advance(15)
+    assert world.states("b")[TICK] == "ready"
+    world.advance(20)
+    assert world.states("b")[TICK] == "completed"
+
+
+# --- edits of groups
+
+
+def test_a_group_put_while_both_run_stops_neither_and_counts_both(world: World) -> None:
+    for name in "abc":
+        world.apply(job(name, NOON_5 if name != "c" else At(Utc("2026-11-22T12:00:08.000Z"))))
+    world.advance(6)
+    assert [world.states(name)[TICK] for name in "ab"] == ["assigned", "assigned"]
+    world.group("ledger", "a", "b", "c")
+    world.advance(3)
+    assert world.states("c")["120008"] == "conflicted"
+    world.advance(30)
+    assert [world.states(name)[TICK] for name in "ab"] == ["completed", "completed"]
+    assert_apart(world, "a", "c")
+    assert_apart(world, "b", "c")
+
+
+def test_what_was_assigned_before_and_isnt_claimed_goes_by_the_new_group(world: World) -> None:
+    world.agents["a1"].claims_nothing = True
+    world.agent("a2", takes_s=10.0)
+    world.apply(job("b", NOON_5, hosts=("a2",)))
+    world.apply(job("a", NOON_5, hosts=("a1",)))
+    world.advance(6)
+    assert [world.states(name)[TICK] for name in "ab"] == ["assigned", "assigned"]
+    world.group("ledger", "a", "b")
+    world.agents["a1"].claims_nothing = False
+    world.advance(0.5)
+    assert world.states("a")[TICK] == "conflicted"
+    world.advance(30)
+    assert_apart(world, "a", "b")
+    assert world.states("a")[TICK] == "completed"
+
+
+def test_a_plan_made_without_the_group_is_refused(world: World) -> None:
+    """The leader decides ``a`` in the very instant in which the group comes."""
+    world.apply(job("b", NOON_5))
+    world.apply(job("a", At(Utc("2026-11-22T12:00:08.000Z"))))
+    world.advance(7)
+    world.at(8.0, lambda: world.group("ledger", "a", "b"))
+    world.advance(30)
+    assert_apart(world, "a", "b")
+
+
+def test_a_deleted_group_lets_the_blocked_go(world: World) -> None:
+    world.apply(job("a", NOON_5))
+    world.apply(job("b", NOON_5))
+    world.group("ledger", "a", "b")
+    world.advance(6)
+    world.remove(Kind.CONFLICT, "ledger")
+    world.advance(0.5)
+    assert world.states("b")[TICK] == "assigned"
+
+
+# --- leaders
+
+
+@pytest.mark.parametrize("dies_after", range(1, 24))
+def test_a_leader_that_dies_after_any_write(dies_after: int) -> None:
+    world = World(chance=random.Random(dies_after))
+    world.leader_dies_after = dies_after
+    for name in ("s1", "s2"):
+        world.scheduler(name)
+    for name in ("a1", "a2"):
+        world.agent(name, takes_s=4.0)
+    names = "abcd"
+    for name in names:
+        world.apply(job(name, NOON_5, At(Utc("2026-11-22T12:00:20.000Z")), overlap=Overlap.QUEUE))
+    world.group("one", "a", "b", "c")
+    world.group("two", "c", "d")
+    world.advance(150)
+    assert_apart(world, "a", "b", "c")
+    assert_apart(world, "c", "d")
+    for name in names:
+        assert set(world.states(name).values()) == {"completed"}, name
