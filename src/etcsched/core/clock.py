@@ -46,27 +46,38 @@ class TickClock:
 
 
 class SkewWatch:
-    """How far the other nodes' clocks are from ours, by what they wrote and when we saw it."""
+    """How far the other nodes' clocks are from ours, by what they wrote and when we saw it.
+
+    When something was seen, the monotonic clock says: ours may have been set since, and what others
+    showed before then counts against the clock as it is now. A clock of ours that jumped has to be
+    confirmed: where nobody can tell which of two clocks is right, it is taken for the wrong one.
+    """
 
     def __init__(self, kept_s: float = 180.0) -> None:
         self._kept_s = kept_s
-        self._samples: dict[str, tuple[float, float]] = {}
+        self._samples: dict[str, tuple[int, float]] = {}
+        self._seen: Instant | None = None
+        self._jumped_at_s: float | None = None
 
     def sample(self, node: str, clock_ms: int, seen: Instant) -> None:
         """Only for what was seen as it was written, not for what a listing found."""
-        self._samples[node] = ((clock_ms - seen.wall_ms) / 1000, seen.mono_s)
+        self._look_for_jump(seen)
+        self._samples[node] = (clock_ms, seen.mono_s)
 
     def verdict(self, now: Instant) -> str | None:
         """Why our clock isn't to be trusted; None: it is, or nobody can tell."""
+        self._look_for_jump(now)
         others = [
-            offset_s
-            for offset_s, at_s in self._samples.values()
+            (clock_ms - now.wall_ms) / 1000 + now.mono_s - at_s
+            for clock_ms, at_s in self._samples.values()
             if now.mono_s - at_s <= self._kept_s
         ]
         offsets = sorted([0.0, *others])  # Ours is 0.
         # Of an even number the median is between these two: which of them is right, nobody can
         # tell.
         low_s, high_s = offsets[(len(offsets) - 1) // 2], offsets[len(offsets) // 2]
+        if self._has_jumped(now):
+            low_s = high_s = max(low_s, high_s, key=abs)
         if low_s <= MAX_SKEW_S and high_s >= -MAX_SKEW_S:
             return None
         direction = "behind" if low_s > 0 else "ahead of"
@@ -74,3 +85,14 @@ class SkewWatch:
             f"this node's clock is {min(abs(low_s), abs(high_s)):.1f} s {direction} most nodes'; "
             "set it right (chrony or systemd-timesyncd)"
         )
+
+    def _look_for_jump(self, now: Instant) -> None:
+        before, self._seen = self._seen, now
+        if before is not None:
+            passed_ms = (now.mono_s - before.mono_s) * 1000
+            if abs(now.wall_ms - before.wall_ms - passed_ms) > MAX_JUMP_S * 1000:
+                self._jumped_at_s = now.mono_s
+
+    def _has_jumped(self, now: Instant) -> bool:
+        """... so lately that others' samples are of the time around it."""
+        return self._jumped_at_s is not None and now.mono_s - self._jumped_at_s <= self._kept_s

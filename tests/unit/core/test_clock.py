@@ -56,3 +56,36 @@ def test_old_samples_say_nothing() -> None:
         watch.sample(node, 3_600_000, Instant(0, 0.0))
     assert watch.verdict(Instant(100_000, 100.0)) is not None
     assert watch.verdict(Instant(181_000, 181.0)) is None
+
+
+def test_what_others_showed_counts_against_our_clock_as_it_is_now() -> None:
+    """Ours is set wrong by an hour after the others were seen, and right again later."""
+    watch = SkewWatch()
+    for node in ("a", "b"):
+        watch.sample(node, 1_000_000, Instant(1_000_000, 10.0))
+    assert watch.verdict(Instant(1_005_000, 15.0)) is None
+    verdict = watch.verdict(Instant(1_006_000 + 3_600_000, 16.0))
+    assert verdict is not None
+    assert "3600.0 s ahead" in verdict
+    assert watch.verdict(Instant(1_007_000, 17.0)) is None
+
+
+@pytest.mark.parametrize("jump_ms", [-3_600_000, 3_600_000])
+def test_of_two_clocks_the_one_that_jumped_is_wrong(jump_ms: int) -> None:
+    watch = SkewWatch()
+    watch.sample("a", 1_000_000, Instant(1_000_000, 10.0))
+    assert watch.verdict(Instant(1_001_000 + jump_ms, 11.0)) is not None
+
+
+def test_a_clock_that_jumped_to_where_the_other_is_is_trusted() -> None:
+    watch = SkewWatch()
+    watch.sample("a", 1_000_000, Instant(1_000_000 - 3_600_000, 10.0))
+    assert watch.verdict(Instant(1_001_000, 11.0)) is None
+
+
+def test_a_jump_that_nobody_can_judge_is_forgotten_in_time() -> None:
+    watch = SkewWatch(kept_s=180.0)
+    watch.verdict(Instant(0, 0.0))
+    watch.verdict(Instant(3_600_000, 1.0))
+    watch.sample("a", 190_000, Instant(3_790_000, 190.0))
+    assert watch.verdict(Instant(3_790_000, 190.0)) is None
