@@ -39,9 +39,10 @@ from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.etcd.session import boottime_s
 from etcsched.etcd.writer import Committed, Refused, Rejected, Writer, WriteResult
-from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event, decode
+from etcsched.keyspace.answers import agent_event
+from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import KeyValue, RangeResult, WatchEvent
+from etcsched.keyspace.ops import KeyValue, WatchEvent
 from etcsched.keyspace.transactions import AgentGuard, AgentTransactions
 from etcsched.ports import Snapshot
 
@@ -261,21 +262,16 @@ class AgentNode:
         for result in results:
             is_claim, attempt_id = cast(_WriteId, result.id)
             match result:
-                case Committed():
-                    self._sessions.high_water.saw(result.revision)
-                    if is_claim:
-                        self._post(ev.ClaimCommitted(attempt_id))
-                    else:
-                        self._post(ev.OutcomeStored(attempt_id, late=False))
-                case Refused() if is_claim:
-                    self._post(ev.ClaimRefused(attempt_id, _report_in(result)))
-                case Refused():
-                    log.warning("%s: too late, its run has moved on", _name(attempt_id))
-                    self._post(ev.OutcomeStored(attempt_id, late=True))
                 case Rejected():
                     raise result.error
+                case Committed():
+                    self._sessions.high_water.saw(result.revision)
+                case Refused():
+                    if not is_claim:
+                        log.warning("%s: too late, its run has moved on", _name(attempt_id))
                 case _:
                     assert_never(result)
+            self._post(agent_event(result, attempt_id, is_claim=is_claim))
 
     def _spooled(self, attempt_id: str, on_disk: bool) -> None:
         event = ev.OutcomeSpooled(attempt_id) if on_disk else ev.SpoolFailed(attempt_id)
@@ -347,12 +343,6 @@ class AgentNode:
 def _name(attempt_id: str) -> str:
     job, run, number, _ = attempt_id.split("/")
     return f"{job}/{run} attempt {number}"
-
-
-def _report_in(refused: Refused) -> Report | None:
-    (found,) = refused.responses
-    assert isinstance(found, RangeResult)
-    return decode(Report, found.kvs[0].value) if found.kvs else None
 
 
 def _summary(report: Report) -> str:

@@ -17,10 +17,11 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
 from etcsched.core.records import Run
-from etcsched.etcd.writer import Committed, Refused, Rejected, Writer, WriteResult
+from etcsched.etcd.writer import Writer, WriteResult
+from etcsched.keyspace.answers import leader_event
 from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Range, RangeResult
+from etcsched.keyspace.ops import Range
 from etcsched.keyspace.transactions import LeaderGuard, LeaderTransactions
 from etcsched.ports import Etcd
 
@@ -86,7 +87,7 @@ class Leadership:
     # --- results and timers
 
     def _on_results(self, results: list[WriteResult]) -> None:
-        self.tell(*map(_event_of, results))
+        self.tell(*map(leader_event, results))
 
     def _on_guard_refused(self) -> None:
         self._end("etcd refused its guard: another node leads, or its election key is gone")
@@ -173,17 +174,3 @@ class Leadership:
 def _log(note: fx.Note) -> None:
     subject = f"{note.job}/{note.run}: " if note.run else ""
     log.log(logging.WARNING if note.is_warning else logging.INFO, "%s%s", subject, note.text)
-
-
-def _event_of(result: WriteResult) -> ev.LeaderEvent:
-    assert isinstance(result.id, int)
-    match result:
-        case Committed():
-            return ev.WriteCommitted(result.id, result.revision)
-        case Refused():
-            exists = any(
-                isinstance(found, RangeResult) and found.count > 0 for found in result.responses
-            )
-            return ev.WriteRefused(result.id, result.revision, exists)
-        case Rejected():
-            return ev.WriteRefused(result.id, None)
