@@ -2,7 +2,7 @@
 
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration demo up bench bench-quick test-etcds format clean
+.PHONY: help setup test check unit integration sim demo up bench bench-quick test-etcds format clean
 
 help:  ## list these verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,10 @@ unit: setup  ## the tests that need no etcd: seconds
 
 integration: setup  ## the tests on real etcd processes
 	$(PY) -m pytest tests/contract tests/integration tests/e2e
+
+sim: setup  ## simulate clusters under faults: SEEDS=1000 JOBS=2, or SEED=42 to replay one
+	$(PY) -m etcsched.testing.sim $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario $(SCENARIO)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(JOBS),--jobs $(JOBS))
 
 demo: setup  ## a cluster, kills, and a verdict, in under a minute
 	$(PY) -m etcsched_cli demo

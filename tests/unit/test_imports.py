@@ -25,7 +25,7 @@ BETWEEN_SHELLS: dict[str, frozenset[str]] = {
     "operator": frozenset({"etcd"}),
     "local": frozenset({"etcd"}),
     "demo": frozenset({"audit", "etcd", "local", "operator"}),
-    "testing": frozenset({"audit"}),
+    "testing": frozenset({"agent", "audit", "etcd", "operator"}),
 }
 AUDITORS_CORE = frozenset({"errors", "records", "states", "times"})
 """What the auditor shares with what it judges: what is written, never how it is decided."""

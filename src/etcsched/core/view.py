@@ -179,6 +179,10 @@ class View:
         nothing up."""
         return [run for run in self.runs_of(job) if run.state is not RunState.RETRYING]
 
+    def by_kind(self) -> dict[Kind, dict[Any, Entry[Any]]]:
+        """All entries; ids of one part aren't tuples."""
+        return self._maps
+
     def apply(self, changes: Iterable[Change], revision: int) -> None:
         """Take in all changes up to ``revision``."""
         for change in changes:

@@ -41,6 +41,11 @@ class History:
         self._commits: list[_Commit] = []
         self._events: list[WatchEvent] = []
 
+    @property
+    def last_events(self) -> list[WatchEvent]:
+        """Of the newest commit."""
+        return self._commits[-1].events if self._commits else []
+
     def get(self, key: str) -> KeyValue | None:
         return self._live.get(key)
 

@@ -58,7 +58,8 @@ class _Path(NamedTuple):
 
 class ModelStore:
     """``now_s`` is virtual and moves only by ``advance``. ``no_space`` is the alarm of that name,
-    for whoever drives the model to raise and clear.
+    for whoever drives the model to raise and clear. Without a leader (``lose_leader``) nothing
+    expires; that nothing is answered then either is for whoever drives the model to see to.
 
     Errors are those of ``core.errors``; a call that raises has changed nothing.
     """
@@ -76,6 +77,7 @@ class ModelStore:
         self.now_s = now_s
         self.raft_term = raft_term
         self.no_space = False
+        self.has_leader = True
         self._least_ttl_s = least_ttl_s
         self._max_txn_ops = max_txn_ops
         self._max_request_bytes = max_request_bytes
@@ -93,6 +95,10 @@ class ModelStore:
     @property
     def compact_revision(self) -> int:
         return self._history.compact_revision
+
+    @property
+    def lease_count(self) -> int:
+        return len(self._leases)
 
     # Keys
 
@@ -133,6 +139,11 @@ class ModelStore:
         """All changes of a range at and after ``revision``, in order. A previous value that is
         compacted away is left out, as etcd does."""
         return self._history.events_since(revision, key, range_end, prev_kv=prev_kv)
+
+    @property
+    def last_events(self) -> list[WatchEvent]:
+        """What the newest revision changed, with previous values."""
+        return self._history.last_events
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` after each new revision, until the function returned is called."""
@@ -195,6 +206,8 @@ class ModelStore:
 
     def next_expiry_s(self) -> float | None:
         """When the next lease will be revoked, unless it is renewed."""
+        if not self.has_leader:
+            return None
         while self._looks:
             look_s, lease = self._looks[0]
             found = self._leases.get(lease)
@@ -203,10 +216,15 @@ class ModelStore:
             heapq.heappop(self._looks)
         return None
 
+    def lose_leader(self) -> None:
+        """Until ``elect``, no lease expires."""
+        self.has_leader = False
+
     def elect(self, election_timeout_s: float = 1.0) -> None:
         """etcd gets a new leader: a higher term, and every lease starts anew and a bit longer,
         since the new leader doesn't know when it was last renewed."""
         self.raft_term += 1
+        self.has_leader = True
         for lease, renewed in self._leases.items():
             self._renew(lease, renewed, election_timeout_s)
 

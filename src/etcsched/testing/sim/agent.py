@@ -1,0 +1,467 @@
+"""An agent's host: a disk, a supervisor, and an agent process as ``agent.node`` drives it. What
+decides is the product's own."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, assert_never, cast
+
+import msgspec
+
+from etcsched.core.agent import effects as fx
+from etcsched.core.agent import events as ev
+from etcsched.core.agent.attempt import report_id
+from etcsched.core.agent.standing import Settings
+from etcsched.core.errors import EtcschedError, LeaseGone
+from etcsched.core.records import Kind, Report
+from etcsched.keyspace.answers import agent_event
+from etcsched.keyspace.codec import decode
+from etcsched.keyspace.ops import Range, RangeResult, Snapshot, TxnResult, WatchUpdate
+from etcsched.keyspace.outbox import Rejected, WriteResult
+from etcsched.keyspace.presence_steps import PresenceWrite
+from etcsched.testing.sim.loop import Clock
+from etcsched.testing.sim.network import Link
+from etcsched.testing.sim.process import Process
+from etcsched.testing.sim.sender import Sender
+from etcsched.testing.sim.session import SimSession
+from etcsched.testing.sim.supervisor import SimSupervisor
+from etcsched.testing.sim.watch import Watch
+
+if TYPE_CHECKING:
+    from etcsched.testing.sim.cluster import Cluster
+    from etcsched.testing.sim.scenario import AgentPlan
+
+BEAT_S = 0.2
+IDLE_BEAT_S = 0.5
+RESTART_S = 0.3
+FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE)
+
+
+class Disk(msgspec.Struct):
+    """What outlives the processes of a host. ``fails``: nothing can be written."""
+
+    session: tuple[int, str] | None = None
+    spool: dict[str, Report] = {}
+    ended: dict[str, ev.ProcessEnded | ev.StartFailed] = {}
+    fails: bool = False
+
+
+class SimHost:
+    """``agent_id`` is the plan's name, unless another host has it too."""
+
+    def __init__(
+        self, cluster: Cluster, plan: AgentPlan, clock: Clock, *, is_twin: bool = False
+    ) -> None:
+        self.cluster = cluster
+        self.plan = plan
+        self.name = plan.host
+        self.clock = clock
+        self.disk = Disk()
+        self.supervisors = 0
+        self.starts = 0
+        self.agent: SimAgent | None = None
+        self.supervisor = self.new_supervisor()
+        self.id_in_use = False
+        self.is_frozen = False
+        self.is_twin = is_twin
+
+    def new_supervisor(self) -> SimSupervisor:
+        self.supervisors += 1
+        incarnation = f"{self.name}.{self.supervisors}"
+        return SimSupervisor(self.cluster, self.name, self.clock, incarnation, self.disk.ended)
+
+    @property
+    def has_agent(self) -> bool:
+        return self.agent is not None and self.agent.process.is_alive
+
+    def start(self) -> None:
+        if not self.has_agent:
+            if not self.supervisor.process.is_alive:
+                self.supervisor = self.new_supervisor()
+            self.starts += 1
+            self.id_in_use = False
+            self.agent = SimAgent(self)
+            self.agent.begin()
+
+    def kill_agent(self) -> None:
+        if self.agent is not None:
+            self.agent.die()
+
+    def kill_all(self) -> None:
+        self.kill_agent()
+        self.supervisor.die()
+
+    def freeze(self) -> None:
+        """The whole host, its jobs too."""
+        self.is_frozen = True
+        self.supervisor.process.freeze()
+        for attempt_id in self.supervisor.jobs:
+            self.cluster.process_frozen(self.name, attempt_id)
+        if self.agent is not None:
+            self.agent.process.freeze()
+
+    def thaw(self) -> None:
+        self.is_frozen = False
+        for attempt_id in self.supervisor.jobs:
+            self.cluster.process_thawed(self.name, attempt_id)
+        self.supervisor.process.thaw()
+        if self.agent is not None:
+            self.agent.process.thaw()
+
+
+class SimAgent:
+    """One process of an agent; a restart is another one."""
+
+    def __init__(self, host: SimHost) -> None:
+        cluster = self.cluster = host.cluster
+        plan = host.plan
+        self.host = host
+        self.name = plan.agent
+        self.process = Process(cluster.loop, host.clock)
+        self.chance = cluster.chance_of(f"{host.name}.{host.starts}")
+        self.link = Link(self.process, cluster.etcd, self.chance)
+        self._parts = parts = cluster.parts
+        self._keys = cluster.keys
+        self._ttl_s = plan.ttl_s
+        self._transactions = parts.agent_transactions(cluster.keys)
+        self._steps = parts.presence_steps(cluster.keys)
+        self._is_stepping = False
+        self._sender: Sender | None = None
+        self._session: SimSession | None = None
+        self._sessions = 0
+        self._saved = host.disk.session
+        self._inbox: deque[ev.Event] = deque()
+        self._is_handling = False
+        self.is_over = False
+        past = () if self._saved is None else (self._saved[1],)
+        self.machine = parts.agent(
+            Settings(
+                agent=self.name,
+                slots=plan.slots,
+                host=host.name,
+                pid=host.starts,
+                version="0",
+                own_user="app",
+                output_dir="/out",
+                labels=plan.labels,
+                users=("app",),
+                default_user="app",
+                past_incarnations=past,
+                session_ttl_s=plan.ttl_s,
+                stop_timeout_s=plan.stop_timeout_s,
+            )
+        )
+
+    def begin(self) -> None:
+        if self.host.disk.spool:
+            reports = sorted(self.host.disk.spool.values(), key=lambda r: r.ended_at or "")
+            self.post(ev.SpoolRead(tuple(reports)))
+        self._meet_supervisor()
+        for kind in FOLLOWED:
+            if kind in (Kind.ASSIGNMENT, Kind.ORDER):
+                start, end = self._keys.all_of(kind, self.name)
+            else:
+                start = self._keys.of(kind, self.name)
+                end = start + "\0"
+            Watch(self.link, start, end, self._follower(kind))
+        self._open_session(0.1, self._sessions)
+        self._beat()
+
+    @property
+    def lease(self) -> int:
+        return self._session.lease if self._session is not None else 0
+
+    def die(self) -> None:
+        self.process.die()
+        for watch in self.link.watches:
+            watch.close()
+        if self.host.supervisor.listener is not None and self.host.agent is self:
+            self.host.supervisor.listener = None
+
+    # --- the inbox
+
+    def post(self, event: ev.Event) -> None:
+        if not self.process.is_alive or self.is_over:
+            return
+        self._inbox.append(event)
+        if self._is_handling:
+            return
+        self._is_handling = True
+        try:
+            while self._inbox:
+                event = self._inbox.popleft()
+                for effect in self.machine.handle(event, self.process.clock.now()):
+                    self._do(effect)
+        finally:
+            self._is_handling = False
+
+    def _do(self, effect: fx.Effect) -> None:
+        supervisor = self.host.supervisor
+        match effect:
+            case fx.Claim() | fx.ReportOutcome():
+                if self._sender is not None:
+                    is_claim = isinstance(effect, fx.Claim)
+                    write_id = (is_claim, report_id(effect.report))
+                    self._sender.submit(write_id, self._transactions.build(effect))
+            case fx.StartProcess():
+                lease = self.lease
+                supervisor.ask(lambda: supervisor.begin(effect, lease))
+            case fx.KillProcess():
+                supervisor.ask(lambda: supervisor.kill(effect))
+            case fx.MoveDeadlines(deadline_mono_s):
+                supervisor.ask(lambda: supervisor.move_deadlines(deadline_mono_s))
+            case fx.Acknowledge(attempt_id):
+                supervisor.ask(lambda: supervisor.acknowledge(attempt_id))
+            case fx.SpoolOutcome():
+                self.process.after(0.002, self._spool, effect)
+            case fx.ForgetSpooled(attempt_id):
+                self.process.after(0.002, self._forget_spooled, attempt_id)
+            case fx.StartSupervisor():
+                self.process.after(self.chance.uniform(0.05, 1.0), self._restart_supervisor)
+            case fx.OpenSession():
+                self._stop_sender()
+                self._sessions += 1
+                self._session = None
+                self._open_session(0.1, self._sessions)
+            case fx.ReadReports(create_revision):
+                self._begin_sender(create_revision)
+                self._submit(effect)
+            case fx.JoinPresence() | fx.UpdatePresence() | fx.LeavePresence() | fx.RevokeLease():
+                self._submit(effect)
+            case fx.Quit(id_in_use):
+                self._quit(id_in_use)
+            case fx.Reexec():
+                self._reexec()
+            case _:
+                assert_never(effect)
+
+    def _spool(self, effect: fx.SpoolOutcome) -> None:
+        if self.host.disk.fails:
+            self.post(ev.SpoolFailed(effect.attempt_id))
+            return
+        self.cluster.etcd.count("outcome spooled")
+        self.host.disk.spool[effect.attempt_id] = effect.report
+        self.post(ev.OutcomeSpooled(effect.attempt_id))
+
+    def _forget_spooled(self, attempt_id: str) -> None:
+        self.host.disk.spool.pop(attempt_id, None)
+
+    def _quit(self, id_in_use: str) -> None:
+        self.is_over = True
+        self.host.id_in_use = bool(id_in_use)
+        if id_in_use:
+            self.cluster.etcd.count("second agent of an id refused")
+        self.host.disk.session = None
+        self.host.supervisor.shutdown()
+        store, session = self.cluster.store, self._session
+        if session is None:
+            self.die()
+            return
+        session.give_up()
+        lease = session.lease
+        self.link.call(lambda: store.lease_revoke(lease), lambda _: self.die(), 3.0, is_write=True)
+
+    def _reexec(self) -> None:
+        """The session's lease waits on disk for the process that comes."""
+        self.is_over = True
+        self.die()
+        self.cluster.etcd.count("agent restarted in place")
+        self.cluster.loop.after(RESTART_S, self.host.start)
+
+    # --- the supervisor
+
+    def _meet_supervisor(self) -> None:
+        supervisor = self.host.supervisor
+
+        def listen(event: ev.Event) -> None:
+            self.process.hear(self.post, event)
+
+        supervisor.listener = listen
+        self.post(supervisor.inventory())
+
+    def _restart_supervisor(self) -> None:
+        if not self.host.supervisor.process.is_alive:
+            self.host.supervisor = self.host.new_supervisor()
+        self._meet_supervisor()
+
+    # --- the session
+
+    def _open_session(self, backoff_s: float, number: int) -> None:
+        if number != self._sessions or self.is_over:
+            return
+        saved = self._saved
+
+        def begun(answer: SimSession | EtcschedError) -> None:
+            if number != self._sessions or self.is_over:
+                return
+            if isinstance(answer, LeaseGone):
+                self._saved = None
+                self._open_session(0.1, number)
+            elif isinstance(answer, EtcschedError):
+                pause_s = self.chance.uniform(0.5, 1.0) * backoff_s
+                self.process.after(pause_s, self._open_session, min(2 * backoff_s, 5.0), number)
+            else:
+                self._opened(answer, saved)
+
+        session = SimSession(
+            self.link,
+            self._parts,
+            ttl_s=self._ttl_s,
+            lease=0 if saved is None else saved[0],
+            on_begun=begun,
+            on_renewed=lambda deadline_s: self._renewed(session, deadline_s),
+            on_lost=lambda why: self._lost(session, why),
+        )
+
+    def _opened(self, session: SimSession, saved: tuple[int, str] | None) -> None:
+        incarnation = f"{session.lease:x}" if saved is None else saved[1]
+        self.host.disk.session = (session.lease, incarnation)
+        self._saved = None
+        self._session = session
+        self.post(
+            ev.SessionOpened(
+                incarnation=incarnation,
+                lease=session.lease,
+                deadline_mono_s=session.deadline_mono_s,
+                resumed=saved is not None,
+            )
+        )
+
+    def _renewed(self, session: SimSession, deadline_s: float) -> None:
+        if session is self._session:
+            self.post(ev.SessionRenewed(deadline_s))
+
+    def _lost(self, session: SimSession, why: str) -> None:
+        if session is self._session:
+            self.cluster.trace(self.host.name, f"session lost: {why}")
+            self.cluster.etcd.count("agent session lost")
+            self.post(ev.SessionLost())
+
+    # --- the presence
+
+    def _submit(self, step: fx.JoinPresence | fx.UpdatePresence | fx.LeavePresence | fx.RevokeLease
+                | fx.ReadReports) -> None:  # fmt: skip
+        self._steps.submit(step)
+        self._next_step()
+
+    def _next_step(self) -> None:
+        if self._is_stepping or not self._steps:
+            return
+        self._is_stepping = True
+        step, store = self._steps.next(), self.cluster.store
+        match step:
+            case fx.JoinPresence():
+                self.process.after(step.after_s, self._write, step)
+            case fx.UpdatePresence() | fx.LeavePresence():
+                self._write(step)
+            case fx.RevokeLease():
+                self._definite(lambda: store.lease_revoke(step.lease), lambda _: None)
+            case fx.ReadReports():
+                start, end = self._keys.all_of(Kind.REPORT, self.name)
+                self._definite(
+                    lambda: store.range(Range(start, end)),
+                    lambda found: self.post(
+                        ev.ReportsRead(step.create_revision, self._reports_in(found))
+                    ),
+                )
+
+    def _reports_in(self, found: RangeResult) -> tuple[Report, ...]:
+        places = ((kv, self._keys.parse(kv.key)) for kv in found.kvs)
+        return tuple(
+            decode(Report, kv.value) for kv, place in places if place and place[0] is Kind.REPORT
+        )
+
+    def _write(self, step: PresenceWrite) -> None:
+        txn, store = self._steps.txn_of(step), self.cluster.store
+
+        def answered(result: TxnResult) -> None:
+            event = self._steps.answered(step, result)
+            if event is not None:
+                self.post(event)
+
+        self._definite(lambda: store.txn(txn), answered)
+        if isinstance(step, fx.LeavePresence):
+            self.process.after(3.0, self.post, ev.PresenceLeft())
+
+    def _definite(self, do, then) -> None:  # type: ignore[no-untyped-def]
+        """One step, until its answer is definite or a later step made it pointless."""
+
+        def answered(result: object) -> None:
+            self._is_stepping = False
+            if not isinstance(result, EtcschedError):  # LeaseGone: the session hears of it.
+                then(result)
+            self._next_step()
+
+        def give_up() -> bool:
+            if not self._steps.superseded:
+                return False
+            if self._is_stepping:
+                self._is_stepping = False
+                self.process.after(0.0, self._next_step)
+            return True
+
+        self.link.until_definite(
+            do,
+            answered,
+            timeout_s=5.0,
+            is_write=True,
+            first_s=0.1,
+            most_s=3.0,
+            give_up=give_up,
+        )
+
+    # --- the writer
+
+    def _begin_sender(self, create_revision: int) -> None:
+        self._stop_sender()
+        guard = self._parts.agent_guard(self._keys, self.name, create_revision)
+        self._sender = Sender(
+            self.link,
+            self._parts,
+            guard,
+            self._on_results,
+            lambda: self.post(ev.PresenceGone(create_revision)),
+        )
+
+    def _stop_sender(self) -> None:
+        if self._sender is not None:
+            self._sender.stop()
+            self._sender = None
+
+    def _on_results(self, results: list[WriteResult]) -> None:
+        for result in results:
+            is_claim, attempt_id = cast(tuple[bool, str], result.id)
+            if isinstance(result, Rejected):
+                raise result.error
+            event = agent_event(result, attempt_id, is_claim=is_claim)
+            if isinstance(event, ev.OutcomeStored) and event.late:
+                self.cluster.etcd.count("late report")
+            self.post(event)
+
+    # --- what is watched, and time
+
+    def _follower(self, kind: Kind):  # type: ignore[no-untyped-def]
+        etcd, keys = self.cluster.etcd, self._keys
+
+        def on_update(update: WatchUpdate) -> None:
+            if isinstance(update, Snapshot):
+                found = tuple(c for kv in update.kvs if (c := etcd.read_kv(keys, kv)) is not None)
+                self.post(ev.Listed(kind, found, update.revision))
+            else:
+                for event in update.events:
+                    change = etcd.read_event(keys, event)
+                    if change is not None:
+                        self.post(ev.Changed(change))
+
+        return on_update
+
+    def _beat(self) -> None:
+        self.post(ev.TimePassed())
+        busy = self.machine.occupied_slots or self.machine.is_leaving
+        self.process.after(BEAT_S if busy else IDLE_BEAT_S, self._beat)
+
+    def stop(self, *, kill: bool = False) -> None:
+        self.post(ev.StopRequested(kill))
+
+    def restart(self) -> None:
+        self.post(ev.RestartRequested())

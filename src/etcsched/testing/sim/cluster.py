@@ -1,0 +1,442 @@
+"""One simulated cluster: a scenario carried out, with everything recorded that an auditor needs."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+
+from etcsched.audit.history import (
+    Begun,
+    Ended,
+    Entry,
+    Fault,
+    Fence,
+    NodeView,
+    Quiet,
+    Revision,
+    Truth,
+    Word,
+    WordKind,
+)
+from etcsched.core.agent.attempt import parse_attempt_id
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Options
+from etcsched.core.records import Job, Kind, Pause, Record
+from etcsched.core.states import JobState
+from etcsched.core.times import Utc, ms_of
+from etcsched.core.view import View
+from etcsched.keyspace.codec import MalformedRecord, change_of
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import DeleteResult, EventType, Range, Txn, WatchEvent
+from etcsched.testing.model_store import ModelStore
+from etcsched.testing.sim import faults
+from etcsched.testing.sim.agent import SimHost
+from etcsched.testing.sim.etcd import SimEtcd
+from etcsched.testing.sim.loop import Clock, Loop
+from etcsched.testing.sim.network import Link
+from etcsched.testing.sim.operators import Operators
+from etcsched.testing.sim.parts import PRODUCT, Parts
+from etcsched.testing.sim.scenario import Act, AgentPlan, FaultPlan, Scenario
+from etcsched.testing.sim.scheduler import SimScheduler
+from etcsched.testing.sim.virtual_asyncio import VirtualLoop
+
+CALM_S = 45.0
+"""After the last heal, jobs go on for so long."""
+QUIET_WITHIN_S = 180.0
+"""... and after they are deleted, nothing is left within so long."""
+
+_TRANSIENT = (
+    Kind.RUN, Kind.ASSIGNMENT, Kind.REPORT, Kind.LATE_REPORT, Kind.ORDER, Kind.REQUEST, Kind.JOB,
+    Kind.GAP,
+)  # fmt: skip
+
+
+class Cluster:
+    """``tell`` gets every entry of the history. ``lines``: what a person reads, if asked for."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        tell: Callable[[Entry], None],
+        parts: Parts = PRODUCT,
+        *,
+        keeps_lines: bool = False,
+    ) -> None:
+        random.seed(scenario.seed)  # What operators' commands draw their pauses from.
+        self.scenario = scenario
+        self.parts = parts
+        self.keys = Keys()
+        self.options = Options()
+        self.store = ModelStore()
+        self.loop = Loop(self.store, ms_of(Utc(scenario.start)))
+        self.virtual_asyncio = VirtualLoop(self.loop)
+        self.etcd = SimEtcd(self.store, self.loop, self.keys, self.chance_of("etcd"))
+        self.schedulers: dict[str, SimScheduler] = {}
+        self.hosts: dict[str, SimHost] = {}
+        self.leader_dies_after = 0
+        self.lines: list[str] = []
+        self.injected: Counter[str] = Counter()
+        self._keeps_lines = keeps_lines
+        self._tell = tell
+        self._hash = hashlib.blake2b(digest_size=8)
+        self._clocks: dict[str, Clock] = {}
+        self._heals: dict[int, Callable[[], None]] = {}
+        self.store.subscribe(self._committed)
+        self.operators = Operators(self, self.chance_of("operators"))
+        truths = (Truth.WORDS, Truth.OPERATIONS, Truth.FAULTS, Truth.FENCES)
+        self.record_entry(Begun(at_ms=self.loop.now_ms, prefix=self.keys.prefix, holds=truths))
+
+    # --- the whole of it
+
+    def run(self) -> None:
+        scenario, loop = self.scenario, self.loop
+        for node in scenario.schedulers:
+            loop.at(node.at_s, self.start_scheduler, node.name)
+        for plan in scenario.agents:
+            host = self.hosts[plan.host] = SimHost(self, plan, self._clock(plan.host))
+            loop.at(plan.at_s, host.start)
+        for job in scenario.jobs:
+            loop.at(1.0, self.operators.apply, job)
+        for act in scenario.acts:
+            loop.at(act.at_s, self._act, act)
+        for number, fault in enumerate(scenario.faults):
+            loop.at(fault.at_s, self._begin_fault, number, fault)
+        loop.run_until(scenario.faulty_s)
+        self._heal_all()
+        loop.run_until(loop.now_s + CALM_S)
+        self._calm_down()
+        self._end()
+
+    @property
+    def trace_hash(self) -> str:
+        return self._hash.hexdigest()
+
+    def chance_of(self, name: str) -> random.Random:
+        """Each has its own, so that what is taken out of a scenario changes little else."""
+        return random.Random(f"{self.scenario.seed} {name}")
+
+    # --- heal, calm, quiet
+
+    def _heal_all(self) -> None:
+        self.leader_dies_after = 0
+        for heal in list(self._heals.values()):
+            heal()
+        assert not self._heals
+        self.trace("--", "all is healed")
+        self._mend_nodes()
+        for name in self._drained():
+            self.operators.undrain(name)
+        for name in self._paused():
+            self.operators.resume(name)
+
+    def _mend_nodes(self) -> None:
+        self.revive_schedulers()
+        for host in self.hosts.values():
+            if not host.is_twin:
+                host.start()
+
+    def _calm_down(self) -> None:
+        """Jobs are deleted; then all goes away, or the auditor says what didn't."""
+        give_up_s = self.loop.now_s + QUIET_WITHIN_S
+        while self.loop.now_s < give_up_s:
+            for name in self._job_names():
+                self.operators.delete(name)
+            for name in self._drained():
+                self.operators.undrain(name)
+            self.loop.run_until(self.loop.now_s + 5.0)
+            if not any(self.records(kind) for kind in _TRANSIENT):
+                break
+        # What still comes after the last one: the watermark, a lease of before.
+        self.loop.run_until(self.loop.now_s + 15.0)
+
+    def _end(self) -> None:
+        store, now_ms = self.store, self.loop.now_ms
+        nodes = [n for n in self.schedulers.values() if n.process.is_alive]
+        hosts = [h for h in self.hosts.values() if h.has_agent]
+        self.record_entry(
+            Quiet(
+                at_ms=now_ms,
+                revision=store.revision,
+                processes=tuple(
+                    f"{host.name}: {attempt_id}"
+                    for host in self.hosts.values()
+                    for attempt_id in host.supervisor.jobs
+                ),
+                leases=store.lease_count,
+                nodes=len(nodes) + len(hosts),
+                views=tuple(self._view_of(node) for node in nodes),
+            )
+        )
+        self.record_entry(Ended(at_ms=now_ms, revision=store.revision, reason="the end"))
+
+    def _view_of(self, node: SimScheduler) -> NodeView:
+        revisions = {self.keys.of(kind, *ids): rev for kind, ids, rev in entries_of(node.view)}
+        return NodeView(node=node.name, revision=node.view.revision, mod_revisions=revisions)
+
+    # --- nodes
+
+    def _clock(self, name: str) -> Clock:
+        if name not in self._clocks:
+            self._clocks[name] = Clock(self.loop, 1000.0 + 100.0 * len(self._clocks))
+        return self._clocks[name]
+
+    def start_scheduler(self, name: str) -> None:
+        before = self.schedulers.get(name)
+        if before is not None and before.process.is_alive:
+            return
+        (plan,) = [p for p in self.scenario.schedulers if p.name == name]
+        self.trace(name, "starts")
+        self.schedulers[name] = SimScheduler(self, name, self._clock(name), ttl_s=plan.ttl_s)
+
+    def revive_schedulers(self) -> None:
+        self.leader_dies_after = 0
+        for plan in self.scenario.schedulers:
+            self.start_scheduler(plan.name)
+
+    def add_twin(self, host: SimHost) -> SimHost:
+        name = f"{host.name}-twin"
+        twin = self.hosts.get(name)
+        if twin is None:
+            plan: AgentPlan = msgspec.structs.replace(host.plan, host=name)
+            twin = self.hosts[name] = SimHost(self, plan, self._clock(name), is_twin=True)
+        twin.start()
+        return twin
+
+    def leader(self) -> SimScheduler | None:
+        for node in self.schedulers.values():
+            if node.machine is not None and node.process.is_alive:
+                return node
+        return None
+
+    def scheduler_of(self, target: str) -> SimScheduler | None:
+        node = self.leader() if target == "leader" else self.schedulers.get(target)
+        return node if node is not None and node.process.is_alive else None
+
+    def node_name(self, target: str) -> str:
+        node = self.scheduler_of(target)
+        if node is not None:
+            return node.name
+        return self.hosts[target].plan.agent if target in self.hosts else target
+
+    def link_of(self, target: str) -> Link | None:
+        node = self.scheduler_of(target)
+        if node is not None:
+            return node.link
+        host = self.hosts.get(target)
+        if host is None or host.agent is None or not host.has_agent:
+            return None
+        return host.agent.link
+
+    def clock_of(self, target: str) -> Clock | None:
+        node = self.scheduler_of(target)
+        if node is not None:
+            return node.process.clock
+        host = self.hosts.get(target)
+        return host.clock if host is not None else None
+
+    def session_leases(self) -> list[int]:
+        nodes = [node.lease for node in self.schedulers.values() if node.process.is_alive]
+        agents = [host.agent.lease for host in self.hosts.values() if host.agent is not None]
+        return [lease for lease in (*nodes, *agents) if lease]
+
+    # --- faults and acts
+
+    def _begin_fault(self, number: int, plan: FaultPlan) -> None:
+        begun = faults.begin(self, plan)
+        if begun is None:
+            return
+        self.injected[plan.kind] += 1
+        self.trace("FAULT", f"{plan.kind} {begun.target} for {plan.for_s:g} s ({begun.proof})")
+        fault = Fault(
+            id=f"f{number}",
+            kind=begun.kind,
+            target=begun.target,
+            from_ms=self.loop.now_ms,
+            proof=begun.proof,
+            detail=plan.kind,
+        )
+        self.record_entry(fault)
+        heal = begun.heal
+
+        def healed() -> None:
+            if self._heals.pop(number, None) is None:
+                return
+            self.trace("HEAL", f"{plan.kind} {begun.target}")
+            heal()
+            self.record_entry(msgspec.structs.replace(fault, until_ms=self.loop.now_ms))
+
+        self._heals[number] = healed
+        self.loop.after(plan.for_s, healed)
+
+    def _act(self, act: Act) -> None:
+        operators = self.operators
+        self.trace("ACT", f"{act.kind} {act.target}")
+        match act.kind:
+            case "apply":
+                assert act.job is not None
+                operators.apply(act.job)
+            case "disable":
+                operators.set_state(act.target, JobState.DISABLED)
+            case "enable":
+                operators.set_state(act.target, JobState.ENABLED)
+            case "delete":
+                operators.delete(act.target)
+            case "pause" | "pause cluster":
+                operators.pause(act.target)
+            case "resume" | "resume cluster":
+                operators.resume(act.target)
+            case "drain":
+                operators.drain(act.target)
+            case "undrain":
+                operators.undrain(act.target)
+            case "trigger":
+                operators.trigger(act.target)
+            case "cancel":
+                operators.cancel(act.target)
+            case other:
+                raise AssertionError(f"no operator does {other!r}")
+
+    def compact(self) -> None:
+        if self.store.revision > self.store.compact_revision:
+            self.store.compact(self.store.revision)
+
+    def by_hand(self, txn: Txn) -> int:
+        """How many keys it deleted."""
+        responses = self.store.txn(txn).responses
+        return sum(r.deleted for r in responses if isinstance(r, DeleteResult))
+
+    # --- what there is
+
+    def records(self, kind: Kind) -> dict[tuple[str, ...], Record]:
+        found = {}
+        for kv in self.store.range(Range(*self.keys.all_of(kind))).kvs:
+            try:
+                change = change_of(self.keys, kv)
+            except MalformedRecord:
+                continue
+            if change is not None and change.kind is kind and change.record is not None:
+                found[change.ids] = change.record
+        return found
+
+    def record(self, kind: Kind, *ids: str) -> Record | None:
+        return self.records(kind).get(ids)
+
+    def active_runs(self, job: str) -> list[str]:
+        return [ids[1] for ids in self.records(Kind.RUN) if ids[0] == job]
+
+    def _job_names(self) -> list[str]:
+        return [
+            ids[0]
+            for ids, job in self.records(Kind.JOB).items()
+            if isinstance(job, Job) and job.current.state is not JobState.DELETED
+        ]
+
+    def _drained(self) -> list[str]:
+        return [ids[0] for ids in self.records(Kind.DRAIN)]
+
+    def _paused(self) -> list[str]:
+        pauses = self.records(Kind.PAUSE).items()
+        return [ids[0] for ids, pause in pauses if isinstance(pause, Pause) and pause.active]
+
+    # --- the history
+
+    def record_entry(self, entry: Entry) -> None:
+        self._tell(entry)
+
+    def _committed(self) -> None:
+        events = self.store.last_events
+        revision = self.store.revision
+        digest = self._hash
+        for event in events:
+            digest.update(event.kv.key.encode())
+            digest.update(event.kv.value)
+        digest.update(b"%d %r" % (revision, self.store.now_s))
+        self._tell(Revision(revision=revision, at_ms=self.loop.now_ms, events=tuple(events)))
+        if self._keeps_lines:
+            for event in events:
+                self.trace(f"r{revision}", _text_of(event, self.keys.prefix))
+        if self.leader_dies_after:
+            self._may_kill_leader(events)
+
+    def _may_kill_leader(self, events: list[WatchEvent]) -> None:
+        state, archive = self.keys.prefix + "state/", self.keys.archive_prefix
+        if any(event.kv.key.startswith((state, archive)) for event in events):
+            self.leader_dies_after -= 1
+            leader = self.leader()
+            if self.leader_dies_after == 0 and leader is not None:
+                self.trace("FAULT", f"{leader.name} dies at its write")
+                leader.kill()
+
+    def _word(self, kind: WordKind, host: str, attempt_id: str) -> None:
+        job, run, number, token = parse_attempt_id(attempt_id)
+        self._hash.update(f"{kind.value} {attempt_id} {self.loop.now_s!r}".encode())
+        self.trace(host, f"process {kind.value} {attempt_id}")
+        self.record_entry(
+            Word(
+                kind=kind,
+                job=job,
+                run=run,
+                token=token,
+                attempt=number,
+                agent=self.hosts[host].plan.agent,
+                at_ms=self.loop.now_ms,
+            )
+        )
+
+    def process_started(self, host: str, attempt_id: str) -> None:
+        self.etcd.count("process")
+        self._word(WordKind.START, host, attempt_id)
+
+    def process_ended(self, host: str, attempt_id: str, *, by_itself: bool) -> None:
+        self._word(WordKind.END if by_itself else WordKind.BEAT, host, attempt_id)
+
+    def process_frozen(self, host: str, attempt_id: str) -> None:
+        self._word(WordKind.BEAT, host, attempt_id)
+
+    def process_thawed(self, host: str, attempt_id: str) -> None:
+        self._word(WordKind.BEAT, host, attempt_id)
+
+    def fenced(self, host: str, lease: int, attempt_id: str) -> None:
+        job, run, _, token = parse_attempt_id(attempt_id)
+        self.etcd.count("fenced")
+        self.record_entry(
+            Fence(
+                agent=self.hosts[host].plan.agent,
+                incarnation=f"{lease:x}",
+                job=job,
+                run=run,
+                token=token,
+                at_ms=self.loop.now_ms,
+                lease_expires_ms=self.etcd.expires_ms(lease),
+            )
+        )
+
+    def noted(self, node: str, note: fx.Note) -> None:
+        where = f"{note.job}/{note.run}: " if note.run else ""
+        self.trace(node, f"{where}{note.text}")
+
+    def trace(self, who: str, text: str) -> None:
+        if self._keeps_lines:
+            self.lines.append(f"{self.loop.now_s:10.4f}  {who:8}  {text}")
+
+
+def entries_of(view: View) -> list[tuple[Kind, tuple[str, ...], int]]:
+    return [
+        (kind, ids if isinstance(ids, tuple) else (ids,), entry.mod_revision)
+        for kind, entries in view.by_kind().items()
+        for ids, entry in entries.items()
+    ]
+
+
+def _text_of(event: WatchEvent, prefix: str) -> str:
+    key = event.kv.key.removeprefix(prefix)
+    if event.type is EventType.DELETE:
+        return f"- {key}"
+    return f"+ {key} {event.kv.value.decode(errors='replace')[:300]}"
+
+
+__all__ = ["Cluster"]

@@ -1,0 +1,168 @@
+"""From a seed to a scenario. Faults come at random times, near each other; what operators do comes
+at random times, around ticks, and around faults."""
+
+from __future__ import annotations
+
+import random
+
+from etcsched.core.records import CLUSTER
+from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.testing.sim.jobs import random_job
+from etcsched.testing.sim.scenario import Act, AgentPlan, FaultPlan, Scenario, SchedulerPlan
+
+STARTS = (
+    "2026-11-22T12:00:00.000Z",
+    "2026-11-22T23:58:20.000Z",
+    "2026-10-25T00:58:30.000Z",  # Berlin's clocks go back
+    "2026-03-29T00:58:30.000Z",  # ... and forth
+    "2026-11-01T05:58:30.000Z",  # New York's back
+    "2026-04-04T14:58:30.000Z",  # Lord Howe's, by half an hour
+    "2026-12-31T23:58:30.000Z",
+)
+
+_SCHEDULER = "scheduler"
+_AGENT = "host"
+_ANY = "any"
+_ETCD = "etcd"
+
+# kind: (weight, whom it hits, shortest and longest duration, amounts)
+_FAULTS: dict[str, tuple[float, str, tuple[float, float], tuple[float, ...]]] = {
+    "scheduler killed": (3, _SCHEDULER, (0.2, 30), (0,)),
+    "leader killed at write": (2, _SCHEDULER, (1, 20), (1, 2, 3, 5, 8, 12)),
+    "scheduler stopped": (1, _SCHEDULER, (0.2, 20), (0,)),
+    "scheduler frozen": (3, _SCHEDULER, (0.5, 30), (0,)),
+    "agent killed": (2, _AGENT, (0.3, 30), (0,)),
+    "host killed": (2, _AGENT, (0.3, 40), (0,)),
+    "most agents killed": (0.5, _AGENT, (1, 40), (0,)),
+    "supervisor killed": (1, _AGENT, (0.1, 0.1), (0,)),
+    "agent frozen": (2, _AGENT, (0.5, 30), (0,)),
+    "host frozen": (1, _AGENT, (0.5, 30), (0,)),
+    "agent stopped": (1, _AGENT, (1, 40), (0, 1)),
+    "agent restarted": (1, _AGENT, (3, 10), (0,)),
+    "disk full": (0.5, _AGENT, (5, 30), (0,)),
+    "twin": (0.5, _AGENT, (5, 30), (0,)),
+    "presence deleted": (1, _AGENT, (0.1, 0.1), (0,)),
+    "cut": (5, _ANY, (0.5, 30), (0, 1, 2, 3, 4, 5)),
+    "lossy": (2, _ANY, (2, 30), (0.1, 0.3, 0.7)),
+    "slow": (1, _ANY, (2, 30), (0.05, 0.5, 1.5)),
+    "watch lags": (2, _ANY, (2, 30), (0.3, 2, 6)),
+    "watch broken": (2, _ANY, (0.1, 0.1), (0, 1)),
+    "clock stepped": (1, _ANY, (2, 40), (3600, -3600, 86400, -86400, 4, -4, 1.5, -1.5)),
+    "clock rate": (1, _ANY, (10, 60), (0.05, -0.05, 0.02, -0.02)),
+    "etcd elects": (2, _ETCD, (0.1, 0.1), (0, 1)),
+    "etcd down": (1, _ETCD, (1, 30), (0, 1)),
+    "member frozen": (1.5, _ETCD, (1, 20), (0, 1, 2)),
+    "compacted": (1.5, _ETCD, (0.1, 0.1), (0,)),
+    "no space": (0.3, _ETCD, (1, 10), (0,)),
+}
+
+_ACTS: dict[str, float] = {
+    "apply": 5, "disable": 2, "enable": 2, "delete": 1.5, "pause": 2, "resume": 2,
+    "pause cluster": 1, "resume cluster": 1.5, "drain": 2, "undrain": 2, "trigger": 3,
+    "cancel": 2,
+}  # fmt: skip
+
+
+def scenario_of(seed: int, faulty_s: float | None = None) -> Scenario:
+    chance = random.Random(f"scenario {seed}")
+    start = Utc(chance.choice(STARTS))
+    lasts_s = faulty_s or chance.choice([60.0, 120.0, 180.0, 240.0])
+    ttl_s = chance.choice([5, 10, 10, 10])
+    schedulers = tuple(
+        SchedulerPlan(name=f"s{n}", at_s=round(chance.uniform(0, 2), 3), ttl_s=ttl_s)
+        for n in range(1, chance.choice([1, 2, 2, 3]) + 1)
+    )
+    agents = tuple(
+        AgentPlan(
+            host=f"a{n}",
+            agent=f"a{n}",
+            at_s=round(chance.choice([0.0, 0.0, 0.0, 20.0]) + chance.uniform(0, 2), 3),
+            ttl_s=chance.choice([5, 10, 10]),
+            slots=chance.choice([1, 2, 4]),
+            labels={"zone": chance.choice(["a", "b"])},
+            stop_timeout_s=chance.choice([1.0, 5.0, 20.0]),
+        )
+        for n in range(1, chance.choice([1, 2, 3, 3]) + 1)
+    )
+    names = [f"j{n}" for n in range(1, chance.choice([1, 2, 3, 4]) + 1)]
+    jobs = tuple(random_job(chance, name, start) for name in names)
+    faults = _faults(chance, lasts_s, [s.name for s in schedulers], [a.host for a in agents])
+    acts = _acts(chance, lasts_s, start, names, [a.agent for a in agents], faults)
+    return Scenario(
+        seed=seed,
+        start=start,
+        faulty_s=lasts_s,
+        schedulers=schedulers,
+        agents=agents,
+        jobs=jobs,
+        acts=acts,
+        faults=faults,
+        loss=chance.choice([0.0, 0.0, 0.0, 0.02, 0.1]),
+    )
+
+
+def _faults(
+    chance: random.Random, lasts_s: float, schedulers: list[str], hosts: list[str]
+) -> tuple[FaultPlan, ...]:
+    kinds = list(_FAULTS)
+    weights = [_FAULTS[kind][0] for kind in kinds]
+    plans = []
+    when_s = 8.0
+    for _ in range(chance.randint(0, round(lasts_s / 10))):
+        # Now and then several come close together.
+        when_s = chance.uniform(8.0, lasts_s) if chance.random() < 0.6 else when_s
+        at_s = min(lasts_s - 1.0, when_s + chance.choice([0.0, 0.1, 1.0, 5.0]))
+        (kind,) = chance.choices(kinds, weights)
+        _, whom, (least_s, most_s), amounts = _FAULTS[kind]
+        targets = {
+            _SCHEDULER: ["leader", "leader", *schedulers],
+            _AGENT: hosts,
+            _ANY: ["leader", *schedulers, *hosts, *hosts],
+            _ETCD: [""],
+        }[whom]
+        plans.append(
+            FaultPlan(
+                at_s=round(at_s, 3),
+                kind=kind,
+                target=chance.choice(targets),
+                for_s=round(chance.uniform(least_s, most_s), 3),
+                amount=chance.choice(amounts),
+            )
+        )
+    return tuple(sorted(plans, key=lambda plan: plan.at_s))
+
+
+def _acts(
+    chance: random.Random,
+    lasts_s: float,
+    start: Utc,
+    jobs: list[str],
+    agents: list[str],
+    faults: tuple[FaultPlan, ...],
+) -> tuple[Act, ...]:
+    kinds = list(_ACTS)
+    weights = list(_ACTS.values())
+    acts = []
+    for _ in range(chance.randint(0, round(lasts_s / 12))):
+        at_s = _awkward_s(chance, lasts_s, faults)
+        (kind,) = chance.choices(kinds, weights)
+        target, job = chance.choice(jobs), None
+        if kind == "apply":
+            job = random_job(chance, target, utc_of(ms_of(start) + round(at_s * 1000)))
+        elif kind.endswith("cluster"):
+            target = CLUSTER
+        elif kind.endswith("drain"):
+            target = chance.choice(agents)
+        acts.append(Act(at_s=round(at_s, 4), kind=kind, target=target, job=job))
+    return tuple(sorted(acts, key=lambda act: act.at_s))
+
+
+def _awkward_s(chance: random.Random, lasts_s: float, faults: tuple[FaultPlan, ...]) -> float:
+    how = chance.random()
+    if how < 0.4 or (how >= 0.7 and not faults):
+        return chance.uniform(3.0, lasts_s)
+    if how < 0.7:
+        around_a_tick_s = chance.choice([-0.2, -0.01, -0.004, -0.001, 0.0, 0.002, 0.02, 0.3])
+        return max(3.0, float(round(chance.uniform(3.0, lasts_s))) + around_a_tick_s)
+    fault = chance.choice(faults)
+    return min(lasts_s, fault.at_s + chance.choice([0.0, 0.05, 1.0, fault.for_s, 9.0, 12.0]))

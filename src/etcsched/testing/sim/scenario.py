@@ -1,0 +1,71 @@
+"""A scenario is data: who is there, what is to run, what goes wrong and when. A seed makes one; a
+shrinker takes pieces out of it; it can be kept as JSON."""
+
+from __future__ import annotations
+
+import msgspec
+
+from etcsched.core.records import Job
+
+__all__ = ["Act", "AgentPlan", "FaultPlan", "Scenario", "SchedulerPlan"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A piece of a scenario. ``at_s`` counts from its beginning."""
+
+
+class SchedulerPlan(Plan, frozen=True, kw_only=True):
+    name: str
+    at_s: float = 0.0
+    ttl_s: int = 10
+
+
+class AgentPlan(Plan, frozen=True, kw_only=True):
+    """``host`` has a disk and a supervisor; two hosts may have agents of one id."""
+
+    host: str
+    agent: str
+    at_s: float = 0.0
+    ttl_s: int = 10
+    slots: int = 2
+    labels: dict[str, str] = {}
+    stop_timeout_s: float = 20.0
+
+
+class FaultPlan(Plan, frozen=True, kw_only=True):
+    """``target``: a node's name, ``leader``, or empty for etcd's own. ``amount``: of what, see
+    ``faults``."""
+
+    at_s: float
+    kind: str
+    target: str = ""
+    for_s: float = 0.0
+    amount: float = 0.0
+
+
+class Act(Plan, frozen=True, kw_only=True):
+    """What an operator does. ``job`` is the definition that is applied."""
+
+    at_s: float
+    kind: str
+    target: str = ""
+    job: Job | None = None
+
+
+class Scenario(Plan, frozen=True, kw_only=True):
+    """After ``faulty_s`` everything is healed; ``loss``: the share of answers lost all along."""
+
+    seed: int
+    start: str
+    faulty_s: float
+    schedulers: tuple[SchedulerPlan, ...]
+    agents: tuple[AgentPlan, ...]
+    jobs: tuple[Job, ...]
+    acts: tuple[Act, ...] = ()
+    faults: tuple[FaultPlan, ...] = ()
+    loss: float = 0.0
+    busy_etcd_s: float = 0.0
+
+    def size(self) -> int:
+        parts = (self.schedulers, self.agents, self.jobs, self.acts, self.faults)
+        return sum(len(part) for part in parts) + int(self.faulty_s / 10)

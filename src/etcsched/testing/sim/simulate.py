@@ -1,0 +1,101 @@
+"""One scenario, simulated and judged."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+
+import msgspec
+
+from etcsched.audit.auditor import Auditor
+from etcsched.audit.history import Entry
+from etcsched.audit.verdict import Outcome, Verdict
+from etcsched.keyspace.keys import Keys
+from etcsched.testing.sim.cluster import Cluster
+from etcsched.testing.sim.first_look import FirstLook
+from etcsched.testing.sim.parts import PRODUCT, Parts
+from etcsched.testing.sim.scenario import Scenario
+
+__all__ = ["Result", "simulate"]
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """``crash``: an exception out of the product or of the simulator, which is a failure too.
+    ``violated``: the invariants, by number."""
+
+    seed: int
+    lasted_s: float
+    trace_hash: str
+    injected: Counter[str]
+    counts: Counter[str]
+    revisions: int
+    crash: str = ""
+    violations: tuple[str, ...] = ()
+    violated: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.crash or self.violations or self.invalid)
+
+    @property
+    def symptoms(self) -> frozenset[str]:
+        """What kind of failure it is: while a scenario is made smaller, it stays the same."""
+        if self.crash:
+            return frozenset({self.crash.strip().rpartition("\n")[2][:60]})
+        return frozenset(self.violated or self.invalid)
+
+
+def simulate(
+    scenario: Scenario,
+    parts: Parts = PRODUCT,
+    *,
+    keeps_lines: bool = False,
+    entries: list[Entry] | None = None,
+) -> Result:
+    """The same scenario has the same result, always and everywhere."""
+    auditor = Auditor()
+    first_look = FirstLook(Keys())
+
+    def tell(entry: Entry) -> None:
+        if entries is not None:
+            entries.append(entry)
+        auditor.take(entry)
+        first_look.take(entry)
+
+    cluster = Cluster(scenario, tell, parts, keeps_lines=keeps_lines)
+    crash, verdict = "", None
+    try:
+        cluster.run()
+        verdict = auditor.finish()
+    except Exception:
+        crash = traceback.format_exc()
+    return _result(cluster, verdict, crash, tuple(first_look.found))
+
+
+_NOTHING = ("nothing was judged",)
+
+
+def _result(
+    cluster: Cluster, verdict: Verdict | None, crash: str, found: tuple[str, ...]
+) -> Result:
+    violations = verdict.violations if verdict is not None else ()
+    invalid = verdict is not None and verdict.outcome is Outcome.INVALID
+    # As long as the auditor judges nothing.
+    invalid = invalid and verdict is not None and verdict.invalid_because != _NOTHING
+    return Result(
+        seed=cluster.scenario.seed,
+        lasted_s=cluster.loop.now_s,
+        trace_hash=cluster.trace_hash,
+        injected=cluster.injected,
+        counts=cluster.etcd.counts,
+        revisions=cluster.store.revision,
+        crash=crash,
+        violations=(*(str(violation) for violation in violations), *found),
+        violated=tuple(
+            sorted({v.invariant.name for v in violations} | {line.split()[0] for line in found})
+        ),
+        invalid=verdict.invalid_because if verdict is not None and invalid else (),
+        lines=tuple(cluster.lines),
+    )

@@ -1,0 +1,70 @@
+"""Simulated clusters under faults, judged. ``make sim`` runs more of them, and replays one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from etcsched.testing.sim.generate import scenario_of
+from etcsched.testing.sim.scenario import Scenario
+from etcsched.testing.sim.simulate import Result, simulate
+
+ROUNDS = 20
+SEEDS_A_ROUND = 30
+KEPT = sorted((Path(__file__).parent / "seeds").glob("*.json"))
+
+
+def story_of(result: Result) -> str:
+    found = [result.crash, *result.violations, *result.invalid]
+    return f"seed {result.seed} (replay: make sim SEED={result.seed}):\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_whatever_goes_wrong(number: int) -> None:
+    for seed in range(number * SEEDS_A_ROUND, (number + 1) * SEEDS_A_ROUND):
+        result = simulate(scenario_of(seed))
+        assert not result.failed, story_of(result)
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_what_failed_once(path: Path) -> None:
+    scenario = msgspec.json.decode(path.read_bytes(), type=Scenario)
+    result = simulate(scenario)
+    assert not result.failed, story_of(result)
+
+
+def test_each_kept_scenario_is_explained() -> None:
+    text = (Path(__file__).parent / "seeds" / "README.md").read_text()
+    assert [path.stem for path in KEPT if f"`{path.stem}`" not in text] == []
+
+
+@pytest.mark.parametrize("seed", [3, 17])
+def test_a_seed_is_the_same_everywhere(seed: int) -> None:
+    """Also in another process, whatever its hashes of strings are."""
+    code = (
+        "from etcsched.testing.sim.generate import scenario_of\n"
+        "from etcsched.testing.sim.simulate import simulate\n"
+        f"print(simulate(scenario_of({seed})).trace_hash)"
+    )
+    hashes = {simulate(scenario_of(seed)).trace_hash for _ in range(2)}
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        hashes.add(done.stdout.strip())
+    assert len(hashes) == 1
+
+
+def test_a_scenario_can_be_kept_as_json() -> None:
+    scenario = scenario_of(5)
+    assert msgspec.json.decode(msgspec.json.encode(scenario), type=Scenario) == scenario
