@@ -17,6 +17,8 @@ from etcsched.core.records import (
     Drain,
     Gap,
     Job,
+    Join,
+    Link,
     Order,
     Pause,
     Presence,
@@ -26,8 +28,9 @@ from etcsched.core.records import (
     Run,
     Watermark,
 )
+from etcsched.core.schedule.patterns import Cron
 from etcsched.core.schedule.schedule import schedule_of
-from etcsched.core.states import FINAL
+from etcsched.core.states import FINAL, ConditionOp
 from etcsched.core.times import ms_of
 
 _LEASE = re.compile(r"[0-9a-f]{1,16}\Z")
@@ -69,6 +72,8 @@ def _names_in(record: Record) -> tuple[str, ...] | None:
             return (name,)
         case Answer(request=name) | Gap(job=name) | ConflictGroup(group=name):
             return (name,)
+        case Join(job=job, instance=instance):
+            return (job, instance)
         case Run(job=job, id=run) | Order(job=job, run=run):
             return (job, run)
         case Assignment(agent=agent, job=job, run=run):
@@ -86,6 +91,17 @@ def _problem_with_job(job: Job) -> str | None:
             schedule_of(version.patterns, version.timezone)
     if any(before.since > after.since for before, after in pairwise(job.versions)):
         return "its versions aren't in the order of their times"
+    return next((wrong for link in job.chain if (wrong := _problem_with_link(link))), None)
+
+
+def _problem_with_link(link: Link) -> str | None:
+    if link.within:
+        schedule_of((Cron(link.within),), "UTC")
+    for condition in link.when:
+        if condition.op in (ConditionOp.EXISTS, ConditionOp.MISSING):
+            continue
+        if not condition.values:
+            return f"a chain's condition on {condition.name} has no value"
     return None
 
 

@@ -15,6 +15,7 @@ import msgspec
 from etcsched.core.schedule.patterns import Pattern
 from etcsched.core.states import (
     FINAL,
+    ConditionOp,
     JobState,
     OnAgentLoss,
     Origin,
@@ -98,6 +99,26 @@ class Retry(Part, frozen=True, kw_only=True):
     on: tuple[Outcome, ...] = (Outcome.FAILED, Outcome.TIMED_OUT)
 
 
+class Condition(Part, frozen=True, kw_only=True):
+    """Of one result of a chain's source. ``values``: none, one, or for ``in`` several."""
+
+    name: str
+    op: ConditionOp
+    values: tuple[str, ...] = ()
+
+
+class Link(Part, frozen=True, kw_only=True):
+    """Where a chain goes on: to a run of ``to``, when one of this job's runs ends in one of the
+    states ``on``, every condition of ``when`` holds and it ended ``within`` a cron window.
+    ``joins``: not before all jobs that join there have come as far."""
+
+    to: str
+    on: tuple[RunState, ...] = (RunState.COMPLETED,)
+    when: tuple[Condition, ...] = ()
+    within: str = ""
+    joins: bool = False
+
+
 class Job(Record, frozen=True, kw_only=True):
     """``versions`` is the timeline of definitions, oldest first, never empty (DESIGN 3)."""
 
@@ -125,6 +146,8 @@ class Job(Record, frozen=True, kw_only=True):
     workdir: str = ""
     user: str = ""
     keep: Keep = Keep()
+    chain: tuple[Link, ...] = ()
+    results: tuple[str, ...] = ()
     from_file: bool = False
     changed_by: str = ""
 
@@ -350,6 +373,23 @@ class Attempt(Part, frozen=True, kw_only=True):
     tail: str = ""
 
 
+class Source(Part, frozen=True, kw_only=True):
+    """A run that a chain came from, and how it ended."""
+
+    job: str
+    run: str
+    state: RunState
+
+
+class Follow(Part, frozen=True, kw_only=True):
+    """What the end of a run began: a run of ``job`` or, without ``run``, none; ``note`` says why
+    not, or what it waits for."""
+
+    job: str
+    run: str = ""
+    note: str = ""
+
+
 class Run(Record, frozen=True, kw_only=True):
     """One tick's or request's execution, or why there was none.
 
@@ -358,7 +398,8 @@ class Run(Record, frozen=True, kw_only=True):
     ``retries`` counts those that have begun or are waited for; ``retry_at``: when the last is due.
     ``resubmits`` is the run whose resubmission this is, and ``resubmits_first`` where a row of
     them began; ``resubmitted_as`` are this run's own. ``forced``: though its job is disabled.
-    ``results`` are those of the attempt that ended it.
+    ``results`` are those of the attempt that ended it. ``instance`` is the chain that it belongs
+    to: the id of the run where that began (empty: this one); ``depth`` counts from there.
     """
 
     job: str
@@ -386,6 +427,27 @@ class Run(Record, frozen=True, kw_only=True):
     resubmits_first: str = ""
     resubmitted_as: tuple[str, ...] = ()
     forced: bool = False
+    instance: str = ""
+    depth: int = 0
+    chained_from: tuple[Source, ...] = ()
+    followed_by: tuple[Follow, ...] = ()
+
+    @property
+    def is_tick(self) -> bool:
+        return self.origin in (Origin.SCHEDULE, Origin.RECOVERY)
+
+    @property
+    def due_at(self) -> Utc:
+        """Since when it could run. A chained run and a resubmission carry their source's scheduled
+        time, which says what they are about, not when they came."""
+        if self.is_tick and self.scheduled_at is not None:
+            return self.scheduled_at
+        return self.created_at
+
+    @property
+    def chain(self) -> str:
+        """The chain instance that it belongs to; a resubmission takes its original's place."""
+        return self.instance or self.root
 
     @property
     def root(self) -> str:
@@ -405,7 +467,7 @@ class StartSeen(Part, frozen=True, kw_only=True):
 
 class Assignment(Record, frozen=True, kw_only=True):
     """Immutable; its mod revision is the attempt's token. ``timezone`` is its job's, for
-    ``{scheduled_date}``."""
+    ``{scheduled_date}``. ``source`` is the run that it was chained from, of several the last."""
 
     job: str
     run: str
@@ -425,6 +487,7 @@ class Assignment(Record, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     workdir: str = ""
     user: str = ""
+    source: Source | None = None
 
 
 class Order(Record, frozen=True, kw_only=True):
@@ -450,6 +513,29 @@ class Gap(Record, frozen=True, kw_only=True):
     closed: bool = False
 
 
+class Arrival(Part, frozen=True, kw_only=True):
+    """A run that has come to a join, with what it hands on."""
+
+    job: str
+    run: str
+    state: RunState
+    at: Utc
+    depth: int = 0
+    scheduled_at: Utc | None = None
+    params: dict[str, str] = {}
+
+
+class Join(Record, frozen=True, kw_only=True):
+    """Of one chain ``instance``, who has come to where several sources begin one run of ``job``;
+    ``run`` will be its id. A job that comes again takes the place of its own earlier run."""
+
+    job: str
+    instance: str
+    run: str
+    since: Utc
+    arrived: tuple[Arrival, ...]
+
+
 class Kind(enum.Enum):
     """What there is in the watched range; ids are what follows the kind's place in a key."""
 
@@ -473,6 +559,7 @@ class Kind(enum.Enum):
     ORDER = "order"
     ANSWER = "answer"
     GAP = "gap"
+    JOIN = "join"
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -55,8 +55,10 @@ def state_without_retry(run: Run) -> RunState:
 
 
 def supersedes(other: Run, run: Run) -> bool:
-    """Whether ``other``, of the same job, ends the run's retries: the job's next tick. (A run on
-    request doesn't.)"""
+    """Whether ``other``, of the same job, ends the run's retries: the job's next tick, or a run
+    that it was chained to since. (A run on request doesn't.)"""
+    if other.origin is Origin.CHAIN:
+        return other.created_at > run.created_at
     is_tick = run.origin in _SUPERSEDING
     since = run.scheduled_at if is_tick and run.scheduled_at is not None else run.created_at
     return other.origin in _SUPERSEDING and (other.scheduled_at or other.created_at) > since

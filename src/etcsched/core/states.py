@@ -134,6 +134,7 @@ class Outcome(enum.Enum):
 class JobState(enum.Enum):
     ENABLED = "enabled"
     DISABLED = "disabled"
+    CHAIN_ACTIVE = "chain_active"
     AD_HOC_ACTIVE = "ad_hoc_active"
     DELETED = "deleted"
 
@@ -165,3 +166,24 @@ class Origin(enum.Enum):
     RECOVERY = "recovery"
     REQUEST = "request"
     RESUBMISSION = "resubmission"
+    CHAIN = "chain"
+
+
+class ConditionOp(enum.Enum):
+    """What a chain asks of a result of its source; the words of job files."""
+
+    EXISTS = "exists"
+    MISSING = "missing"
+    EQUALS = "equals"
+    NOT_EQUALS = "not_equals"
+    IN = "in"
+    NOT_IN = "not_in"
+    LESS_THAN = "less_than"
+    AT_MOST = "at_most"
+    MORE_THAN = "more_than"
+    AT_LEAST = "at_least"
+
+
+NUMERIC = frozenset(
+    {ConditionOp.LESS_THAN, ConditionOp.AT_MOST, ConditionOp.MORE_THAN, ConditionOp.AT_LEAST}
+)

@@ -25,6 +25,7 @@ from etcsched.core.records import (
     Edited,
     Gap,
     Job,
+    Join,
     Kind,
     Order,
     Pause,
@@ -75,6 +76,7 @@ class View:
         self.candidates: dict[str, Entry[Candidate]] = {}
         self.presences: dict[str, Entry[Presence]] = {}
         self.gaps: dict[str, Entry[Gap]] = {}
+        self.joins: dict[RunKey, Entry[Join]] = {}
         self.runs: dict[RunKey, Entry[Run]] = {}
         self.assignments: dict[tuple[str, str, str], Entry[Assignment]] = {}
         self.reports: dict[tuple[str, str, str], Entry[Report]] = {}
@@ -107,6 +109,7 @@ class View:
             Kind.ELECTION: self.candidates,
             Kind.PRESENCE: self.presences,
             Kind.GAP: self.gaps,
+            Kind.JOIN: self.joins,
             Kind.RUN: self.runs,
             Kind.ASSIGNMENT: self.assignments,
             Kind.REPORT: self.reports,
@@ -261,7 +264,11 @@ class View:
 
 
 def queue_place(run: Run) -> QueuePlace:
-    return (run.origin is Origin.RESUBMISSION, run.scheduled_at or "", run.id)
+    return (
+        run.origin is Origin.RESUBMISSION,
+        run.due_at if run.origin is Origin.CHAIN else run.scheduled_at or "",
+        run.id,
+    )
 
 
 def revision_of(entry: Entry[R] | None) -> int:

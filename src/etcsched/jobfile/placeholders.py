@@ -11,8 +11,17 @@ from typing import Final
 
 __all__ = ["BUILTINS", "names_in"]
 
-BUILTINS: Final = ("scheduled_time", "scheduled_date", "job", "run", "attempt")
-"""What every run has beside its parameters."""
+BUILTINS: Final = (
+    "scheduled_time",
+    "scheduled_date",
+    "job",
+    "run",
+    "attempt",
+    "source_job",
+    "source_run",
+    "source_state",
+)
+"""What every run has beside its parameters; the source's are empty where none chained to it."""
 
 _TOKEN: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.-]*)\}|[{}]")
 

@@ -20,6 +20,7 @@ from etcsched.core.records import (
     Edited,
     Gap,
     Job,
+    Join,
     Kind,
     Order,
     Pause,
@@ -56,6 +57,7 @@ RECORD_TYPES: dict[Kind, type[Record]] = {
     Kind.ORDER: Order,
     Kind.ANSWER: Answer,
     Kind.GAP: Gap,
+    Kind.JOIN: Join,
 }
 
 _encoder = msgspec.json.Encoder()

@@ -33,6 +33,7 @@ _FIXED_PLACES: dict[Kind, str] = {
     Kind.ORDER: "state/orders/",
     Kind.ANSWER: "state/answers/",
     Kind.GAP: "state/gaps/",
+    Kind.JOIN: "state/joins/",
 }
 
 _LATE = "late"
@@ -42,6 +43,7 @@ _DEPTH: dict[Kind, int] = {
     Kind.RUN: 2,
     Kind.ASSIGNMENT: 3,
     Kind.ORDER: 3,
+    Kind.JOIN: 2,
     Kind.SETTINGS: 0,
     Kind.EDITED: 0,
     Kind.TERM: 0,
@@ -84,6 +86,7 @@ class Keys:
                     "orders": Kind.ORDER,
                     "answers": Kind.ANSWER,
                     "gaps": Kind.GAP,
+                    "joins": Kind.JOIN,
                 }
             ),
         }

@@ -40,7 +40,8 @@ class SimulatedAgent:
     """Claims what is assigned to it and reports an outcome when the run's time is over.
 
     ``takes_s`` is how long every run takes, ``ends_as`` its outcome;
-    ``obeys_as`` is the outcome of one that is told to end (None: it goes on).
+    ``obeys_as`` is the outcome of one that is told to end (None: it goes on). ``hands_on`` are the
+    results of each job's runs; ``given`` is what parameters its runs have had.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class SimulatedAgent:
         self.takes_s = takes_s
         self.ends_as = ends_as
         self.obeys_as: Outcome | None = Outcome.CANCELLED
+        self.hands_on: dict[str, dict[str, tuple[str, ...]]] = {}
+        self.given: dict[tuple[str, str], dict[str, str]] = {}
         self.is_alive = True
         self.is_cut_off = False
         self.claims_nothing = False
@@ -199,6 +202,7 @@ class SimulatedAgent:
         if nested.succeeded:
             span = Span(job, run, token, world.now_s)
             self._running[(job, run)] = (report, span)
+            self.given[(job, run)] = assignment.params
             self.spans.append(span)
             world.at(world.now_s + self.takes_s, lambda: self._end(span, self.ends_as))
 
@@ -221,7 +225,12 @@ class SimulatedAgent:
             self._report(final)
 
     def _over(self, report: Report, outcome: Outcome) -> Report:
-        return msgspec.structs.replace(report, outcome=outcome, ended_at=self._world.now)
+        return msgspec.structs.replace(
+            report,
+            outcome=outcome,
+            ended_at=self._world.now,
+            results=self.hands_on.get(report.job, {}),
+        )
 
     def _report(self, final: Report) -> None:
         write = ReportOutcome(agent=self.name, token=final.token, report=final)

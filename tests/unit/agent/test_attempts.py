@@ -140,7 +140,8 @@ def test_a_noop_completes_at_once() -> None:
             {"action": Exec(("x", "{what}"))},
             Outcome.FAILED,
             "{what} in '{what}' is no parameter of this run "
-            "(it has attempt, job, run, scheduled_date, scheduled_time)",
+            "(it has attempt, job, run, scheduled_date, scheduled_time, "
+            "source_job, source_run, source_state)",
         ),
     ],
 )

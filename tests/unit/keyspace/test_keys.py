@@ -25,6 +25,7 @@ IDS: dict[Kind, tuple[str, ...]] = {
     Kind.ORDER: ("a1", "backup", "20261122T190000Z"),
     Kind.ANSWER: ("r1",),
     Kind.GAP: ("backup",),
+    Kind.JOIN: ("backup", "20261122T190000Z"),
 }
 
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from etcsched.core.leader import effects as fx
 from etcsched.core.records import (
     Gap,
+    Join,
     Kind,
     Order,
     Run,
@@ -42,6 +43,23 @@ from tests.unit.keyspace.writing import (
 )
 
 BUILD = tx.LeaderTransactions(KEYS).build
+
+
+def following(seen: Seen) -> fx.Following:
+    chained = Run(
+        job="t", id="c1", state=RunState.READY, origin=Origin.CHAIN, created_at=NOW
+    )  # fmt: skip
+    waiting = Join(job="u", instance=RUN_ID, run="c2", since=NOW, arrived=())
+    return fx.Following(
+        created=(chained,),
+        joins=(
+            fx.JoinChange(target="t", instance=RUN_ID, revision=seen("join"), join=None),
+            fx.JoinChange(target="u", instance=RUN_ID, revision=seen("other join"), join=waiting),
+        ),
+        jobs=(("j", seen("job")), ("t", seen("target"))),
+    )
+
+
 THERE = {"job", "pause", "watermark"}
 
 
@@ -124,6 +142,56 @@ CASES = [
         {"run", "archive", "assignment", "report"},
         {"archive"},
         {"run", "assignment", "report", "order"},
+    ),
+    Case(
+        "T4b that completes one join and comes to another",
+        lambda seen: BUILD(
+            fx.EndRun(
+                seq=1,
+                run=run_in(RunState.COMPLETED),
+                run_revision=seen("run"),
+                old=old_attempt(seen, presence=False),
+                following=following(seen),
+            )
+        ),
+        {"run", "assignment", "report", "order", "job", "target", "join"},
+        {
+            "run", "archive", "assignment", "report", "job", "target", "join", "other join",
+            "chained run", "chained archive",
+        },
+        {"archive", "chained run", "other join"},
+        {"run", "assignment", "report", "order", "join"},
+    ),
+    Case(
+        "T1 overlapped, with what follows",
+        lambda seen: BUILD(
+            fx.CreateRun(
+                seq=1,
+                run=run_in(RunState.OVERLAPPED),
+                seen=StartSeen(
+                    job=seen("job"), pause=seen("pause"), cluster_pause=seen("cluster pause")
+                ),
+                is_tick=True,
+                following=following(seen),
+            )
+        ),
+        THERE | {"target", "join"},
+        {
+            "run", "archive", "watermark", "target", "join", "other join",
+            "chained run", "chained archive", *START,
+        },
+        {"archive", "chained run", "other join"},
+        {"join"},
+    ),
+    Case(
+        "forget a join",
+        lambda seen: BUILD(
+            fx.ForgetJoin(seq=1, target="t", instance=RUN_ID, revision=seen("join"))
+        ),
+        {"join"},
+        {"join"},
+        set(),
+        {"join"},
     ),
     Case(
         "T4b without an attempt",

@@ -49,6 +49,10 @@ def environment_of(
     env["ETCSCHED_SCHEDULED_TIME"] = assignment.scheduled_at or assignment.assigned_at
     env["ETCSCHED_AGENT"] = assignment.agent
     env["ETCSCHED_RESULTS"] = results_path
+    if assignment.source is not None:
+        env["ETCSCHED_SOURCE_JOB"] = assignment.source.job
+        env["ETCSCHED_SOURCE_RUN"] = assignment.source.run
+        env["ETCSCHED_SOURCE_STATE"] = assignment.source.state.value
     return env
 
 
@@ -57,6 +61,7 @@ def _builtins(assignment: Assignment) -> dict[str, str]:
     the job's zone."""
     scheduled = assignment.scheduled_at or assignment.assigned_at
     moment = datetime.fromtimestamp(ms_of(scheduled) / 1000, UTC)
+    source = assignment.source
     local = moment if assignment.timezone == "UTC" else _in_zone(moment, assignment.timezone)
     return {
         "scheduled_time": scheduled,
@@ -64,6 +69,9 @@ def _builtins(assignment: Assignment) -> dict[str, str]:
         "job": assignment.job,
         "run": assignment.run,
         "attempt": str(assignment.attempt),
+        "source_job": source.job if source is not None else "",
+        "source_run": source.run if source is not None else "",
+        "source_state": source.state.value if source is not None else "",
     }
 
 

@@ -47,13 +47,15 @@ def request_matter(request: str) -> Matter:
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds. ``election_timeout_s`` is etcd's own; ``decide_ahead_s`` bounds how far ticks are
-    decided beyond the confirmed watermark, and so what a successor has to look at one by one."""
+    decided beyond the confirmed watermark, and so what a successor has to look at one by one.
+    A chain waits ``join_kept_s`` for others that it joins: a resubmission may bring them."""
 
     election_timeout_s: float = 1.0
     decide_ahead_s: float = 10.0
     watermark_busy_s: float = 1.0
     watermark_idle_s: float = 5.0
     answer_kept_s: float = 86400.0
+    join_kept_s: float = 7 * 86400.0
     stale_wait_s: float = 0.25
 
 

@@ -13,6 +13,7 @@ from etcsched.core.records import (
     Answer,
     Assignment,
     Gap,
+    Join,
     Order,
     Run,
     StartSeen,
@@ -40,6 +41,25 @@ class OldAttempt(msgspec.Struct, frozen=True, kw_only=True):
     presence_revision: int | None = None
 
 
+class JoinChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A join, as seen at ``revision`` (0: absent), that one more has come to, or (``join`` None)
+    the last."""
+
+    target: str
+    instance: str
+    revision: int
+    join: Join | None
+
+
+class Following(msgspec.Struct, frozen=True, kw_only=True):
+    """What the end of a run begins, in the transaction that ends it: chained runs, absent before,
+    and joins; ``jobs`` are the definitions that this rests on, with their revisions."""
+
+    created: tuple[Run, ...]
+    joins: tuple[JoinChange, ...]
+    jobs: tuple[tuple[str, int], ...]
+
+
 class Write(msgspec.Struct, frozen=True, kw_only=True):
     """A leader's write; each is its own nested transaction."""
 
@@ -58,6 +78,7 @@ class CreateRun(Write, frozen=True, kw_only=True):
     assignment: Assignment | None = None
     presence_revision: int = 0
     consumed: Consumed | None = None
+    following: Following | None = None
 
 
 class Dispatch(Write, frozen=True, kw_only=True):
@@ -106,6 +127,7 @@ class EndRun(Write, frozen=True, kw_only=True):
     run_revision: int
     old: OldAttempt | None = None
     consumed: Consumed | None = None
+    following: Following | None = None
 
 
 class Requeue(Write, frozen=True, kw_only=True):
@@ -214,6 +236,14 @@ class ForgetAttempt(Write, frozen=True, kw_only=True):
 
 class ForgetAnswer(Write, frozen=True, kw_only=True):
     request: str
+    revision: int
+
+
+class ForgetJoin(Write, frozen=True, kw_only=True):
+    """One that nobody can complete any more."""
+
+    target: str
+    instance: str
     revision: int
 
 

@@ -159,6 +159,7 @@ class LeaderMachine:
                 self._runs.look_at_agent(change.ids[0])
                 self._outages.eligibility_changed(change.ids[0])
             case Kind.JOB:
+                self._runs.chains.job_changed(change.ids[0])
                 self._ticks.job_changed(change.ids[0])
                 self._outages.look_at(change.ids[0])
                 self._runs.look_at_job(change.ids[0])
@@ -178,7 +179,7 @@ class LeaderMachine:
                 self._open.wake(change.ids[0])
             case Kind.ELECTION | Kind.TERM | Kind.WATERMARK | Kind.EDITED | Kind.SETTINGS:
                 pass  # Read whenever something is decided by them.
-            case Kind.ORDER | Kind.ANSWER:
+            case Kind.ORDER | Kind.ANSWER | Kind.JOIN:
                 pass
             case other:
                 assert_never(other)
@@ -221,6 +222,12 @@ class LeaderMachine:
 
     def _released(self, reservation: Reservation) -> None:
         """A write is settled and seen: whatever waited for its matters is looked at again."""
+        match reservation.write:
+            case (
+                fx.CreateRun(run=run, following=following) | fx.EndRun(run=run, following=following)
+            ):
+                exists = reservation.exists and isinstance(reservation.write, fx.EndRun)
+                self._runs.chains.settled(following, exists=exists, source=(run.job, run.id))
         for matter in reservation.matters:
             self._look_at(matter)
         match reservation.write:

@@ -364,7 +364,7 @@ class Outages:
         for run_id in sorted(self._view.runs_of_job.get(job.name, ())):
             run = self._view.runs[(job.name, run_id)]
             at = run.record.scheduled_at
-            if at is None or run.record.origin is Origin.RESUBMISSION:
+            if at is None or not run.record.is_tick:
                 continue
             latest = at if latest is None else max(latest, at)
             is_first_wait = run.record.attempt == 0 and (
@@ -422,6 +422,6 @@ def late_state(job: Job, active: list[Run], *, is_catching_up: bool) -> RunState
 
 def _was_born_late(run: Run) -> bool:
     """Whether a run is a late tick's, of this outage or of one just before."""
-    if run.scheduled_at is None:
+    if run.scheduled_at is None or not run.is_tick:
         return False
     return ms_of(run.created_at) - ms_of(run.scheduled_at) > BORN_LATE_MS

@@ -47,4 +47,4 @@ def is_replaced(other: Run, run: Run) -> bool:
     catch up on an outage or were resubmitted."""
     if other.id == run.id or other.origin in (Origin.RECOVERY, Origin.RESUBMISSION):
         return False
-    return (other.scheduled_at or other.created_at) < (run.scheduled_at or run.created_at)
+    return other.due_at < run.due_at

@@ -102,6 +102,9 @@ class RequestDecider:
             self._answer(entry, False, f"there is no job {request.job}")
         elif job.record.current.state is JobState.DISABLED:
             self._answer(entry, False, f"job {request.job} is disabled; enable it first")
+        elif job.record.current.state is JobState.CHAIN_ACTIVE:
+            text = f"job {request.job} is chain_active: it runs only when another chains to it"
+            self._answer(entry, False, text)
         elif (paused := self._view.what_is_paused(request.job)) is not None:
             self._answer(entry, False, f"{paused} is paused; resume it first")
         elif params_bytes({**job.record.params, **request.params}) > MAX_PARAMS_BYTES:

@@ -150,6 +150,9 @@ class Resubmissions:
             resubmits=original.id,
             resubmits_first=original.root,
             forced=request.force,
+            instance=original.chain,
+            depth=original.depth,
+            chained_from=original.chained_from,
         )
         links = (*original.resubmitted_as, run.id)[-MAX_LINKS:]
         where = "waits: " + (what if (what := self._what_holds(job)) else "its turn comes next")

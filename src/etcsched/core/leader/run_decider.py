@@ -9,6 +9,7 @@ the old one stopped, by looking at every run once. The decisions are ``waiting_r
 from __future__ import annotations
 
 from etcsched.core.leader.assigned_runs import AssignedRuns
+from etcsched.core.leader.chains import Chains
 from etcsched.core.leader.context import Context, job_matter, run_matter
 from etcsched.core.leader.held_runs import HeldRuns
 from etcsched.core.leader.loss import Losses
@@ -35,7 +36,8 @@ class RunDecider:
         self._dirty: dict[RunKey, None] = {}
         waiting = Waiting()
         recovering: set[str] = set()
-        self.ends = RunEnds(context, waiting)
+        self.chains = Chains(context)
+        self.ends = RunEnds(context, waiting, self.chains)
         self.retrying = RetryingRuns(context, waiting, self.ends, open_ticks, recovering)
         self.waiting = WaitingRuns(
             context, waiting, self.ends, self.retrying, open_ticks, recovering, outage_began_ms
@@ -75,6 +77,8 @@ class RunDecider:
 
     def is_unsettled(self, job: str) -> bool:
         """Whether a write that concerns the job, or one of its runs, is in flight."""
+        if self.chains.is_coming(job):
+            return True
         context = self._context
         return context.is_busy(job_matter(job)) or any(
             context.is_busy(run_matter((job, run))) for run in self._view.runs_of_job.get(job, ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader.chains import Chains
 from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
 from etcsched.core.leader.runs import attempt_of, step
 from etcsched.core.leader.waiting import Waiting
@@ -12,8 +13,9 @@ from etcsched.core.view import Entry, revision_of
 
 
 class RunEnds:
-    def __init__(self, context: Context, waiting: Waiting) -> None:
+    def __init__(self, context: Context, waiting: Waiting, chains: Chains) -> None:
         self._context = context
+        self._chains = chains
         self._waiting = waiting
         self._view = context.view
 
@@ -133,16 +135,21 @@ class RunEnds:
     ) -> None:
         context, run = self._context, entry.record
         self._waiting.discard((run.job, run.id))
+        over = step(context.author, run, entry.mod_revision, state, cause, **changes)
+        over, following = self._chains.after(over)
         context.write(
             fx.EndRun(
                 seq=context.next_seq(),
-                run=step(context.author, run, entry.mod_revision, state, cause, **changes),
+                run=over,
                 run_revision=entry.mod_revision,
                 old=old,
                 consumed=consumed,
+                following=following,
             ),
             *_matters(run, consumed),
+            *self._chains.matters(following),
         )
+        self._chains.sent(following)
         where = f" on {run.agent}" if old is not None else ""
         why = "" if cause == state.value else f": {cause}"
         is_warning = state is not RunState.COMPLETED

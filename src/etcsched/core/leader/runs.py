@@ -134,6 +134,7 @@ def assignment_of(
         env=job.env,
         workdir=job.workdir,
         user=job.user,
+        source=run.chained_from[-1] if run.chained_from else None,
     )
 
 
@@ -201,6 +202,8 @@ def may_start(job: Job, run: Run) -> bool:
             return True
         case JobState.AD_HOC_ACTIVE:
             return run.origin in (Origin.REQUEST, Origin.RESUBMISSION)
+        case JobState.CHAIN_ACTIVE:
+            return run.origin in (Origin.CHAIN, Origin.RESUBMISSION)
         case JobState.DISABLED:
             return run.forced
         case JobState.DELETED:

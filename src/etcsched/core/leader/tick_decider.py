@@ -19,7 +19,7 @@ from etcsched.core.leader.runs import assignment_of, tick_run
 from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.records import CLUSTER, Job
 from etcsched.core.schedule import Pattern, schedule_of
-from etcsched.core.states import JobState, Origin, Overlap, RunState
+from etcsched.core.states import FINAL, JobState, Origin, Overlap, RunState
 from etcsched.core.times import ms_of, tick_id
 from etcsched.core.view import Entry, revision_of
 
@@ -229,8 +229,7 @@ class TickDecider:
                 # Ticks that all came due while no one led run one after the other: that they
                 # came at once is no fault of the job's.
                 are_late = tick_ms <= self._begun_ms and all(
-                    self._away_from_ms < ms_of(run.scheduled_at or run.created_at) <= self._begun_ms
-                    for run in active
+                    self._away_from_ms < ms_of(run.due_at) <= self._begun_ms for run in active
                 )
                 return RunState.QUEUED if are_late else RunState.OVERLAPPED
             case other:
@@ -256,6 +255,9 @@ class TickDecider:
                 context.author, job, tick_ms, state, cause, origin, agent=agent, attempt=1
             )
             assignment = assignment_of(context.author, run, job, presence.record, seen)
+        following = None
+        if state in FINAL:
+            run, following = self._runs.chains.after(run)
         context.write(
             fx.CreateRun(
                 seq=context.next_seq(),
@@ -264,10 +266,13 @@ class TickDecider:
                 is_tick=True,
                 assignment=assignment,
                 presence_revision=revision_of(presence),
+                following=following,
             ),
             run_matter((run.job, run.id)),
             job_matter(job.name),
+            *self._runs.chains.matters(following),
             agent=agent,
         )
+        self._runs.chains.sent(following)
         if state is not RunState.ASSIGNED:
             context.say(f"{state.value}: {cause}", run=(run.job, run.id))

@@ -92,6 +92,7 @@ class Upkeep:
                 )
                 context.write(write, matter)
         self._forget_pauses()
+        self._forget_joins()
         self._forget_jobs()
         self._forget_attempts_without_run()
 
@@ -109,6 +110,24 @@ class Upkeep:
                     seq=context.next_seq(), name=name, revision=pause.mod_revision
                 )
                 context.write(write, matter)
+
+    def _forget_joins(self) -> None:
+        """Sources that failed, or were taken out of the chain, may never come."""
+        context = self._context
+        oldest = utc_of(context.wall_ms - int(context.options.join_kept_s * 1000))
+        for (target, instance), entry in self._view.joins.items():
+            matter = ("join", target, instance)
+            if entry.record.since >= oldest or context.is_busy(matter):
+                continue
+            write = fx.ForgetJoin(
+                seq=context.next_seq(),
+                target=target,
+                instance=instance,
+                revision=entry.mod_revision,
+            )
+            context.write(write, matter)
+            names = ", ".join(f"{a.job}/{a.run}" for a in entry.record.arrived)
+            context.say(f"{names} waited in vain for the others that {target} joins", warn=True)
 
     def _forget_jobs(self) -> None:
         context, watermark = self._context, self._view.watermark

@@ -138,19 +138,24 @@ class WaitingRuns:
             return False  # It runs whenever the conflict clears, however late.
         if run.attempt > 0:
             return False  # The buffer counts for a run's first assignment only.
-        due_ms = ms_of(run.scheduled_at or run.created_at)
+        due_ms = ms_of(run.due_at)
         end_ms = due_ms + int(job.pickup_buffer_s * 1000)
         if self._context.wall_ms < end_ms:
             wait_s = (end_ms - self._context.wall_ms) / 1000
             self._context.wake_at(self._context.mono_s + wait_s, run_matter(key))
             return False
-        is_tick = run.origin in (Origin.SCHEDULE, Origin.RECOVERY)
+        is_tick = run.is_tick
         gap = self._view.gaps.get(run.job)
         is_gap_open = gap is not None and not gap.record.closed
         if is_tick and (is_gap_open or run.job in self.recovering):
             return True
         began_ms, over_ms = self._outage_ms
         nobody_led = began_ms < end_ms <= over_ms
+        if run.origin is Origin.CHAIN and (nobody_led or self._view.is_paused(run.job)):
+            # It is no tick, which may be missed: a chain goes on where it was.
+            why = "no scheduler led" if nobody_led else "it was paused"
+            self._wait_as(entry, RunState.QUEUED, f"its buffer ended while {why}: it waits on")
+            return True
         holder = self._context.conflicts.holder(run.job)
         is_blocked = holder is not None or run.state is RunState.CONFLICTED
         if is_blocked and not nobody_led:
@@ -186,7 +191,7 @@ class WaitingRuns:
             return
         run = entry.record
         buffer_ms = int(job.record.pickup_buffer_s * 1000)
-        is_over = self._context.wall_ms >= ms_of(run.scheduled_at or run.created_at) + buffer_ms
+        is_over = self._context.wall_ms >= ms_of(run.due_at) + buffer_ms
         if run.attempt > 0 or not is_over:
             why = self._context.why_none(requirement_of(job.record))
             self._wait_as(entry, RunState.READY, f"its conflict group is free; {why}")

@@ -53,6 +53,9 @@ class LeaderTransactions:
                 return self._forget(self._key(Kind.ANSWER, write.request), write.revision)
             case fx.ForgetGap():
                 return self._forget(self._key(Kind.GAP, write.job), write.revision)
+            case fx.ForgetJoin():
+                key = self._key(Kind.JOIN, write.target, write.instance)
+                return self._forget(key, write.revision)
             case fx.ForgetPause():
                 return self._forget(self._key(Kind.PAUSE, write.name), write.revision)
             case fx.ForgetJob():
@@ -125,10 +128,35 @@ class LeaderTransactions:
         then: list[Operation] = [self._home(run)]
         if assignment is not None:
             then.append(self._put(Kind.ASSIGNMENT, assignment, assignment.agent, run.job, run.id))
+        compares += self._following_compares(write.following)
+        then += self._following_writes(write.following)
         created = self._consume(tuple(compares), tuple(then), write.consumed)
         # Why was it refused? Where the run is there already, the tick is decided.
         exists = tuple(Range(c.key, keys_only=True) for c in self._absent(run))
         return Txn(created.compares, created.then, exists)
+
+    def _following_compares(self, following: fx.Following | None) -> list[Compare]:
+        if following is None:
+            return []
+        jobs = [self._as_seen(Kind.JOB, revision, job) for job, revision in following.jobs]
+        joins = [
+            self._as_seen(Kind.JOIN, change.revision, change.target, change.instance)
+            for change in following.joins
+        ]
+        absent = [compare for run in following.created for compare in self._absent(run)]
+        return [*jobs, *joins, *absent]
+
+    def _following_writes(self, following: fx.Following | None) -> list[Operation]:
+        if following is None:
+            return []
+        writes: list[Operation] = [self._home(run) for run in following.created]
+        for change in following.joins:
+            place = (change.target, change.instance)
+            if change.join is not None:
+                writes.append(self._put(Kind.JOIN, change.join, *place))
+            else:
+                writes.append(Delete(self._key(Kind.JOIN, *place)))
+        return writes
 
     def _resubmit(self, write: fx.Resubmit) -> Txn:
         original = write.original
@@ -234,7 +262,12 @@ class LeaderTransactions:
         if write.old is not None:
             compares += self._old_compares(run, write.old)
             then += self._old_deletes(run, write.old)
-        return self._consume(tuple(compares), tuple(then), write.consumed)
+        compares += self._following_compares(write.following)
+        then += self._following_writes(write.following)
+        ended = self._consume(tuple(compares), tuple(then), write.consumed)
+        chained = write.following.created if write.following is not None else ()
+        exists = [Range(c.key, keys_only=True) for run in chained for c in self._absent(run)]
+        return Txn(ended.compares, ended.then, tuple(exists))
 
     def _order(self, write: fx.SendOrder) -> Txn:
         order: Order = write.order

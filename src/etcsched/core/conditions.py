@@ -1,0 +1,82 @@
+"""When a chain goes on: conditions over a run's results, and windows of time.
+
+Pure. A name may have several values: ``equals``, ``in`` and the comparisons hold if one of them
+does, ``not_equals`` and ``not_in`` if none is what they exclude. A name that isn't there has no
+value. Comparisons are of numbers, decimal and exact; what is no number is never less or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from typing import assert_never
+
+from etcsched.core.records import Condition
+from etcsched.core.results import Results
+from etcsched.core.schedule import Cron, schedule_of
+from etcsched.core.states import ConditionOp
+
+_MINUTE_MS = 60_000
+_SECOND_MS = 1_000
+
+
+def holds(condition: Condition, results: Results) -> bool:
+    values, given = results.get(condition.name, ()), condition.values
+    match condition.op:
+        case ConditionOp.EXISTS:
+            return bool(values)
+        case ConditionOp.MISSING:
+            return not values
+        case ConditionOp.EQUALS | ConditionOp.IN:
+            return any(value in given for value in values)
+        case ConditionOp.NOT_EQUALS | ConditionOp.NOT_IN:
+            return all(value not in given for value in values)
+        case (
+            ConditionOp.LESS_THAN
+            | ConditionOp.AT_MOST
+            | ConditionOp.MORE_THAN
+            | ConditionOp.AT_LEAST
+        ):
+            bound = number_of(given[0])
+            numbers = [number for value in values if (number := number_of(value)) is not None]
+            return bound is not None and any(_compares(condition.op, n, bound) for n in numbers)
+        case other:
+            assert_never(other)
+
+
+def _compares(op: ConditionOp, number: Decimal, bound: Decimal) -> bool:
+    match op:
+        case ConditionOp.LESS_THAN:
+            return number < bound
+        case ConditionOp.AT_MOST:
+            return number <= bound
+        case ConditionOp.MORE_THAN:
+            return number > bound
+        case _:
+            return number >= bound
+
+
+def number_of(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def first_unmet(conditions: Sequence[Condition], results: Results) -> str | None:
+    """The first condition that doesn't hold, in words; None: all do."""
+    for condition in conditions:
+        if not holds(condition, results):
+            values = results.get(condition.name)
+            found = "isn't there" if values is None else f"is {', '.join(values)[:80]}"
+            wanted = " ".join([condition.op.value, ", ".join(condition.values)]).strip()[:80]
+            return f"{condition.name} {found} (wanted: {wanted})"
+    return None
+
+
+def is_within(expression: str, timezone: str, at_ms: int) -> bool:
+    """Whether the minute (with a field for seconds: the second) of ``at_ms`` matches."""
+    unit_ms = _SECOND_MS if len(expression.split()) == 6 else _MINUTE_MS
+    begin_ms = at_ms - at_ms % unit_ms
+    return schedule_of((Cron(expression),), timezone).next_after(begin_ms - 1) == begin_ms

@@ -1,0 +1,274 @@
+"""What follows when a run ends (SEMANTICS, chains): which runs its job's chain begins.
+
+The one place that is asked, by whoever ends a run or records a tick that never became one. What it
+answers goes into that very transaction, so no crash can lose or double it. A chained run is made
+waiting; who gets it is decided as for any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+
+from msgspec.structs import replace
+
+from etcsched.core.conditions import first_unmet, is_within
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, Matter, job_matter, run_matter
+from etcsched.core.leader.runs import new_run
+from etcsched.core.records import (
+    MAX_PARAMS_BYTES,
+    Arrival,
+    Follow,
+    Job,
+    Join,
+    Link,
+    Run,
+    Source,
+    params_bytes,
+)
+from etcsched.core.results import as_params
+from etcsched.core.states import JobState, Origin, Overlap, RunState
+from etcsched.core.times import ms_of, tick_id
+from etcsched.core.view import Entry, RunKey, revision_of
+
+MAX_CHAIN_DEPTH = 100
+"""Runs one behind the other. A cycle that two edits made at once ends here."""
+
+
+class Chains:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._view = context.view
+        self._joining: defaultdict[str, set[str]] = defaultdict(set)
+        self._joins_of: dict[str, tuple[str, ...]] = {}
+        self._coming: Counter[str] = Counter()
+        self._blocked: set[RunKey] = set()
+        for name in self._view.jobs:
+            self.job_changed(name)
+
+    def job_changed(self, name: str) -> None:
+        """Keep in mind which jobs' joins it takes part in."""
+        for target in self._joins_of.pop(name, ()):
+            self._joining[target].discard(name)
+        entry = self._view.jobs.get(name)
+        if entry is None or not entry.record.chain:
+            return
+        if entry.record.current.state in (JobState.DELETED, JobState.DISABLED):
+            return
+        targets = tuple(link.to for link in entry.record.chain if link.joins)
+        if targets:
+            self._joins_of[name] = targets
+        for target in targets:
+            self._joining[target].add(name)
+
+    def is_coming(self, job: str) -> bool:
+        """Whether a write in flight begins a chained run of this job."""
+        return self._coming[job] > 0
+
+    def sources_of(self, target: str) -> frozenset[str]:
+        """The jobs that a join of this target waits for."""
+        return frozenset(self._joining.get(target, ()))
+
+    # --- what a write carries
+
+    def after(self, run: Run) -> tuple[Run, fx.Following | None]:
+        """The final record with its links, and what comes with it (None: nothing)."""
+        entry = self._view.jobs.get(run.job)
+        if entry is None or not entry.record.chain or run.missed_count > 1:
+            return run, None
+        if entry.record.current.state is JobState.DELETED:
+            return run, None
+        links = [link for link in entry.record.chain if run.state in link.on]
+        if not links:
+            return run, None
+        plan = _Plan(self, self._context, run, entry)
+        for link in links:
+            plan.take(link)
+        followed = replace(run, followed_by=tuple(plan.follows))
+        return followed, plan.following()
+
+    def matters(self, following: fx.Following | None) -> list[Matter]:
+        if following is None:
+            return []
+        return [run_matter((run.job, run.id)) for run in following.created]
+
+    def sent(self, following: fx.Following | None) -> None:
+        for run in following.created if following is not None else ():
+            self._coming[run.job] += 1
+
+    def settled(self, following: fx.Following | None, *, exists: bool, source: RunKey) -> None:
+        """The write is answered and seen. ``exists``: it was refused, and one of the runs to create
+        is there, which only a hand or a restored backup can bring about: its source ends without
+        any."""
+        for run in following.created if following is not None else ():
+            self._coming[run.job] -= 1
+        if exists and following is not None and following.created:
+            self._blocked.add(source)
+
+    def is_blocked(self, source: RunKey) -> bool:
+        return source in self._blocked
+
+    def state_of_new(self, target: Job) -> tuple[RunState, str]:
+        """A chained run is never dropped for another's sake: it queues behind what is active."""
+        is_free = target.overlap is Overlap.ALLOW or not (
+            self._view.active_runs(target.name)
+            or self._context.is_busy(job_matter(target.name))
+            or self.is_coming(target.name)
+        )
+        if is_free:
+            return RunState.READY, ""
+        return RunState.QUEUED, ", behind another run of its job"
+
+
+class _Plan:
+    """What one run's end begins."""
+
+    def __init__(self, chains: Chains, context: Context, run: Run, entry: Entry[Job]) -> None:
+        self._chains = chains
+        self._context = context
+        self._view = context.view
+        self._run = run
+        self._entry = entry
+        self._instance = run.chain
+        self._created: list[Run] = []
+        self._joins: list[fx.JoinChange] = []
+        self._jobs: dict[str, int] = {run.job: entry.mod_revision}
+        self.follows: list[Follow] = []
+
+    def following(self) -> fx.Following:
+        return fx.Following(
+            created=tuple(self._created), joins=tuple(self._joins), jobs=tuple(self._jobs.items())
+        )
+
+    def take(self, link: Link) -> None:
+        target = self._view.jobs.get(link.to)
+        self._jobs[link.to] = revision_of(target)
+        why_not = self._why_not(link, target)
+        if why_not is not None or target is None:
+            self._skip(link.to, why_not or "")
+        elif link.joins:
+            self._join(link, target.record)
+        else:
+            self._begin(target.record, self._id_for(link.to), (self._arrival(),))
+
+    def _skip(self, target: str, why: str) -> None:
+        self.follows.append(Follow(job=target, note=why))
+        text = f"chain to {target} doesn't go on: {why}"
+        self._context.say(text, run=(self._run.job, self._run.id))
+
+    def _why_not(self, link: Link, target: Entry[Job] | None) -> str | None:
+        run, at = self._run, self._context.now
+        if run.attempts and run.attempts[-1].ended_at is not None:
+            at = run.attempts[-1].ended_at
+        unmet = first_unmet(link.when, run.results)
+        if unmet is not None:
+            return f"its condition doesn't hold: {unmet}"
+        timezone = self._entry.record.current.timezone
+        if link.within and not is_within(link.within, timezone, ms_of(at)):
+            return f"it ended outside of {link.within}"
+        if target is None or target.record.current.state is JobState.DELETED:
+            return "there is no such job"
+        if target.record.current.state not in (JobState.ENABLED, JobState.CHAIN_ACTIVE):
+            return f"that job is {target.record.current.state.value}"
+        if run.depth >= MAX_CHAIN_DEPTH:
+            return f"{MAX_CHAIN_DEPTH} runs are chained one behind the other; is it a cycle?"
+        if self._chains.is_blocked((run.job, run.id)):
+            return "a run of this chain was there already, made by hand or by a restored backup"
+        return None
+
+    def _arrival(self) -> Arrival:
+        run = self._run
+        return Arrival(
+            job=run.job,
+            run=run.id,
+            state=run.state,
+            at=self._context.now,
+            depth=run.depth,
+            scheduled_at=run.scheduled_at,
+            params={**run.params, **as_params(run.results)},
+        )
+
+    def _join(self, link: Link, target: Job) -> None:
+        entry = self._view.joins.get((target.name, self._instance))
+        join = entry.record if entry is not None else None
+        before = join.arrived if join is not None else ()
+        arrived = (*(a for a in before if a.job != self._run.job), self._arrival())
+        run_id = join.run if join is not None else self._id_for(target.name)
+        missing = self._chains.sources_of(target.name) - {a.job for a in arrived}
+        if missing:
+            changed = Join(
+                job=target.name,
+                instance=self._instance,
+                run=run_id,
+                since=join.since if join is not None else self._context.now,
+                arrived=arrived,
+            )
+            note = f"waits for {', '.join(sorted(missing))}"
+            self.follows.append(Follow(job=target.name, run=run_id, note=note))
+        elif self._begin(target, run_id, arrived):
+            changed = None
+        else:
+            return
+        self._joins.append(
+            fx.JoinChange(
+                target=target.name,
+                instance=self._instance,
+                revision=revision_of(entry),
+                join=changed,
+            )
+        )
+
+    def _begin(self, target: Job, run_id: str, arrived: tuple[Arrival, ...]) -> bool:
+        """False: it can't be, and the record says why."""
+        params = dict(target.params)
+        for arrival in sorted(arrived, key=lambda arrival: arrival.job):
+            params.update(arrival.params)
+        size = params_bytes(params)
+        why = None
+        if size > MAX_PARAMS_BYTES:
+            why = f"its parameters take {size} bytes, more than {MAX_PARAMS_BYTES}"
+        elif (target.name, run_id) in self._view.runs:
+            why = f"run {run_id} is there already"
+        if why is not None:
+            self._skip(target.name, why)
+            return False
+        last = arrived[-1]
+        state, where = self._chains.state_of_new(target)
+        self._created.append(
+            new_run(
+                self._context.author,
+                target,
+                run_id,
+                state,
+                f"chained from {last.job}/{last.run}, which {_ended(last.state)}{where}",
+                origin=Origin.CHAIN,
+                scheduled_at=last.scheduled_at,
+                params=params,
+                instance=self._instance,
+                depth=1 + max(arrival.depth for arrival in arrived),
+                chained_from=tuple(Source(job=a.job, run=a.run, state=a.state) for a in arrived),
+            )
+        )
+        self.follows.append(Follow(job=target.name, run=run_id))
+        return True
+
+    def _id_for(self, target: str) -> str:
+        """Derived from its source, and sorted by the same time."""
+        return chained_id(self._run, target)
+
+
+def chained_id(source: Run, target: str) -> str:
+    """Of the run of ``target`` that ``source`` chains to: the source's time, which retention goes
+    by, and what tells it from every other of that time."""
+    begin, end = source.id[:15], source.id[15:]
+    is_timed = begin[8:9] == "T" and (begin[:8] + begin[9:]).isdigit() and bool(end)
+    time = f"{begin}Z" if is_timed else tick_id(ms_of(source.created_at))
+    digest = hashlib.sha256(f"{source.job}/{source.id}/{target}".encode()).hexdigest()
+    return f"{time}-{digest[:12]}"
+
+
+def _ended(state: RunState) -> str:
+    return {RunState.MISSED: "was missed", RunState.CANCELLED: "was cancelled"}.get(
+        state, f"ended {state.value}"
+    )

@@ -1,0 +1,384 @@
+"""Chains, told as stories in virtual time: what a run's end begins, once, whoever leads."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from etcsched.core.leader.context import Options
+from etcsched.core.records import Condition, Follow, Job, Kind, Link, Retry, Run
+from etcsched.core.schedule import At
+from etcsched.core.states import ConditionOp, JobState, Outcome, Overlap, Recovery, RunState
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import cancel, job, resubmit, trigger
+
+ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
+TICK = "20261122T120005Z"
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0, slots=8)
+    world.advance(0.5)
+    return world
+
+
+def source(*links: Link, name: str = "load", **fields: object) -> Job:
+    fields.setdefault("state", JobState.ENABLED)
+    return job(name, ONCE, chain=links, **fields)  # type: ignore[arg-type]
+
+
+def target(name: str = "report", **fields: object) -> Job:
+    fields.setdefault("state", JobState.CHAIN_ACTIVE)
+    return job(name, **fields)  # type: ignore[arg-type]
+
+
+def only_run(world: World, name: str) -> Run:
+    (run,) = world.runs(name).values()
+    return run
+
+
+def states(world: World, name: str) -> list[str]:
+    return [run.state.value for run in world.runs(name).values()]
+
+
+def follows(world: World, name: str = "load") -> list[Follow]:
+    return list(only_run(world, name).followed_by)
+
+
+# --- one after the other
+
+
+def test_what_a_run_hands_on_goes_along(world: World) -> None:
+    world.agents["a1"].hands_on = {"load": {"rows": ("5",), "file": ("a", "b")}}
+    world.apply(source(Link(to="report"), params={"mode": "full", "rows": "0"}))
+    world.apply(target(params={"mode": "quick", "colour": "blue"}))
+    world.advance(10)
+    first, second = only_run(world, "load"), only_run(world, "report")
+    assert (first.state.value, second.state.value) == ("completed", "completed")
+    assert second.params == {"mode": "full", "colour": "blue", "rows": "5", "file": "a\nb"}
+    assert world.agents["a1"].given[("report", second.id)] == second.params
+    assert second.id.startswith(f"{TICK}-")
+    assert [(s.job, s.run, s.state) for s in second.chained_from] == [
+        ("load", TICK, RunState.COMPLETED)
+    ]
+    assert first.followed_by == (Follow(job="report", run=second.id),)
+    assert (second.chain, second.depth, second.scheduled_at) == (TICK, 1, first.scheduled_at)
+    assert second.history[0].cause == f"chained from load/{TICK}, which ended completed"
+
+
+@pytest.mark.parametrize(
+    ("on", "ends_as", "count"),
+    [
+        ((RunState.COMPLETED,), Outcome.COMPLETED, 1),
+        ((RunState.COMPLETED,), Outcome.FAILED, 0),
+        ((RunState.FAILED, RunState.TIMED_OUT), Outcome.TIMED_OUT, 1),
+        ((RunState.DIED,), Outcome.COMPLETED, 0),
+    ],
+)
+def test_the_state_decides(
+    world: World, on: tuple[RunState, ...], ends_as: Outcome, count: int
+) -> None:
+    world.agents["a1"].ends_as = ends_as
+    world.apply(source(Link(to="report", on=on)))
+    world.apply(target())
+    world.advance(10)
+    assert len(world.runs("report")) == count
+
+
+def test_conditions_windows_and_targets_that_cannot_run_are_said(world: World) -> None:
+    world.agents["a1"].hands_on = {"load": {"rows": ("5",)}}
+    more = Condition(name="rows", op=ConditionOp.MORE_THAN, values=("10",))
+    world.apply(
+        source(
+            Link(to="report", when=(more,)),
+            Link(to="report", within="* 6-11 * * *"),
+            Link(to="nowhere"),
+            Link(to="disabled"),
+            Link(to="ad_hoc"),
+            Link(to="report", within="* 12 * * *", when=(replace(more, values=("4.5",)),)),
+        )
+    )
+    for state in (JobState.DISABLED, JobState.AD_HOC_ACTIVE):
+        world.apply(target(state.value.removesuffix("_active"), state=state))
+    world.apply(target())
+    world.advance(10)
+    assert [(f.job, f.note) for f in follows(world)] == [
+        ("report", "its condition doesn't hold: rows is 5 (wanted: more_than 10)"),
+        ("report", "it ended outside of * 6-11 * * *"),
+        ("nowhere", "there is no such job"),
+        ("disabled", "that job is disabled"),
+        ("ad_hoc", "that job is ad_hoc_active"),
+        ("report", ""),
+    ]
+    assert states(world, "report") == ["completed"]
+
+
+@pytest.mark.parametrize(
+    ("how", "ends"),
+    [
+        ("cancelled", "cancelled"),
+        ("lost", "died"),
+        ("stopped", "cancelled"),
+        ("full", "abandoned"),
+        ("alone", "missed"),
+    ],
+)
+def test_every_end_is_asked_what_follows(world: World, how: str, ends: str) -> None:
+    link = Link(to="report", on=(RunState(ends),))
+    needs = {"role": "erp"} if how in ("stopped", "full", "alone") else {}
+    erp = world.agent("erp", labels={"role": "erp"}, slots=0)
+    world.agents["a1"].takes_s = 100.0
+    world.apply(
+        source(link, require=needs, pickup_buffer_s=10.0, max_reassigns=0, recovery=Recovery.NONE)
+    )
+    world.apply(target())
+    world.advance(6)
+    match how:
+        case "cancelled":
+            world.request(cancel("r1", TICK, "load"))
+        case "lost":
+            world.agents["a1"].kill()
+            world.agent("a2", takes_s=1.0)
+        case "stopped":
+            world.set_state("load", JobState.DISABLED)
+        case "alone":
+            erp.leave()
+            world.advance(20)
+            world.agent("erp2", labels=needs)
+    world.advance(60)
+    assert only_run(world, "load").state.value == ends
+    assert len(world.runs("report")) == 1
+
+
+def test_a_tick_that_ends_overlapped_chains(world: World) -> None:
+    world.agents["a1"].takes_s = 8.0
+    world.apply(
+        job("load", every_s=5, chain=(Link(to="report", on=(RunState.OVERLAPPED,)),))
+    )  # fmt: skip
+    world.apply(target())
+    world.advance(11)
+    assert states(world, "load")[1] == "overlapped"
+    (run,) = world.runs("report").values()
+    assert run.chained_from[0].run == "20261122T120010Z"
+
+
+# --- the target's own matters
+
+
+@pytest.mark.parametrize("overlap", list(Overlap))
+def test_a_chained_run_waits_for_the_run_before_it(world: World, overlap: Overlap) -> None:
+    world.agents["a1"].takes_s = 3.0
+    world.apply(source(Link(to="report")))
+    world.apply(source(Link(to="report"), name="load2"))
+    world.apply(target(overlap=overlap))
+    world.advance(9)
+    waits = "assigned" if overlap is Overlap.ALLOW else "queued"
+    assert sorted(states(world, "report")) == sorted(["assigned", waits])
+    world.advance(20)
+    assert states(world, "report") == ["completed", "completed"]
+    first, second = sorted(s.start_s for s in world.agents["a1"].spans if s.job == "report")
+    assert (second - first >= 3.0) is (overlap is not Overlap.ALLOW)
+
+
+def test_a_paused_target_gets_its_run_and_holds_it(world: World) -> None:
+    world.apply(source(Link(to="report")))
+    world.apply(target(pickup_buffer_s=10.0))
+    world.pause("report")
+    world.advance(60)
+    assert states(world, "report") == ["queued"]
+    world.resume("report")
+    world.advance(5)
+    assert states(world, "report") == ["completed"]
+
+
+def test_a_full_target_is_abandoned_and_one_without_agents_missed(world: World) -> None:
+    world.apply(source(Link(to="full"), Link(to="nobody")))
+    world.agent("erp", labels={"role": "erp"}, slots=0)
+    world.apply(target("full", require={"role": "erp"}, pickup_buffer_s=10.0))
+    world.apply(target("nobody", hosts=("other",), pickup_buffer_s=10.0))
+    world.advance(30)
+    assert states(world, "full") == ["abandoned"]
+    assert states(world, "nobody") == ["missed"]
+
+
+def test_a_target_that_is_disabled_or_deleted_cancels_what_waits(world: World) -> None:
+    for name in ("one", "two"):
+        world.apply(target(name, hosts=("other",)))
+    world.apply(source(Link(to="one"), Link(to="two")))
+    world.advance(8)
+    world.set_state("one", JobState.DISABLED)
+    world.delete("two")
+    world.advance(1)
+    assert states(world, "one") == ["cancelled"]
+    assert states(world, "two") == ["cancelled"]
+
+
+def test_the_chain_in_force_at_the_end_counts(world: World) -> None:
+    world.agents["a1"].takes_s = 5.0
+    world.apply(source(Link(to="old")))
+    world.apply(target("old"))
+    world.apply(target("new"))
+    world.advance(7)
+    world.apply(source(Link(to="new")))
+    world.advance(10)
+    assert (len(world.runs("old")), len(world.runs("new"))) == (0, 1)
+
+
+def test_a_deleted_source_chains_no_more_a_disabled_one_does(world: World) -> None:
+    world.agents["a1"].takes_s = 5.0
+    world.apply(source(Link(to="report"), name="deleted"))
+    world.apply(source(Link(to="report"), name="disabled"))
+    world.apply(target())
+    world.advance(7)
+    world.delete("deleted")
+    world.set_state("disabled", JobState.DISABLED)
+    world.advance(10)
+    (run,) = world.runs("report").values()
+    assert run.chained_from[0].job == "disabled"
+
+
+def test_chain_active_runs_only_when_chained_to(world: World) -> None:
+    world.apply(target())
+    world.request(trigger("r1", "report"))
+    world.advance(1)
+    answer = world.answer("r1")
+    assert answer is not None
+    assert (answer.accepted, "runs only when" in answer.message) == (False, True)
+    world.apply(source(Link(to="report")))
+    world.advance(10)
+    assert states(world, "report") == ["completed"]
+
+
+def test_being_chained_to_ends_a_pending_retry(world: World) -> None:
+    world.agents["a1"].ends_as = Outcome.FAILED
+    failed = (RunState.FAILED,)
+    world.apply(job("report", every_s=3600, retry=Retry(max=3, interval_s=600.0)))
+    world.request(trigger("r1", "report"))
+    world.advance(3)
+    assert states(world, "report") == ["retrying"]
+    world.apply(source(Link(to="report", on=failed)))
+    world.advance(10)
+    runs = {run.origin.value: run for run in world.runs("report").values()}
+    assert runs["request"].state is RunState.FAILED
+    assert "no retry any more" in runs["request"].history[-1].cause
+    assert runs["chain"].state is RunState.RETRYING
+
+
+def test_too_many_parameters_begin_nothing_and_are_said(world: World) -> None:
+    world.agents["a1"].hands_on = {"load": {"big": ("x" * 10_000,)}}
+    world.apply(source(Link(to="report"), params={"more": "y" * 10_000}))
+    world.apply(target())
+    world.advance(10)
+    assert "bytes, more than" in follows(world)[0].note
+    assert world.runs("report") == {}
+
+
+def test_a_cycle_that_came_about_ends(world: World) -> None:
+    world.agents["a1"].takes_s = 0.01
+    world.apply(source(Link(to="report")))
+    world.apply(target(chain=(Link(to="load"),)))
+    world.advance(60)
+    runs = [*world.runs("load").values(), *world.runs("report").values()]
+    assert max(run.depth for run in runs) == 100
+    assert all(run.state is RunState.COMPLETED for run in runs)
+
+
+# --- joins
+
+
+def diamond(world: World) -> None:
+    world.apply(source(Link(to="left"), Link(to="right"), name="root"))
+    for side in ("left", "right"):
+        world.apply(target(side, chain=(Link(to="end", joins=True),)))
+    world.apply(target("end"))
+
+
+def test_a_join_waits_for_all_and_takes_everything_along(world: World) -> None:
+    world.agents["a1"].hands_on = {"left": {"l": ("1",)}, "right": {"r": ("2",)}}
+    diamond(world)
+    world.advance(10)
+    end = only_run(world, "end")
+    assert end.state is RunState.COMPLETED
+    assert end.params == {"l": "1", "r": "2"}
+    assert {s.job for s in end.chained_from} == {"left", "right"}
+    assert world.records(Kind.JOIN) == {}
+    notes = {f.note for side in ("left", "right") for f in follows(world, side)}
+    assert "" in notes
+    assert notes & {"waits for left", "waits for right"}
+    assert {f.run for side in ("left", "right") for f in follows(world, side)} == {end.id}
+
+
+def test_sources_of_one_tick_join_without_a_common_root(world: World) -> None:
+    world.apply(source(Link(to="end", joins=True), name="one"))
+    world.apply(source(Link(to="end", joins=True), name="two"))
+    world.apply(target("end"))
+    world.advance(10)
+    assert states(world, "end") == ["completed"]
+
+
+def test_a_join_goes_on_once_what_failed_is_resubmitted(world: World) -> None:
+    diamond(world)
+    world.apply(target("right", hosts=("a2",), chain=(Link(to="end", joins=True),)))
+    world.agent("a2", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(10)
+    assert world.runs("end") == {}
+    assert len(world.records(Kind.JOIN)) == 1
+    world.agents["a2"].ends_as = Outcome.COMPLETED
+    world.request(resubmit("20261122T120015Z-1", only_run(world, "right").id, "right"))
+    world.advance(10)
+    assert states(world, "end") == ["completed"]
+
+
+def test_a_join_that_nobody_completes_goes_in_the_end() -> None:
+    world = World(options=Options(join_kept_s=60.0))
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0)
+    world.advance(0.5)
+    diamond(world)
+    world.apply(target("right", hosts=("nobody",), chain=(Link(to="end", joins=True),)))
+    world.advance(10)
+    assert len(world.records(Kind.JOIN)) == 1
+    world.advance(80)
+    assert world.records(Kind.JOIN) == {}
+
+
+# --- whoever leads
+
+
+def test_a_leader_may_die_at_any_write_and_nothing_is_lost_or_doubled() -> None:
+    for write in range(1, 40):
+        world = World()
+        world.agent("a1", takes_s=1.0, slots=8)
+        world.scheduler("s1")
+        world.scheduler("s2")
+        world.leader_dies_after = write
+        world.advance(0.5)
+        diamond(world)
+        world.advance(60)
+        counts = {name: states(world, name) for name in ("root", "left", "right", "end")}
+        assert counts == {name: ["completed"] for name in counts}, write
+        if world.leader_writes < write:
+            assert write > 20
+            return
+    pytest.fail("the story has more writes than this looks at")
+
+
+def test_a_chain_goes_on_after_an_outage_of_everything() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0)
+    world.advance(0.5)
+    world.apply(source(Link(to="report")))
+    world.apply(target(hosts=("a2",), pickup_buffer_s=30.0))
+    world.advance(8)
+    assert states(world, "report") == ["ready"]
+    world.nodes["s1"].kill()
+    world.advance(300)
+    world.agent("a2", takes_s=1.0)
+    world.scheduler("s2")
+    world.advance(30)
+    assert states(world, "report") == ["completed"]
