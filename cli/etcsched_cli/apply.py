@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.times import utc_of
-from etcsched.jobfile import load, read_files
+from etcsched.jobfile import load, mentions_chains, read_files
 from etcsched_cli.connect import run
 from etcsched_cli.output import Cell, Column, output_options, print_all, print_json, styled, table
 from etcsched_cli.settings import Settings
@@ -77,9 +77,12 @@ def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bo
     from etcsched.operator.settings import apply_settings, plan_settings
 
     now_ms = settings.environment.now_ms()
-    wanted = load(read_files(files), now_ms)
+    texts = read_files(files)
+    known = load(texts, now_ms) if not mentions_chains(texts) else None
 
     async def work(etcd: Etcd, keys: Keys) -> list[Change]:
+        # What is chained to may be in the cluster only.
+        wanted = known or load(texts, now_ms, await operator.all_jobs(etcd, keys))
         now, by, timeout_s = utc_of(now_ms), settings.operator, settings.timeout_s
         changes: list[Change] = []
         if wanted.settings:

@@ -43,7 +43,7 @@ E = TypeVar("E", bound=enum.Enum)
 
 NAME: Final = re.compile(r"(?!_)[A-Za-z0-9._-]{1,128}")
 _LABEL: Final = re.compile(r"[A-Za-z0-9._/-]{1,128}")
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}\$?")
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,9}")
 _IN_WORDS: Final = re.compile(
@@ -260,7 +260,7 @@ def check_known(entries: dict[str, Value], known: list[str]) -> None:
 
 
 def _check_variable(value: Value, name: str) -> None:
-    if _VARIABLE.fullmatch(name) is None:
+    if VARIABLE.fullmatch(name) is None:
         raise FieldError(value, f"{name!r} is no variable's name; it takes letters, digits and '_'")
     if name.upper().startswith(_RESERVED):
         raise FieldError(value, f"names beginning with {_RESERVED} are set by the agent")

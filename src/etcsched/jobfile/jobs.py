@@ -11,7 +11,9 @@ from etcsched.core.records import Job, ScheduleVersion
 from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery
 from etcsched.core.times import utc_of
 from etcsched.jobfile import fields
+from etcsched.jobfile.chains import read_chain, read_results
 from etcsched.jobfile.nodes import Problems, Value, unknown_text
+from etcsched.jobfile.notify import notified, read_notify
 from etcsched.jobfile.placeholders import BUILTINS
 from etcsched.jobfile.schedules import check_placeholders, read_action, read_patterns
 
@@ -37,6 +39,8 @@ _PLAIN: Final[dict[str, tuple[str, _Reader]]] = {
     "max_reassigns": ("max_reassigns", fields.integer(0, 1000)),
     "hosts": ("hosts", fields.words),
     "priority": ("priority", fields.integer(-1_000_000, 1_000_000)),
+    "chain": ("chain", read_chain),
+    "results": ("results", read_results),
     "workdir": ("workdir", fields.workdir),
     "user": ("user", fields.user),
 }
@@ -55,7 +59,7 @@ _SCHEDULING: Final[dict[str, _Reader]] = {
     "state": fields.choice(JobState, JobState.DELETED),
 }
 
-KNOWN: Final = ["run", "schedule", *_SCHEDULING, *_PLAIN, *_MERGED]
+KNOWN: Final = ["run", "schedule", "notify", *_SCHEDULING, *_PLAIN, *_MERGED]
 
 
 def known_entries(value: Value) -> dict[str, Value]:
@@ -76,13 +80,14 @@ def read_defaults(problems: Problems, value: Value, now_ms: int) -> dict[str, Va
 
 def read_job(
     problems: Problems, name: str, value: Value, defaults: dict[str, Value], now_ms: int
-) -> Job | None:
-    """None, and problems noted, where there is anything wrong."""
+) -> list[Job]:
+    """The job, and those that its notifications are; nothing, and problems noted, where there is
+    anything wrong."""
     before = len(problems)
     problems.attempt(lambda v: fields.read_job_name(v, name), value)
     own = problems.attempt(known_entries, value)
     if own is None:
-        return None
+        return []
     read = _read_all(problems, own, defaults, now_ms)
     run = own.get("run", defaults.get("run"))
     if run is None:
@@ -96,11 +101,16 @@ def read_job(
     state = read.get("state", JobState.ENABLED)
     if state is JobState.ENABLED and "schedule" not in {*own, *defaults}:
         value.refuse(
-            "has no schedule; give it one, or state: ad_hoc_active if it runs on request only"
+            "has no schedule; give it one, or state: ad_hoc_active if it runs on request only, "
+            "chain_active if other jobs chain to it"
         )
     if len(problems) > before:
-        return None
-    return _sized(_build(name, read, now_ms), value)
+        return []
+    made = [_build(name, read, now_ms)]
+    if "notify" in read:
+        notices, at = read["notify"], own.get("notify", defaults.get("notify", value))
+        made = problems.attempt(lambda _: notified(made[0], notices), at) or []
+    return [job for job in made if _fits(job, value)]
 
 
 def _read_all(
@@ -108,7 +118,8 @@ def _read_all(
 ) -> dict[str, Any]:
     """What could be read, by the fields' names in files."""
     read: dict[str, Any] = {}
-    readers = {"run": read_action, **_SCHEDULING, **{k: r for k, (_, r) in _PLAIN.items()}}
+    readers: dict[str, _Reader] = {"run": read_action, "notify": read_notify, **_SCHEDULING}
+    readers |= {field: reader for field, (_, reader) in _PLAIN.items()}
     for name, reader in readers.items():
         given = own.get(name, defaults.get(name))
         if given is not None and (made := problems.attempt(reader, given)) is not None:
@@ -147,9 +158,8 @@ def _build(name: str, read: dict[str, Any], now_ms: int) -> Job:
     )
 
 
-def _sized(job: Job, value: Value) -> Job | None:
+def _fits(job: Job, value: Value) -> bool:
     size = len(msgspec.json.encode(job))
-    if size <= MAX_JOB_BYTES:
-        return job
-    value.refuse(f"takes {size} bytes; a job may take {MAX_JOB_BYTES}")
-    return None
+    if size > MAX_JOB_BYTES:
+        value.refuse(f"takes {size} bytes; a job may take {MAX_JOB_BYTES}")
+    return size <= MAX_JOB_BYTES

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from etcsched.core.errors import InvalidJobFile
 from etcsched.core.records import ConflictGroup, Job
+from etcsched.jobfile.chains import check_chains
 from etcsched.jobfile.conflicts import GroupPlaces, check_groups, read_groups
 from etcsched.jobfile.jobs import read_defaults, read_job
 from etcsched.jobfile.nodes import Problems, Value, documents_of, unknown_text
 from etcsched.jobfile.settings import read_settings
 
-__all__ = ["JobFiles", "load"]
+__all__ = ["JobFiles", "load", "mentions_chains"]
 
 _TOP_LEVEL = ["defaults", "jobs", "conflicts", "settings"]
 
@@ -28,8 +29,16 @@ class JobFiles(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
 
 
-def load(files: Sequence[tuple[str, str]], now_ms: int) -> JobFiles:
-    """What (name, text) files say.
+def mentions_chains(files: Sequence[tuple[str, str]]) -> bool:
+    """Whether what other jobs there are may matter to them."""
+    return any("chain" in text or "notify" in text for _, text in files)
+
+
+def load(
+    files: Sequence[tuple[str, str]], now_ms: int, others: Mapping[str, Job] | None = None
+) -> JobFiles:
+    """What (name, text) files say. ``others`` are the jobs that the cluster has, which they may
+    chain to (None: nobody has looked).
 
     ``defaults`` hold for the jobs of their own file, all its documents. ``InvalidJobFile`` has
     one line for every problem: ``file:line: field: what is wrong; what would be right``.
@@ -41,6 +50,7 @@ def load(files: Sequence[tuple[str, str]], now_ms: int) -> JobFiles:
     settings_places: dict[str, str] = {}
     groups: list[ConflictGroup] = []
     group_places: GroupPlaces = {}
+    chains: dict[str, Value] = {}
     for number, (file, text) in enumerate(files):
         sections = _sections(problems, number, file, text)
         defaults: dict[str, Value] = {}
@@ -56,13 +66,30 @@ def load(files: Sequence[tuple[str, str]], now_ms: int) -> JobFiles:
                 if name in places:
                     entry.refuse(f"is given twice; first in {places[name]}")
                 places.setdefault(name, entry.place)
-                job = read_job(problems, name, entry, defaults, now_ms)
-                if job is not None:
-                    jobs.append(job)
+                made = read_job(problems, name, entry, defaults, now_ms)
+                jobs += made
+                if made and made[0].chain:
+                    chains[name] = _chain_of(entry, defaults)
+                for job in made[1:]:
+                    if job.name in places:
+                        entry.refuse(f"{job.name} is its notification's name; rename that job")
+                    places.setdefault(job.name, entry.place)
     check_groups(problems, groups, group_places, places.keys())
+    if not len(problems):
+        check_chains({job.name: job for job in jobs}, chains, others)
     if len(problems):
         raise InvalidJobFile(problems.lines())
     return JobFiles(jobs=jobs, conflicts=groups, settings=settings)
+
+
+def _chain_of(job: Value, defaults: dict[str, Value]) -> Value:
+    """Where a job's chain is written."""
+    own = job.entries("{name: {run: ...}}")
+    for name in ("chain", "notify"):
+        for entries in (own, defaults):
+            if name in entries:
+                return entries[name]
+    return job
 
 
 def _sections(problems: Problems, number: int, file: str, text: str) -> dict[str, list[Value]]:

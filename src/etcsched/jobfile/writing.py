@@ -5,8 +5,19 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from etcsched.core.durations import format_duration
-from etcsched.core.records import Action, ClusterSettings, Exec, Job, Noop, Retry, Shell
+from etcsched.core.records import (
+    Action,
+    ClusterSettings,
+    Condition,
+    Exec,
+    Job,
+    Link,
+    Noop,
+    Retry,
+    Shell,
+)
 from etcsched.core.schedule import At, Cron, Every, Pattern
+from etcsched.core.states import ConditionOp
 
 __all__ = ["fields_of", "pattern_text", "schedule_text", "settings_of"]
 
@@ -38,6 +49,10 @@ def fields_of(job: Job) -> dict[str, Any]:
         _put(found, field, getattr(job, field), {}, dict)
     if job.retry != default.retry:
         found["retry"] = _retry(job.retry)
+    if job.results:
+        found["results"] = list(job.results)
+    if job.chain:
+        found["chain"] = [_link(link) for link in job.chain]
     if job.keep != default.keep:
         found["keep"] = {"runs": job.keep.runs, "age": format_duration(job.keep.age_s)}
     return found
@@ -51,6 +66,30 @@ def _retry(retry: Retry) -> dict[str, Any]:
     _put(found, "jitter", retry.jitter_s, usual.jitter_s, format_duration)
     _put(found, "on", retry.on, usual.on, lambda on: [outcome.value for outcome in on])
     return found
+
+
+def _link(link: Link) -> dict[str, Any]:
+    usual = Link(to=link.to)
+    found: dict[str, Any] = {"to": link.to}
+    _put(found, "on", link.on, usual.on, lambda on: [state.value for state in on])
+    if link.when:
+        tests: dict[str, dict[str, Any]] = {}
+        for condition in link.when:
+            tests.setdefault(condition.name, {}).update(_condition(condition))
+        found["when"] = tests
+    _put(found, "within", link.within, "", str)
+    _put(found, "require", link.joins, False, lambda _: "all")
+    return found
+
+
+def _condition(condition: Condition) -> dict[str, Any]:
+    match condition.op:
+        case ConditionOp.EXISTS | ConditionOp.MISSING:
+            return {"exists": condition.op is ConditionOp.EXISTS}
+        case ConditionOp.IN | ConditionOp.NOT_IN:
+            return {condition.op.value: list(condition.values)}
+        case _:
+            return {condition.op.value: condition.values[0]}
 
 
 def settings_of(settings: ClusterSettings) -> dict[str, Any]:

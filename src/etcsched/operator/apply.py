@@ -23,10 +23,10 @@ from etcsched.jobfile.writing import fields_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import TicksSeen, write_jobs
 from etcsched.operator.decided import begin_of_edits
-from etcsched.operator.store import commit, found, read
+from etcsched.operator.store import commit, found, read, read_all
 from etcsched.ports import Etcd
 
-__all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan"]
+__all__ = ["ChangeKind", "FieldChange", "JobChange", "all_jobs", "apply", "delete", "plan"]
 
 _BATCH: Final = 40
 """Three compares a job, and etcd takes 128 of a transaction."""
@@ -69,6 +69,10 @@ class _Seen(msgspec.Struct, frozen=True):
 
 _Revise = Callable[[_Seen, int], Job]
 """The record to write for the job at an index, or the very one that was seen."""
+
+
+async def all_jobs(etcd: Etcd, keys: Keys) -> dict[str, Job]:
+    return {job.name: job for job in await read_all(etcd, keys.all_of(Kind.JOB), Job)}
 
 
 async def plan(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now: Utc) -> list[JobChange]:

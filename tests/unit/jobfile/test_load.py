@@ -238,11 +238,15 @@ FIELD_PROBLEMS: list[tuple[str, str, str]] = [
     ("timeout: [1h]", "timeout", "takes a single value, not a list"),
     ("timout: 1h", "timout", "unknown field 'timout'; did you mean timeout?"),
     ("overlap: always", "overlap", "unknown value 'always'; known are skip, queue, allow, replace"),
-    ("state: no", "state", "unknown value 'no'; known are enabled, disabled, ad_hoc_active"),
+    (
+        "state: no",
+        "state",
+        "unknown value 'no'; known are enabled, disabled, chain_active, ad_hoc_active",
+    ),
     (
         "state: deleted",
         "state",
-        "unknown value 'deleted'; known are enabled, disabled, ad_hoc_active",
+        "unknown value 'deleted'; known are enabled, disabled, chain_active, ad_hoc_active",
     ),
     ("priority: high", "priority", "'high' is no whole number; write e.g. 1"),
     ("catch_up_limit: 0", "catch_up_limit", "0 is out of range; it takes 1 to 10000"),
@@ -366,7 +370,8 @@ def test_all_problems_of_all_files_in_their_order() -> None:
         "a.yaml:6: jobs.b: has no run; write e.g. run: {exec: [/bin/true]}",
         "b.yaml:3: jobs.a: is given twice; first in a.yaml:5",
         "b.yaml:4: jobs.c: has no schedule; give it one, or state: ad_hoc_active if it runs on "
-        "request only",
+        "request only, "
+        "chain_active if other jobs chain to it",
         "b.yaml:5: jobs.d: takes a map like {run: {exec: [/bin/true]}, schedule: {every: 1h}}, "
         "not nothing",
         "c.yaml:1: not YAML: while parsing a flow sequence expected ',' or ']', but got "

@@ -45,10 +45,18 @@ class RunEnds:
             changes = {
                 "attempts": (*entry.record.attempts, over),
                 "results": report.record.results,
-                "results_problem": report.record.results_problem,
+                "results_problem": self._results_problem(report.record, state),
             }
         old = self.old_attempt(entry, assignment, report)
         self._end(entry, state, cause, old=old, consumed=consumed, **changes)
+
+    def _results_problem(self, report: Report, state: RunState) -> str:
+        """What the agent says of the file, and what the job promises and a completed run lacks."""
+        job = self._view.jobs.get(report.job)
+        declared = job.record.results if job is not None and state is RunState.COMPLETED else ()
+        missing = [name for name in declared if name not in report.results]
+        texts = [report.results_problem, f"no {', '.join(missing)}" if missing else ""]
+        return "; ".join(filter(None, texts))
 
     def end_without_assignment(
         self, entry: Entry[Run], consumed: fx.Consumed | None = None
