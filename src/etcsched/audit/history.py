@@ -70,7 +70,8 @@ class Begun(Part, frozen=True, kw_only=True, tag="begun"):
 
 class Revision(Part, frozen=True, kw_only=True, tag="revision"):
     """All that one commit changed below the prefix, as the recorder's own watch told it, with
-    previous values. ``at_ms``: when it was seen (in simulations: when it was committed)."""
+    previous values. ``at_ms``: when it was seen (in simulations: when it was committed); 0 for what
+    had happened before the recorder looked, of which nobody knows when."""
 
     revision: int
     at_ms: int

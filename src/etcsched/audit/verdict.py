@@ -33,11 +33,13 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """``lateness_ms``: ε, from a tick to its process's start, outside of faults. ``recovery_ms``:
     what is due counts as late only so long after a heal (I2), and is final so long after the last
     one, or after it became due (I15; the job's own run time comes on top). ``residual_ms``: how
-    long the processes of a host that was frozen whole may live on once it wakes."""
+    long the processes of a host that was frozen whole may live on once it wakes. ``early_ms``: how
+    far ahead of true time the clock of a scheduler may be."""
 
     lateness_ms: int = 1000
     recovery_ms: int = 30_000
     residual_ms: int = 1000
+    early_ms: int = 50
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):

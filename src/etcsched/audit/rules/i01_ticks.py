@@ -1,0 +1,188 @@
+"""I1: expected ticks map one to one to runs or explicit records."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from etcsched.audit.history import Quiet
+from etcsched.audit.rules.base import Court, Rule, tick_of
+from etcsched.audit.state import ARCHIVE, Step, Write
+from etcsched.audit.verdict import Invariant
+from etcsched.core.records import Gap, Job, Kind, Pause, Run, Watermark
+from etcsched.core.times import ms_of, utc_of
+
+_TIDY_ABOVE = 256
+
+
+class Ticks(Rule):
+    """A tick is expected once the watermark passes it. By then it must be a run or a record,
+    unless its job has an open gap that says it isn't decided yet: then it is owed."""
+
+    invariant = Invariant.I1
+    places = frozenset({Kind.RUN, ARCHIVE, Kind.WATERMARK, Kind.JOB, Kind.PAUSE})
+
+    def __init__(self, court: Court) -> None:
+        super().__init__(court)
+        self._definitions = court.definitions
+        self._born: set[tuple[str, ...]] = set()
+        self._decided: dict[str, set[int]] = defaultdict(set)
+        """Ticks that are decided and not yet expected."""
+        self._owed: dict[str, set[int]] = defaultdict(set)
+        self._unknown: set[str] = set()
+
+    def begun(self) -> None:
+        through_ms = self._definitions.through_ms
+        for place in (Kind.RUN, ARCHIVE):
+            for ids, held in self.state.all_of(place).items():
+                self._born.add(ids)
+                if isinstance(held.record, Run):
+                    self._decide(held.record, self._ticks_of(held.record))
+        for (job,), held in self.state.all_of(Kind.GAP).items():
+            if isinstance(held.record, Gap) and not held.record.closed:
+                after_ms = ms_of(held.record.decided_through)
+                owed = set(self._definitions.due(job, after_ms, through_ms))
+                self._owed[job] = owed - self._decided[job]
+
+    def wrote(self, write: Write, step: Step) -> None:
+        match write.place:
+            case Kind.WATERMARK:
+                self._watermark_moved(write, step)
+            case Kind.JOB | Kind.PAUSE:
+                self._defined(write, step)
+            case _ if (run := self.birth(write)) is not None:
+                name = "/".join(write.ids)
+                is_first = write.ids not in self._born
+                self.expect(is_first, f"{name}: the run was created twice", step)
+                self._born.add(write.ids)
+                if is_first:
+                    self._created(run, step)
+            case _ if write.place == ARCHIVE and write.after is None:
+                self._forgotten(write, step)
+            case _:
+                pass
+
+    def committed(self, step: Step) -> None:
+        if step.of(Kind.WATERMARK) is not None:
+            for job, tick_ms in self._definitions.pass_to(self.state.through_ms):
+                self._expected(job, tick_ms, step)
+        for write in step.writes:
+            if write.place is Kind.GAP:
+                self._gap_moved(write, step)
+
+    def quieted(self, quiet: Quiet) -> None:
+        for job, owed in self._owed.items():
+            for tick_ms in sorted(owed):
+                text = f"{job}, due {utc_of(tick_ms)}: its outage is over, and it isn't decided"
+                self.expect(False, text, at_ms=quiet.at_ms)
+        through_ms = quiet.at_ms - self.bounds.recovery_ms
+        for job, tick_ms in self._definitions.pass_to(through_ms):
+            is_decided = tick_ms in self._decided[job] or self._is_in_gap(job, tick_ms)
+            text = f"{job}, due {utc_of(tick_ms)}: the end came, and it isn't decided"
+            self.expect(is_decided, text, at_ms=quiet.at_ms)
+
+    def not_judged(self) -> list[str]:
+        return [f"{job}: it can't judge {what} yet" for job, what in sorted(self._all_unknown())]
+
+    def _all_unknown(self) -> set[tuple[str, str]]:
+        return {(job, self._definitions.unknown(job)) for job in self._unknown}
+
+    # --- one change
+
+    def _watermark_moved(self, write: Write, step: Step) -> None:
+        before = write.before.record if write.before is not None else None
+        after = write.after.record if write.after is not None else None
+        if isinstance(before, Watermark):
+            grows = isinstance(after, Watermark) and after.through > before.through
+            text = f"the watermark went from {before.through} back"
+            if isinstance(after, Watermark):
+                text += f" to {after.through}"
+            self.expect(grows, text, step)
+
+    def _defined(self, write: Write, step: Step) -> None:
+        (name,) = write.ids
+        record = write.after.record if write.after is not None else None
+        problem = None
+        match write.place, record:
+            case Kind.JOB, Job():
+                problem = self._definitions.job_put(record)
+                if self._definitions.unknown(name):
+                    self._unknown.add(name)
+            case Kind.JOB, _:
+                self._definitions.job_gone(name)
+                self._owed.pop(name, None)
+            case Kind.PAUSE, Pause():
+                problem = self._definitions.pause_put(name, record)
+            case Kind.PAUSE, _:
+                self._definitions.pause_gone(name)
+            case _:
+                pass
+        self.expect(problem is None, f"{name}: {problem}", step)
+
+    def _created(self, run: Run, step: Step) -> None:
+        tick_ms = tick_of(run)
+        if tick_ms is None or self._definitions.unknown(run.job):
+            return
+        name = f"{run.job}/{run.id}"
+        ticks = self._ticks_of(run)
+        if run.missed_count > 1:
+            text = f"{name} records {run.missed_count} missed ticks, due were {len(ticks)}"
+            self.expect(len(ticks) == run.missed_count, text, step)
+        else:
+            self.expect(self._definitions.is_due(run.job, tick_ms), f"{name}: wasn't due", step)
+        twice = self._decide(run, ticks)
+        for tick in twice[:1]:
+            self.expect(False, f"{name}: {run.job}'s tick {utc_of(tick)} is decided twice", step)
+
+    def _decide(self, run: Run, ticks: list[int]) -> list[int]:
+        """Those that were decided before."""
+        owed, decided = self._owed[run.job], self._decided[run.job]
+        twice = []
+        for tick_ms in ticks:
+            if tick_ms in owed:
+                owed.discard(tick_ms)
+            elif tick_ms > self._definitions.through_ms and tick_ms not in decided:
+                decided.add(tick_ms)
+            elif len(run.id) <= len("20261122T190000Z"):  # else: one of several, one a host
+                twice.append(tick_ms)
+        if len(decided) > _TIDY_ABOVE:
+            through_ms = self._definitions.through_ms
+            self._decided[run.job] = {tick for tick in decided if tick > through_ms}
+        return twice
+
+    def _ticks_of(self, run: Run) -> list[int]:
+        tick_ms = tick_of(run)
+        if tick_ms is None:
+            return []
+        if run.missed_through is None:
+            return [tick_ms]
+        return list(self._definitions.due(run.job, tick_ms - 1, ms_of(run.missed_through)))
+
+    def _expected(self, job: str, tick_ms: int, step: Step) -> None:
+        decided = self._decided[job]
+        if tick_ms in decided:
+            decided.discard(tick_ms)
+            self.court.checked[self.invariant] += 1
+        elif self._is_in_gap(job, tick_ms):
+            self._owed[job].add(tick_ms)
+        else:
+            text = f"{job}, due {utc_of(tick_ms)}: lost; the watermark passed it undecided"
+            self.expect(False, text, step)
+
+    def _is_in_gap(self, job: str, tick_ms: int) -> bool:
+        gap = self.state.record(Gap, Kind.GAP, job)
+        return gap is not None and not gap.closed and tick_ms > ms_of(gap.decided_through)
+
+    def _gap_moved(self, write: Write, step: Step) -> None:
+        (job,) = write.ids
+        owed = self._owed.get(job, set())
+        for tick_ms in sorted(tick for tick in owed if not self._is_in_gap(job, tick)):
+            owed.discard(tick_ms)
+            text = f"{job}, due {utc_of(tick_ms)}: lost; its gap passed it undecided"
+            self.expect(False, text, step)
+
+    def _forgotten(self, write: Write, step: Step) -> None:
+        before = write.before.record if write.before is not None else None
+        tick_ms = tick_of(before) if isinstance(before, Run) else None
+        if tick_ms is not None:
+            text = f"{'/'.join(write.ids)}: forgotten before the watermark passed its tick"
+            self.expect(tick_ms <= self.state.through_ms, text, step)

@@ -1,0 +1,160 @@
+"""I2: outside of faults a run starts within ε of its tick, and within the recovery bound after."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import msgspec
+
+from etcsched.audit import verdict
+from etcsched.audit.history import Truth, Word, WordKind
+from etcsched.audit.rules.base import Court, Rule, tick_of
+from etcsched.audit.state import ARCHIVE, Step, Write
+from etcsched.audit.truth import Execution
+from etcsched.audit.verdict import Invariant
+from etcsched.core.records import Kind, Report
+from etcsched.core.states import Origin, RunState
+from etcsched.core.times import utc_of
+
+BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
+
+Place = tuple[str, ...]
+
+
+class _Awaited(msgspec.Struct):
+    """A run that was assigned as soon as it was due: its start is awaited."""
+
+    tick_ms: int
+    term_since_ms: int
+    claimed_ms: int | None = None
+
+
+class _Suspect(msgspec.Struct, frozen=True):
+    """Too late, or too early, unless a fault explains it; those may be told afterwards."""
+
+    name: str
+    what: str
+    tick_ms: int
+    at_ms: int
+    term_since_ms: int
+
+
+class Lateness(Rule):
+    """Judged are runs that had nothing to wait for but the scheduler and the agent: assigned when
+    created, to the first attempt's start. Of the others, that they were created in time.
+
+    Starts are the processes' own words; of jobs that don't speak, the claims.
+    """
+
+    invariant = Invariant.I2
+    places = frozenset({Kind.RUN, ARCHIVE, Kind.REPORT, Kind.ASSIGNMENT})
+
+    def __init__(self, court: Court) -> None:
+        super().__init__(court)
+        self._awaited: dict[Place, _Awaited] = {}
+        self._suspects: list[_Suspect] = []
+        self._counts = [0] * (len(BUCKETS_MS) + 1)
+        self._worst: tuple[int, str] | None = None
+
+    def wrote(self, write: Write, step: Step) -> None:
+        if write.place is Kind.REPORT:
+            awaited = self._awaited.get(write.ids[1:])
+            if write.is_new and awaited is not None and awaited.claimed_ms is None:
+                self._claimed(write, awaited, step)
+        elif write.place is Kind.ASSIGNMENT:
+            if write.before is not None:  # Moved, or over before it started.
+                awaited = self._awaited.get(write.ids[1:])
+                if awaited is not None and awaited.claimed_ms is None:
+                    del self._awaited[write.ids[1:]]
+        elif (run := self.birth(write)) is not None:
+            tick_ms = tick_of(run)
+            is_in_outage = (
+                run.origin is Origin.RECOVERY
+                or run.state is RunState.MISSED
+                or self.state.of(Kind.GAP, run.job) is not None
+                or step.of(Kind.GAP, run.job) is not None
+            )
+            if tick_ms is None or is_in_outage or not step.at_ms:
+                return
+            name, since_ms = "/".join(write.ids), self.state.term_since_ms
+            if run.state is RunState.ASSIGNED:
+                self._awaited[write.ids] = _Awaited(tick_ms, since_ms)
+            else:
+                self._judge(name, "was decided", tick_ms, step.at_ms, since_ms)
+
+    def said(self, word: Word, execution: Execution) -> None:
+        awaited = self._awaited.get((word.job, word.run))
+        if awaited is not None and word.kind is WordKind.START:
+            del self._awaited[word.job, word.run]
+            self._started((word.job, word.run), awaited, word.at_ms)
+
+    def _claimed(self, write: Write, awaited: _Awaited, step: Step) -> None:
+        report = write.after.record if write.after is not None else None
+        if not isinstance(report, Report):
+            return
+        awaited.claimed_ms = step.at_ms
+        if Truth.WORDS not in self.court.holds:
+            del self._awaited[write.ids[1:]]
+            self._started(write.ids[1:], awaited, step.at_ms)
+
+    def _started(self, ids: Place, awaited: _Awaited, at_ms: int) -> None:
+        name, tick_ms = "/".join(ids), awaited.tick_ms
+        is_in_time = self._judge(name, "started", tick_ms, at_ms, awaited.term_since_ms)
+        if is_in_time:
+            self._count(name, at_ms - tick_ms)
+
+    def _count(self, name: str, late_ms: int) -> None:
+        self._counts[bisect_left(BUCKETS_MS, late_ms)] += 1
+        if self._worst is None or late_ms > self._worst[0]:
+            self._worst = late_ms, name
+
+    def _judge(self, name: str, what: str, tick_ms: int, at_ms: int, term_since_ms: int) -> bool:
+        """Whether it was in time; else it is judged in the end."""
+        is_in_time = -self.bounds.early_ms <= at_ms - tick_ms <= self.bounds.lateness_ms
+        if is_in_time:
+            self.court.checked[self.invariant] += 1
+        else:
+            self._suspects.append(_Suspect(name, what, tick_ms, at_ms, term_since_ms))
+        return is_in_time
+
+    def finish(self) -> None:
+        for ids, awaited in list(self._awaited.items()):
+            if awaited.claimed_ms is not None and ids[0] not in self.court.executions.speaking:
+                self._started(ids, awaited, awaited.claimed_ms)
+        for suspect in self._suspects:
+            self._sentence(suspect)
+
+    def _sentence(self, suspect: _Suspect) -> None:
+        late_ms = suspect.at_ms - suspect.tick_ms
+        recovery_ms = self.bounds.recovery_ms
+        faults = self.court.faults.overlapping(suspect.tick_ms - recovery_ms, suspect.at_ms)
+        heals_ms = [suspect.at_ms if fault.until_ms is None else fault.until_ms for fault in faults]
+        if suspect.term_since_ms > suspect.tick_ms:
+            heals_ms.append(suspect.term_since_ms)
+        text = f"{suspect.name} {suspect.what} {_span(late_ms)} its tick {utc_of(suspect.tick_ms)}"
+        if heals_ms:
+            latest_ms = max(suspect.tick_ms, *heals_ms) + recovery_ms
+            text += f", {suspect.at_ms - latest_ms + recovery_ms} ms after the last heal"
+            self.expect(suspect.at_ms <= latest_ms, text, at_ms=suspect.at_ms)
+        else:
+            if suspect.what == "started":
+                self._count(suspect.name, late_ms)
+            self.expect(False, f"{text}, and there was no fault", at_ms=suspect.at_ms)
+
+    def histogram(self) -> verdict.Lateness:
+        worst_ms, worst_run = self._worst or (None, "")
+        return verdict.Lateness(
+            up_to_ms=BUCKETS_MS,
+            counts=tuple(self._counts),
+            worst_ms=worst_ms,
+            worst_run=worst_run,
+        )
+
+    def not_judged(self) -> list[str]:
+        if Truth.WORDS not in self.court.holds:
+            return ["starts are the agents' claims: no job's own word is recorded"]
+        return []
+
+
+def _span(late_ms: int) -> str:
+    return f"{late_ms} ms after" if late_ms >= 0 else f"{-late_ms} ms before"

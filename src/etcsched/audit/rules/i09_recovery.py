@@ -1,0 +1,174 @@
+"""I9: missed ticks follow the job's recovery mode exactly."""
+
+from __future__ import annotations
+
+import msgspec
+
+from etcsched.audit.history import FaultKind
+from etcsched.audit.rules.base import Court, Rule, tick_of
+from etcsched.audit.state import ARCHIVE, Step, Write
+from etcsched.audit.verdict import Invariant
+from etcsched.core.records import Gap, Job, Kind, Run
+from etcsched.core.states import JobState, Origin, Recovery, RunState
+from etcsched.core.times import ms_of, utc_of
+
+_CLOCKS = frozenset({FaultKind.CLOCK})
+
+
+class _Outage(msgspec.Struct):
+    """What an outage's end has decided so far: ticks that run although they were missed, ticks
+    that are recorded as missed (first, last, count), and when that began."""
+
+    began_ms: int
+    could_start: bool = True
+    chosen: list[int] = []
+    missed: list[tuple[int, int, int]] = []
+
+
+class Recoveries(Rule):
+    """An outage is judged when its job's gap is closed. When exactly the leader looked at the
+    clock isn't known, so ticks near the edges of ``pickup_buffer`` and ``recover_within``, by the
+    recovery bound, may go either way."""
+
+    invariant = Invariant.I9
+    places = frozenset({Kind.RUN, ARCHIVE, Kind.GAP, Kind.ASSIGNMENT})
+
+    def __init__(self, court: Court) -> None:
+        super().__init__(court)
+        self._outages: dict[str, _Outage] = {}
+        self._latest_run_ms: dict[str, int] = {}
+        """Of each job, the latest tick that became a run that may run."""
+
+    def begun(self) -> None:
+        for place in (Kind.RUN, ARCHIVE):
+            for held in self.state.all_of(place).values():
+                if isinstance(held.record, Run):
+                    self._remember(held.record)
+
+    def wrote(self, write: Write, step: Step) -> None:
+        run = self.birth(write) if write.place in (Kind.RUN, ARCHIVE) else None
+        if run is not None:
+            self._born(run, step)
+        elif write.place is Kind.ASSIGNMENT and write.after is not None:
+            self._alone(write, step)
+
+    def committed(self, step: Step) -> None:
+        for write in step.writes:
+            gap = write.after.record if write.after is not None else None
+            if write.place is Kind.GAP and isinstance(gap, Gap) and gap.closed:
+                outage = self._outages.pop(gap.job, None)
+                job = self.state.record(Job, Kind.JOB, gap.job)
+                if outage is not None and job is not None:
+                    self._judge(job, outage, step)
+
+    # --- one change
+
+    def _remember(self, run: Run) -> None:
+        tick_ms = tick_of(run)
+        if tick_ms is not None and run.state is not RunState.MISSED:
+            self._latest_run_ms[run.job] = max(tick_ms, self._latest_run_ms.get(run.job, 0))
+
+    def _born(self, run: Run, step: Step) -> None:
+        tick_ms = tick_of(run)
+        job = self.state.record(Job, Kind.JOB, run.job)
+        if tick_ms is None or job is None:
+            return
+        self._remember(run)
+        if run.state is RunState.MISSED or run.origin is Origin.RECOVERY:
+            outage = self._outages.setdefault(run.job, _Outage(began_ms=step.at_ms))
+            if run.origin is Origin.RECOVERY:
+                outage.chosen.append(tick_ms)
+            else:
+                last_ms = ms_of(run.missed_through) if run.missed_through is not None else tick_ms
+                outage.missed.append((tick_ms, last_ms, max(1, run.missed_count)))
+                outage.could_start = outage.could_start and self._can_start(job)
+        elif run.state is not RunState.OVERLAPPED and self._knows_the_time(step.at_ms):
+            late_ms = step.at_ms - tick_ms
+            most_ms = int(job.pickup_buffer_s * 1000) + self.bounds.recovery_ms
+            text = (
+                f"{run.job}/{run.id}: {late_ms // 1000} s late, beyond its pickup buffer, and it "
+                "runs as if it weren't"
+            )
+            self.expect(late_ms <= most_ms, text, step)
+
+    def _alone(self, write: Write, step: Step) -> None:
+        """Runs that catch up go one at a time, oldest first."""
+        _, job, run_id = write.ids
+        run = self.state.record(Run, Kind.RUN, job, run_id)
+        if run is None or run.origin is not Origin.RECOVERY:
+            return
+        for other_id in self.state.runs_of.get(job, set()) - {run_id}:
+            other = self.state.record(Run, Kind.RUN, job, other_id)
+            if other is None or other.origin is not Origin.RECOVERY:
+                continue
+            text = f"{job}/{run_id}: it catches up while {job}/{other_id}, which does too, runs"
+            self.expect(other.state is not RunState.ASSIGNED, text, step)
+            is_older = other.state is RunState.QUEUED and other_id < run_id
+            text = f"{job}/{run_id}: it catches up before {job}/{other_id}, which is older"
+            self.expect(not is_older, text, step)
+
+    # --- one outage
+
+    def _judge(self, job: Job, outage: _Outage, step: Step) -> None:
+        if not self._knows_the_time(step.at_ms) or self.court.definitions.unknown(job.name):
+            return
+        chosen = sorted(outage.chosen)
+        may_run = outage.could_start and self._can_start(job)
+        match job.recovery:
+            case Recovery.LAST:
+                text = f"{job.name}: recovery last, and {len(chosen)} missed ticks run"
+                self.expect(len(chosen) <= 1, text, step)
+                if may_run:
+                    self._judge_last(job, outage, step)
+            case Recovery.ALL:
+                limit = job.catch_up_limit
+                text = f"{job.name}: {len(chosen)} missed ticks run, the limit is {limit}"
+                self.expect(len(chosen) <= limit, text, step)
+                if may_run:
+                    self._judge_all(job, outage, step)
+            case mode:
+                text = f"{job.name}: recovery {mode.value}, and {len(chosen)} missed ticks run"
+                self.expect(not chosen, text, step)
+        oldest_ms = outage.began_ms - int(job.recover_within_s * 1000) - self.bounds.recovery_ms
+        for tick_ms in chosen[:1]:
+            text = f"{job.name}, due {utc_of(tick_ms)}: it runs, older than recover_within"
+            self.expect(tick_ms >= oldest_ms, text, step)
+
+    def _judge_last(self, job: Job, outage: _Outage, step: Step) -> None:
+        """The latest tick of the outage has a run, whether late or chosen, and no other missed
+        one has."""
+        if not outage.missed:
+            return
+        last_missed_ms = max(last for _, last, _ in outage.missed)
+        is_recent = last_missed_ms >= step.at_ms - int(job.recover_within_s * 1000)
+        latest_run_ms = self._latest_run_ms.get(job.name, 0)
+        if is_recent:
+            text = f"{job.name}, due {utc_of(last_missed_ms)}: the last one missed, and none runs"
+            self.expect(latest_run_ms > last_missed_ms, text, step)
+
+    def _judge_all(self, job: Job, outage: _Outage, step: Step) -> None:
+        """Missed for good are only those beyond the limit, the oldest, and the too old ones."""
+        recent_ms = step.at_ms - int(job.recover_within_s * 1000)
+        recent = [last for _, last, _ in outage.missed if last >= recent_ms]
+        if not recent:
+            return
+        newest_ms = max(recent)
+        text = (
+            f"{job.name}, due {utc_of(newest_ms)}: recovery all, and it doesn't run, though "
+            f"{len(outage.chosen)} of at most {job.catch_up_limit} do"
+        )
+        self.expect(len(outage.chosen) >= job.catch_up_limit, text, step)
+        for tick_ms in sorted(outage.chosen)[:1]:
+            text = f"{job.name}, due {utc_of(newest_ms)}: it doesn't run, and an older one does"
+            self.expect(tick_ms > newest_ms, text, step)
+
+    def _can_start(self, job: Job) -> bool:
+        return job.current.state is JobState.ENABLED
+
+    def _knows_the_time(self, at_ms: int) -> bool:
+        """... and the leader knew it too."""
+        span_ms = self.bounds.recovery_ms
+        return at_ms > 0 and not self.court.faults.overlapping(at_ms - span_ms, at_ms, _CLOCKS)
+
+    def not_judged(self) -> list[str]:
+        return ["ticks at the edges of pickup_buffer and recover_within may go either way"]
