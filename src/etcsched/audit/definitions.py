@@ -108,6 +108,12 @@ class Definitions:
 
     def due(self, job: str, after_ms: int, through_ms: int) -> Iterator[int]:
         """The job's ticks in (after, through] by what is in force, ascending."""
+        for tick_ms in self._by_schedule(job, after_ms, through_ms):
+            if not self._is_paused(job, tick_ms):
+                yield tick_ms
+
+    def _by_schedule(self, job: str, after_ms: int, through_ms: int) -> Iterator[int]:
+        """Whether it is paused or not: a pause may end before they are due."""
         timeline = self._timelines.get(job)
         for span in timeline.spans if timeline is not None else ():
             if not _runs(span):
@@ -115,9 +121,7 @@ class Definitions:
             first_ms = max(after_ms, span.since_ms - 1)
             last_ms = through_ms if span.until_ms is None else min(through_ms, span.until_ms - 1)
             version = span.version
-            for tick_ms in due_within(version.patterns, version.timezone, first_ms, last_ms):
-                if not self._is_paused(job, tick_ms):
-                    yield tick_ms
+            yield from due_within(version.patterns, version.timezone, first_ms, last_ms)
 
     def is_due(self, job: str, tick_ms: int) -> bool:
         timeline = self._timelines.get(job)
@@ -157,7 +161,7 @@ class Definitions:
             return
         far_ms = after_ms + _LOOK_AHEAD_MS
         try:
-            next_ms = next(self.due(job, after_ms, far_ms), far_ms)
+            next_ms = next(self._by_schedule(job, after_ms, far_ms), far_ms)
         except (ValueError, KeyError) as error:
             timeline.unknown = f"a schedule that can't be read: {error}"
             return

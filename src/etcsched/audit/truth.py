@@ -8,7 +8,10 @@ import msgspec
 
 from etcsched.audit.history import Fault, FaultKind, Word, WordKind
 
-__all__ = ["Execution", "Executions", "Faults"]
+__all__ = ["AttemptId", "Execution", "Executions", "Faults"]
+
+AttemptId = tuple[str, str, int]
+"""Job, run, token. Attempts of different runs that one transaction began share their token."""
 
 
 class Execution(msgspec.Struct):
@@ -24,22 +27,26 @@ class Execution(msgspec.Struct):
     end_ms: int | None = None
     starts: int = 1
 
+    @property
+    def attempt(self) -> AttemptId:
+        return self.job, self.run, self.token
+
 
 class Executions:
     def __init__(self) -> None:
-        self.by_token: dict[int, Execution] = {}
+        self.by_attempt: dict[AttemptId, Execution] = {}
         self.by_run: dict[tuple[str, str], list[Execution]] = defaultdict(list)
         self.speaking: set[str] = set()
         """Jobs whose processes ever said a word."""
 
     def take(self, word: Word) -> Execution:
         self.speaking.add(word.job)
-        execution = self.by_token.get(word.token)
+        execution = self.by_attempt.get((word.job, word.run, word.token))
         if execution is None:
             execution = Execution(
                 word.job, word.run, word.token, word.agent, word.at_ms, word.at_ms
             )
-            self.by_token[word.token] = execution
+            self.by_attempt[execution.attempt] = execution
             self.by_run[word.job, word.run].append(execution)
         elif word.kind is WordKind.START:
             execution.starts += 1

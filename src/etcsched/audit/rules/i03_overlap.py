@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from etcsched.audit.history import FaultKind, Truth, Word, WordKind
 from etcsched.audit.rules.base import Court, Rule
-from etcsched.audit.truth import Execution
+from etcsched.audit.truth import AttemptId, Execution
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import Job, Kind
 
@@ -17,7 +17,7 @@ class Overlap(Rule):
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
-        self._pairs: dict[tuple[int, int], tuple[Execution, Execution]] = {}
+        self._pairs: dict[tuple[AttemptId, AttemptId], tuple[Execution, Execution]] = {}
         self._lets_run_on: set[str] = set()
 
     def said(self, word: Word, execution: Execution) -> None:
@@ -32,7 +32,7 @@ class Overlap(Rule):
             if other is not execution:
                 first, second = sorted((execution, other), key=lambda e: (e.start_ms, e.token))
                 if second.start_ms < first.last_ms:
-                    self._pairs[first.token, second.token] = first, second
+                    self._pairs[first.attempt, second.attempt] = first, second
                     self._remember_choice(word.job)
 
     def _remember_choice(self, name: str) -> None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from etcsched.audit.history import Guarded, Truth
 from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import Step, Write
+from etcsched.audit.truth import AttemptId
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import Assignment, Kind, Report
 
@@ -17,18 +18,17 @@ class Tokens(Rule):
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
-        self._given: dict[int, tuple[str, ...]] = {}
-        """(agent, job, run) by token."""
+        self._given: set[AttemptId] = set()
         self._accepted: dict[str, int] = {}
 
     def begun(self) -> None:
         for ids, held in self.state.all_of(Kind.ASSIGNMENT).items():
-            self._given[held.mod_revision] = ids
+            self._given.add((ids[1], ids[2], held.mod_revision))
 
     def wrote(self, write: Write, step: Step) -> None:
         record = write.after.record if write.after is not None else None
         if isinstance(record, Assignment):
-            self._given[step.revision] = write.ids
+            self._given.add((record.job, record.run, step.revision))
         elif isinstance(record, Report):
             held = self.state.of(Kind.ASSIGNMENT, *write.ids)
             agent, job, run = write.ids
@@ -49,12 +49,11 @@ class Tokens(Rule):
         self._accepted[guarded.resource] = max(highest, guarded.token)
 
     def finish(self) -> None:
-        for execution in self.court.executions.by_token.values():
+        for execution in self.court.executions.by_attempt.values():
             if execution.token > self.court.began_at_revision:
-                place = self._given.get(execution.token, ())
                 name = f"{execution.job}/{execution.run}"
                 text = f"{name} ran with the token {execution.token}, which no assignment gave it"
-                is_given = place[1:] == (execution.job, execution.run)
+                is_given = execution.attempt in self._given
                 self.expect(is_given, text, at_ms=execution.start_ms)
         for (job, run), its in self.court.executions.by_run.items():
             for first, second in pairwise(sorted(its, key=lambda execution: execution.start_ms)):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from etcsched.audit.history import Truth
 from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import ARCHIVE, Step, Write
+from etcsched.audit.truth import AttemptId
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Assignment, Kind, Report, Run
+from etcsched.core.records import Assignment, Kind, Noop, Report, Run
 from etcsched.core.states import FINAL, Outcome, RunState
 
 Ids = tuple[str, ...]
@@ -27,6 +28,8 @@ class Outcomes(Rule):
         self._over: list[tuple[Ids, Report]] = []
         """Reports with outcomes that this revision consumes."""
         self._late: list[tuple[Ids, Report]] = []
+        self._silent: set[AttemptId] = set()
+        """Attempts without a process."""
 
     def begun(self) -> None:
         for ids, held in self.state.all_of(ARCHIVE).items():
@@ -93,6 +96,8 @@ class Outcomes(Rule):
 
     def _assigned(self, new: Assignment, step: Step) -> None:
         ids = (new.job, new.run)
+        if isinstance(new.action, Noop):
+            self._silent.add((*ids, step.revision))
         name = "/".join(ids)
         text = f"{name}: it was over, and attempt {new.attempt} began"
         self.expect(ids not in self._ended, text, step)
@@ -137,8 +142,8 @@ class Outcomes(Rule):
             if run.state is not RunState.COMPLETED or run.job not in executions.speaking:
                 continue
             token = run.attempts[-1].token if run.attempts else 0
-            if token > since:
-                execution = executions.by_token.get(token)
+            if token > since and (run.job, run.id, token) not in self._silent:
+                execution = executions.by_attempt.get((run.job, run.id, token))
                 ended = execution is not None and execution.end_ms is not None
                 text = f"{'/'.join(place)}: etcd says completed, its process never said so"
                 self.expect(ended, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from etcsched.audit.rules.base import Rule
 from etcsched.audit.state import Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Assignment, Drain, Job, Kind, Presence
+from etcsched.core.records import Assignment, ConflictGroup, Drain, Job, Kind, Presence
 
 
 class Placement(Rule):
@@ -56,3 +56,20 @@ class Placement(Rule):
                 used = len(self.state.work_of.get(agent, ()))
                 text = f"{agent}: {used} assignments are more than its {presence.slots} slots"
                 self.expect(used <= presence.slots, text, step)
+        for write in step.writes:
+            if write.place is Kind.ASSIGNMENT and write.after is not None:
+                self._judge_groups(write, step)
+
+    def _judge_groups(self, write: Write, step: Step) -> None:
+        """No other job of one of its conflict groups is assigned, on any agent."""
+        _, job, run = write.ids
+        for (group,), held in self.state.all_of(Kind.CONFLICT).items():
+            if not isinstance(held.record, ConflictGroup) or job not in held.record.jobs:
+                continue
+            for other in held.record.jobs:
+                if other == job:
+                    continue
+                for other_run in self.state.runs_of.get(other, ()):
+                    text = f"{job}/{run}: assigned beside {other}/{other_run}, both in {group}"
+                    is_beside = bool(self.state.agents_of.get((other, other_run)))
+                    self.expect(not is_beside, text, step)

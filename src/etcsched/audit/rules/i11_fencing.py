@@ -5,7 +5,7 @@ from __future__ import annotations
 from etcsched.audit.history import FaultKind, Fence, Truth
 from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import Step, Write
-from etcsched.audit.truth import Execution
+from etcsched.audit.truth import AttemptId, Execution
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import Assignment, Job, Kind, Presence
 
@@ -24,8 +24,7 @@ class Fencing(Rule):
     def __init__(self, court: Court) -> None:
         super().__init__(court)
         self._fences: list[Fence] = []
-        self._session_of: dict[int, str] = {}
-        """The session of each token's agent."""
+        self._session_of: dict[AttemptId, str] = {}
         self._gone_ms: dict[str, int] = {}
         """When each session's presence was gone, as it was seen."""
         self._lets_run_on: set[str] = set()
@@ -34,13 +33,14 @@ class Fencing(Rule):
     def begun(self) -> None:
         for held in self.state.all_of(Kind.ASSIGNMENT).values():
             if isinstance(held.record, Assignment):
-                self._session_of[held.mod_revision] = held.record.incarnation
+                its = (held.record.job, held.record.run, held.mod_revision)
+                self._session_of[its] = held.record.incarnation
 
     def wrote(self, write: Write, step: Step) -> None:
         after = write.after.record if write.after is not None else None
         before = write.before.record if write.before is not None else None
         if isinstance(after, Assignment):
-            self._session_of[step.revision] = after.incarnation
+            self._session_of[after.job, after.run, step.revision] = after.incarnation
             job = self.state.record(Job, Kind.JOB, after.job)
             waits = getattr(job, "disconnect_grace_s", 0)
             goes_on = getattr(getattr(job, "on_disconnect", None), "value", "") == "continue"
@@ -57,11 +57,11 @@ class Fencing(Rule):
     def finish(self) -> None:
         told = set()
         for fence in self._fences:
-            told.add(fence.token)
+            told.add((fence.job, fence.run, fence.token))
             self._judge(fence)
-        for execution in self.court.executions.by_token.values():
-            gone_ms = self._gone_ms.get(self._session_of.get(execution.token, ""))
-            if gone_ms is None or execution.token in told or execution.job in self._lets_run_on:
+        for execution in self.court.executions.by_attempt.values():
+            gone_ms = self._gone_ms.get(self._session_of.get(execution.attempt, ""))
+            if gone_ms is None or execution.attempt in told or execution.job in self._lets_run_on:
                 continue
             if execution.start_ms <= gone_ms:
                 self._judge_silence(execution, gone_ms)

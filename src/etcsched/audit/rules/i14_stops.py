@@ -5,6 +5,7 @@ from __future__ import annotations
 from etcsched.audit.history import Truth
 from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import Step, Write
+from etcsched.audit.truth import AttemptId
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import CLUSTER, Drain, Job, Kind, Pause, Report, Run
 from etcsched.core.states import JobState, Origin
@@ -19,18 +20,18 @@ class Stops(Rule):
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
-        self._claimed: set[int] = set()
+        self._claimed: set[AttemptId] = set()
 
     def begun(self) -> None:
         for held in self.state.all_of(Kind.REPORT).values():
             if isinstance(held.record, Report):
-                self._claimed.add(held.record.token)
+                self._claimed.add(_attempt_of(held.record))
 
     def wrote(self, write: Write, step: Step) -> None:
         report = write.after.record if write.after is not None else None
         if not isinstance(report, Report):
             return
-        self._claimed.add(report.token)
+        self._claimed.add(_attempt_of(report))
         if write.is_new and report.outcome is None:
             self._judge_claim(write, step)
 
@@ -46,20 +47,27 @@ class Stops(Rule):
         self.expect(not is_drained, f"{name}: claimed while its agent was drained", step)
         run = self.state.record(Run, Kind.RUN, job, run_id)
         definition = self.state.record(Job, Kind.JOB, job)
-        if run is None or run.origin not in (Origin.SCHEDULE, Origin.RECOVERY):
+        if run is None or run.forced:
             return
+        allowed = {JobState.ENABLED}
+        if run.origin not in (Origin.SCHEDULE, Origin.RECOVERY):
+            allowed.add(JobState.AD_HOC_ACTIVE)
         state = definition.current.state if definition is not None else None
         word = state.value if state is not None else "gone"
-        self.expect(state is JobState.ENABLED, f"{name}: claimed while its job was {word}", step)
+        self.expect(state in allowed, f"{name}: claimed while its job was {word}", step)
 
     def finish(self) -> None:
-        for execution in self.court.executions.by_token.values():
+        for execution in self.court.executions.by_attempt.values():
             if execution.token > self.court.began_at_revision:
                 text = f"{execution.job}/{execution.run}: started without a committed claim"
-                is_claimed = execution.token in self._claimed
+                is_claimed = execution.attempt in self._claimed
                 self.expect(is_claimed, text, at_ms=execution.start_ms)
 
     def not_judged(self) -> list[str]:
         if Truth.WORDS not in self.court.holds:
             return ["claims are judged; no job's own word on its start is recorded"]
         return []
+
+
+def _attempt_of(report: Report) -> AttemptId:
+    return report.job, report.run, report.token
