@@ -33,6 +33,7 @@ class Succession(Rule):
 
     def _assigned(self, write: Write, new: Assignment, step: Step) -> None:
         name = f"{new.job}/{new.run} to {new.agent}"
+        self.court.checked[self.invariant] += 1
         for agent in self.state.agents_of.get((new.job, new.run), set()):
             place = (agent, new.job, new.run)
             old = self.state.record(Assignment, Kind.ASSIGNMENT, *place)
