@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from etcsched.core.states import OnDisconnect
 from etcsched.core.times import utc_of
 from etcsched.jobfile import load, mentions_chains, read_files
 from etcsched_cli.connect import run
@@ -18,6 +19,7 @@ from etcsched_cli.settings import Settings
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from etcsched.core.records import Job
     from etcsched.keyspace.keys import Keys
     from etcsched.operator.apply import JobChange
     from etcsched.operator.conflicts import GroupChange
@@ -102,6 +104,7 @@ def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bo
             changes += await plan_groups(etcd, keys, wanted.conflicts)
         else:
             changes += await apply_groups(etcd, keys, wanted.conflicts, by, timeout_s=timeout_s)
+        _say_what_is_waived(wanted.jobs, changes)
         return changes
 
     changes = run(settings, work)
@@ -109,6 +112,17 @@ def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bo
         print_json(changes)
     else:
         print_all(_render(changes, dry_run))
+
+
+def _say_what_is_waived(jobs: Iterable[Job], changes: Sequence[Change]) -> None:
+    changed = {getattr(c, "job", "") for c in changes if c.kind.value != "unchanged"}
+    for job in jobs:
+        if job.name in changed and job.on_disconnect is OnDisconnect.CONTINUE:
+            click.echo(
+                f"note: {job.name}: on_disconnect: continue waives that its attempts, and jobs of "
+                "its conflict groups, never overlap",
+                err=True,
+            )
 
 
 def _render(changes: Sequence[Change], dry_run: bool) -> Iterable[RenderableType]:

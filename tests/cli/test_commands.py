@@ -157,6 +157,19 @@ def test_a_group_of_jobs_that_no_file_names_is_refused(console: Console, file: P
     assert console.get(Job, Kind.JOB, "hourly") is None
 
 
+def test_apply_says_what_continue_waives(console: Console, tmp_path: Path) -> None:
+    path = tmp_path / "jobs.yaml"
+    path.write_text(
+        "jobs: {idem: {run: {exec: [x]}, schedule: {every: 1h}, on_disconnect: continue}}"
+    )
+    first, again = console.run("apply", str(path)), console.run("apply", str(path))
+    assert first.stderr == (
+        "note: idem: on_disconnect: continue waives that its attempts, and jobs of its conflict "
+        "groups, never overlap\n"
+    )
+    assert (first.exit_code, again.exit_code, again.stderr) == (0, 0, "")
+
+
 def test_apply_from_standard_input(console: Console) -> None:
     assert console.ok("apply", "-", stdin=JOBS).endswith("2 created\n")
 

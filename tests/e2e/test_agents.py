@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from etcsched.core.records import Kind, Run
+from etcsched.core.records import Kind, Report, Run
 from etcsched.core.states import Outcome, RunState
 from etcsched.keyspace.ops import Delete, Txn
 from tests.e2e.scene import Scene
@@ -228,4 +228,57 @@ async def test_a_held_run_waits_for_an_operators_word(cluster: Scene) -> None:
     let_end(cluster, "of_hold")
     check_moved(cluster, await cluster.run_ended("of_hold"), agent)
     await cluster.world.start(agent)
+    await cluster.settle()
+
+
+async def test_an_agent_back_within_the_grace_takes_its_attempt_up_again(cluster: Scene) -> None:
+    """Frozen beyond its lease, so that its presence is gone; the process goes on meanwhile."""
+    agent = await start_long(cluster, "of_grace", disconnect_grace="60s")
+    before = cluster.presence(agent)
+    assert before is not None
+    cluster.world.freeze(agent)
+    await cluster.history.until(lambda: cluster.presence(agent) is None, "its presence to go")
+    cluster.world.thaw(agent)
+
+    def is_adopted() -> bool:
+        (run,) = [ids[1] for ids in cluster.history.ids(Kind.RUN) if ids[0] == "of_grace"]
+        claim = cluster.history.record(Kind.REPORT, Report, agent, "of_grace", run)
+        return claim is not None and claim.incarnation != before.incarnation
+
+    await cluster.history.until(is_adopted, "the claim to name the new session")
+    (execution,) = cluster.executions("of_grace")
+    seen_s = execution.last_s
+    await cluster.told(lambda: cluster.executions("of_grace")[-1].last_s > seen_s, "a beat")
+    let_end(cluster, "of_grace")
+    run = await cluster.run_ended("of_grace")
+    assert run.state is RunState.COMPLETED
+    assert [attempt.token for attempt in run.attempts] == [execution.token]
+    await cluster.settle()
+
+
+async def test_an_agent_restarted_beyond_its_lease_takes_its_attempt_up_again(
+    cluster: Scene,
+) -> None:
+    agent = await start_long(cluster, "of_grace_killed", disconnect_grace="60s")
+    await cluster.world.kill(agent)
+    await cluster.history.until(lambda: cluster.presence(agent) is None, "its presence to go")
+    await cluster.world.start(agent)
     await cluster.all_here()
+    let_end(cluster, "of_grace_killed")
+    run = await cluster.run_ended("of_grace_killed")
+    assert run.state is RunState.COMPLETED
+    (execution,) = cluster.executions("of_grace_killed")
+    assert [attempt.token for attempt in run.attempts] == [execution.token]
+    await cluster.settle()
+
+
+async def test_what_continues_reports_late(cluster: Scene) -> None:
+    agent = await start_long(cluster, "of_continue", on_disconnect="continue")
+    cluster.world.freeze(agent)
+    await cluster.beating("of_continue", 2)
+    let_end(cluster, "of_continue")
+    moved = await cluster.run_ended("of_continue")
+    assert [attempt.outcome for attempt in moved.attempts] == [Outcome.DIED, Outcome.COMPLETED]
+    cluster.world.thaw(agent)
+    (late,) = (await late_folded(cluster, "of_continue")).late_reports
+    assert (late.agent, late.outcome) == (agent, Outcome.COMPLETED)

@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections import deque
-from typing import NamedTuple, assert_never, cast
+from typing import assert_never, cast
 
 from etcsched import __version__
 from etcsched.agent.config import AgentConfig, base_environment, own_user
@@ -27,7 +27,6 @@ from etcsched.agent.state_dir import StateDir
 from etcsched.agent.supervised import Supervised
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
-from etcsched.core.agent.attempt import report_id
 from etcsched.core.agent.machine import AgentMachine
 from etcsched.core.agent.standing import Settings
 from etcsched.core.clock import Instant
@@ -39,7 +38,7 @@ from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.etcd.session import boottime_s
 from etcsched.etcd.writer import Committed, Refused, Rejected, Writer, WriteResult
-from etcsched.keyspace.answers import agent_event
+from etcsched.keyspace.answers import AgentWriteId, agent_event, write_id_of
 from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, WatchEvent
@@ -52,11 +51,6 @@ _TICK_S = 0.2
 _REVISION_EVERY_S = 5.0
 _PRUNE_EVERY_S = 600.0
 _FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE)
-
-
-class _WriteId(NamedTuple):
-    is_claim: bool
-    attempt_id: str
 
 
 class Ending(enum.Enum):
@@ -182,25 +176,17 @@ class AgentNode:
         finally:
             self._is_handling = False
 
-    def _do(self, effect: fx.Effect) -> None:  # noqa: C901 - one case an effect
+    def _do(self, effect: fx.Effect) -> None:
         match effect:
-            case fx.Claim():
-                if self._writer is not None:
-                    txn = self._transactions.build(effect)
-                    self._writer.submit(_WriteId(True, report_id(effect.report)), txn)
-            case fx.ReportOutcome():
-                if self._writer is not None:
-                    attempt_id = report_id(effect.report)
-                    log.info("%s %s", _name(attempt_id), _summary(effect.report))
-                    txn = self._transactions.build(effect)
-                    self._writer.submit(_WriteId(False, attempt_id), txn)
+            case fx.Claim() | fx.Adopt() | fx.ReportOutcome():
+                self._write(effect)
             case fx.StartProcess():
                 self._start(effect)
             case fx.KillProcess():
                 log.info("stopping %s (%s)", _name(effect.attempt_id), effect.cause.value)
                 self._supervised.kill(effect)
-            case fx.MoveDeadlines(deadline_mono_s):
-                self._supervised.move_deadlines(deadline_mono_s)
+            case fx.MoveDeadlines():
+                self._supervised.move_deadlines(effect)
             case fx.Acknowledge(attempt_id):
                 self._supervised.acknowledge(attempt_id)
             case fx.SpoolOutcome():
@@ -223,6 +209,14 @@ class AgentNode:
                 self._end(Ending.REEXEC)
             case _:
                 assert_never(effect)
+
+    def _write(self, effect: fx.Claim | fx.Adopt | fx.ReportOutcome) -> None:
+        if self._writer is None:
+            return
+        write_id = write_id_of(effect)
+        if isinstance(effect, fx.ReportOutcome):
+            log.info("%s %s", _name(write_id.attempt_id), _summary(effect.report))
+        self._writer.submit(write_id, self._transactions.build(effect))
 
     def _end(self, ending: Ending, id_in_use: str = "") -> None:
         if not self._over.done():
@@ -260,18 +254,22 @@ class AgentNode:
 
     def _on_results(self, results: list[WriteResult]) -> None:
         for result in results:
-            is_claim, attempt_id = cast(_WriteId, result.id)
+            write_id = cast(AgentWriteId, result.id)
             match result:
                 case Rejected():
                     raise result.error
                 case Committed():
                     self._sessions.high_water.saw(result.revision)
+                    if write_id.effect is fx.Adopt:
+                        log.info("taken up again: %s", _name(write_id.attempt_id))
                 case Refused():
-                    if not is_claim:
-                        log.warning("%s: too late, its run has moved on", _name(attempt_id))
+                    if write_id.effect is fx.ReportOutcome:
+                        log.warning(
+                            "%s: too late, its run has moved on", _name(write_id.attempt_id)
+                        )
                 case _:
                     assert_never(result)
-            self._post(agent_event(result, attempt_id, is_claim=is_claim))
+            self._post(agent_event(result, write_id))
 
     def _spooled(self, attempt_id: str, on_disk: bool) -> None:
         event = ev.OutcomeSpooled(attempt_id) if on_disk else ev.SpoolFailed(attempt_id)

@@ -101,14 +101,16 @@ class PresenceKeeper:
             log.warning("the presence lasts for its lease's time: %s", error)
             self._report(ev.PresenceLeft())
 
-    async def _read_reports(self) -> tuple[Report, ...]:
-        """Of one revision; those in ``late/`` aren't ours any more."""
+    async def _read_reports(self) -> tuple[tuple[Report, int], ...]:
+        """Of one revision, with their mod revisions; those in ``late/`` aren't ours any more."""
         start, end = self._keys.all_of(Kind.REPORT, self._agent)
-        reports: list[Report] = []
+        reports: list[tuple[Report, int]] = []
         revision = 0
         while True:
             page = await self._etcd.range(Range(start, end, limit=_PAGE_KEYS, revision=revision))
-            reports += [report for kv in page.kvs if (report := self._report_of(kv))]
+            reports += [
+                (report, kv.mod_revision) for kv in page.kvs if (report := self._report_of(kv))
+            ]
             if not page.more:
                 return tuple(reports)
             start = page.kvs[-1].key + "\0"

@@ -16,6 +16,7 @@ from etcsched.core.errors import (
     LeaseGone,
     NoSpace,
 )
+from etcsched.core.session import SessionEnd
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.high_water import HighWater
 from etcsched.etcd.session import Session, SessionLoss
@@ -132,8 +133,8 @@ class SessionKeeper:
 
     def _lost(self, session: Session, loss: SessionLoss) -> None:
         if session is self._session:
-            log.error("%s; everything here is stopped", loss.text)
-            self._report(ev.SessionLost())
+            log.error("%s; what has no disconnect_grace is stopped", loss.text)
+            self._report(ev.SessionLost(lease_gone=loss.end is SessionEnd.LEASE_GONE))
 
     async def revoke(self) -> None:
         """The agent is gone at once."""

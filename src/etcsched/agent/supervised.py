@@ -65,7 +65,12 @@ class Supervised:
             ev.SupervisorReady(
                 incarnation=inventory.supervisor_incarnation,
                 running=tuple(
-                    ev.ProcessStarted(attempt_id=r.attempt_id, started_ms=r.started_ms)
+                    ev.ProcessStarted(
+                        attempt_id=r.attempt_id,
+                        started_ms=r.started_ms,
+                        deadline_mono_s=r.deadline_mono_s,
+                        disconnect_grace_s=r.disconnect_grace_s,
+                    )
                     for r in inventory.running
                 ),
                 ended=tuple(_event_of(outcome) for outcome in inventory.outcomes),
@@ -122,6 +127,7 @@ class Supervised:
                     timeout_s=effect.timeout_s,
                     user=effect.user,
                     results_path=effect.results_path,
+                    disconnect_grace_s=effect.disconnect_grace_s,
                 )
             )
 
@@ -130,9 +136,9 @@ class Supervised:
             reason = messages.EndReason(effect.cause.value)
             self._client.kill(effect.attempt_id, reason, grace_s=effect.grace_s)
 
-    def move_deadlines(self, deadline_mono_s: float) -> None:
+    def move_deadlines(self, effect: fx.MoveDeadlines) -> None:
         if self._client is not None:
-            self._client.move_deadline(deadline_mono_s)
+            self._client.move_deadline(effect.deadline_mono_s, effect.single)
 
     def acknowledge(self, attempt_id: str) -> None:
         if self._client is not None:

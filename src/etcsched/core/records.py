@@ -18,6 +18,7 @@ from etcsched.core.states import (
     ConditionOp,
     JobState,
     OnAgentLoss,
+    OnDisconnect,
     Origin,
     Outcome,
     Overlap,
@@ -138,6 +139,8 @@ class Job(Record, frozen=True, kw_only=True):
     kill_grace_s: float = 15.0
     on_agent_loss: OnAgentLoss = OnAgentLoss.REASSIGN
     max_reassigns: int = 3
+    disconnect_grace_s: float = 0.0
+    on_disconnect: OnDisconnect = OnDisconnect.STOP
     hosts: tuple[str, ...] = ()
     require: dict[str, str] = {}
     priority: int = 0
@@ -293,7 +296,8 @@ class Report(Record, frozen=True, kw_only=True):
     """An agent's word on one attempt: a claim while ``outcome`` is None, then how it ended.
 
     ``token`` is the assignment's mod revision. ``tail`` is at most 4 KiB of output.
-    ``results_problem``: what of the results file couldn't be taken.
+    ``results_problem``: what of the results file couldn't be taken. ``session_ttl_s`` is that of
+    the session that adopted the attempt (T6); 0: its assignment's.
     """
 
     job: str
@@ -303,6 +307,7 @@ class Report(Record, frozen=True, kw_only=True):
     incarnation: str
     supervisor: str
     claimed_at: Time
+    session_ttl_s: int = 0
     started_at: Time | None = None
     outcome: Outcome | None = None
     ended_at: Time | None = None
@@ -488,6 +493,8 @@ class Assignment(Record, frozen=True, kw_only=True):
     workdir: str = ""
     user: str = ""
     source: Source | None = None
+    disconnect_grace_s: float = 0.0
+    on_disconnect: OnDisconnect = OnDisconnect.STOP
 
 
 class Order(Record, frozen=True, kw_only=True):

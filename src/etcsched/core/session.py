@@ -12,7 +12,14 @@ import enum
 
 import msgspec
 
-__all__ = ["LEAST_TTL_S", "SessionEnd", "SessionValidity", "first_validity", "margin_of"]
+__all__ = [
+    "LEAST_TTL_S",
+    "SessionEnd",
+    "SessionValidity",
+    "first_validity",
+    "margin_of",
+    "with_grace_s",
+]
 
 LEAST_TTL_S = 2
 """What etcd grants with its default election timeout."""
@@ -32,6 +39,13 @@ class SessionEnd(enum.Enum):
 def margin_of(ttl_s: float) -> float:
     """Seconds before a lease's end at which its session ends."""
     return 0.3 * ttl_s if ttl_s < 5 else max(1.5, 0.1 * ttl_s)
+
+
+def with_grace_s(deadline_s: float, ttl_s: float, grace_s: float) -> float:
+    """The deadline of what may go on for a grace beyond a session that ends at ``deadline_s``:
+    ``sent + TTL + grace``, less a margin for both, since clocks of different speed part further
+    in a longer time."""
+    return deadline_s + margin_of(ttl_s) + grace_s - margin_of(ttl_s + grace_s)
 
 
 class SessionValidity(msgspec.Struct, frozen=True, kw_only=True):

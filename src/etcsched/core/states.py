@@ -159,6 +159,13 @@ class OnAgentLoss(enum.Enum):
     HOLD = "hold"
 
 
+class OnDisconnect(enum.Enum):
+    """What becomes of the processes of an agent that has lost its session."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
+
+
 class Origin(enum.Enum):
     """Why a run exists."""
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from etcsched.core.records import Job, ScheduleVersion
-from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery
+from etcsched.core.states import JobState, OnAgentLoss, OnDisconnect, Overlap, Recovery
 from etcsched.core.times import utc_of
 from etcsched.jobfile import fields
 from etcsched.jobfile.chains import read_chain, read_results
@@ -37,6 +37,8 @@ _PLAIN: Final[dict[str, tuple[str, _Reader]]] = {
     "kill_grace": ("kill_grace_s", fields.duration(0.0, 3600.0)),
     "on_agent_loss": ("on_agent_loss", fields.choice(OnAgentLoss)),
     "max_reassigns": ("max_reassigns", fields.integer(0, 1000)),
+    "disconnect_grace": ("disconnect_grace_s", fields.duration(0.0, 7 * 86400.0)),
+    "on_disconnect": ("on_disconnect", fields.choice(OnDisconnect)),
     "hosts": ("hosts", fields.words),
     "priority": ("priority", fields.integer(-1_000_000, 1_000_000)),
     "chain": ("chain", read_chain),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as agent_ev
+from etcsched.core.agent.attempt import report_id
 from etcsched.core.leader import events as leader_ev
 from etcsched.core.records import Report
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.ops import RangeResult
 from etcsched.keyspace.outbox import Committed, Refused, Rejected, WriteResult
 
-__all__ = ["agent_event", "leader_event"]
+__all__ = ["AgentWriteId", "agent_event", "leader_event", "write_id_of"]
 
 
 def leader_event(result: WriteResult) -> leader_ev.LeaderEvent:
@@ -27,15 +31,32 @@ def leader_event(result: WriteResult) -> leader_ev.LeaderEvent:
             return leader_ev.WriteRefused(result.id, None)
 
 
-def agent_event(result: Committed | Refused, attempt_id: str, *, is_claim: bool) -> agent_ev.Event:
+class AgentWriteId(NamedTuple):
+    """What an agent's write is known by until it is answered."""
+
+    effect: type[fx.Claim | fx.Adopt | fx.ReportOutcome]
+    attempt_id: str
+    incarnation: str
+
+
+def write_id_of(effect: fx.Claim | fx.Adopt | fx.ReportOutcome) -> AgentWriteId:
+    return AgentWriteId(type(effect), report_id(effect.report), effect.report.incarnation)
+
+
+def agent_event(result: Committed | Refused, write_id: AgentWriteId) -> agent_ev.Event:
+    effect, attempt_id, incarnation = write_id
     match result:
         case Committed():
-            if is_claim:
+            if effect is fx.Claim:
                 return agent_ev.ClaimCommitted(attempt_id)
+            if effect is fx.Adopt:
+                return agent_ev.Adopted(attempt_id, incarnation)
             return agent_ev.OutcomeStored(attempt_id, late=False)
         case Refused():
-            if is_claim:
+            if effect is fx.Claim:
                 return agent_ev.ClaimRefused(attempt_id, _report_in(result))
+            if effect is fx.Adopt:
+                return agent_ev.AdoptionRefused(attempt_id, incarnation, _report_in(result))
             return agent_ev.OutcomeStored(attempt_id, late=True)
 
 

@@ -10,7 +10,6 @@ from typing import Final
 import msgspec
 
 from etcsched.core.errors import NotFound, Refused
-from etcsched.core.leader.conflicts import HOLDING
 from etcsched.core.records import ConflictGroup, Job, Kind, Run
 from etcsched.core.states import RunState
 from etcsched.keyspace.keys import Keys
@@ -154,7 +153,7 @@ async def _views(etcd: Etcd, keys: Keys, groups: Sequence[ConflictGroup]) -> lis
         runs = [run for kv in result.kvs if (run := found(Run, kv)) is not None]
         members[job] = Member(
             job,
-            tuple(run.id for run in runs if run.state in HOLDING),
+            tuple(run.id for run in runs if run.state is RunState.ASSIGNED),
             tuple(run.id for run in runs if run.state in (RunState.READY, RunState.CONFLICTED)),
             at_job is not None,
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from etcsched.core.agent.effects import Claim, ReportOutcome
+from etcsched.core.agent.effects import Adopt, Claim, ReportOutcome
 from etcsched.core.records import Assignment, Kind, Order, Presence, Report
-from etcsched.core.session import margin_of
-from etcsched.core.states import Outcome
+from etcsched.core.session import margin_of, with_grace_s
+from etcsched.core.states import OnDisconnect, Outcome
 from etcsched.core.view import View
 from etcsched.keyspace.ops import TxnResult
 from etcsched.keyspace.transactions import (
@@ -34,6 +35,15 @@ class Span(msgspec.Struct):
     token: int
     start_s: float
     end_s: float | None = None
+
+
+class Running(msgspec.Struct):
+    """``renewed_s``: when the session that its claim names was renewed last."""
+
+    claim: Report
+    span: Span
+    assignment: Assignment
+    renewed_s: float
 
 
 class SimulatedAgent:
@@ -72,7 +82,7 @@ class SimulatedAgent:
         self._slots = slots
         self._labels = labels or {}
         self._transactions = AgentTransactions(world.keys)
-        self._running: dict[tuple[str, str], tuple[Report, Span]] = {}
+        self._running: dict[tuple[str, str], Running] = {}
         self._unsent: list[Report] = []
         self._join()
         self._keep_alive()
@@ -115,12 +125,51 @@ class SimulatedAgent:
         if not self.is_cut_off:
             if world.store.lease_keepalive(self.lease).ttl_s > 0:
                 self._renewed_s = world.now_s
+                for running in self._running.values():
+                    if running.claim.incarnation == f"{self.lease:x}":
+                        running.renewed_s = world.now_s
             else:
-                self._stop_processes()
                 self._join()
-        elif world.now_s >= self._renewed_s + self._ttl_s - margin_of(self._ttl_s) - KEEPALIVE_S:
-            self._stop_processes()  # Fenced, before the lease can expire.
+                self._adopt()
+        for place, running in list(self._running.items()):
+            if world.now_s >= self._deadline_s(running) - KEEPALIVE_S:
+                self._stop_process(place)  # Fenced, before its attempt can move.
         world.at(world.now_s + KEEPALIVE_S, self._keep_alive)
+
+    def _deadline_s(self, running: Running) -> float:
+        if running.assignment.on_disconnect is OnDisconnect.CONTINUE:
+            return math.inf
+        deadline_s = running.renewed_s + self._ttl_s - margin_of(self._ttl_s)
+        return with_grace_s(deadline_s, self._ttl_s, running.assignment.disconnect_grace_s)
+
+    def _adopt(self) -> None:
+        """T6, of what outlives a session; the rest is stopped."""
+        world = self._world
+        for place, running in list(self._running.items()):
+            assignment = running.assignment
+            runs_on = assignment.on_disconnect is OnDisconnect.CONTINUE
+            if not runs_on and not assignment.disconnect_grace_s:
+                self._stop_process(place)
+                continue
+            found = world.records(Kind.REPORT).get((self.name, *place))
+            adopted = msgspec.structs.replace(
+                running.claim, incarnation=f"{self.lease:x}", session_ttl_s=self._ttl_s
+            )
+            adopt = Adopt(
+                agent=self.name,
+                token=running.span.token,
+                report=adopted,
+                report_revision=found.mod_revision if found is not None else -1,
+            )
+            result = world.store.txn(guarded(self._guard, [self._transactions.build(adopt)]))
+            if not result.succeeded:
+                continue
+            (nested,) = result.responses
+            assert isinstance(nested, TxnResult)
+            if nested.succeeded:
+                running.claim, running.renewed_s = adopted, self._renewed_s
+            elif not runs_on:
+                self._stop_process(place)
 
     # --- faults
 
@@ -148,10 +197,13 @@ class SimulatedAgent:
 
     def _stop_processes(self, *, reports: bool = True) -> None:
         for place in list(self._running):
-            report, span = self._running.pop(place)
-            span.end_s = self._world.now_s
-            if reports:
-                self._unsent.append(self._over(report, Outcome.DIED))
+            self._stop_process(place, reports=reports)
+
+    def _stop_process(self, place: tuple[str, str], *, reports: bool = True) -> None:
+        running = self._running.pop(place)
+        running.span.end_s = self._world.now_s
+        if reports:
+            self._unsent.append(self._over(running.claim, Outcome.DIED))
 
     # --- driven by the world
 
@@ -201,24 +253,24 @@ class SimulatedAgent:
         assert isinstance(nested, TxnResult)
         if nested.succeeded:
             span = Span(job, run, token, world.now_s)
-            self._running[(job, run)] = (report, span)
             self.given[(job, run)] = assignment.params
+            self._running[(job, run)] = Running(report, span, assignment, self._renewed_s)
             self.spans.append(span)
             world.at(world.now_s + self.takes_s, lambda: self._end(span, self.ends_as))
 
     def _obey(self, order: Order, job: str, run: str) -> None:
         running = self._running.get((job, run))
-        is_meant = running is not None and running[0].token == order.token
+        is_meant = running is not None and running.claim.token == order.token
         if running is not None and is_meant and self.obeys_as is not None:
-            self._end(running[1], self.obeys_as)
+            self._end(running.span, self.obeys_as)
 
     def _end(self, span: Span, outcome: Outcome) -> None:
         running = self._running.get((span.job, span.run))
-        if running is None or running[1] is not span or not self.is_alive:
+        if running is None or running.span is not span or not self.is_alive:
             return
         del self._running[(span.job, span.run)]
         span.end_s = self._world.now_s
-        final = self._over(running[0], outcome)
+        final = self._over(running.claim, outcome)
         if self.is_cut_off:
             self._unsent.append(final)
         else:

@@ -118,7 +118,7 @@ class Script:
                 resumed=resumed,
             ),
             ev.PresenceJoined(JOINED),
-            ev.ReportsRead(JOINED, reports),
+            ev.ReportsRead(JOINED, tuple((report, 500) for report in reports)),
         )
         return self
 

@@ -11,7 +11,15 @@ import pytest
 from etcsched.core.errors import InvalidJobFile, UsageError
 from etcsched.core.records import Exec, Job, Keep, Retry, ScheduleVersion, Shell
 from etcsched.core.schedule import At, Cron, Every
-from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery, RunState
+from etcsched.core.states import (
+    JobState,
+    OnAgentLoss,
+    OnDisconnect,
+    Outcome,
+    Overlap,
+    Recovery,
+    RunState,
+)
 from etcsched.core.times import Utc, ms_of
 from etcsched.jobfile import load, read_files
 from etcsched.jobfile.writing import fields_of
@@ -52,6 +60,8 @@ def test_every_field() -> None:
             timeout: 2h
             kill_grace: 500ms
             on_agent_loss: died
+            disconnect_grace: 5m
+            on_disconnect: continue
             max_reassigns: 0
             hosts: host-a
             require: {role: erp}
@@ -90,6 +100,8 @@ def test_every_field() -> None:
         timeout_s=7200.0,
         kill_grace_s=0.5,
         on_agent_loss=OnAgentLoss.DIED,
+        disconnect_grace_s=300.0,
+        on_disconnect=OnDisconnect.CONTINUE,
         max_reassigns=0,
         hosts=("host-a",),
         require={"role": "erp"},

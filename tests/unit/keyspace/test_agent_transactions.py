@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etcsched.core.agent.effects import Claim, ReportOutcome
+from etcsched.core.agent.effects import Adopt, Claim, ReportOutcome
 from etcsched.core.records import (
     Kind,
 )
@@ -34,6 +34,20 @@ CASES = [
         ),
         {"assignment", "job"},
         {"assignment", "report", "drain", *START},
+        {"report"},
+    ),
+    Case(
+        "T6 adopt",
+        lambda seen: AGENT(
+            Adopt(
+                agent="a1",
+                token=seen("assignment"),
+                report=report(),
+                report_revision=seen("report"),
+            )
+        ),
+        {"assignment", "report"},
+        {"assignment", "report"},
         {"report"},
     ),
 ]

@@ -40,6 +40,7 @@ class Attempt:
         self.attempt_id = start.attempt_id
         self.pid = pid
         self.started_ms = started_ms
+        self.disconnect_grace_s = start.disconnect_grace_s
         self.stage = Stage.RUNNING
         self.ending: EndReason | None = None
         self.kill_grace_s = max(0.0, start.kill_grace_s)
@@ -59,6 +60,8 @@ class Attempt:
         """The newest word counts, also when it is an earlier one."""
         if self.ending is EndReason.FENCED or self.stage is Stage.KILLING:
             return
+        if deadline_s == self.deadline_s:
+            return  # Said again, nothing is moved: SIGTERM doesn't come later either.
         self.deadline_s = deadline_s
         left_s = max(0.0, deadline_s - now_s)
         self.fence_at_s = deadline_s - min(self.kill_grace_s, left_s / 2)
@@ -125,6 +128,7 @@ class Attempt:
             started_ms=self.started_ms,
             deadline_mono_s=self.deadline_s,
             ending=self.ending,
+            disconnect_grace_s=self.disconnect_grace_s,
         )
 
 

@@ -76,6 +76,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     timeout_s: float | None = None
     user: str | None = None
     results_path: str | None = None
+    disconnect_grace_s: float = 0.0
+    """The agent's own note, handed back in the inventory."""
 
 
 class Kill(msgspec.Struct, frozen=True, kw_only=True, tag="kill"):
@@ -120,6 +122,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     deadline_mono_s: float
     ending: EndReason | None = None
     """Set once the supervisor has begun to stop it."""
+    disconnect_grace_s: float = 0.0
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):

@@ -101,6 +101,9 @@ class Assignments:
         attempt.listed = False
         if self._attempts.by_run.get((attempt.job, attempt.run)) is attempt:
             del self._attempts.by_run[attempt.job, attempt.run]
+        session = self._standing.session
+        if attempt.runs_on and (session is None or attempt.session != session.incarnation):
+            return  # Moved while nobody could reach it: its late outcome will be recorded.
         if attempt.phase in WITH_PROCESS:
             attempt.stopped_because = "stopped, since its run was moved or ended without it"
             self._processes.kill(attempt, fx.KillCause.FENCED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 
 import msgspec
 
@@ -57,12 +58,17 @@ class Attempt:
     ``assignment`` is None for one that was found in the supervisor or the spool. ``listed``: the
     assignment is in etcd, as far as known. ``claim`` is the report sent with T2, or read from etcd.
     ``held``: the supervisor keeps the outcome until it is acknowledged.
+
+    ``session`` is the incarnation that the claim names in etcd ("": not known yet), and whose
+    renewals move ``deadline_mono_s``. ``grace_s`` is the job's ``disconnect_grace``.
     """
 
     __slots__ = (
         "assignment",
         "cancelled",
         "claim",
+        "deadline_mono_s",
+        "grace_s",
         "held",
         "id",
         "job",
@@ -72,6 +78,7 @@ class Attempt:
         "report",
         "run",
         "sent",
+        "session",
         "spool",
         "spool_after_s",
         "stopped_because",
@@ -92,9 +99,21 @@ class Attempt:
         self.sent = False
         self.spool = Spool.NONE
         self.spool_after_s = 0.0
+        self.session = ""
+        self.deadline_mono_s = 0.0
+        self.grace_s = 0.0
 
     def __repr__(self) -> str:
         return f"<{self.id} {self.phase.value}>"
+
+    @property
+    def runs_on(self) -> bool:
+        """``on_disconnect: continue``: the end of no session ends it."""
+        return self.deadline_mono_s == math.inf
+
+    @property
+    def outlives_session(self) -> bool:
+        return self.runs_on or self.grace_s > 0
 
     def claim_or(self, incarnation: str, supervisor: str, since: Utc) -> Report:
         """The claim as far as known: that of an attempt of an earlier process is in etcd only."""

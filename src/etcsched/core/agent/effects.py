@@ -36,6 +36,15 @@ class ReportOutcome(msgspec.Struct, frozen=True, kw_only=True):
     report: Report
 
 
+class Adopt(msgspec.Struct, frozen=True, kw_only=True):
+    """T6: assignment as seen, report as seen; ``report`` is the claim under the new session."""
+
+    agent: str
+    token: int
+    report: Report
+    report_revision: int
+
+
 class StartProcess(msgspec.Struct, frozen=True, kw_only=True):
     """``user`` None: the agent's own. ``env`` is whole but for what a user's login adds."""
 
@@ -50,6 +59,7 @@ class StartProcess(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None
     kill_grace_s: float
     deadline_mono_s: float
+    disconnect_grace_s: float
     output_path: str
     results_path: str
 
@@ -68,10 +78,11 @@ class KillProcess(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MoveDeadlines(msgspec.Struct, frozen=True):
-    """All processes may live until then; the supervisor stops them by itself if no later word
-    comes."""
+    """All processes may live until then (None: as before), but those that ``single`` names; the
+    supervisor stops them by itself if no later word comes."""
 
-    deadline_mono_s: float
+    deadline_mono_s: float | None
+    single: dict[str, float] = {}
 
 
 class Acknowledge(msgspec.Struct, frozen=True):
@@ -146,6 +157,7 @@ class Reexec(msgspec.Struct, frozen=True):
 
 Effect = (
     Claim
+    | Adopt
     | ReportOutcome
     | StartProcess
     | KillProcess

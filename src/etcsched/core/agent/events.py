@@ -28,8 +28,13 @@ class EndCause(enum.Enum):
 
 
 class ProcessStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """``deadline_mono_s`` and ``disconnect_grace_s`` are what the supervisor holds it to, told of
+    processes that it ran before this agent came."""
+
     attempt_id: str
     started_ms: int
+    deadline_mono_s: float = 0.0
+    disconnect_grace_s: float = 0.0
 
 
 class StartFailed(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +89,9 @@ class SessionRenewed(msgspec.Struct, frozen=True):
 
 
 class SessionLost(msgspec.Struct, frozen=True):
-    """The lease is gone, or its deadline passed."""
+    """The lease is gone (``lease_gone``: before its time, as etcd says), or its deadline passed."""
+
+    lease_gone: bool = False
 
 
 class PresenceJoined(msgspec.Struct, frozen=True):
@@ -127,10 +134,11 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class ReportsRead(msgspec.Struct, frozen=True):
-    """This agent's reports, read after it joined with this create revision."""
+    """This agent's reports with their mod revisions, read after it joined with this create
+    revision."""
 
     create_revision: int
-    reports: tuple[Report, ...]
+    reports: tuple[tuple[Report, int], ...]
 
 
 # --- writes and the spool ------------------------------------------------------------------
@@ -144,6 +152,21 @@ class ClaimRefused(msgspec.Struct, frozen=True):
     """``found`` is the report that is there."""
 
     attempt_id: str
+    found: Report | None
+
+
+class Adopted(msgspec.Struct, frozen=True):
+    """T6 is committed: the attempt's report names this session."""
+
+    attempt_id: str
+    incarnation: str
+
+
+class AdoptionRefused(msgspec.Struct, frozen=True):
+    """``found`` is the report that is there."""
+
+    attempt_id: str
+    incarnation: str
     found: Report | None
 
 
@@ -203,6 +226,8 @@ Event = (
     | ReportsRead
     | ClaimCommitted
     | ClaimRefused
+    | Adopted
+    | AdoptionRefused
     | OutcomeStored
     | SpoolRead
     | OutcomeSpooled

@@ -16,9 +16,11 @@ from typing import assert_never
 
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
+from etcsched.core.agent.adoption import Adoption
 from etcsched.core.agent.assignments import Assignments
 from etcsched.core.agent.attempt import Phase
 from etcsched.core.agent.attempts import Attempts
+from etcsched.core.agent.deadlines import Deadlines
 from etcsched.core.agent.outcomes import Outcomes
 from etcsched.core.agent.processes import Processes
 from etcsched.core.agent.standing import Settings, Standing
@@ -46,7 +48,13 @@ class AgentMachine:
         self._standing = Standing(settings)
         self._attempts = Attempts()
         self._outcomes = Outcomes(self._standing, self._attempts, self._emit)
-        self._processes = Processes(self._standing, self._attempts, self._outcomes, self._emit)
+        self._deadlines = Deadlines(self._standing, self._attempts, self._emit)
+        self._processes = Processes(
+            self._standing, self._attempts, self._outcomes, self._deadlines, self._emit
+        )
+        self._adoption = Adoption(
+            self._standing, self._attempts, self._processes, self._deadlines, self._emit
+        )
         self._assignments = Assignments(
             self._standing, self._attempts, self._outcomes, self._processes, self._emit
         )
@@ -93,6 +101,10 @@ class AgentMachine:
                 self._assignments.claim_committed(attempt_id, now)
             case ev.ClaimRefused(attempt_id, found):
                 self._assignments.claim_refused(attempt_id, found, now)
+            case ev.Adopted(attempt_id, incarnation):
+                self._adoption.committed(attempt_id, incarnation)
+            case ev.AdoptionRefused(attempt_id, incarnation, found):
+                self._adoption.refused(attempt_id, incarnation, found)
             case ev.OutcomeStored(attempt_id):
                 self._outcomes.outcome_stored(attempt_id, now)
             case ev.ProcessStarted():
@@ -112,8 +124,8 @@ class AgentMachine:
                 self._emit(fx.StartSupervisor())
             case ev.SessionOpened():
                 self._session_opened(event, now)
-            case ev.SessionLost():
-                self._session_lost(now)
+            case ev.SessionLost(lease_gone):
+                self._session_lost(now, lease_gone=lease_gone)
             case ev.PresenceJoined(create_revision):
                 self._joined(create_revision)
             case ev.PresenceTaken():
@@ -125,7 +137,9 @@ class AgentMachine:
                 self._quit()
             case ev.ReportsRead(create_revision, reports):
                 if create_revision == self._standing.joined:
-                    self._outcomes.reconcile(reports, now)
+                    for report, revision in reports:
+                        self._outcomes.reconcile(report, now)
+                        self._adoption.reconcile(report, revision)
                     self._standing.reports_read = True
                     self._outcomes.send_unanswered()
                     self._assignments.send_claims_again()
@@ -208,26 +222,25 @@ class AgentMachine:
         standing.session = session
         standing.deadline_mono_s = session.deadline_mono_s
         self._incarnations.add(session.incarnation)
-        if session.resumed:
-            self._emit(fx.MoveDeadlines(session.deadline_mono_s))
-        else:
+        if not session.resumed:
             # Of another session: nothing protects them any more.
-            self._processes.stop_all("", now, grace_s=0.0)
+            self._processes.session_over()
         self._emit(fx.JoinPresence(standing.presence(now), session.lease))
 
     def _renewed(self, deadline_mono_s: float) -> None:
         if self._standing.session is not None:
             self._standing.deadline_mono_s = deadline_mono_s
-            self._emit(fx.MoveDeadlines(deadline_mono_s))
+            self._deadlines.renewed()
 
-    def _session_lost(self, now: Instant) -> None:
+    def _session_lost(self, now: Instant, *, lease_gone: bool = False) -> None:
         if self._standing.session is None:
             return
+        if lease_gone:
+            self._deadlines.lease_gone_early()
         self._standing.session = None
         self._standing.joined = None
         self._standing.reports_read = False
-        # Theirs may be the leader's next attempts elsewhere.
-        self._processes.stop_all("", now, grace_s=0.0)
+        self._processes.session_over()
         self._assignments.give_up_claims()
         self._outcomes.writer_lost()
         self._outcomes.spool_all()
@@ -248,6 +261,7 @@ class AgentMachine:
             self._joined(taken.create_revision)
             self._update_presence(now)
         elif is_mine:
+            self._deadlines.leases_revoked(now)
             self._emit(fx.RevokeLease(taken.lease))
             self._emit(
                 fx.JoinPresence(self._standing.presence(now), session.lease, _REJOIN_AFTER_S)

@@ -110,15 +110,11 @@ class Outcomes:
         for attempt in self._attempts.reporting.values():
             attempt.sent = False
 
-    def reconcile(self, reports: tuple[Report, ...], now: Instant) -> None:
-        """Hold what etcd has against what we know, before anything is written.
+    def reconcile(self, report: Report, now: Instant) -> None:
+        """Hold a report in etcd against what we know, before anything is written.
 
         A claim that nothing here belongs to is one without a process, and is reported died.
         """
-        for report in reports:
-            self._reconcile(report, now)
-
-    def _reconcile(self, report: Report, now: Instant) -> None:
         attempt_id = report_id(report)
         attempt = self._attempts.by_id.get(attempt_id)
         if report.outcome is not None:

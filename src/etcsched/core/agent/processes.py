@@ -15,6 +15,7 @@ from etcsched.core.agent.attempt import (
 )
 from etcsched.core.agent.attempts import Attempts
 from etcsched.core.agent.command import argv_of, environment_of
+from etcsched.core.agent.deadlines import Deadlines
 from etcsched.core.agent.events import ProcessEnded, ProcessStarted, StartFailed
 from etcsched.core.agent.outcomes import Outcomes
 from etcsched.core.agent.standing import Standing
@@ -32,12 +33,14 @@ class Processes:
         standing: Standing,
         attempts: Attempts,
         outcomes: Outcomes,
+        deadlines: Deadlines,
         emit: Callable[[fx.Effect], None],
     ) -> None:
         self._standing = standing
         self._settings = standing.settings
         self._attempts = attempts
         self._outcomes = outcomes
+        self._deadlines = deadlines
         self._emit = emit
 
     def start(self, attempt: Attempt, assignment: Assignment) -> None:
@@ -46,6 +49,7 @@ class Processes:
         own_user = user == settings.own_user
         base = f"{settings.output_dir}/{attempt.job}/{attempt.run}/{attempt.number}"
         results_path = f"{base}.results"
+        self._deadlines.begin(attempt, assignment)
         self._emit(
             fx.StartProcess(
                 attempt_id=attempt.id,
@@ -64,7 +68,8 @@ class Processes:
                 user=None if own_user else user,
                 timeout_s=assignment.timeout_s,
                 kill_grace_s=assignment.kill_grace_s,
-                deadline_mono_s=self._standing.deadline_mono_s,
+                deadline_mono_s=attempt.deadline_mono_s,
+                disconnect_grace_s=attempt.grace_s,
                 output_path=f"{base}.log",
                 results_path=results_path,
             )
@@ -94,12 +99,14 @@ class Processes:
             # One of the agent's process before this one.
             attempt = Attempt(process.attempt_id, Phase.RUNNING)
             self._attempts.by_id[attempt.id] = self._attempts.occupying[attempt.id] = attempt
+            _found(attempt, process)
         elif attempt.phase is Phase.STARTING:
             attempt.phase = Phase.RUNNING
         elif attempt.phase is Phase.WAITING:
             del self._attempts.waiting[attempt.id]
             attempt.phase = Phase.RUNNING
             self._attempts.occupying[attempt.id] = attempt
+            _found(attempt, process)
         elif attempt.phase is not Phase.RUNNING:
             self.kill(attempt, fx.KillCause.FENCED)
 
@@ -127,6 +134,14 @@ class Processes:
                 attempt, without_process(claim, Outcome.FAILED, over.reason, at), now
             )
 
+    def session_over(self) -> None:
+        """Theirs may be the leader's next attempts elsewhere, but for those with a grace: the
+        supervisor holds these to their deadlines."""
+        for attempt in self._attempts.occupying.values():
+            if attempt.phase in WITH_PROCESS and not attempt.outlives_session:
+                attempt.stopped_because = ""
+                self.kill(attempt, fx.KillCause.FENCED, 0.0)
+
     def stop_all(self, because: str, now: Instant, *, grace_s: float | None = None) -> None:
         """``grace_s`` None: each its own."""
         for attempt in self._attempts.occupying.values():
@@ -142,6 +157,11 @@ class Processes:
     def kill(self, attempt: Attempt, cause: fx.KillCause, grace_s: float | None = None) -> None:
         grace_s = _grace_s(attempt) if grace_s is None else grace_s
         self._emit(fx.KillProcess(attempt_id=attempt.id, cause=cause, grace_s=grace_s))
+
+
+def _found(attempt: Attempt, process: ProcessStarted) -> None:
+    attempt.deadline_mono_s = process.deadline_mono_s
+    attempt.grace_s = process.disconnect_grace_s
 
 
 def _grace_s(attempt: Attempt) -> float:

@@ -55,13 +55,14 @@ class AssignedRuns:
             self.finish(entry, assignment, report)
             return
         presence = self._view.presences.get(run.agent)
-        is_gone = presence is None or presence.record.incarnation != assignment.record.incarnation
+        session = (report or assignment).record.incarnation
+        is_gone = presence is None or presence.record.incarnation != session
         if report is None:
             if is_gone:
                 self._withdraw(entry, assignment, f"{run.agent} is gone, it hadn't started")
             elif presence is not None and self._has_changed(assignment, presence.record):
                 self._withdraw(entry, assignment, "what its assignment rested on has changed")
-        elif is_gone and self._losses.is_confirmed(assignment.record):
+        elif is_gone and self._losses.is_final(assignment.record, report.record):
             self._lose(entry, assignment, report)
 
     def _has_changed(self, assignment: Entry[Assignment], presence: Presence) -> bool:

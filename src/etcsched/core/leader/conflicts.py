@@ -15,7 +15,8 @@ from typing import Final
 import msgspec
 
 from etcsched.core.conflicts import Groups
-from etcsched.core.states import RunState
+from etcsched.core.records import Run
+from etcsched.core.states import OnDisconnect, RunState
 from etcsched.core.view import View
 
 
@@ -33,8 +34,9 @@ class Holder(msgspec.Struct, frozen=True):
         return f"{name}{where} holds {self.group}"
 
 
-HOLDING: Final = (RunState.ASSIGNED,)
-"""Runs in these states keep others of their jobs' groups from starting."""
+HOLDING: Final = (RunState.ASSIGNED, RunState.HELD)
+"""Runs in these states keep others of their jobs' groups from starting; a held one does only if
+its process may run on somewhere."""
 
 
 class Conflicts:
@@ -62,10 +64,17 @@ class Conflicts:
             return None
         for rival, group in self.groups.rivals(job).items():
             for run in self._view.runs_in(rival, *HOLDING):
-                return Holder(group, rival, run.id, run.agent)
+                if self._holds(run):
+                    return Holder(group, rival, run.id, run.agent)
             if self._is_starting(rival):
                 return Holder(group, rival)
         return None
+
+    def _holds(self, run: Run) -> bool:
+        if run.state is not RunState.HELD:
+            return True
+        assignment = self._view.assignments.get((run.agent, run.job, run.id))
+        return assignment is not None and assignment.record.on_disconnect is OnDisconnect.CONTINUE
 
     def above(self, job: str) -> list[str]:
         """The other jobs of its groups that come before it."""
@@ -91,7 +100,7 @@ class Conflicts:
         """The job of a higher place whose run this job's own run blocks already, so that another
         of this job mustn't join in: else a job that may overlap itself never lets go.
         ``could_take``: whether an agent would take a run of a job."""
-        if not self._view.runs_in(job, *HOLDING):
+        if not any(self._holds(run) for run in self._view.runs_in(job, *HOLDING)):
             return None
         for rival in self.above(job):
             if self._view.runs_in(rival, RunState.CONFLICTED) and could_take(rival):

@@ -4,6 +4,9 @@ A presence key that is gone proves little: somebody may have deleted it while th
 a revoke from a frozen etcd leader's log may have killed a lease that its agent still counts on.
 A loss is believed once one raft term has lasted the session's TTL and an election timeout, since
 by then the agent's own deadline has passed, and once etcd says that the lease is gone.
+
+The job's ``disconnect_grace`` is counted from then, by each leader anew: a takeover only lengthens
+it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import math
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context
-from etcsched.core.records import Assignment
+from etcsched.core.records import Assignment, Report
 
 ASK_AGAIN_S = 0.5
 
@@ -25,21 +28,33 @@ class Losses:
         self._raft_term = raft_term
         self._raft_term_since_s = raft_term_since_s
         self._ask_at_s: dict[str, float] = {}
-        self._confirmed: set[str] = set()
+        self._confirmed_s: dict[str, float] = {}
 
     def raft_term_seen(self, raft_term: int, since_s: float) -> None:
         if raft_term > self._raft_term:
             self._raft_term = raft_term
             self._raft_term_since_s = since_s
 
-    def is_confirmed(self, assignment: Assignment) -> bool:
-        """Whether the assignment's session is surely over; if not yet, it is asked about, and its
-        agent's runs are looked at again when the answer may be there."""
-        session = assignment.incarnation
-        if session in self._confirmed:
+    def is_final(self, assignment: Assignment, report: Report) -> bool:
+        """Whether the claim's session is surely over, and the grace, too; if not yet, the agent's
+        runs are looked at again when that may have changed."""
+        context = self._context
+        if not self._is_confirmed(assignment, report):
+            return False
+        over_s = self._confirmed_s[report.incarnation] + assignment.disconnect_grace_s
+        if context.mono_s < over_s:
+            context.wake_at(over_s, ("agent", assignment.agent))
+            return False
+        return True
+
+    def _is_confirmed(self, assignment: Assignment, report: Report) -> bool:
+        """If not yet, etcd is asked about the session."""
+        session = report.incarnation
+        if session in self._confirmed_s:
             return True
         context = self._context
-        lasts_s = assignment.session_ttl_s + context.options.election_timeout_s
+        ttl_s = report.session_ttl_s or assignment.session_ttl_s
+        lasts_s = ttl_s + context.options.election_timeout_s
         believable_s = self._raft_term_since_s + lasts_s
         if context.mono_s < believable_s:
             context.wake_at(believable_s, ("agent", assignment.agent))
@@ -54,7 +69,7 @@ class Losses:
         if raft_term > self._raft_term:
             self.raft_term_seen(raft_term, self._context.mono_s)
         elif is_gone and raft_term == self._raft_term:
-            self._confirmed.add(session)
+            self._confirmed_s.setdefault(session, self._context.mono_s)
             self._ask_at_s.pop(session, None)
             return
         # The key is gone but the lease lives: its agent puts the key again, or the lease ends.

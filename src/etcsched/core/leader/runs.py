@@ -135,6 +135,8 @@ def assignment_of(
         workdir=job.workdir,
         user=job.user,
         source=run.chained_from[-1] if run.chained_from else None,
+        disconnect_grace_s=job.disconnect_grace_s,
+        on_disconnect=job.on_disconnect,
     )
 
 

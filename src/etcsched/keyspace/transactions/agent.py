@@ -1,10 +1,10 @@
-"""An agent's writes as nested transactions below its guard: claims and outcomes."""
+"""An agent's writes as nested transactions below its guard: claims, outcomes, adoptions."""
 
 from __future__ import annotations
 
 from typing import assert_never
 
-from etcsched.core.agent.effects import Claim, ReportOutcome
+from etcsched.core.agent.effects import Adopt, Claim, ReportOutcome
 from etcsched.core.records import Kind
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
@@ -17,10 +17,12 @@ class AgentTransactions:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    def build(self, write: Claim | ReportOutcome) -> Txn:
+    def build(self, write: Claim | Adopt | ReportOutcome) -> Txn:
         match write:
             case Claim():
                 return self._claim(write)
+            case Adopt():
+                return self._adopt(write)
             case ReportOutcome():
                 return self._outcome(write)
             case _:
@@ -43,6 +45,19 @@ class AgentTransactions:
             (Put(report, encode(write.report)),),
             # Whose report is there? A claim of this very token and session is mine: the answer
             # to an earlier, identical sending was lost.
+            (Range(report),),
+        )
+
+    def _adopt(self, write: Adopt) -> Txn:
+        """T6. The guard compares the new presence."""
+        keys, place = self._keys, (write.agent, write.report.job, write.report.run)
+        report = keys.of(Kind.REPORT, *place)
+        return Txn(
+            (
+                Compare(keys.of(Kind.ASSIGNMENT, *place), Target.MOD, write.token),
+                Compare(report, Target.MOD, write.report_revision),
+            ),
+            (Put(report, encode(write.report)),),
             (Range(report),),
         )
 

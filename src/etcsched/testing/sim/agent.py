@@ -10,11 +10,11 @@ import msgspec
 
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
-from etcsched.core.agent.attempt import report_id
 from etcsched.core.agent.standing import Settings
 from etcsched.core.errors import EtcschedError, LeaseGone
 from etcsched.core.records import Kind, Report
-from etcsched.keyspace.answers import agent_event
+from etcsched.core.session import SessionEnd
+from etcsched.keyspace.answers import AgentWriteId, agent_event, write_id_of
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.ops import Range, RangeResult, Snapshot, TxnResult, WatchUpdate
 from etcsched.keyspace.outbox import Rejected, WriteResult
@@ -198,18 +198,16 @@ class SimAgent:
     def _do(self, effect: fx.Effect) -> None:
         supervisor = self.host.supervisor
         match effect:
-            case fx.Claim() | fx.ReportOutcome():
+            case fx.Claim() | fx.Adopt() | fx.ReportOutcome():
                 if self._sender is not None:
-                    is_claim = isinstance(effect, fx.Claim)
-                    write_id = (is_claim, report_id(effect.report))
-                    self._sender.submit(write_id, self._transactions.build(effect))
+                    self._sender.submit(write_id_of(effect), self._transactions.build(effect))
             case fx.StartProcess():
                 lease = self.lease
                 supervisor.ask(lambda: supervisor.begin(effect, lease))
             case fx.KillProcess():
                 supervisor.ask(lambda: supervisor.kill(effect))
-            case fx.MoveDeadlines(deadline_mono_s):
-                supervisor.ask(lambda: supervisor.move_deadlines(deadline_mono_s))
+            case fx.MoveDeadlines():
+                supervisor.ask(lambda: supervisor.move_deadlines(effect))
             case fx.Acknowledge(attempt_id):
                 supervisor.ask(lambda: supervisor.acknowledge(attempt_id))
             case fx.SpoolOutcome():
@@ -335,7 +333,7 @@ class SimAgent:
         if session is self._session:
             self.cluster.trace(self.host.name, f"session lost: {why}")
             self.cluster.etcd.count("agent session lost")
-            self.post(ev.SessionLost())
+            self.post(ev.SessionLost(lease_gone=why == SessionEnd.LEASE_GONE.value))
 
     # --- the presence
 
@@ -365,10 +363,12 @@ class SimAgent:
                     ),
                 )
 
-    def _reports_in(self, found: RangeResult) -> tuple[Report, ...]:
+    def _reports_in(self, found: RangeResult) -> tuple[tuple[Report, int], ...]:
         places = ((kv, self._keys.parse(kv.key)) for kv in found.kvs)
         return tuple(
-            decode(Report, kv.value) for kv, place in places if place and place[0] is Kind.REPORT
+            (decode(Report, kv.value), kv.mod_revision)
+            for kv, place in places
+            if place and place[0] is Kind.REPORT
         )
 
     def _write(self, step: PresenceWrite) -> None:
@@ -430,10 +430,11 @@ class SimAgent:
 
     def _on_results(self, results: list[WriteResult]) -> None:
         for result in results:
-            is_claim, attempt_id = cast(tuple[bool, str], result.id)
             if isinstance(result, Rejected):
                 raise result.error
-            event = agent_event(result, attempt_id, is_claim=is_claim)
+            event = agent_event(result, cast(AgentWriteId, result.id))
+            if isinstance(event, ev.Adopted):
+                self.cluster.etcd.count("adopted")
             if isinstance(event, ev.OutcomeStored) and event.late:
                 self.cluster.etcd.count("late report")
             self.post(event)

@@ -40,6 +40,7 @@ FIELDS: dict[str, tuple[float, Callable[[random.Random], Any]]] = {
     "timeout_s": (0.2, lambda c: c.choice([2.0, 5.0, 15.0])),
     "kill_grace_s": (0.7, lambda c: c.choice([0.0, 0.5, 2.0, 5.0])),
     "on_agent_loss": (0.5, lambda c: c.choice(list(OnAgentLoss))),
+    "disconnect_grace_s": (0.4, lambda c: c.choice([0.5, 5.0, 20.0])),
     "max_reassigns": (0.3, lambda c: c.choice([0, 1, 5])),
     "priority": (0.3, lambda c: c.randint(-2, 2)),
     "require": (0.15, lambda c: {"zone": c.choice(["a", "b"])}),

@@ -66,7 +66,12 @@ class SimSupervisor:
         return ev.SupervisorReady(
             incarnation=self.incarnation,
             running=tuple(
-                ev.ProcessStarted(attempt_id=name, started_ms=job.attempt.started_ms)
+                ev.ProcessStarted(
+                    attempt_id=name,
+                    started_ms=job.attempt.started_ms,
+                    deadline_mono_s=job.attempt.deadline_s,
+                    disconnect_grace_s=job.attempt.disconnect_grace_s,
+                )
                 for name, job in self.jobs.items()
             ),
             ended=tuple(self.ended.values()),
@@ -116,6 +121,7 @@ class SimSupervisor:
             kill_grace_s=start.kill_grace_s,
             deadline_mono_s=start.deadline_mono_s,
             timeout_s=start.timeout_s,
+            disconnect_grace_s=start.disconnect_grace_s,
         )
         attempt = self.cluster.parts.supervised(
             asked, pid=next(self._pids), started_ms=self._wall_ms(), now_s=self._now_s()
@@ -136,10 +142,12 @@ class SimSupervisor:
             self._signal(job, job.attempt.kill(reason, effect.grace_s, self._now_s()))
             self._schedule(job)
 
-    def move_deadlines(self, deadline_s: float) -> None:
-        for job in self.jobs.values():
-            job.attempt.move_deadline(deadline_s, self._now_s())
-            self._schedule(job)
+    def move_deadlines(self, effect: fx.MoveDeadlines) -> None:
+        for attempt_id, job in self.jobs.items():
+            deadline_s = effect.single.get(attempt_id, effect.deadline_mono_s)
+            if deadline_s is not None:
+                job.attempt.move_deadline(deadline_s, self._now_s())
+                self._schedule(job)
 
     def acknowledge(self, attempt_id: str) -> None:
         self.ended.pop(attempt_id, None)
@@ -177,7 +185,7 @@ class SimSupervisor:
         assert attempt.ending is not None
         exit_code, number = exit_and_signal(status)
         self.cluster.process_ended(self.host, attempt_id, by_itself=number is None)
-        if attempt.ending is EndReason.FENCED:
+        if attempt.ending is EndReason.FENCED and not attempt.disconnect_grace_s:
             self.cluster.fenced(self.host, job.lease, attempt_id)
         self._conclude(
             ev.ProcessEnded(

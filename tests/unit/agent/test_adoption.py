@@ -1,0 +1,213 @@
+"""What outlives a session, until when, and how it is taken up again (T6)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from etcsched.core.agent import effects as fx
+from etcsched.core.agent import events as ev
+from etcsched.core.session import margin_of
+from etcsched.core.states import OnDisconnect, Outcome
+from tests.unit.agent.script import (
+    JOINED,
+    LEASE,
+    START_MS,
+    Script,
+    attempt_id,
+    ended,
+    ids,
+    presence_of,
+    report,
+)
+
+TTL_S, GRACE_S = 10, 20.0
+ID = attempt_id()
+GRACE = {"disconnect_grace_s": GRACE_S}
+CONTINUE = {"on_disconnect": OnDisconnect.CONTINUE}
+CLAIM = report()
+
+
+def running(**fields: Any) -> Script:
+    """Started at 1000, in a session whose last keepalive was sent at 1000."""
+    script = Script(session_ttl_s=TTL_S)
+    script.tell(ev.SupervisorReady(incarnation="s1"))
+    script.tell(
+        ev.SessionOpened(
+            incarnation="i1", lease=LEASE, deadline_mono_s=1000.0 + TTL_S - margin_of(TTL_S)
+        ),
+        ev.PresenceJoined(JOINED),
+        ev.ReportsRead(JOINED, ()),
+    )
+    script.run(**fields)
+    return script
+
+
+def back(script: Script, *claims: Any, joined: int = 80) -> list[fx.Effect]:
+    """In session i2, whose lease was granted now."""
+    return script.tell(
+        ev.SessionOpened(
+            incarnation="i2", lease=88, deadline_mono_s=script.mono_s + TTL_S - margin_of(TTL_S)
+        ),
+        ev.PresenceJoined(joined),
+        ev.ReportsRead(joined, claims),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "deadline_s"),
+    [
+        ({}, 1000 + TTL_S - 1.5),
+        (GRACE, 1000 + TTL_S + GRACE_S - 3.0),
+        ({"disconnect_grace_s": 2.0}, 1000 + TTL_S + 2.0 - 1.5),
+        (CONTINUE, math.inf),
+        ({**CONTINUE, **GRACE}, math.inf),
+    ],
+)
+def test_a_process_may_live_until_shortly_before_its_attempt_can_move(
+    fields: dict[str, Any], deadline_s: float
+) -> None:
+    """The margin: 1.5 s, or a tenth of TTL and grace together."""
+    script = running()
+    script.assign("r2", 101, **fields)
+    script.commit_claim("r2", 101)
+    assert script.one(fx.StartProcess).deadline_mono_s == pytest.approx(deadline_s)
+
+
+def test_renewals_move_each_by_its_grace() -> None:
+    script = running(**GRACE)
+    script.run("r2", 101)
+    moved = script.tell(ev.SessionRenewed(1020.0))
+    assert moved == [fx.MoveDeadlines(1020.0, {ID: 1020.0 + GRACE_S - 1.5})]
+
+
+@pytest.mark.parametrize("fields", [GRACE, CONTINUE])
+def test_a_lost_session_leaves_it_running(fields: dict[str, Any]) -> None:
+    script = running(**fields)
+    script.run("r2", 101)
+    script.tell(ev.SessionLost())
+    assert script.one(fx.KillProcess).attempt_id == attempt_id("r2", 101)
+    assert not script.of(fx.MoveDeadlines)
+
+
+def test_a_lease_that_went_early_shortens_the_grace() -> None:
+    """Some leader may have seen it go right after the keepalive sent at 1000."""
+    script = running(**GRACE)
+    script.tell(ev.SessionLost(lease_gone=True))
+    latest_s = 1000 + GRACE_S - margin_of(GRACE_S)
+    assert script.one(fx.MoveDeadlines) == fx.MoveDeadlines(None, {ID: pytest.approx(latest_s)})
+
+
+def test_continue_is_never_shortened() -> None:
+    script = running(**CONTINUE)
+    script.tell(ev.SessionLost(lease_gone=True))
+    assert not script.of(fx.MoveDeadlines)
+
+
+def test_revoking_the_old_lease_begins_the_grace_now() -> None:
+    script = running(**GRACE)
+    script.tell(ev.SessionLost())
+    script.mono_s = 1001.0
+    script.tell(
+        ev.SessionOpened(incarnation="i2", lease=88, deadline_mono_s=1009.5),
+        ev.PresenceTaken(presence=presence_of("i1"), lease=LEASE, create_revision=JOINED),
+    )
+    moved, revoke = [e for e in script.effects if isinstance(e, fx.MoveDeadlines | fx.RevokeLease)]
+    assert moved == fx.MoveDeadlines(None, {ID: 1001.0 + GRACE_S - margin_of(GRACE_S)})
+    assert revoke == fx.RevokeLease(LEASE)
+
+
+@pytest.mark.parametrize("fields", [GRACE, CONTINUE])
+def test_a_returning_agent_adopts(fields: dict[str, Any]) -> None:
+    script = running(**fields)
+    script.tell(ev.SessionLost())
+    script.mono_s = 1012.0
+    back(script, (CLAIM, 60))
+    adopt = script.one(fx.Adopt)
+    assert (adopt.agent, adopt.token, adopt.report_revision) == ("a1", 100, 60)
+    assert (adopt.report.incarnation, adopt.report.session_ttl_s) == ("i2", TTL_S)
+    assert not script.of(fx.KillProcess)
+
+
+def test_deadlines_move_only_after_the_adoption_is_committed() -> None:
+    script = running(**GRACE)
+    script.tell(ev.SessionLost())
+    script.mono_s = 1012.0
+    back(script, (CLAIM, 60))
+    assert not script.of(fx.MoveDeadlines)
+    held = {ID: 1000.0 + TTL_S + GRACE_S - 3.0}
+    assert script.tell(ev.SessionRenewed(1022.0)) == [fx.MoveDeadlines(1022.0, held)]
+    script.tell(ev.Adopted(ID, "i2"))
+    after_s = 1022.0 + GRACE_S - 1.5
+    assert script.one(fx.MoveDeadlines) == fx.MoveDeadlines(None, {ID: after_s})
+    script.tell(ended(), ev.OutcomeStored(ID, late=False))
+    assert script.outcome().incarnation == "i2"
+
+
+def test_an_adoption_for_a_session_that_is_over_moves_nothing() -> None:
+    script = running(**GRACE)
+    script.tell(ev.SessionLost())
+    back(script, (CLAIM, 60))
+    script.tell(ev.SessionLost())
+    assert script.tell(ev.Adopted(ID, "i2")) == []
+
+
+def test_a_refused_adoption_ends_the_process() -> None:
+    script = running(**GRACE)
+    script.tell(ev.SessionLost())
+    back(script, (CLAIM, 60))
+    script.tell(ev.AdoptionRefused(ID, "i2", None))
+    assert script.one(fx.KillProcess).cause is fx.KillCause.FENCED
+
+
+def test_an_adoption_whose_answer_was_lost_is_known_by_the_report() -> None:
+    script = running(**GRACE)
+    script.tell(ev.SessionLost())
+    script.mono_s = 1005.0
+    back(script, (CLAIM, 60))
+    script.tell(ev.AdoptionRefused(ID, "i2", script.one(fx.Adopt).report))
+    assert not script.of(fx.KillProcess)
+    script.one(fx.MoveDeadlines)
+
+
+def test_what_continues_runs_on_though_its_run_was_moved() -> None:
+    script = running(**CONTINUE)
+    script.tell(ev.SessionLost())
+    back(script)
+    script.unassign()
+    script.tell(ev.AdoptionRefused(ID, "i2", None))
+    assert not script.of(fx.KillProcess)
+    script.tell(ended())
+    assert script.outcome().outcome is Outcome.COMPLETED
+
+
+def test_what_continues_is_stopped_when_it_is_withdrawn_within_the_session() -> None:
+    script = running(**CONTINUE)
+    script.unassign()
+    script.one(fx.KillProcess)
+
+
+def test_an_outcome_of_the_grace_is_kept_and_sent() -> None:
+    script = running(**GRACE)
+    script.tell(ev.SessionLost(), ended())
+    assert script.one(fx.OpenSession)
+    assert not script.of(fx.ReportOutcome)
+    back(script, (CLAIM, 60))
+    assert ids(script.of(fx.ReportOutcome)) == [ID]
+    assert not script.of(fx.Adopt)
+
+
+@pytest.mark.parametrize("grace_s", [0.0, GRACE_S])
+def test_a_restarted_agent_adopts_what_its_supervisor_kept(grace_s: float) -> None:
+    script = Script(session_ttl_s=TTL_S)
+    found = ev.ProcessStarted(
+        attempt_id=ID, started_ms=START_MS, deadline_mono_s=1009.0, disconnect_grace_s=grace_s
+    )
+    script.tell(ev.SupervisorReady(incarnation="s1", running=(found,)))
+    back(script, (CLAIM, 60))
+    assert bool(script.of(fx.Adopt)) is (grace_s > 0)
+    assert bool(script.of(fx.KillProcess)) is (grace_s == 0)
+    held = {ID: 1009.0}
+    assert script.tell(ev.SessionRenewed(1015.0)) == [fx.MoveDeadlines(1015.0, held)]
