@@ -62,9 +62,12 @@ def _scheduler_stopped(cluster: Cluster, plan: FaultPlan) -> Begun | None:
     if node is None:
         return None
     node.stop()
-    return Begun(
-        FaultKind.KILLED, node.name, "it was stopped", lambda: cluster.start_scheduler(node.name)
-    )
+
+    def heal() -> None:
+        node.kill()
+        cluster.start_scheduler(node.name)
+
+    return Begun(FaultKind.KILLED, node.name, "it was stopped", heal)
 
 
 def _scheduler_frozen(cluster: Cluster, plan: FaultPlan) -> Begun | None:

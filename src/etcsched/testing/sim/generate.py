@@ -84,7 +84,7 @@ def scenario_of(seed: int, faulty_s: float | None = None) -> Scenario:
         )
         for n in range(1, chance.choice([1, 2, 3, 3]) + 1)
     )
-    names = [f"j{n}" for n in range(1, chance.choice([1, 2, 3, 4]) + 1)]
+    names = [f"j{n}" for n in range(1, chance.choice([2, 3, 4, 5]) + 1)]
     jobs = tuple(random_job(chance, name, start) for name in names)
     faults = _faults(chance, lasts_s, [s.name for s in schedulers], [a.host for a in agents])
     acts = _acts(chance, lasts_s, start, names, [a.agent for a in agents], faults)

@@ -17,7 +17,9 @@ CRONS = (
     "*/2 * * * *", "0-30/15 * * * * *", "*/5 * * * *", "30 2 * * *", "0 */2 * * * *",
 )  # fmt: skip
 ZONES = ("UTC", "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata")
-EVERY_S = (5, 10, 15, 20, 30, 30, 45, 60, 60, 90, 120)
+EVERY_S = (10, 15, 20, 30, 30, 45, 60, 90)
+TAKES_S = (0.01, 1.0, 5.0, 12.0, 20.0, 30.0, 60.0)
+"""Most take long: it is what runs that faults hit."""
 
 
 def random_retry(chance: random.Random) -> Retry:
@@ -37,7 +39,7 @@ FIELDS: dict[str, tuple[float, Callable[[random.Random], Any]]] = {
     "pickup_buffer_s": (0.7, lambda c: c.choice([1.0, 5.0, 20.0, 60.0])),
     "recover_within_s": (0.2, lambda c: c.choice([30.0, 120.0])),
     "catch_up_limit": (0.3, lambda c: c.choice([1, 2, 5])),
-    "timeout_s": (0.2, lambda c: c.choice([2.0, 5.0, 15.0])),
+    "timeout_s": (0.2, lambda c: c.choice([3.0, 15.0, 40.0])),
     "kill_grace_s": (0.7, lambda c: c.choice([0.0, 0.5, 2.0, 5.0])),
     "on_agent_loss": (0.5, lambda c: c.choice(list(OnAgentLoss))),
     "disconnect_grace_s": (0.4, lambda c: c.choice([0.5, 5.0, 20.0])),
@@ -53,7 +55,7 @@ def random_job(chance: random.Random, name: str, start: Utc) -> Job:
     fields = {
         field: make(chance) for field, (share, make) in FIELDS.items() if chance.random() < share
     }
-    states = [JobState.ENABLED] * 8 + [JobState.DISABLED, JobState.AD_HOC_ACTIVE]
+    states = [JobState.ENABLED] * 12 + [JobState.DISABLED, JobState.AD_HOC_ACTIVE]
     version = ScheduleVersion(
         since=start,
         state=chance.choice(states),
@@ -76,9 +78,9 @@ def random_pattern(chance: random.Random, start: Utc) -> Pattern:
 
 
 def random_action(chance: random.Random) -> Action:
-    if chance.random() < 0.15:
+    if chance.random() < 0.08:
         return Noop()
-    takes_s = chance.choice([0.01, 0.2, 1.0, 3.0, 6.0, 12.0, 25.0])
+    takes_s = chance.choice(TAKES_S)
     exit_code = chance.choice([0, 0, 0, 1])
     stubborn = "stubborn" if chance.random() < 0.25 else "obeys"
     return Exec(("sim", str(takes_s), str(exit_code), stubborn))

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from etcsched.core.errors import ClusterUnreachable, EtcschedError, OutcomeUnknown
+from etcsched.core.errors import ClusterUnreachable, EtcschedError, NoSpace, OutcomeUnknown
 from etcsched.testing.sim.process import Process
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Link:
         then there is no answer)."""
 
         def answered(result: T | EtcschedError, backoff_s: float) -> None:
-            if not isinstance(result, ClusterUnreachable):
+            if not isinstance(result, ClusterUnreachable | NoSpace):
                 answer(result)
                 return
             if give_up is not None and give_up():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
-from etcsched.core.errors import EtcschedError, InvalidTransaction, NoSpace
+from etcsched.core.errors import EtcschedError, InvalidTransaction
 from etcsched.keyspace.ops import Txn, TxnResult
 from etcsched.keyspace.outbox import Refused, Sending, WriteResult
 from etcsched.keyspace.transactions import AgentGuard, LeaderGuard
@@ -97,10 +97,6 @@ class Sender:
                 if rejected:
                     self._on_results(rejected)
                 parts += reversed(halves)
-            case NoSpace():
-                parts.append(part)
-                self._link.process.after(0.2, self._send, parts)
-                return
             case TxnResult():
                 results = self._outbox.answered(part, answer)
                 if results is None:

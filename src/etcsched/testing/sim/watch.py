@@ -135,7 +135,7 @@ class Watch:
             return
         if self.link.chance.random() < 0.1:
             # A member that lags behind may tell again what the client has.
-            position = max(etcd.store.compact_revision, position - 3)
+            position = min(position, max(etcd.store.compact_revision - 1, position - 3))
         self._sent = position
         self._is_open, self._is_stuck = True, False
         self._schedule()
