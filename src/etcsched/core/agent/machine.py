@@ -76,6 +76,11 @@ class AgentMachine:
         return tuple(self._attempts.occupying)
 
     @property
+    def is_unsettled(self) -> bool:
+        """Whether something is under way, or an outcome neither in etcd nor on disk."""
+        return self._attempts.is_unsettled
+
+    @property
     def is_leaving(self) -> bool:
         return self._leaving is not None
 

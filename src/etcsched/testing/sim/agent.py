@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from etcsched.testing.sim.cluster import Cluster
     from etcsched.testing.sim.scenario import AgentPlan
 
-BEAT_S = 0.2
-IDLE_BEAT_S = 0.5
+BEAT_S = 0.25
+IDLE_BEAT_S = 1.0
+"""Of one that has nothing to report; sessions and supervisors wake it by themselves."""
 RESTART_S = 0.3
 FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE)
 
@@ -458,7 +459,7 @@ class SimAgent:
 
     def _beat(self) -> None:
         self.post(ev.TimePassed())
-        busy = self.machine.occupied_slots or self.machine.is_leaving
+        busy = self.machine.is_unsettled or self.machine.is_leaving
         self.process.after(BEAT_S if busy else IDLE_BEAT_S, self._beat)
 
     def stop(self, *, kill: bool = False) -> None:

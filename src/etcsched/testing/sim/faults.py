@@ -275,7 +275,7 @@ def _etcd_elects(cluster: Cluster, plan: FaultPlan) -> Begun | None:
     stale: frozenset[int] = frozenset()
     if plan.amount > 0.5:
         chance = cluster.etcd.chance
-        leases = [lease for lease in cluster.session_leases() if chance.random() < 0.5]
+        leases = [lease for lease in cluster.session_leases() if chance.random() < 0.6]
         revoked = tuple(leases)
         stale = frozenset({chance.randrange(cluster.etcd.members)})
     cluster.etcd.elect(revoked, stale)

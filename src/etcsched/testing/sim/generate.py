@@ -41,7 +41,7 @@ _FAULTS: dict[str, tuple[float, str, tuple[float, float], tuple[float, ...]]] = 
     "agent restarted": (1, _AGENT, (3, 10), (0,)),
     "disk full": (0.5, _AGENT, (5, 30), (0,)),
     "twin": (0.5, _AGENT, (5, 30), (0,)),
-    "presence deleted": (1, _AGENT, (0.1, 0.1), (0,)),
+    "presence deleted": (2, _AGENT, (0.1, 0.1), (0,)),
     "cut": (5, _ANY, (0.5, 30), (0, 1, 2, 3, 4, 5)),
     "lossy": (2, _ANY, (2, 30), (0.1, 0.3, 0.7)),
     "slow": (1, _ANY, (2, 30), (0.05, 0.5, 1.5)),
@@ -49,7 +49,7 @@ _FAULTS: dict[str, tuple[float, str, tuple[float, float], tuple[float, ...]]] = 
     "watch broken": (2, _ANY, (0.1, 0.1), (0, 1)),
     "clock stepped": (1, _ANY, (2, 40), (3600, -3600, 86400, -86400, 4, -4, 1.5, -1.5)),
     "clock rate": (1, _ANY, (10, 60), (0.05, -0.05, 0.02, -0.02)),
-    "etcd elects": (2, _ETCD, (0.1, 0.1), (0, 1)),
+    "etcd elects": (4, _ETCD, (0.1, 0.1), (0, 1, 1)),
     "etcd down": (1, _ETCD, (1, 30), (0, 1)),
     "member frozen": (1.5, _ETCD, (1, 20), (0, 1, 2)),
     "compacted": (1.5, _ETCD, (0.1, 0.1), (0,)),
@@ -57,10 +57,16 @@ _FAULTS: dict[str, tuple[float, str, tuple[float, float], tuple[float, ...]]] = 
 }
 
 _ACTS: dict[str, float] = {
-    "apply": 5, "disable": 2, "enable": 2, "delete": 1.5, "pause": 2, "resume": 2,
-    "pause cluster": 1, "resume cluster": 1.5, "drain": 2, "undrain": 2, "trigger": 3,
+    "apply": 5, "disable": 1.5, "enable": 1, "delete": 1, "pause": 2, "resume": 0.5,
+    "pause cluster": 1, "resume cluster": 0.5, "drain": 2, "undrain": 0.5, "trigger": 3,
     "cancel": 2,
 }  # fmt: skip
+
+
+_UNDONE_BY = {
+    "disable": "enable", "pause": "resume", "pause cluster": "resume cluster", "drain": "undrain"
+}  # fmt: skip
+"""Most stops are short, or little would run."""
 
 
 def scenario_of(seed: int, faulty_s: float | None = None) -> Scenario:
@@ -82,9 +88,9 @@ def scenario_of(seed: int, faulty_s: float | None = None) -> Scenario:
             labels={"zone": chance.choice(["a", "b"])},
             stop_timeout_s=chance.choice([1.0, 5.0, 20.0]),
         )
-        for n in range(1, chance.choice([1, 2, 3, 3]) + 1)
+        for n in range(1, chance.choice([1, 2, 3, 3, 4]) + 1)
     )
-    names = [f"j{n}" for n in range(1, chance.choice([2, 3, 4, 5]) + 1)]
+    names = [f"j{n}" for n in range(1, chance.choice([2, 3, 4, 5, 6]) + 1)]
     jobs = tuple(random_job(chance, name, start) for name in names)
     faults = _faults(chance, lasts_s, [s.name for s in schedulers], [a.host for a in agents])
     acts = _acts(chance, lasts_s, start, names, [a.agent for a in agents], faults)
@@ -154,6 +160,9 @@ def _acts(
         elif kind.endswith("drain"):
             target = chance.choice(agents)
         acts.append(Act(at_s=round(at_s, 4), kind=kind, target=target, job=job))
+        if kind in _UNDONE_BY and chance.random() < 0.8:
+            later_s = min(lasts_s, at_s + chance.choice([0.005, 1.0, 5.0, 15.0, 30.0]))
+            acts.append(Act(at_s=round(later_s, 4), kind=_UNDONE_BY[kind], target=target))
     return tuple(sorted(acts, key=lambda act: act.at_s))
 
 

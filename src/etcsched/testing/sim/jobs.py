@@ -14,7 +14,7 @@ from etcsched.core.times import Utc, ms_of, utc_of
 
 CRONS = (
     "*/10 * * * * *", "*/20 * * * * *", "*/30 * * * * *", "15 * * * * *", "* * * * *",
-    "*/2 * * * *", "0-30/15 * * * * *", "*/5 * * * *", "30 2 * * *", "0 */2 * * * *",
+    "*/2 * * * *", "0-30/15 * * * * *", "*/5 * * * *", "30 2 * * *", "*/15 * * * * *",
 )  # fmt: skip
 ZONES = ("UTC", "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata")
 EVERY_S = (10, 15, 20, 30, 30, 45, 60, 90)
@@ -45,8 +45,8 @@ FIELDS: dict[str, tuple[float, Callable[[random.Random], Any]]] = {
     "disconnect_grace_s": (0.4, lambda c: c.choice([0.5, 5.0, 20.0])),
     "max_reassigns": (0.3, lambda c: c.choice([0, 1, 5])),
     "priority": (0.3, lambda c: c.randint(-2, 2)),
-    "require": (0.15, lambda c: {"zone": c.choice(["a", "b"])}),
-    "hosts": (0.15, lambda c: tuple(c.sample(["a1", "a2", "a3"], c.randint(1, 2)))),
+    "require": (0.1, lambda c: {"zone": c.choice(["a", "b"])}),
+    "hosts": (0.1, lambda c: tuple(c.sample(["a1", "a2", "a3"], c.randint(1, 2)))),
     "retry": (0.4, random_retry),
 }
 
