@@ -444,3 +444,19 @@ def test_noops_dont_hold_a_slot_while_their_outcome_is_under_way() -> None:
     script.commit_claim("r1", 100)
     assert script.one(fx.Claim).token == 101
     assert script.machine.phase_of(attempt_id("r1", 100)) is Phase.REPORTING
+
+
+def test_a_claim_of_anothers_session_is_left_to_the_leader() -> None:
+    """Its process may live on the host that had this id before, whose lease just went."""
+    foreign = report("r1", 100, incarnation="i0")
+    own = report("r2", 101)
+    script = Script().ready(reports=(foreign, own))
+    assert [effect.report.run for effect in script.of(fx.ReportOutcome)] == ["r2"]
+
+
+def test_a_claim_of_anothers_session_is_left_also_where_its_assignment_is_seen() -> None:
+    script = Script()
+    foreign = report("r1", 100, incarnation="i0")
+    script.assign("r1", 100, incarnation="i0")
+    script.ready(reports=(foreign,))
+    assert script.of(fx.ReportOutcome) == []

@@ -58,7 +58,6 @@ class AgentMachine:
         self._assignments = Assignments(
             self._standing, self._attempts, self._outcomes, self._processes, self._emit
         )
-        self._incarnations = set(settings.past_incarnations)
         self._leaving: _Leaving | None = None
         self._leave_by_s = 0.0
         self._killed = False
@@ -226,7 +225,7 @@ class AgentMachine:
         standing = self._standing
         standing.session = session
         standing.deadline_mono_s = session.deadline_mono_s
-        self._incarnations.add(session.incarnation)
+        standing.incarnations.add(session.incarnation)
         if not session.resumed:
             # Of another session: nothing protects them any more.
             self._processes.session_over()
@@ -260,7 +259,10 @@ class AgentMachine:
         if session is None:
             return
         there = taken.presence
-        is_mine = there.incarnation in self._incarnations and there.host == self._settings.host
+        is_mine = (
+            there.incarnation in self._standing.incarnations
+            and there.host == self._settings.host
+        )
         if is_mine and taken.lease == session.lease:
             # Resumed, or the answer to an earlier sending was lost.
             self._joined(taken.create_revision)

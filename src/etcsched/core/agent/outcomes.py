@@ -113,13 +113,18 @@ class Outcomes:
     def reconcile(self, report: Report, now: Instant) -> None:
         """Hold a report in etcd against what we know, before anything is written.
 
-        A claim that nothing here belongs to is one without a process, and is reported died.
+        A claim of ours that nothing here belongs to is one without a process, and is reported
+        died. One of a session that isn't ours may have its process on another host, whose agent had
+        this id before: the leader knows when that is over.
         """
         attempt_id = report_id(report)
         attempt = self._attempts.by_id.get(attempt_id)
         if report.outcome is not None:
             if attempt is not None and attempt.phase in (Phase.WAITING, Phase.REPORTING):
                 self.done(attempt)
+            return
+        is_known = attempt is not None and attempt.phase in CLAIMED
+        if not is_known and report.incarnation not in self._standing.incarnations:
             return
         if attempt is None:
             attempt = Attempt(attempt_id, Phase.DONE)

@@ -41,11 +41,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing:
-    """Changed by the machine only. ``joined`` is the create revision of our presence."""
+    """Changed by the machine only. ``incarnations`` are this agent's own sessions, as far as known.
+    ``joined`` is the create revision of our presence."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.session: SessionOpened | None = None
+        self.incarnations = set(settings.past_incarnations)
         self.deadline_mono_s = 0.0
         self.joined: int | None = None
         self.reports_read = False
