@@ -25,6 +25,7 @@ from etcsched.core.records import (
     Record,
     Report,
     Request,
+    Rotation,
     Run,
     Watermark,
 )
@@ -70,7 +71,7 @@ def _names_in(record: Record) -> tuple[str, ...] | None:
     match record:
         case Job(name=name) | Presence(agent=name) | Drain(agent=name) | Request(id=name):
             return (name,)
-        case Answer(request=name) | Gap(job=name) | ConflictGroup(group=name):
+        case Answer(request=name) | Gap(job=name) | Rotation(job=name) | ConflictGroup(group=name):
             return (name,)
         case Join(job=job, instance=instance):
             return (job, instance)

@@ -16,12 +16,14 @@ from etcsched.core.schedule.patterns import Pattern
 from etcsched.core.states import (
     FINAL,
     ConditionOp,
+    HostsFor,
     JobState,
     OnAgentLoss,
     OnDisconnect,
     Origin,
     Outcome,
     Overlap,
+    Placement,
     Recovery,
     RunState,
 )
@@ -143,6 +145,9 @@ class Job(Record, frozen=True, kw_only=True):
     on_disconnect: OnDisconnect = OnDisconnect.STOP
     hosts: tuple[str, ...] = ()
     require: dict[str, str] = {}
+    prefer: tuple[str, ...] = ()
+    placement: Placement = Placement.LEAST_LOADED
+    hosts_for: HostsFor = HostsFor.ALL
     priority: int = 0
     params: dict[str, str] = {}
     env: dict[str, str] = {}
@@ -543,6 +548,13 @@ class Join(Record, frozen=True, kw_only=True):
     arrived: tuple[Arrival, ...]
 
 
+class Rotation(Record, frozen=True, kw_only=True):
+    """Which agent had the last turn of a job that goes around its agents (``round_robin``)."""
+
+    job: str
+    agent: str
+
+
 class Kind(enum.Enum):
     """What there is in the watched range; ids are what follows the kind's place in a key."""
 
@@ -567,6 +579,7 @@ class Kind(enum.Enum):
     ANSWER = "answer"
     GAP = "gap"
     JOIN = "join"
+    ROTATION = "rotation"
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -166,6 +166,23 @@ class OnDisconnect(enum.Enum):
     CONTINUE = "continue"
 
 
+class Placement(enum.Enum):
+    """Which of the eligible agents gets a run."""
+
+    __hash__ = object.__hash__  # Part of what jobs' queues and pools are found by.
+
+    LEAST_LOADED = "least_loaded"
+    ROUND_ROBIN = "round_robin"
+    FIXED_PRIORITY = "fixed_priority"
+
+
+class HostsFor(enum.Enum):
+    """Which of a job's runs its ``hosts`` and ``require`` bind."""
+
+    ALL = "all"
+    SCHEDULED = "scheduled"
+
+
 class Origin(enum.Enum):
     """Why a run exists."""
 

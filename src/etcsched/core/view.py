@@ -33,6 +33,7 @@ from etcsched.core.records import (
     Record,
     Report,
     Request,
+    Rotation,
     Run,
     StartSeen,
     Term,
@@ -77,6 +78,7 @@ class View:
         self.presences: dict[str, Entry[Presence]] = {}
         self.gaps: dict[str, Entry[Gap]] = {}
         self.joins: dict[RunKey, Entry[Join]] = {}
+        self.rotations: dict[str, Entry[Rotation]] = {}
         self.runs: dict[RunKey, Entry[Run]] = {}
         self.assignments: dict[tuple[str, str, str], Entry[Assignment]] = {}
         self.reports: dict[tuple[str, str, str], Entry[Report]] = {}
@@ -110,6 +112,7 @@ class View:
             Kind.PRESENCE: self.presences,
             Kind.GAP: self.gaps,
             Kind.JOIN: self.joins,
+            Kind.ROTATION: self.rotations,
             Kind.RUN: self.runs,
             Kind.ASSIGNMENT: self.assignments,
             Kind.REPORT: self.reports,

@@ -29,6 +29,7 @@ __all__ = [
     "keep_of",
     "labels",
     "params",
+    "preferences",
     "read_job_name",
     "retry",
     "retry_of",
@@ -78,6 +79,20 @@ def words(value: Value) -> tuple[str, ...]:
                 item, f"{word!r} is no name; it takes letters, digits, '.', '_', '/' and '-'"
             )
         found[word] = None
+    return tuple(found)
+
+
+def preferences(value: Value) -> tuple[str, ...]:
+    """Agents' names or labels (``disk=ssd``), the most preferred first."""
+    items = [value] if not value.is_list() else value.items("[agent-1, disk=ssd]")
+    found: dict[str, None] = {}
+    for item in items:
+        name, is_label, wanted = item.text().partition("=")
+        if _LABEL.fullmatch(name) is None or (is_label and not wanted):
+            raise FieldError(
+                item, f"{item.text()!r} is neither an agent's name nor a label like disk=ssd"
+            )
+        found[item.text()] = None
     return tuple(found)
 
 

@@ -8,10 +8,19 @@ from typing import Any, Final
 import msgspec
 
 from etcsched.core.records import Job, ScheduleVersion
-from etcsched.core.states import JobState, OnAgentLoss, OnDisconnect, Overlap, Recovery
+from etcsched.core.states import (
+    HostsFor,
+    JobState,
+    OnAgentLoss,
+    OnDisconnect,
+    Overlap,
+    Placement,
+    Recovery,
+)
 from etcsched.core.times import utc_of
 from etcsched.jobfile import fields
 from etcsched.jobfile.chains import read_chain, read_results
+from etcsched.jobfile.hosts import check_hosts
 from etcsched.jobfile.nodes import Problems, Value, unknown_text
 from etcsched.jobfile.notify import notified, read_notify
 from etcsched.jobfile.placeholders import BUILTINS
@@ -40,6 +49,9 @@ _PLAIN: Final[dict[str, tuple[str, _Reader]]] = {
     "disconnect_grace": ("disconnect_grace_s", fields.duration(0.0, 7 * 86400.0)),
     "on_disconnect": ("on_disconnect", fields.choice(OnDisconnect)),
     "hosts": ("hosts", fields.words),
+    "prefer": ("prefer", fields.preferences),
+    "placement": ("placement", fields.choice(Placement)),
+    "hosts_for": ("hosts_for", fields.choice(HostsFor)),
     "priority": ("priority", fields.integer(-1_000_000, 1_000_000)),
     "chain": ("chain", read_chain),
     "results": ("results", read_results),
@@ -106,6 +118,7 @@ def read_job(
             "has no schedule; give it one, or state: ad_hoc_active if it runs on request only, "
             "chain_active if other jobs chain to it"
         )
+    problems.attempt(lambda _: check_hosts(own, defaults, read), value)
     if len(problems) > before:
         return []
     made = [_build(name, read, now_ms)]

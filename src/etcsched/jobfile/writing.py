@@ -38,9 +38,9 @@ def fields_of(job: Job) -> dict[str, Any]:
         _put(found, field, getattr(job, field), getattr(default, field), lambda value: value)
     for field in ("workdir", "user"):
         _put(found, field, getattr(job, field), getattr(default, field), lambda value: value)
-    for field in ("tags", "hosts"):
+    for field in ("tags", "hosts", "prefer"):
         _put(found, field, getattr(job, field), (), list)
-    for field in ("recovery", "overlap", "on_agent_loss"):
+    for field in ("recovery", "overlap", "on_agent_loss", "placement", "hosts_for"):
         _put(found, field, getattr(job, field), getattr(default, field), lambda value: value.value)
     for field in ("pickup_buffer", "recover_within", "timeout", "kill_grace"):
         seconds, usual_s = getattr(job, f"{field}_s"), getattr(default, f"{field}_s")

@@ -28,6 +28,7 @@ from etcsched.core.records import (
     Record,
     Report,
     Request,
+    Rotation,
     Run,
     Term,
     Watermark,
@@ -58,6 +59,7 @@ RECORD_TYPES: dict[Kind, type[Record]] = {
     Kind.ANSWER: Answer,
     Kind.GAP: Gap,
     Kind.JOIN: Join,
+    Kind.ROTATION: Rotation,
 }
 
 _encoder = msgspec.json.Encoder()

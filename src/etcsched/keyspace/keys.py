@@ -34,6 +34,7 @@ _FIXED_PLACES: dict[Kind, str] = {
     Kind.ANSWER: "state/answers/",
     Kind.GAP: "state/gaps/",
     Kind.JOIN: "state/joins/",
+    Kind.ROTATION: "state/rotations/",
 }
 
 _LATE = "late"
@@ -87,6 +88,7 @@ class Keys:
                     "answers": Kind.ANSWER,
                     "gaps": Kind.GAP,
                     "joins": Kind.JOIN,
+                    "rotations": Kind.ROTATION,
                 }
             ),
         }

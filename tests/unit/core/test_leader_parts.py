@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etcsched.core.leader.open_ticks import OpenTicks
-from etcsched.core.leader.placement import Pool, Requirement, requirement_of, why_not
+from etcsched.core.leader.placement import Requirement, requirement_of, why_not
 from etcsched.core.leader.runs import Author, new_run
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Change, Kind, Presence, Run
@@ -42,37 +42,6 @@ def test_why_an_agent_is_not_eligible(
     requirement = requirement_of(job(**asked))  # type: ignore[arg-type]
     found = why_not(requirement, presence(**said), is_drained)
     assert found is None if word is None else found is not None and word in found
-
-
-def test_the_least_loaded_first_then_the_larger_then_by_name() -> None:
-    used = {"a": 0, "b": 0, "c": 0}
-    pool = Pool({"a": 2, "b": 4, "c": 4}, lambda agent: used[agent])
-    chosen = []
-    while (agent := pool.choose()) is not None:
-        chosen.append(agent)
-        used[agent] += 1
-        pool.load_changed(agent)
-    assert chosen == list("bcabcbcabc")
-    used["a"] -= 1
-    pool.load_changed("a")
-    assert pool.choose() == "a"
-
-
-def test_an_agent_to_avoid_comes_last() -> None:
-    used = {"a": 0, "b": 1}
-    pool = Pool({"a": 2, "b": 2}, lambda agent: used[agent])
-    assert pool.choose(frozenset({"a"})) == "b"
-    used["b"] = 2
-    pool.load_changed("b")
-    assert pool.choose(frozenset({"a"})) == "a"
-    used["a"] = 2
-    pool.load_changed("a")
-    assert pool.choose(frozenset({"a"})) is None
-
-
-def test_agents_without_slots_and_pools_without_agents() -> None:
-    assert Pool({"a": 0}, lambda _: 0).choose() is None
-    assert Pool({}, lambda _: 0).choose() is None
 
 
 def waiting_run(name: str, tick: str, priority: int = 0) -> Run:

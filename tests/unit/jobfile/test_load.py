@@ -12,11 +12,13 @@ from etcsched.core.errors import InvalidJobFile, UsageError
 from etcsched.core.records import Exec, Job, Keep, Retry, ScheduleVersion, Shell
 from etcsched.core.schedule import At, Cron, Every
 from etcsched.core.states import (
+    HostsFor,
     JobState,
     OnAgentLoss,
     OnDisconnect,
     Outcome,
     Overlap,
+    Placement,
     Recovery,
     RunState,
 )
@@ -64,6 +66,9 @@ def test_every_field() -> None:
             on_disconnect: continue
             max_reassigns: 0
             hosts: host-a
+            prefer: [host-b, disk=ssd]
+            placement: fixed_priority
+            hosts_for: scheduled
             require: {role: erp}
             priority: -5
             params: {month: 007}
@@ -104,6 +109,9 @@ def test_every_field() -> None:
         on_disconnect=OnDisconnect.CONTINUE,
         max_reassigns=0,
         hosts=("host-a",),
+        prefer=("host-b", "disk=ssd"),
+        placement=Placement.FIXED_PRIORITY,
+        hosts_for=HostsFor.SCHEDULED,
         require={"role": "erp"},
         priority=-5,
         params={"month": "007"},
@@ -249,6 +257,21 @@ FIELD_PROBLEMS: list[tuple[str, str, str]] = [
     ("timeout:", "timeout", "has no value; write '' for an empty text, or leave it out"),
     ("timeout: [1h]", "timeout", "takes a single value, not a list"),
     ("timout: 1h", "timout", "unknown field 'timout'; did you mean timeout?"),
+    (
+        "prefer: [a, disk=]",
+        "prefer[1]",
+        "'disk=' is neither an agent's name nor a label like disk=ssd",
+    ),
+    (
+        "placement: fixed_priority",
+        "placement",
+        "placement: fixed_priority takes the job's hosts in their order; give it hosts",
+    ),
+    (
+        "hosts_for: scheduled",
+        "hosts_for",
+        "hosts_for says which runs hosts and require bind, and it has neither",
+    ),
     ("overlap: always", "overlap", "unknown value 'always'; known are skip, queue, allow, replace"),
     (
         "state: no",

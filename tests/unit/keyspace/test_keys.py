@@ -26,6 +26,7 @@ IDS: dict[Kind, tuple[str, ...]] = {
     Kind.ANSWER: ("r1",),
     Kind.GAP: ("backup",),
     Kind.JOIN: ("backup", "20261122T190000Z"),
+    Kind.ROTATION: ("backup",),
 }
 
 

@@ -13,6 +13,7 @@ from etcsched.core.records import (
     Join,
     Kind,
     Order,
+    Rotation,
     Run,
     StartSeen,
     Watermark,
@@ -127,6 +128,22 @@ CASES = [
         {"run", "job", "presence"},
         {"run", "presence", "drain", *START},
         {"run", "assignment"},
+    ),
+    Case(
+        "dispatch, in rotation",
+        lambda seen: BUILD(
+            fx.Dispatch(
+                seq=1,
+                run=run_in(RunState.ASSIGNED),
+                run_revision=seen("run"),
+                assignment=assignment(seen),
+                presence_revision=seen("presence"),
+                rotation=Rotation(job="j", agent="a1"),
+            )
+        ),
+        {"run", "job", "presence", "rotation"},
+        {"run", "presence", "drain", *START},
+        {"run", "assignment", "rotation"},
     ),
     Case(
         "T4b with an outcome",
@@ -506,7 +523,7 @@ CASES = [
         {"job", "pause"},
         {"job", "pause", "gap"},
         set(),
-        {"job", "pause"},
+        {"job", "pause", "rotation"},
     ),
     Case(
         "forget a run",

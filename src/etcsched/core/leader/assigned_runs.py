@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.held_runs import HeldRuns, holds
 from etcsched.core.leader.loss import Losses
-from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.placement import requirement_of_run, tried_by
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import assigned, assignment_of, may_start, step
@@ -149,15 +151,15 @@ class AssignedRuns:
         """T5: end the attempt; the run goes to another agent, or waits for one."""
         context, run = self._context, entry.record
         job = self._view.jobs.get(run.job)
-        presence = None
-        is_free = context.conflicts.holder(run.job) is None  # Groups can change while it runs.
-        if job is not None and is_free and not self._view.is_paused(run.job):
-            avoid = frozenset({run.agent}) if report is not None else frozenset[str]()
-            presence = context.choose(requirement_of(job.record), avoid)
         changes: dict[str, object] = {}
         if report is not None:
             over = self._ends.attempt_over(assignment, report, cause)
             changes = {"attempts": (*run.attempts, over), "reassigns": run.reassigns + 1}
+        presence = None
+        is_free = context.conflicts.holder(run.job) is None  # Groups can change while it runs.
+        if job is not None and is_free and not self._view.is_paused(run.job):
+            tried = tried_by(replace(run, **changes))
+            presence = context.choose(requirement_of_run(job.record, run), run.job, tried)
         agent = presence.record.agent if presence is not None else None
         if job is not None and agent is not None and presence is not None:
             moved = assigned(context.author, run, entry.mod_revision, agent, cause, **changes)
@@ -177,6 +179,7 @@ class AssignedRuns:
                 old=self._ends.old_attempt(entry, assignment, report),
                 assignment=new,
                 presence_revision=revision_of(presence),
+                rotation=context.rotate(job.record, agent) if job is not None else None,
             ),
             run_matter((run.job, run.id)),
             agent=agent,

@@ -9,10 +9,17 @@ import msgspec
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.conflicts import Conflicts
-from etcsched.core.leader.placement import Pool, Requirement, why_not
+from etcsched.core.leader.placement import (
+    NEVER_TRIED,
+    Requirement,
+    Tried,
+    rank_of,
+    why_not,
+)
+from etcsched.core.leader.pool import Member, Pool, pool_of
 from etcsched.core.leader.runs import Author
-from etcsched.core.records import Job, Presence
-from etcsched.core.states import JobState
+from etcsched.core.records import Job, Presence, Rotation
+from etcsched.core.states import JobState, Placement
 from etcsched.core.times import Utc, utc_of
 from etcsched.core.view import Entry, RunKey, View
 
@@ -100,6 +107,8 @@ class Context:
         self._starting: Counter[str] = Counter()
         self.conflicts = Conflicts(view, lambda job: self._starting[job] > 0)
         self._pools: dict[Requirement, Pool] = {}
+        self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
+        self._rotated: dict[str, str] = {}
         self._timers: list[tuple[float, Matter]] = []
 
     # --- who and when
@@ -223,10 +232,11 @@ class Context:
     def agents_changed(self) -> None:
         """Presences or drains have changed: who is eligible is found out anew."""
         self._pools.clear()
+        self._pools_of.clear()
 
     def load_changed(self, agent: str) -> None:
         """It has more or less to do than before."""
-        for pool in self._pools.values():
+        for pool in self._pools_of.get(agent, ()):
             pool.load_changed(agent)
 
     def is_eligible(self, requirement: Requirement, presence: Presence) -> bool:
@@ -251,21 +261,48 @@ class Context:
         return f"no agent may run it: {'; '.join(reasons[:3])}{more}"
 
     def choose(
-        self, requirement: Requirement, avoid: frozenset[str] = frozenset()
+        self, requirement: Requirement, job: str, tried: Tried = NEVER_TRIED
     ) -> Entry[Presence] | None:
-        """The eligible agent that gets the next run; None: there is none with a free slot."""
-        agent = self._pool_of(requirement).choose(avoid)
+        """The eligible agent that gets the job's next run; None: there is none with a free slot."""
+        pool = self._pool_of(requirement)
+        after = (
+            self._last_in_rotation(job) if requirement.placement is Placement.ROUND_ROBIN else None
+        )
+        agent = pool.choose(tried.agents, after, job)
+        if agent in tried.unable:
+            agent = pool.choose(tried.unable, after, job)
         return self.view.presences[agent] if agent is not None else None
+
+    def rotate(self, job: Job, agent: str | None) -> Rotation | None:
+        """What the write that assigns a run of this job says of the job's turns. A turn that is
+        planned counts as taken, whatever becomes of the write."""
+        if agent is None or job.placement is not Placement.ROUND_ROBIN:
+            return None
+        self._rotated[job.name] = agent
+        return Rotation(job=job.name, agent=agent)
+
+    def _last_in_rotation(self, job: str) -> str | None:
+        planned = self._rotated.get(job)
+        if planned is not None:
+            return planned
+        entry = self.view.rotations.get(job)
+        return entry.record.agent if entry is not None else None
 
     def _pool_of(self, requirement: Requirement) -> Pool:
         pool = self._pools.get(requirement)
         if pool is None:
-            slots = {
-                name: entry.record.slots
-                for name, entry in self.view.presences.items()
-                if self.is_eligible(requirement, entry.record)
+            presences = self.view.presences
+            names = requirement.hosts or presences
+            members = {
+                name: Member(entry.record.slots, rank_of(requirement, entry.record))
+                for name in names
+                if (entry := presences.get(name)) is not None
+                and self.is_eligible(requirement, entry.record)
             }
-            pool = self._pools[requirement] = Pool(slots, self.used_slots)
+            pool = pool_of(requirement.placement, members, self.used_slots)
+            self._pools[requirement] = pool
+            for name in members:
+                self._pools_of[name].append(pool)
         return pool
 
     # --- jobs

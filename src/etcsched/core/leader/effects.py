@@ -15,6 +15,7 @@ from etcsched.core.records import (
     Gap,
     Join,
     Order,
+    Rotation,
     Run,
     StartSeen,
     Term,
@@ -70,12 +71,14 @@ class CreateRun(Write, frozen=True, kw_only=True):
     """T1. Absent in ``state/runs`` and in the archive; a tick's also later than the watermark.
 
     ``run`` is assigned (with its assignment), waiting, or already over (into the archive).
+    ``rotation``: whose turn this was, where agents take turns; here and below.
     """
 
     run: Run
     seen: StartSeen
     is_tick: bool
     assignment: Assignment | None = None
+    rotation: Rotation | None = None
     presence_revision: int = 0
     consumed: Consumed | None = None
     following: Following | None = None
@@ -88,6 +91,7 @@ class Dispatch(Write, frozen=True, kw_only=True):
     run_revision: int
     assignment: Assignment
     presence_revision: int
+    rotation: Rotation | None = None
 
 
 class MoveRun(Write, frozen=True, kw_only=True):
@@ -99,6 +103,7 @@ class MoveRun(Write, frozen=True, kw_only=True):
     old: OldAttempt | None
     assignment: Assignment | None = None
     presence_revision: int = 0
+    rotation: Rotation | None = None
     consumed: Consumed | None = None
 
 

@@ -179,7 +179,7 @@ class LeaderMachine:
                 self._open.wake(change.ids[0])
             case Kind.ELECTION | Kind.TERM | Kind.WATERMARK | Kind.EDITED | Kind.SETTINGS:
                 pass  # Read whenever something is decided by them.
-            case Kind.ORDER | Kind.ANSWER | Kind.JOIN:
+            case Kind.ORDER | Kind.ANSWER | Kind.JOIN | Kind.ROTATION:
                 pass
             case other:
                 assert_never(other)

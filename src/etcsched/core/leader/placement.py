@@ -1,29 +1,46 @@
-"""Which agents may run a job, and which of them does (SEMANTICS, dynamic assignment)."""
+"""Which agents may run a job, and what decides which of them does (SEMANTICS, dynamic assignment).
+
+Whoever tried a run before and failed comes last, whatever the policy says. Then comes the job's
+preference, and then its placement policy.
+"""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import msgspec
 
 from etcsched.core.agent.users import allows
-from etcsched.core.records import Job, Presence
+from etcsched.core.records import Job, Presence, Run
+from etcsched.core.states import HostsFor, Origin, Outcome, Placement
 
-_Place = tuple[float, int, str]
-"""(taken share of the slots - 1, - free slots, agent): the smallest is the least loaded."""
+_SCHEDULED = frozenset({Origin.SCHEDULE, Origin.RECOVERY})
 
 
 class Requirement(msgspec.Struct, frozen=True):
-    """What a job asks of an agent; jobs that ask the same share their waiting queue."""
+    """What a run asks of an agent; runs that ask the same share their waiting queue."""
 
     hosts: tuple[str, ...]
     labels: tuple[tuple[str, str], ...]
     user: str
+    prefer: tuple[str, ...] = ()
+    placement: Placement = Placement.LEAST_LOADED
 
 
-def requirement_of(job: Job) -> Requirement:
-    return Requirement(job.hosts, tuple(sorted(job.require.items())), job.user)
+def requirement_of(job: Job, origin: Origin = Origin.SCHEDULE) -> Requirement:
+    """What a run of this job asks, by where the run comes from."""
+    is_free = job.hosts_for is HostsFor.SCHEDULED and origin not in _SCHEDULED
+    return Requirement(
+        () if is_free else job.hosts,
+        () if is_free else tuple(sorted(job.require.items())),
+        job.user,
+        job.prefer,
+        job.placement,
+    )
+
+
+def requirement_of_run(job: Job, run: Run) -> Requirement:
+    return requirement_of(job, run.origin)
 
 
 def why_not(requirement: Requirement, presence: Presence, is_drained: bool) -> str | None:
@@ -46,53 +63,44 @@ def why_not(requirement: Requirement, presence: Presence, is_drained: bool) -> s
     return None
 
 
-class Pool:
-    """The agents that are eligible for one requirement, the least loaded first.
+def rank_of(requirement: Requirement, presence: Presence) -> int:
+    """The smaller, the better: an agent is chosen among those of the best rank that have a free
+    slot. A preference is an agent's name or ``label=value``."""
+    prefer, hosts = requirement.prefer, requirement.hosts
+    preferred = next(
+        (place for place, wanted in enumerate(prefer) if _is_meant(wanted, presence)), len(prefer)
+    )
+    if requirement.placement is not Placement.FIXED_PRIORITY:
+        return preferred
+    place = hosts.index(presence.agent) if presence.agent in hosts else len(hosts)
+    return preferred * (len(hosts) + 1) + place
 
-    That is the one with the smallest share of its slots taken; equals go by the larger number of
-    free slots, then by name. Whoever changes an agent's load says so (``load_changed``); the cost
-    of a choice doesn't grow with the number of agents.
-    """
 
-    def __init__(self, slots: dict[str, int], used_slots: Callable[[str], int]) -> None:
-        self._slots = slots
-        self._used_slots = used_slots
-        self._build()
+def _is_meant(wanted: str, presence: Presence) -> bool:
+    name, is_label, value = wanted.partition("=")
+    return presence.labels.get(name) == value if is_label else presence.agent == name
 
-    def __len__(self) -> int:
-        return len(self._slots)
 
-    def load_changed(self, agent: str) -> None:
-        if agent in self._slots:
-            heapq.heappush(self._places, self._place(agent))
-            if len(self._places) > 4 * len(self._slots) + 64:
-                self._build()
+class Tried(msgspec.Struct, frozen=True):
+    """Agents that have had a run before: ``unable`` are those of them that didn't start it."""
 
-    def choose(self, avoid: frozenset[str] = frozenset()) -> str | None:
-        """None: all are full. Agents to avoid (they failed this run before) come last."""
-        avoided: list[_Place] = []
-        chosen: str | None = None
-        while self._places:
-            place = self._places[0]
-            agent = place[2]
-            if place != self._place(agent):
-                heapq.heappop(self._places)  # Its load has changed since.
-            elif place[1] >= 0:
-                break  # Full, and so are all behind it.
-            elif agent in avoid:
-                avoided.append(heapq.heappop(self._places))
-            else:
-                chosen = agent
-                break
-        for place in avoided:
-            heapq.heappush(self._places, place)
-        return avoided[0][2] if chosen is None and avoided else chosen
+    agents: frozenset[str] = frozenset()
+    unable: frozenset[str] = frozenset()
 
-    def _build(self) -> None:
-        self._places = [self._place(agent) for agent in self._slots]
-        heapq.heapify(self._places)
 
-    def _place(self, agent: str) -> _Place:
-        slots = self._slots[agent]
-        busy = self._used_slots(agent) - slots
-        return (busy / slots if slots else 0.0, busy, agent)
+NEVER_TRIED = Tried()
+
+
+def tried_by(run: Run) -> Tried:
+    """Told by the run's own attempts, so that every leader knows the same."""
+    if not run.attempts:
+        return NEVER_TRIED
+    agents = frozenset(attempt.agent for attempt in run.attempts)
+    return Tried(agents, frozenset(_unable(run)))
+
+
+def _unable(run: Run) -> Iterable[str]:
+    for attempt in run.attempts:
+        is_over = attempt.outcome in (Outcome.DECLINED, Outcome.FAILED)
+        if is_over and attempt.started_at is None:
+            yield attempt.agent

@@ -114,10 +114,11 @@ class RequestDecider:
 
     def _start(self, entry: Entry[Request], job: Job) -> None:
         context, request = self._context, entry.record
+        requirement = requirement_of(job, Origin.REQUEST)
         is_in_group = context.conflicts.is_in_group(job.name)
         holder = context.conflicts.holder(job.name)
         # Who of its conflict groups goes first is found out once it is there.
-        presence = None if is_in_group else context.choose(requirement_of(job))
+        presence = None if is_in_group else context.choose(requirement, job.name)
         agent = presence.record.agent if presence is not None else None
         seen = self._view.start_seen(job.name, agent)
         if agent is not None:
@@ -145,7 +146,7 @@ class RequestDecider:
         elif is_in_group:
             where = "waits for its turn in its conflict groups"
         elif agent is None:
-            where = f"waits: {context.why_none(requirement_of(job))}"
+            where = f"waits: {context.why_none(requirement)}"
         context.write(
             fx.CreateRun(
                 seq=context.next_seq(),
@@ -154,6 +155,7 @@ class RequestDecider:
                 is_tick=False,
                 assignment=assignment,
                 presence_revision=revision_of(presence),
+                rotation=context.rotate(job, agent),
                 consumed=self._consumed(entry, True, where, run.id),
             ),
             run_matter((run.job, run.id)),

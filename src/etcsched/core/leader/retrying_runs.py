@@ -9,7 +9,7 @@ from __future__ import annotations
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
-from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import may_start, step
 from etcsched.core.leader.waiting import Waiting
@@ -47,7 +47,7 @@ class RetryingRuns:
         elif not self._is_due(key, run) or self._view.is_paused(run.job) or self.is_held_up(run):
             self._waiting.discard(key)
         else:
-            self._waiting.put(run, requirement_of(job.record))
+            self._waiting.put(run, requirement_of_run(job.record, run))
 
     def is_held_up(self, run: Run) -> bool:
         """Whether a due retry has to wait for something of its job: for ticks that are due, since

@@ -198,7 +198,7 @@ class TickDecider:
             self._create(entry, tick_ms, state, "due" if holder is None else f"waits: {holder}")
             return
         if state is RunState.READY and not self._view.is_paused(job.name):
-            presence = self._context.choose(requirement_of(job))
+            presence = self._context.choose(requirement_of(job), job.name)
             if presence is not None:
                 self._create(entry, tick_ms, RunState.ASSIGNED, "due", presence.record.agent)
                 return
@@ -267,6 +267,7 @@ class TickDecider:
                 assignment=assignment,
                 presence_revision=revision_of(presence),
                 following=following,
+                rotation=context.rotate(job, agent),
             ),
             run_matter((run.job, run.id)),
             job_matter(job.name),

@@ -10,13 +10,18 @@ from itertools import takewhile
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
-from etcsched.core.leader.placement import Requirement, requirement_of
+from etcsched.core.leader.placement import (
+    Requirement,
+    requirement_of,
+    requirement_of_run,
+    tried_by,
+)
 from etcsched.core.leader.replacing import Replacing
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import assigned, assignment_of, may_start, step
 from etcsched.core.leader.waiting import Waiting
-from etcsched.core.records import Job, Run
+from etcsched.core.records import Job, Presence, Run
 from etcsched.core.states import Origin, Overlap, Recovery, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey, queue_place
@@ -77,7 +82,7 @@ class WaitingRuns:
         if holder is not None:
             self._block(entry, f"{holder}")
             return
-        self._waiting.put(run, requirement_of(job.record))
+        self._waiting.put(run, requirement_of_run(job.record, run))
         if run.state is RunState.CONFLICTED:
             self._cleared[key] = None
 
@@ -162,7 +167,7 @@ class WaitingRuns:
             why = f"{holder}" if holder is not None else "its conflict group was held"
             cause = f"{why}, as its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.CONFLICT_MISSED, cause)
-        elif self._context.has_eligible(requirement_of(job)) and not nobody_led:
+        elif self._context.has_eligible(requirement_of_run(job, run)) and not nobody_led:
             why = "the job was paused" if self._view.is_paused(run.job) else "no slot was free"
             cause = f"{why} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.ABANDONED, cause)
@@ -170,7 +175,7 @@ class WaitingRuns:
             # Nobody was there as the buffer ended: the run is its job's outage's matter.
             self.outage_jobs[run.job] = None
         else:
-            why = self._context.why_none(requirement_of(job))
+            why = self._context.why_none(requirement_of_run(job, run))
             self._ends.end_waiting(
                 entry, RunState.MISSED, f"{why}, as long as its pickup buffer lasted"
             )
@@ -193,15 +198,14 @@ class WaitingRuns:
         buffer_ms = int(job.record.pickup_buffer_s * 1000)
         is_over = self._context.wall_ms >= ms_of(run.due_at) + buffer_ms
         if run.attempt > 0 or not is_over:
-            why = self._context.why_none(requirement_of(job.record))
+            why = self._context.why_none(requirement_of_run(job.record, run))
             self._wait_as(entry, RunState.READY, f"its conflict group is free; {why}")
 
     def _offer(self, requirement: Requirement, key: RunKey) -> bool:
         entry = self._view.runs.get(key)
-        # Whoever had it before comes last.
-        tried = entry.record.attempts[-1:] if entry is not None else ()
-        avoid = frozenset(attempt.agent for attempt in tried)
-        presence = self._context.choose(requirement, avoid)
+        if entry is None:
+            return True
+        presence = self._context.choose(requirement, key[0], tried_by(entry.record))
         if presence is None:
             return False
         if self._context.conflicts.is_in_group(key[0]) and self._is_blocked(key):
@@ -231,7 +235,7 @@ class WaitingRuns:
             first = self._waiting.first_of(ahead) if ahead is not None else None
             if ahead is None or first is None:
                 return False
-            presence = context.choose(requirement_of(self._view.jobs[ahead].record))
+            presence = self._choose_for(first)
             assert presence is not None, ahead
             self._waiting.discard(first)
             self._dispatch(first, presence.record.agent)
@@ -244,8 +248,18 @@ class WaitingRuns:
         return self._waiting.first_of(job) is not None and self._could_take(job)
 
     def _could_take(self, job: str) -> bool:
-        entry = self._view.jobs.get(job)
-        return entry is not None and self._context.choose(requirement_of(entry.record)) is not None
+        entry, first = self._view.jobs.get(job), self._waiting.first_of(job)
+        if first is not None:
+            return self._choose_for(first) is not None
+        requirement = requirement_of(entry.record) if entry is not None else None
+        return requirement is not None and self._context.choose(requirement, job) is not None
+
+    def _choose_for(self, key: RunKey) -> Entry[Presence] | None:
+        job, entry = self._view.jobs.get(key[0]), self._view.runs.get(key)
+        if job is None or entry is None:
+            return None
+        requirement = requirement_of_run(job.record, entry.record)
+        return self._context.choose(requirement, key[0], tried_by(entry.record))
 
     def _dispatch(self, key: RunKey, agent: str) -> None:
         context = self._context
@@ -268,6 +282,7 @@ class WaitingRuns:
                 run_revision=entry.mod_revision,
                 assignment=assignment_of(context.author, run, job.record, presence.record, seen),
                 presence_revision=presence.mod_revision,
+                rotation=context.rotate(job.record, agent),
             ),
             run_matter(key),
             *self._turn_of(entry.record, job.record),

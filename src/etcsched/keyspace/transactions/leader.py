@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.records import CLUSTER, Kind, Order, Record, Run, StartSeen
+from etcsched.core.records import CLUSTER, Assignment, Kind, Order, Record, Rotation, Run, StartSeen
 from etcsched.core.states import FINAL
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode, watermark_operand
@@ -127,13 +127,20 @@ class LeaderTransactions:
             compares.append(self._later_than_watermark(run.scheduled_at))
         then: list[Operation] = [self._home(run)]
         if assignment is not None:
-            then.append(self._put(Kind.ASSIGNMENT, assignment, assignment.agent, run.job, run.id))
+            then += self._assign(assignment, write.rotation)
         compares += self._following_compares(write.following)
         then += self._following_writes(write.following)
         created = self._consume(tuple(compares), tuple(then), write.consumed)
         # Why was it refused? Where the run is there already, the tick is decided.
         exists = tuple(Range(c.key, keys_only=True) for c in self._absent(run))
         return Txn(created.compares, created.then, exists)
+
+    def _assign(self, assignment: Assignment, rotation: Rotation | None) -> list[Put]:
+        place = (assignment.agent, assignment.job, assignment.run)
+        puts = [self._put(Kind.ASSIGNMENT, assignment, *place)]
+        if rotation is not None:
+            puts.append(self._put(Kind.ROTATION, rotation, rotation.job))
+        return puts
 
     def _following_compares(self, following: fx.Following | None) -> list[Compare]:
         if following is None:
@@ -199,7 +206,7 @@ class LeaderTransactions:
             ),
             (
                 self._put(Kind.RUN, run, run.job, run.id),
-                self._put(Kind.ASSIGNMENT, assignment, assignment.agent, run.job, run.id),
+                *self._assign(assignment, write.rotation),
             ),
         )
 
@@ -234,7 +241,7 @@ class LeaderTransactions:
             compares += self._start_compares(
                 run, assignment.seen, assignment.agent, write.presence_revision
             )
-            puts.append(self._put(Kind.ASSIGNMENT, assignment, assignment.agent, run.job, run.id))
+            puts += self._assign(assignment, write.rotation)
             if write.old is not None and assignment.agent == write.old.agent:
                 # The same key put anew replaces the old one: deleting it too would be refused.
                 deletes = deletes[1:]
@@ -343,5 +350,7 @@ class LeaderTransactions:
                 self._as_seen(Kind.PAUSE, write.pause_revision, write.job),
                 self._as_seen(Kind.GAP, 0, write.job),
             ),
-            tuple(Delete(self._key(kind, write.job)) for kind in (Kind.JOB, Kind.PAUSE)),
+            tuple(
+                Delete(self._key(kind, write.job)) for kind in (Kind.JOB, Kind.PAUSE, Kind.ROTATION)
+            ),
         )

@@ -1,0 +1,88 @@
+"""Which agent gets which run, told as stories in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcsched.core.records import Kind
+from etcsched.core.states import HostsFor, JobState, Outcome, Placement
+from etcsched.testing.world import World
+from tests.support.jobs import job, trigger
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.scheduler("s1")
+    for name in ("a1", "a2", "a3"):
+        world.agent(name, takes_s=1.0)
+    world.advance(0.5)
+    return world
+
+
+def agents(world: World, name: str = "backup") -> list[str]:
+    return [run.agent for run in world.runs(name).values()]
+
+
+def test_round_robin_goes_on_where_it_was_under_another_leader(world: World) -> None:
+    world.scheduler("s2")
+    world.apply(job("backup", every_s=10, placement=Placement.ROUND_ROBIN))
+    world.advance(25)
+    world.nodes["s1"].stop()
+    world.advance(40)
+    assert world.leader().name == "s2"
+    found = agents(world)
+    first = ["a1", "a2", "a3"].index(found[0])
+    assert found == [f"a{(first + number) % 3 + 1}" for number in range(len(found))]
+    assert len(found) == 6
+
+
+def test_the_rotation_goes_with_its_job(world: World) -> None:
+    world.apply(job("backup", every_s=10, placement=Placement.ROUND_ROBIN))
+    world.advance(15)
+    assert world.records(Kind.ROTATION)
+    world.delete("backup")
+    world.advance(60)
+    assert not world.records(Kind.ROTATION)
+
+
+def test_a_fixed_priority_falls_back_and_returns(world: World) -> None:
+    wanted = job("backup", every_s=10, hosts=("a3", "a1"), placement=Placement.FIXED_PRIORITY)
+    world.apply(wanted)
+    world.advance(11)
+    world.drain("a3")
+    world.advance(10)
+    world.undrain("a3")
+    world.advance(10)
+    assert agents(world) == ["a3", "a1", "a3"]
+
+
+def test_the_most_preferred_that_lives_else_any(world: World) -> None:
+    world.agent("big", takes_s=1.0, labels={"disk": "ssd"}, slots=1)
+    world.apply(job("backup", every_s=10, prefer=("gone", "disk=ssd")))
+    world.apply(job("other", every_s=10, prefer=("disk=ssd",)))
+    world.advance(11)
+    assert sorted([*agents(world), *agents(world, "other")]) == ["a1", "big"]
+    world.agents["big"].kill()
+    world.advance(30)
+    assert "big" not in agents(world)[2:]
+
+
+def test_who_declined_or_did_not_start_it_comes_last(world: World) -> None:
+    for name in ("a1", "a2"):
+        world.agents[name].ends_as = Outcome.DECLINED
+    world.apply(job("backup", every_s=60, prefer=("a1", "a2")))
+    world.advance(70)
+    (run,) = world.runs("backup").values()
+    assert [attempt.agent for attempt in run.attempts] == ["a1", "a2", "a3"]
+    assert run.state.value == "completed"
+
+
+@pytest.mark.parametrize(
+    ("hosts_for", "state"), [(HostsFor.ALL, "ready"), (HostsFor.SCHEDULED, "completed")]
+)
+def test_whether_requests_respect_hosts(world: World, hosts_for: HostsFor, state: str) -> None:
+    world.apply(job("backup", hosts=("away",), hosts_for=hosts_for, state=JobState.AD_HOC_ACTIVE))
+    world.request(trigger("r1"))
+    world.advance(5)
+    assert world.states("backup") == {"r1": state}
