@@ -22,7 +22,18 @@ from etcsched.core.times import Utc, ms_of
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Column", "age", "clean", "facts", "moment", "output_options", "show", "styled", "table"]
+__all__ = [
+    "Column",
+    "age",
+    "clean",
+    "facts",
+    "moment",
+    "output_options",
+    "show",
+    "styled",
+    "table",
+    "tree",
+]
 
 T = TypeVar("T")
 Cell = str | tuple[str, str]
@@ -72,6 +83,13 @@ class Column(msgspec.Struct, frozen=True):
     right: bool = False
     whole: bool = False
     optional: bool = False
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """A line, and what hangs below it."""
+
+    line: Sequence[Cell]
+    below: Sequence[Tree]
 
 
 def output_options(watch: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -185,6 +203,24 @@ def facts(pairs: Iterable[tuple[str, Cell]]) -> RenderableType:
         if text.plain:
             made.add_row(Text(name), text)
     return made
+
+
+def tree(root: Tree) -> RenderableType:
+    from rich.tree import Tree as RichTree
+
+    def grow(into: RichTree, branches: Sequence[Tree]) -> None:
+        for branch in branches:
+            grow(into.add(_line(branch.line)), branch.below)
+
+    made = RichTree(_line(root.line), guide_style="bright_black")
+    grow(made, root.below)
+    return made
+
+
+def _line(cells: Sequence[Cell]) -> Any:
+    from rich.text import Text
+
+    return Text("  ").join(_text(cell) for cell in cells)
 
 
 def styled(word: str) -> Cell:

@@ -33,23 +33,27 @@ from etcsched_cli.output import (
 )
 from etcsched_cli.resubmit import resubmit
 from etcsched_cli.settings import Settings
+from etcsched_cli.trees import show_tree
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from etcsched.core.records import Answer, Attempt, Run
+    from etcsched.core.records import Answer, Attempt, Follow, Run
     from etcsched.keyspace.keys import Keys
     from etcsched.ports import Etcd
 
 _STATES = click.Choice([state.value for state in RunState])
 
 
-@click.group(short_help="List, show, cancel, release, resubmit, wait for runs.")
+@click.group(short_help="List, show, follow, cancel, release, resubmit, wait for runs.")
 def runs() -> None:
-    """List, show, cancel, release, resubmit, wait for runs. A run is named JOB/ID."""
+    """List, show, follow, cancel, release, resubmit, wait for runs. A run is named JOB/ID."""
 
 
 runs.add_command(resubmit)
+
+
+runs.add_command(show_tree)
 
 
 @runs.command("list")
@@ -285,8 +289,10 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
             ("resubmitted as", " ".join(f"{run.job}/{id_}" for id_ in run.resubmitted_as)),
             ("parameters", " ".join(f"{name}={value}" for name, value in run.params.items())),
             ("retry", _retry(run)),
+            ("chained from", " ".join(f"{s.job}/{s.run}" for s in run.chained_from)),
             ("results", _results(run)),
             ("results file", run.results_problem),
+            ("followed by", "; ".join(_follow(follow) for follow in run.followed_by)),
             ("agent", view.agent),
             ("started", moment(view.started_at) if view.started_at else ""),
             ("ended", moment(view.ended_at) if view.ended_at else ""),
@@ -360,6 +366,11 @@ def _attempt_row(attempt: Attempt) -> Sequence[Cell]:
         f"{memory / (1 << 20):.1f} MiB" if memory is not None else "-",
         attempt.reason or "-",
     )
+
+
+def _follow(follow: Follow) -> str:
+    name = "/".join(filter(None, (follow.job, follow.run)))
+    return f"{name} ({follow.note})" if follow.note else name
 
 
 def _results(run: Run) -> str:

@@ -216,6 +216,8 @@ class Auditor:
         allowed = [JobState.ENABLED]
         if its_run is not None and its_run.origin in (Origin.REQUEST, Origin.RESUBMISSION):
             allowed.append(JobState.AD_HOC_ACTIVE)
+        if its_run is not None and its_run.origin in (Origin.CHAIN, Origin.RESUBMISSION):
+            allowed.append(JobState.CHAIN_ACTIVE)
         if its_run is not None and not its_run.forced:
             self._expect("I14", state in allowed, f"{name}: started while {state}")
 

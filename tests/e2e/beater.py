@@ -1,6 +1,7 @@
 """The program that jobs run in these tests: it says in a file, every 20 ms, that it lives.
 
     python -I -S beater.py LEDGER [beats=N | until=FILE] [exit=N] [fails=N] [stubborn] [child]
+        [results=NAME:VALUE] [prints=TEXT]
 
 Each line is one append: what, job, run, token, Unix time. ``fails=N``: the first N attempts exit
 with 1. ``stubborn`` ignores SIGTERM. ``child``
@@ -38,6 +39,11 @@ def main() -> None:
         tell("beat")
         beats_left -= 1
     tell("end")
+    if "prints" in options:
+        print(options["prints"])
+    if "results" in options:
+        with open(os.environ["ETCSCHED_RESULTS"], "w", encoding="utf-8") as results:
+            results.write(options["results"].replace(":", "=") + "\n")
     if int(os.environ["ETCSCHED_ATTEMPT"]) <= int(options.get("fails", 0)):
         sys.exit(1)
     sys.exit(int(options.get("exit", 0)))

@@ -75,7 +75,7 @@ def _decided(due: Due, runs: Runs) -> dict[str, Counter[str]]:
     """How often each tick became a run, or lies in a record of missed ones."""
     decided: dict[str, Counter[str]] = defaultdict(Counter)
     for run in runs.values():
-        if run.origin in (Origin.REQUEST, Origin.RESUBMISSION):
+        if run.origin not in (Origin.SCHEDULE, Origin.RECOVERY):
             continue
         if run.missed_through is None:
             decided[run.job][run.id] += 1
@@ -93,6 +93,30 @@ def judge_ticks(due: Due, runs: Runs) -> list[str]:
     for job, decided in _decided(due, runs).items():
         complaints += [f"I1: {job}/{t}: wasn't due" for t in decided if t not in due[job]]
         complaints += [f"I1: {job}/{t}: decided {n} times" for t, n in decided.items() if n > 1]
+    return complaints
+
+
+def judge_chains(runs: Runs) -> list[str]:
+    """Every run that an end began is there, once, and knows what it came from."""
+    complaints = []
+    begun = Counter(
+        (follow.job, follow.run, place)
+        for place, run in runs.items()
+        for follow in run.followed_by
+        if follow.run
+    )
+    complaints += [f"chains: {who}: begun {n} times" for who, n in begun.items() if n > 1]
+    for job, run_id, source in begun:
+        follower = runs.get((job, run_id))
+        if follower is None:
+            complaints.append(f"chains: {job}/{run_id}, which {source} began, is lost")
+        elif source not in {(each.job, each.run) for each in follower.chained_from}:
+            complaints.append(f"chains: {job}/{run_id} doesn't know of {source}")
+    for place, run in runs.items():
+        if run.origin is Origin.CHAIN:
+            sources = [(each.job, each.run) for each in run.chained_from]
+            unknown = [each for each in sources if (*place, each) not in begun]
+            complaints += [f"chains: {place}: {each} didn't begin it" for each in unknown]
     return complaints
 
 

@@ -37,7 +37,14 @@ from etcsched.operator.conflicts import apply_groups, delete_group
 from etcsched.operator.pauses import pause, resume
 from tests.e2e.auditor import Auditor
 from tests.e2e.history import PATIENCE_S, History
-from tests.e2e.judgement import Definition, due_ticks, judge_executions, judge_ticks, undecided
+from tests.e2e.judgement import (
+    Definition,
+    due_ticks,
+    judge_chains,
+    judge_executions,
+    judge_ticks,
+    undecided,
+)
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.local_world import LocalWorld
 
@@ -98,7 +105,8 @@ class Scene:
         written = {name: _written(fields) for name, fields in jobs.items()}
         self._fields |= jobs
         now_ms = _now_ms()
-        wanted = load([("jobs.yaml", json.dumps({"jobs": written}))], now_ms).jobs
+        others = {job.name: job for job in self.history.records(Kind.JOB, Job).values()}
+        wanted = load([("jobs.yaml", json.dumps({"jobs": written}))], now_ms, others).jobs
         await operator.apply(
             self.etcd, self.keys, wanted, utc_of(now_ms), "test", timeout_s=CALL_TIMEOUT_S
         )
@@ -282,6 +290,7 @@ class Scene:
         await self.told(lambda: not self.processes(), "the jobs' processes to be gone")
         await self.history.check_complete()
         complaints = [*self.auditor.complaints, *judge_ticks(self.all_due(), runs)]
+        complaints += judge_chains(runs)
         complaints += judge_executions(self._told(), runs)
         complaints += await self._judge_leases()
         assert not complaints, "\n".join(complaints)

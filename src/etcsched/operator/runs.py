@@ -24,6 +24,7 @@ __all__ = [
     "newest_of_all",
     "parse_run_name",
     "read_run",
+    "read_some",
     "view_of",
     "wait_for_end",
 ]
@@ -93,6 +94,19 @@ async def read_run(etcd: Etcd, keys: Keys, job: str, run: str) -> RunView:
     if record is None:
         raise NotFound(f"run {job}/{run}: there is none; see etcsched runs list {job}")
     return (await _with_claims(etcd, keys, [record], revision))[0]
+
+
+async def read_some(
+    etcd: Etcd, keys: Keys, places: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], RunView]:
+    """Those of these runs (job, id) that are there."""
+    wanted = [
+        key for job, run in places for key in (keys.of(Kind.RUN, job, run), keys.archive(job, run))
+    ]
+    kvs, revision = await read(etcd, wanted)
+    records = [run for kv in kvs if (run := found(Run, kv)) is not None]
+    views = await _with_claims(etcd, keys, records, revision)
+    return {(view.run.job, view.run.id): view for view in views}
 
 
 async def list_runs(
