@@ -35,7 +35,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "apply": Entry("apply:apply", "Apply job files: jobs and settings."),
     "validate": Entry("apply:validate", "Check job files, without a cluster."),
     "jobs": Entry("jobs:jobs", "List, trigger, pause, resume, delete jobs."),
-    "runs": Entry("runs:runs", "List, show, cancel, release, resubmit, wait for runs."),
+    "runs": Entry("runs:runs", "List, show, follow, cancel, release, resubmit, wait for runs."),
     "conflicts": Entry("conflicts:conflicts", "List, show, delete conflict groups."),
     "agents": Entry("agents:agents", "List, drain, undrain agents."),
     "settings": Entry("cluster_settings:settings", "Show what holds for the whole cluster."),

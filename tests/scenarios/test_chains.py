@@ -166,6 +166,22 @@ def test_a_tick_that_ends_overlapped_chains(world: World) -> None:
     assert run.chained_from[0].run == "20261122T120010Z"
 
 
+def test_what_an_outage_took_chains_nothing_alone_or_many(world: World) -> None:
+    """Whether such a tick has a record of its own is a matter of how the outage was decided."""
+    missed = (Link(to="report", on=(RunState.MISSED,)),)
+    world.apply(job("often", every_s=5, chain=missed, recovery=Recovery.NONE, pickup_buffer_s=1.0))
+    world.apply(source(*missed, recovery=Recovery.NONE, pickup_buffer_s=1.0))
+    world.apply(target())
+    world.advance(2)
+    world.nodes["s1"].kill()
+    world.advance(60)
+    world.scheduler("s2")
+    world.advance(20)
+    assert states(world, "load") == ["missed"]
+    assert "missed" in states(world, "often")
+    assert world.runs("report") == {}
+
+
 # --- the target's own matters
 
 

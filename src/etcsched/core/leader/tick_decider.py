@@ -162,7 +162,7 @@ class TickDecider:
             case Ruling.LATE:
                 self._create_ordinary(entry, tick_ms)
             case Ruling.MISSED:
-                self._create(entry, tick_ms, RunState.MISSED, _MISSED)
+                self._create(entry, tick_ms, RunState.MISSED, _MISSED, chains=False)
             case Ruling.NONE:
                 return self._decide_ordinary(entry, tick_ms)
             case other:
@@ -243,7 +243,10 @@ class TickDecider:
         cause: str,
         agent: str | None = None,
         origin: Origin = Origin.SCHEDULE,
+        *,
+        chains: bool = True,
     ) -> None:
+        """``chains``: a tick that ends here is asked what follows; not so what an outage took."""
         context, job = self._context, entry.record
         presence = self._view.presences[agent] if agent is not None else None
         seen = self._view.start_seen(job.name, agent)
@@ -256,7 +259,7 @@ class TickDecider:
             )
             assignment = assignment_of(context.author, run, job, presence.record, seen)
         following = None
-        if state in FINAL:
+        if state in FINAL and chains:
             run, following = self._runs.chains.after(run)
         context.write(
             fx.CreateRun(
