@@ -260,8 +260,7 @@ class AgentMachine:
             return
         there = taken.presence
         is_mine = (
-            there.incarnation in self._standing.incarnations
-            and there.host == self._settings.host
+            there.incarnation in self._standing.incarnations and there.host == self._settings.host
         )
         if is_mine and taken.lease == session.lease:
             # Resumed, or the answer to an earlier sending was lost.
