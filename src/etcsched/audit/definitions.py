@@ -68,6 +68,11 @@ class Definitions:
 
     def pause_put(self, name: str, pause: Pause) -> str | None:
         known = {interval.since_ms: interval for interval in self._pauses[name]}
+        told_ms = {ms_of(told.since) for told in pause.intervals}
+        for since_ms, interval in known.items():
+            if interval.until_ms is None and since_ms not in told_ms:
+                # It ended at the watermark, and says nothing any more.
+                interval.until_ms = self.through_ms + 1
         problem = None
         for told in pause.intervals:
             since_ms = ms_of(told.since)
@@ -154,11 +159,14 @@ class Definitions:
         """The time of its next tick, or, if that is far off, when to look for it."""
         self._stamps += 1
         timeline.stamp = self._stamps
-        if timeline.unknown or not any(
-            _runs(span) and (span.until_ms is None or span.until_ms > after_ms)
+        begins_ms = [
+            span.since_ms
             for span in timeline.spans
-        ):
+            if _runs(span) and (span.until_ms is None or span.until_ms > after_ms)
+        ]
+        if timeline.unknown or not begins_ms:
             return
+        after_ms = max(after_ms, min(begins_ms) - 1)  # The first watermark comes after the jobs.
         far_ms = after_ms + _LOOK_AHEAD_MS
         try:
             next_ms = next(self._by_schedule(job, after_ms, far_ms), far_ms)

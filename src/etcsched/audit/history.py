@@ -141,7 +141,8 @@ class Operation(Part, frozen=True, kw_only=True, tag="operation"):
 
 class FaultKind(enum.Enum):
     """``host_frozen``: agent, supervisor and jobs all stopped at once; the one in which an overlap
-    within the stated residual is no violation. ``clock``: a node's wall clock was wrong."""
+    within the stated residual is no violation. ``clock``: a node's wall clock was wrong.
+    ``by_hand``: somebody changed a key that isn't theirs."""
 
     KILLED = "killed"
     FROZEN = "frozen"
@@ -150,6 +151,7 @@ class FaultKind(enum.Enum):
     SLOW = "slow"
     CLOCK = "clock"
     ETCD = "etcd"
+    BY_HAND = "by_hand"
     OTHER = "other"
 
 

@@ -10,8 +10,9 @@ from etcsched.audit.verdict import Invariant
 from etcsched.core.records import Assignment, Job, Kind, Presence
 
 _LONGEST_TTL_MS = 60_000
-_EXCUSES = frozenset({FaultKind.ETCD, FaultKind.HOST_FROZEN})
-"""An etcd that changes its leader can end a lease early; a frozen host can't end anything."""
+_EXCUSES = frozenset({FaultKind.ETCD, FaultKind.HOST_FROZEN, FaultKind.BY_HAND})
+"""An etcd that changes its leader can end a lease early; a frozen host can't end anything; and a
+presence that a hand deleted says nothing of its lease."""
 
 
 class Fencing(Rule):

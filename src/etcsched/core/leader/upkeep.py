@@ -228,8 +228,10 @@ class Upkeep:
         )
         if is_known:
             return
+        outcome = report.record.outcome
+        word = outcome.value if outcome is not None else "a claim"
         context.say(
-            f"late report from {agent}: {report.record.outcome} came after the run had moved",
+            f"late report from {agent}: {word} came after the run had moved",
             run=(job, run_id),
             agent=agent,
             warn=True,

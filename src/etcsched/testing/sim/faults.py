@@ -181,7 +181,7 @@ def _presence_deleted(cluster: Cluster, plan: FaultPlan) -> Begun | None:
     key = cluster.keys.of(Kind.PRESENCE, host.plan.agent) if host is not None else ""
     if host is None or cluster.by_hand(Txn((), (Delete(key),))) == 0:
         return None
-    return Begun(FaultKind.OTHER, host.plan.agent, "the key is gone", _nothing)
+    return Begun(FaultKind.BY_HAND, host.plan.agent, "the key is gone", _nothing)
 
 
 # --- links and clocks of any node

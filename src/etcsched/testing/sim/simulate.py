@@ -10,9 +10,7 @@ import msgspec
 from etcsched.audit.auditor import Auditor
 from etcsched.audit.history import Entry
 from etcsched.audit.verdict import Outcome, Verdict
-from etcsched.keyspace.keys import Keys
 from etcsched.testing.sim.cluster import Cluster
-from etcsched.testing.sim.first_look import FirstLook
 from etcsched.testing.sim.parts import PRODUCT, Parts
 from etcsched.testing.sim.scenario import Scenario
 
@@ -56,13 +54,11 @@ def simulate(
 ) -> Result:
     """The same scenario has the same result, always and everywhere."""
     auditor = Auditor()
-    first_look = FirstLook(Keys())
 
     def tell(entry: Entry) -> None:
         if entries is not None:
             entries.append(entry)
         auditor.take(entry)
-        first_look.take(entry)
 
     cluster = Cluster(scenario, tell, parts, keeps_lines=keeps_lines)
     crash, verdict = "", None
@@ -71,19 +67,12 @@ def simulate(
         verdict = auditor.finish()
     except Exception:
         crash = traceback.format_exc()
-    return _result(cluster, verdict, crash, tuple(first_look.found))
+    return _result(cluster, verdict, crash)
 
 
-_NOTHING = ("nothing was judged",)
-
-
-def _result(
-    cluster: Cluster, verdict: Verdict | None, crash: str, found: tuple[str, ...]
-) -> Result:
+def _result(cluster: Cluster, verdict: Verdict | None, crash: str) -> Result:
     violations = verdict.violations if verdict is not None else ()
     invalid = verdict is not None and verdict.outcome is Outcome.INVALID
-    # As long as the auditor judges nothing.
-    invalid = invalid and verdict is not None and verdict.invalid_because != _NOTHING
     return Result(
         seed=cluster.scenario.seed,
         lasted_s=cluster.loop.now_s,
@@ -92,10 +81,8 @@ def _result(
         counts=cluster.etcd.counts,
         revisions=cluster.store.revision,
         crash=crash,
-        violations=(*(str(violation) for violation in violations), *found),
-        violated=tuple(
-            sorted({v.invariant.name for v in violations} | {line.split()[0] for line in found})
-        ),
+        violations=tuple(str(violation) for violation in violations),
+        violated=tuple(sorted({violation.invariant.name for violation in violations})),
         invalid=verdict.invalid_because if verdict is not None and invalid else (),
         lines=tuple(cluster.lines),
     )
