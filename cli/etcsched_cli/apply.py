@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from etcsched.core.records import Job
     from etcsched.keyspace.keys import Keys
     from etcsched.operator.apply import JobChange
+    from etcsched.operator.calendars import CalendarChange
     from etcsched.operator.conflicts import GroupChange
     from etcsched.operator.settings import SettingsChange
     from etcsched.ports import Etcd
 
-    Change = SettingsChange | JobChange | GroupChange
+    Change = SettingsChange | JobChange | CalendarChange | GroupChange
 
 _COLUMNS = [
     Column("change"),
@@ -53,6 +54,8 @@ def validate(settings: Settings, files: tuple[str, ...], as_json: bool) -> None:
         print_json([job.name for job in wanted.jobs])
     else:
         counts = [_count(len(wanted.jobs), "job")]
+        if wanted.calendars:
+            counts.append(_count(len(wanted.calendars), "calendar"))
         if wanted.conflicts:
             counts.append(_count(len(wanted.conflicts), "conflict group"))
         if wanted.settings:
@@ -66,7 +69,7 @@ def validate(settings: Settings, files: tuple[str, ...], as_json: bool) -> None:
 @output_options()
 @click.pass_obj
 def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
-    """Make the cluster's jobs, conflict groups and settings what FILES say; show what changed.
+    """Make the cluster's jobs, calendars, conflict groups and settings what FILES say.
 
     With any problem in any file nothing is applied. Applied again, nothing changes. What no
     file names stays as it is.
@@ -75,6 +78,7 @@ def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bo
     etcsched apply jobs/ --dry-run
     """
     from etcsched.operator import apply as operator
+    from etcsched.operator.calendars import apply_calendars, plan_calendars
     from etcsched.operator.conflicts import apply_groups, plan_groups
     from etcsched.operator.settings import apply_settings, plan_settings
 
@@ -95,6 +99,13 @@ def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bo
                 changes.append(
                     await apply_settings(etcd, keys, wanted.settings, by, timeout_s=timeout_s)
                 )
+        # Before the jobs that use them.
+        if dry_run:
+            changes += await plan_calendars(etcd, keys, wanted.calendars)
+        else:
+            changes += await apply_calendars(
+                etcd, keys, wanted.calendars, now, by, timeout_s=timeout_s
+            )
         if dry_run:
             changes += await operator.plan(etcd, keys, wanted.jobs, now)
         else:

@@ -133,7 +133,7 @@ def next_(settings: Settings, job: str, count: int, as_json: bool) -> None:
         async def read() -> list[ComingTick]:
             now_ms = settings.environment.now_ms()
             view = await read_job(etcd, keys, job, now_ms)
-            return list(islice(coming_ticks(view.job, view.pauses, now_ms), count))
+            return list(islice(coming_ticks(view.job, view.limits, now_ms), count))
 
         return await show(read, _ticks_table, as_json=as_json)
 
@@ -325,8 +325,22 @@ def _definition(name: str, fields: dict[str, Any]) -> str:
 
 
 def _ticks_table(ticks: Sequence[ComingTick]) -> Iterable[RenderableType]:
+    is_splayed = any(tick.starts_at != tick.at for tick in ticks)
     yield table(
-        [Column("tick", whole=True), Column("in the job's zone", whole=True), Column("remark")],
-        [(moment(tick.at), tick.local, tick.remark) for tick in ticks],
+        [
+            Column("tick", whole=True),
+            Column("in the job's zone", whole=True),
+            *([Column("starts", whole=True)] if is_splayed else []),
+            Column("remark"),
+        ],
+        [
+            (
+                moment(tick.at),
+                tick.local,
+                *([moment(tick.starts_at)] if is_splayed else []),
+                tick.remark,
+            )
+            for tick in ticks
+        ],
         empty="nothing is due: no schedule, disabled or paused",
     )

@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "validate": Entry("apply:validate", "Check job files, without a cluster."),
     "jobs": Entry("jobs:jobs", "List, trigger, pause, resume, delete jobs."),
     "runs": Entry("runs:runs", "List, show, follow, cancel, release, resubmit, wait for runs."),
+    "calendars": Entry("calendars:calendars", "List, show, delete, import calendars."),
     "conflicts": Entry("conflicts:conflicts", "List, show, delete conflict groups."),
     "agents": Entry("agents:agents", "List, drain, undrain agents."),
     "settings": Entry("cluster_settings:settings", "Show what holds for the whole cluster."),

@@ -12,6 +12,7 @@ import pytest
 from etcsched.core.records import (
     CLUSTER,
     Answer,
+    Calendar,
     ClusterSettings,
     ConflictGroup,
     Drain,
@@ -25,6 +26,7 @@ from etcsched.core.records import (
 )
 from etcsched.core.states import JobState, Origin, Outcome, RunState
 from etcsched.core.times import Utc
+from etcsched.keyspace.ops import Delete, Txn
 from tests.cli.console import NOW, Console, finished, job
 
 JOBS = """\
@@ -146,6 +148,79 @@ def test_conflict_groups(console: Console, file: Path) -> None:
         "etcsched: conflict group ledger: there is none; see etcsched conflicts list"
     )
     assert "there is none" in console.fails(4, "conflicts", "show", "ledger")
+
+
+CALENDAR = "calendars: {holidays: {exclude: [2026-11-23, 2026-12-24/2026-12-26]}}\n"
+
+
+def test_calendars(console: Console, file: Path) -> None:
+    assert console.ok("calendars", "list").startswith("no calendars; ")
+    jobs = JOBS.replace("30 2 * * *}", "30 2 * * *, calendars: [holidays]}")
+    file.write_text(jobs + CALENDAR)
+    assert console.ok("validate", str(file)) == "2 jobs, 1 calendar, no problem\n"
+    assert "create  (calendars: holidays)\n" in console.ok("apply", str(file), "--dry-run")
+    assert console.get(Calendar, Kind.CALENDAR, "holidays") is None
+    assert console.ok("apply", str(file)).endswith("\n3 created\n")
+    assert console.ok("apply", str(file)) == "3 unchanged\n"
+    assert console.ok("calendars", "list") == (
+        "CALENDAR  EXCLUDE                            INCLUDE  USED BY\n"
+        "holidays  2026-11-23, 2026-12-24/2026-12-26  -        close_books\n"
+    )
+    shown = console.json("calendars", "show", "holidays")
+    assert shown["exclude"] == ["2026-11-23", "2026-12-24/2026-12-26"]
+    assert shown["jobs"] == ["close_books"]
+    ticks = console.json("jobs", "next", "close_books", "-n", "2")
+    assert [tick["at"][:10] for tick in ticks] == ["2026-11-24", "2026-11-25"]
+    assert console.json("jobs", "show", "close_books")["next_tick"][:10] == "2026-11-24"
+    assert console.json("status")["next_tick"]["job"] == "hourly"
+
+    console.now = Utc("2026-11-22T20:00:00.000Z")
+    file.write_text(jobs + CALENDAR.replace("2026-11-23, ", ""))
+    assert '["2026-12-24/2026-12-26"]' in console.ok("apply", str(file))
+    versions = console.get(Calendar, Kind.CALENDAR, "holidays").versions
+    assert [version.since for version in versions] == [NOW, console.now]
+    (tick,) = console.json("jobs", "next", "close_books", "-n", "1")
+    assert tick["at"][:10] == "2026-11-23"
+
+    assert console.fails(5, "calendars", "delete", "holidays").startswith(
+        "etcsched: calendar holidays: used by close_books; take it out of their files first"
+    )
+    console.ok("jobs", "delete", "close_books", "--yes")
+    store = console.store
+    store.txn(Txn((), (Delete(console.keys.of(Kind.JOB, "close_books")),)))
+    assert console.ok("calendars", "delete", "holidays") == "holidays is deleted\n"
+    assert "there is none" in console.fails(4, "calendars", "show", "holidays")
+
+
+def test_what_an_import_prints_can_be_applied(console: Console, tmp_path: Path) -> None:
+    ics = tmp_path / "holidays.ics"
+    ics.write_text(
+        "BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:x\nBEGIN:VEVENT\nUID:1\nDTSTAMP:20260101T000000Z\n"
+        "DTSTART;VALUE=DATE:20201225\nRRULE:FREQ=YEARLY\nSUMMARY:Christmas: day\nEND:VEVENT\n"
+        "END:VCALENDAR\n"
+    )
+    printed = console.ok("calendars", "import", str(ics), "--name", "holidays")
+    assert printed == (
+        f"# from {ics}; recurring events through 2028-11-21\n"
+        "calendars:\n"
+        "  holidays:\n"
+        "    exclude:\n"
+        "      - 2025-12-25  # Christmas: day\n"
+        "      - 2026-12-25  # Christmas: day\n"
+        "      - 2027-12-25  # Christmas: day\n"
+    )
+    assert console.ok("apply", "-", stdin=printed).endswith("\n1 created\n")
+    assert "include:" in console.ok("calendars", "import", str(ics), "--name", "x", "--include")
+    ics.write_text("nothing")
+    assert "no iCalendar" in console.fails(2, "calendars", "import", str(ics), "--name", "x")
+
+
+def test_splay_is_shown_with_the_ticks(console: Console, file: Path) -> None:
+    file.write_text(JOBS.replace("timeout: 2h", "splay: 10m"))
+    console.ok("apply", str(file))
+    (tick,) = console.json("jobs", "next", "close_books", "-n", "1")
+    assert tick["at"] < tick["starts_at"] < "2026-11-23T02:40"
+    assert "STARTS" in console.ok("jobs", "next", "close_books")
 
 
 def test_a_group_of_jobs_that_no_file_names_is_refused(console: Console, file: Path) -> None:

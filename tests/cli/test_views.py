@@ -138,6 +138,7 @@ def test_coming_ticks_over_a_change_of_the_clocks(console: Console) -> None:
     assert tick == {
         "at": "2027-03-28T01:00:00.000Z",
         "local": "2027-03-28T03:00:00+02:00",
+        "starts_at": "2027-03-28T01:00:00.000Z",
         "remark": "clocks go forward: 02:00 to 03:00 is skipped",
     }
 

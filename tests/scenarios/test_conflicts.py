@@ -9,7 +9,7 @@ import pytest
 
 from etcsched.core.records import Kind, Retry
 from etcsched.core.schedule import At
-from etcsched.core.states import JobState, Outcome, Overlap, Recovery
+from etcsched.core.states import JobState, OnAgentLoss, OnDisconnect, Outcome, Overlap, Recovery
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
@@ -200,6 +200,24 @@ def test_a_lost_attempt_holds_the_group_until_its_agent_is_surely_gone(world: Wo
     # The run that moves never let go.
     assert order(world, "a", "b") == ["a", "a", "b"]
     assert world.states("b")[TICK] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("on_disconnect", "state"),
+    [(OnDisconnect.STOP, "completed"), (OnDisconnect.CONTINUE, "conflicted")],
+)
+def test_a_hold_releases_the_group_unless_its_copy_may_run_on(
+    world: World, on_disconnect: OnDisconnect, state: str
+) -> None:
+    held = {"on_agent_loss": OnAgentLoss.HOLD, "on_disconnect": on_disconnect}
+    world.apply(job("a", NOON_5, **held))
+    world.apply(job("b", NOON_5))
+    world.group("ledger", "a", "b")
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.agent("a2", takes_s=1.0)
+    world.advance(40)
+    assert (world.states("a")[TICK], world.states("b")[TICK]) == ("held", state)
 
 
 def test_a_cancelled_blocked_run_leaves(world: World) -> None:

@@ -25,7 +25,10 @@ def job(
         patterns = (*patterns, Every(every_s, NOON))
     if cron is not None:
         patterns = (*patterns, Cron(cron))
-    version = ScheduleVersion(since=since, state=state, patterns=patterns)
+    timeline = {
+        name: fields.pop(name) for name in ("timezone", "calendars", "windows") if name in fields
+    }
+    version = ScheduleVersion(since=since, state=state, patterns=patterns, **timeline)
     return Job(name=name, run=Noop(), versions=(version,), **fields)
 
 

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core import timeline
+from etcsched.core.limits import NO_LIMITS, Limits
 from etcsched.core.records import Job, Noop, Pause, PauseInterval, ScheduleVersion
 from etcsched.core.schedule import At, Cron, Every, Pattern
 from etcsched.core.states import JobState
@@ -155,13 +156,13 @@ def test_due_ticks(
     subject = job(*versions)
     after_ms, through_ms = ms_of(at("12:00")), ms_of(at("12:05"))
 
-    due = list(timeline.ticks(subject, job_pause, cluster_pause, after_ms, through_ms))
+    limits = Limits((job_pause, cluster_pause))
+    due = list(timeline.ticks(subject, limits, after_ms, through_ms))
     assert clocks(due) == expected
 
     # The same ticks one at a time, from the front and from the back.
-    pauses = (job_pause, cluster_pause)
     found, position_ms = [], after_ms
-    while (tick_ms := timeline.next_tick(subject, pauses, position_ms)) is not None:
+    while (tick_ms := timeline.next_tick(subject, limits, position_ms)) is not None:
         if tick_ms > through_ms:
             break
         found.append(tick_ms)
@@ -169,25 +170,26 @@ def test_due_ticks(
     assert found == due
 
     found, position_ms = [], through_ms
-    while (tick_ms := timeline.last_tick(subject, pauses, after_ms, position_ms)) is not None:
+    while (tick_ms := timeline.last_tick(subject, limits, after_ms, position_ms)) is not None:
         found.append(tick_ms)
         position_ms = tick_ms - 1
     assert found[::-1] == due
 
 
 def test_ticks_are_found_as_they_are_asked_for() -> None:
-    forever = timeline.ticks(job(version("00:00", Every(1, at("00:00")))), None, None, 0, 1 << 47)
+    forever = timeline.ticks(job(version("00:00", Every(1, at("00:00")))), NO_LIMITS, 0, 1 << 47)
     assert clocks(list(islice(forever, 2))) == ["00:00:01", "00:00:02"]
 
 
 def test_a_schedule_in_a_zone_goes_by_that_zone() -> None:
     subject = job(version("00:00", Cron("30 13 * * *"), timezone="Europe/Berlin"))
-    assert timeline.next_tick(subject, (), ms_of(at("01:00"))) == ms_of(at("12:30"))
+    assert timeline.next_tick(subject, NO_LIMITS, ms_of(at("01:00"))) == ms_of(at("12:30"))
 
 
 def test_no_next_tick_while_paused_without_end() -> None:
     subject = job(version("00:00", EVERY_MINUTE))
-    assert timeline.next_tick(subject, (None, pause(("01:00", None))), ms_of(at("02:00"))) is None
+    limits = Limits((None, pause(("01:00", None))))
+    assert timeline.next_tick(subject, limits, ms_of(at("02:00"))) is None
 
 
 # --- changing definitions -----------------------------------------------------------------
@@ -264,7 +266,7 @@ def test_an_edit_within_an_outage_loses_no_tick() -> None:
     edited = timeline.revise(
         old, job(version("10:02:30", At(at("10:04")))), at("10:02:30"), at("10:00")
     )
-    due = timeline.ticks(edited, None, None, ms_of(at("10:00")), ms_of(at("10:05")))
+    due = timeline.ticks(edited, NO_LIMITS, ms_of(at("10:00")), ms_of(at("10:05")))
     assert clocks(list(due)) == ["10:01", "10:02", "10:04"]
 
 

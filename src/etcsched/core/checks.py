@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from etcsched.core.calendars import parse_days
 from etcsched.core.records import (
     Answer,
     Assignment,
+    Calendar,
     ClusterSettings,
     ConflictGroup,
     Drain,
@@ -54,6 +56,8 @@ def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
             case Watermark():
                 ms_of(record.through)
                 return None
+            case Calendar():
+                return _problem_with_calendar(record)
             case ConflictGroup() if len(set(record.jobs)) < len(record.jobs):
                 return "a job stands in it twice"
             case ClusterSettings():
@@ -71,7 +75,9 @@ def _names_in(record: Record) -> tuple[str, ...] | None:
     match record:
         case Job(name=name) | Presence(agent=name) | Drain(agent=name) | Request(id=name):
             return (name,)
-        case Answer(request=name) | Gap(job=name) | Rotation(job=name) | ConflictGroup(group=name):
+        case Answer(request=name) | Gap(job=name) | Rotation(job=name):
+            return (name,)
+        case ConflictGroup(group=name) | Calendar(name=name):
             return (name,)
         case Join(job=job, instance=instance):
             return (job, instance)
@@ -90,6 +96,13 @@ def _problem_with_job(job: Job) -> str | None:
         ms_of(version.since)
         if version.patterns:
             schedule_of(version.patterns, version.timezone)
+        for window in version.windows:
+            if ms_of(window.until) <= ms_of(window.since):
+                return "a window ends before it begins"
+            if window.patterns:
+                schedule_of(window.patterns, version.timezone)
+        if any(before.until > after.since for before, after in pairwise(version.windows)):
+            return "its windows overlap, or aren't in the order of their times"
     if any(before.since > after.since for before, after in pairwise(job.versions)):
         return "its versions aren't in the order of their times"
     return next((wrong for link in job.chain if (wrong := _problem_with_link(link))), None)
@@ -103,6 +116,18 @@ def _problem_with_link(link: Link) -> str | None:
             continue
         if not condition.values:
             return f"a chain's condition on {condition.name} has no value"
+    return None
+
+
+def _problem_with_calendar(calendar: Calendar) -> str | None:
+    if not calendar.versions:
+        return "it has no version"
+    for version in calendar.versions:
+        ms_of(version.since)
+        for days in (*version.exclude, *version.include):
+            parse_days(days)
+    if any(before.since > after.since for before, after in pairwise(calendar.versions)):
+        return "its versions aren't in the order of their times"
     return None
 
 

@@ -27,7 +27,7 @@ from etcsched.core.states import (
     Recovery,
     RunState,
 )
-from etcsched.core.times import Time, Utc
+from etcsched.core.times import Time, Utc, ms_of
 
 SCHEMA_VERSION: Final = 1
 
@@ -75,6 +75,15 @@ class Noop(msgspec.Struct, frozen=True, tag_field="executor", tag="noop"):
 Action = Exec | Shell | Noop
 
 
+class Window(Part, frozen=True, kw_only=True):
+    """What holds instead in [since, until); what it doesn't say stays."""
+
+    since: Time
+    until: Time
+    state: JobState | None = None
+    patterns: tuple[Pattern, ...] | None = None
+
+
 class ScheduleVersion(Part, frozen=True, kw_only=True):
     """What decides a job's ticks from ``since`` on, until the next version begins."""
 
@@ -82,6 +91,46 @@ class ScheduleVersion(Part, frozen=True, kw_only=True):
     state: JobState = JobState.ENABLED
     patterns: tuple[Pattern, ...] = ()
     timezone: str = "UTC"
+    calendars: tuple[str, ...] = ()
+    windows: tuple[Window, ...] = ()
+
+    def at(self, ms: int) -> ScheduleVersion:
+        """As its windows make it at an instant."""
+        for window in self.windows:
+            if ms_of(window.since) <= ms < ms_of(window.until):
+                return self.within(window)
+        return self
+
+    def within(self, window: Window) -> ScheduleVersion:
+        return msgspec.structs.replace(
+            self,
+            state=self.state if window.state is None else window.state,
+            patterns=self.patterns if window.patterns is None else window.patterns,
+            windows=(),
+        )
+
+
+class CalendarVersion(Part, frozen=True, kw_only=True):
+    """``2026-12-25`` or ``2026-12-24/2027-01-01`` (both ends included), in the zone of each job
+    that uses it. Where ``include`` names any, ticks fall on those days only; exclusion wins."""
+
+    since: Time
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+
+
+class Calendar(Record, frozen=True, kw_only=True):
+    """``versions`` is its timeline, oldest first, as a job's: the one in force at a tick's time
+    decides about the tick."""
+
+    name: str
+    versions: tuple[CalendarVersion, ...]
+    from_file: bool = False
+    changed_by: str = ""
+
+    @property
+    def current(self) -> CalendarVersion:
+        return self.versions[-1]
 
 
 class Keep(Part, frozen=True, kw_only=True):
@@ -149,6 +198,7 @@ class Job(Record, frozen=True, kw_only=True):
     placement: Placement = Placement.LEAST_LOADED
     hosts_for: HostsFor = HostsFor.ALL
     priority: int = 0
+    splay_s: float = 0.0
     params: dict[str, str] = {}
     env: dict[str, str] = {}
     workdir: str = ""
@@ -216,8 +266,8 @@ class ClusterSettings(Record, frozen=True, kw_only=True):
 
 
 class Edited(Record, frozen=True, kw_only=True):
-    """Put anew with every change of jobs and pauses. The watermark's transaction compares its mod
-    revision, so that no tick counts as decided by definitions that the leader hasn't seen yet."""
+    """Put anew with each change of jobs, calendars and pauses. The watermark's transaction compares
+    its mod revision: no tick counts as decided by definitions that the leader hasn't seen yet."""
 
 
 # --- what operators ask once ---------------------------------------------------------------
@@ -405,6 +455,7 @@ class Run(Record, frozen=True, kw_only=True):
 
     A summary of a long outage is one record: ``missed_count`` ticks from ``scheduled_at`` through
     ``missed_through``. Lateness isn't kept: it follows from the attempts.
+    ``not_before``: its tick and its job's splay; lateness and buffer count from there.
     ``retries`` counts those that have begun or are waited for; ``retry_at``: when the last is due.
     ``resubmits`` is the run whose resubmission this is, and ``resubmits_first`` where a row of
     them began; ``resubmitted_as`` are this run's own. ``forced``: though its job is disabled.
@@ -418,6 +469,7 @@ class Run(Record, frozen=True, kw_only=True):
     origin: Origin
     created_at: Utc
     scheduled_at: Utc | None = None
+    not_before: Utc | None = None
     params: dict[str, str] = {}
     priority: int = 0
     agent: str = ""
@@ -453,6 +505,11 @@ class Run(Record, frozen=True, kw_only=True):
         if self.is_tick and self.scheduled_at is not None:
             return self.scheduled_at
         return self.created_at
+
+    @property
+    def starts_at(self) -> Utc:
+        """From when on it may start: lateness and its buffer count from there."""
+        return self.not_before or self.due_at
 
     @property
     def chain(self) -> str:
@@ -568,6 +625,7 @@ class Kind(enum.Enum):
     JOB = "job"
     PAUSE = "pause"
     DRAIN = "drain"
+    CALENDAR = "calendar"
     CONFLICT = "conflict"
     SETTINGS = "settings"
     EDITED = "edited"

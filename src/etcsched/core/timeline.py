@@ -1,7 +1,8 @@
 """The timeline of a job's definitions: which one decides a tick (DESIGN 3).
 
-A version is in force in [since, since of the next); a pause in [since, until). Whatever changes
-begins at now, or at the watermark where that is later: ticks up to it are decided already.
+A version is in force in [since, since of the next), cut by its windows; a pause in [since, until).
+Whatever changes begins at now, or at the watermark where that is later: ticks up to it are decided
+already.
 
 What ended before the watermark is forgotten with the next change. ``open_from`` holds that back:
 where a job has a gap, ticks later than the gap's ``decided_through`` are still open, although the
@@ -10,17 +11,38 @@ watermark has passed them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
-from etcsched.core.records import Job, Pause, PauseInterval, ScheduleVersion
+from etcsched.core.limits import Limits
+from etcsched.core.records import (
+    Calendar,
+    CalendarVersion,
+    Job,
+    Pause,
+    PauseInterval,
+    ScheduleVersion,
+)
 from etcsched.core.schedule import Every, Pattern, Schedule, schedule_of
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc, ms_of
 
-__all__ = ["begin_pause", "delete", "end_pause", "last_tick", "next_tick", "revise", "ticks"]
+__all__ = [
+    "begin_pause",
+    "delete",
+    "end_pause",
+    "last_tick",
+    "next_tick",
+    "revise",
+    "revise_calendar",
+    "ticks",
+]
+
+V = TypeVar("V", bound=ScheduleVersion | CalendarVersion)
 
 
 def revise(
@@ -89,86 +111,124 @@ def end_pause(old: Pause, now: Utc, watermark: Utc | None, open_from: Utc | None
     return replace(old, intervals=kept)
 
 
-def ticks(
-    job: Job,
-    job_pause: Pause | None,
-    cluster_pause: Pause | None,
-    after_ms: int,
-    through_ms: int,
-) -> Iterator[int]:
+def revise_calendar(
+    old: Calendar | None,
+    new: Calendar,
+    now: Utc,
+    watermark: Utc | None,
+    open_from: Utc | None = None,
+) -> Calendar:
+    """As ``revise``, of a calendar. ``open_from`` is the earliest of all gaps."""
+    if old is None:
+        since = _since(now, watermark)
+        return replace(new, versions=(replace(new.current, since=since),))
+    if replace(new.current, since=old.current.since) == old.current:
+        revised = replace(new, versions=old.versions, unknown=old.unknown)
+        if replace(revised, changed_by=old.changed_by) == old:
+            return old
+    else:
+        since = _since(now, watermark, old.current.since)
+        versions = (*old.versions, replace(new.current, since=since))
+        revised = replace(new, versions=versions, unknown=old.unknown)
+    decided = _earlier(watermark, open_from)
+    return replace(revised, versions=_without_ended(revised.versions, decided))
+
+
+def ticks(job: Job, limits: Limits, after_ms: int, through_ms: int) -> Iterator[int]:
     """The due ticks in (after, through], ascending, found as they are asked for.
 
     Like the two below it raises ``ValueError`` for a pattern or a zone that is none.
     """
-    pauses = (job_pause, cluster_pause)
-    for schedule, first_ms, end_ms in _in_force(job, after_ms):
-        if first_ms >= through_ms:
+    for stretch in _in_force(job, after_ms):
+        if stretch.after_ms >= through_ms:
             return
-        last_ms = through_ms if end_ms is None else min(through_ms, end_ms - 1)
-        yield from _due(schedule, pauses, first_ms, last_ms)
+        last_ms = through_ms if stretch.end_ms is None else min(through_ms, stretch.end_ms - 1)
+        yield from _due(stretch, limits, last_ms)
 
 
-def next_tick(job: Job, pauses: Iterable[Pause | None], after_ms: int) -> int | None:
+def next_tick(job: Job, limits: Limits, after_ms: int) -> int | None:
     """The first due tick later than ``after_ms``, as all is defined now; None: there is none."""
-    pauses = tuple(pauses)
-    for schedule, first_ms, end_ms in _in_force(job, after_ms):
-        for tick_ms in _due(schedule, pauses, first_ms, None if end_ms is None else end_ms - 1):
+    for stretch in _in_force(job, after_ms):
+        for tick_ms in _due(stretch, limits, stretch.last_ms):
             return tick_ms
     return None
 
 
-def last_tick(
-    job: Job, pauses: Iterable[Pause | None], after_ms: int, through_ms: int
-) -> int | None:
+def last_tick(job: Job, limits: Limits, after_ms: int, through_ms: int) -> int | None:
     """The latest due tick in (after, through]; its cost doesn't grow with how many there are."""
-    pauses = tuple(pauses)
-    for schedule, first_ms, end_ms in reversed(list(_in_force(job, after_ms))):
-        last_ms = through_ms if end_ms is None else min(through_ms, end_ms - 1)
-        while (tick_ms := schedule.last_before(first_ms, last_ms)) is not None:
-            paused = _interval_at(pauses, tick_ms)
-            if paused is None:
+    for stretch in reversed(list(_in_force(job, after_ms))):
+        last_ms = through_ms if stretch.end_ms is None else min(through_ms, stretch.end_ms - 1)
+        while (tick_ms := stretch.schedule.last_before(stretch.after_ms, last_ms)) is not None:
+            open_ms = limits.open_until(stretch.version, tick_ms)
+            if open_ms == tick_ms:
                 return tick_ms
-            last_ms = ms_of(paused.since) - 1
+            if open_ms is None:
+                break
+            last_ms = open_ms
     return None
 
 
-def _in_force(job: Job, after_ms: int) -> Iterator[tuple[Schedule, int, int | None]]:
-    """The schedules that decide any tick later than ``after_ms``: each from right after an
-    instant (a version begins *with* its ``since``) to before another."""
+class _Stretch(msgspec.Struct, frozen=True):
+    """What decides ticks from right after an instant to before another; ``version`` has no
+    windows any more."""
+
+    version: ScheduleVersion
+    schedule: Schedule
+    after_ms: int
+    end_ms: int | None
+
+    @property
+    def last_ms(self) -> int | None:
+        return None if self.end_ms is None else self.end_ms - 1
+
+
+def _in_force(job: Job, after_ms: int) -> Iterator[_Stretch]:
+    """What decides any tick later than ``after_ms``, in order (a version begins *with* its
+    ``since``)."""
     ends_ms = [ms_of(version.since) for version in job.versions[1:]]
     for version, end_ms in zip(job.versions, (*ends_ms, None), strict=True):
-        if version.state is not JobState.ENABLED or not version.patterns:
+        if end_ms is not None and end_ms <= after_ms:
             continue
-        if end_ms is None or end_ms > after_ms:
-            schedule = schedule_of(version.patterns, version.timezone)
-            yield schedule, max(after_ms, ms_of(version.since) - 1), end_ms
+        for part, from_ms, until_ms in _parts(version, end_ms):
+            if part.state is not JobState.ENABLED or not part.patterns:
+                continue
+            if until_ms is None or until_ms > after_ms:
+                schedule = schedule_of(part.patterns, part.timezone)
+                yield _Stretch(part, schedule, max(after_ms, from_ms - 1), until_ms)
 
 
-def _due(
-    schedule: Schedule, pauses: tuple[Pause | None, ...], after_ms: int, last_ms: int | None
-) -> Iterator[int]:
-    tick_ms = schedule.next_after(after_ms)
+def _parts(
+    version: ScheduleVersion, end_ms: int | None
+) -> Iterator[tuple[ScheduleVersion, int, int | None]]:
+    """A version cut at its windows: what holds in each [from, until)."""
+    from_ms, plain = ms_of(version.since), replace(version, windows=())
+    for window in version.windows:
+        opens_ms, closes_ms = ms_of(window.since), ms_of(window.until)
+        if closes_ms <= from_ms or (end_ms is not None and opens_ms >= end_ms):
+            continue
+        if opens_ms > from_ms:
+            yield plain, from_ms, opens_ms
+        from_ms = max(from_ms, opens_ms)
+        if end_ms is not None and closes_ms >= end_ms:
+            yield version.within(window), from_ms, end_ms
+            return
+        yield version.within(window), from_ms, closes_ms
+        from_ms = closes_ms
+    yield (version if not version.windows else plain), from_ms, end_ms
+
+
+def _due(stretch: _Stretch, limits: Limits, last_ms: int | None) -> Iterator[int]:
+    schedule = stretch.schedule
+    tick_ms = schedule.next_after(stretch.after_ms)
     while tick_ms is not None and (last_ms is None or tick_ms <= last_ms):
-        paused = _interval_at(pauses, tick_ms)
-        if paused is None:
+        open_ms = limits.open_from(stretch.version, tick_ms)
+        if open_ms == tick_ms:
             yield tick_ms
             tick_ms = schedule.next_after(tick_ms)
-        elif paused.until is None:
+        elif open_ms is None:
             return
         else:
-            tick_ms = schedule.next_after(ms_of(paused.until) - 1)
-
-
-def _interval_at(pauses: tuple[Pause | None, ...], tick_ms: int) -> PauseInterval | None:
-    for pause in pauses:
-        if pause is None:
-            continue
-        for interval in pause.intervals:
-            if ms_of(interval.since) <= tick_ms and (
-                interval.until is None or tick_ms < ms_of(interval.until)
-            ):
-                return interval
-    return None
+            tick_ms = schedule.next_after(open_ms - 1)
 
 
 def _keep_anchors(old: ScheduleVersion, patterns: tuple[Pattern, ...]) -> tuple[Pattern, ...]:
@@ -181,12 +241,10 @@ def _keep_anchors(old: ScheduleVersion, patterns: tuple[Pattern, ...]) -> tuple[
     )
 
 
-def _without_ended(
-    versions: tuple[ScheduleVersion, ...], decided: Utc | None
-) -> tuple[ScheduleVersion, ...]:
+def _without_ended(versions: tuple[V, ...], decided: Utc | None) -> tuple[V, ...]:
     """Without versions that say nothing about any tick later than ``decided``, and without those
     that were in force for no time at all."""
-    kept = [
+    kept: list[V] = [
         version
         for version, following in pairwise(versions)
         if version.since < following.since and (decided is None or following.since > decided)

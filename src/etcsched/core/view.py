@@ -13,10 +13,12 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from etcsched.core.limits import Limits, calendars_of
 from etcsched.core.records import (
     CLUSTER,
     Answer,
     Assignment,
+    Calendar,
     Candidate,
     Change,
     ClusterSettings,
@@ -71,6 +73,7 @@ class View:
         self.jobs: dict[str, Entry[Job]] = {}
         self.pauses: dict[str, Entry[Pause]] = {}
         self.drains: dict[str, Entry[Drain]] = {}
+        self.calendars: dict[str, Entry[Calendar]] = {}
         self.conflicts: dict[str, Entry[ConflictGroup]] = {}
         self.requests: dict[str, Entry[Request]] = {}
         self.answers: dict[str, Entry[Answer]] = {}
@@ -103,6 +106,7 @@ class View:
             Kind.JOB: self.jobs,
             Kind.PAUSE: self.pauses,
             Kind.DRAIN: self.drains,
+            Kind.CALENDAR: self.calendars,
             Kind.CONFLICT: self.conflicts,
             Kind.SETTINGS: self._settings,
             Kind.EDITED: self._edits,
@@ -142,6 +146,19 @@ class View:
     def pause_of(self, name: str) -> Pause | None:
         entry = self.pauses.get(name)
         return entry.record if entry is not None else None
+
+    def limits_of(self, job: Job) -> Limits:
+        """What keeps ticks of its schedule from being due."""
+        pauses = (self.pause_of(job.name), self.pause_of(CLUSTER))
+        names = calendars_of(job)
+        if not names:
+            return Limits(pauses)
+        entries = {name: self.calendars.get(name) for name in names}
+        return Limits(pauses, {n: e.record for n, e in entries.items() if e is not None})
+
+    def calendars_seen(self, job: Job) -> tuple[tuple[str, int], ...]:
+        """The revisions of the calendars that a decision on its ticks rests on."""
+        return tuple((name, revision_of(self.calendars.get(name))) for name in calendars_of(job))
 
     def is_paused(self, job: str) -> bool:
         return self.what_is_paused(job) is not None

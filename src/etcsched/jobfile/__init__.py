@@ -2,8 +2,8 @@
 
 ``reading`` finds the files, ``nodes`` is YAML with its places, ``fields`` and ``schedules`` read
 single values, ``chains`` and ``notify`` what follows a run, ``jobs`` puts a job together,
-``conflicts`` their groups,
-``settings`` the cluster's, ``load`` is the whole.
+``calendars``, ``windows``, ``conflicts`` and ``settings`` read what they are named after, ``load``
+is the whole.
 """
 
 from etcsched.jobfile.load import JobFiles, load, mentions_chains

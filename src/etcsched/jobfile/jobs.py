@@ -19,12 +19,14 @@ from etcsched.core.states import (
 )
 from etcsched.core.times import utc_of
 from etcsched.jobfile import fields
+from etcsched.jobfile.calendars import read_names
 from etcsched.jobfile.chains import read_chain, read_results
 from etcsched.jobfile.hosts import check_hosts
 from etcsched.jobfile.nodes import Problems, Value, unknown_text
 from etcsched.jobfile.notify import notified, read_notify
 from etcsched.jobfile.placeholders import BUILTINS
 from etcsched.jobfile.schedules import check_placeholders, read_action, read_patterns
+from etcsched.jobfile.windows import read_windows
 
 __all__ = ["MAX_JOB_BYTES", "known_entries", "read_defaults", "read_job"]
 
@@ -52,6 +54,7 @@ _PLAIN: Final[dict[str, tuple[str, _Reader]]] = {
     "prefer": ("prefer", fields.preferences),
     "placement": ("placement", fields.choice(Placement)),
     "hosts_for": ("hosts_for", fields.choice(HostsFor)),
+    "splay": ("splay_s", fields.duration(0.0, 86400.0)),
     "priority": ("priority", fields.integer(-1_000_000, 1_000_000)),
     "chain": ("chain", read_chain),
     "results": ("results", read_results),
@@ -73,7 +76,16 @@ _SCHEDULING: Final[dict[str, _Reader]] = {
     "state": fields.choice(JobState, JobState.DELETED),
 }
 
-KNOWN: Final = ["run", "schedule", "notify", *_SCHEDULING, *_PLAIN, *_MERGED]
+KNOWN: Final = [
+    "run",
+    "schedule",
+    "calendars",
+    "windows",
+    "notify",
+    *_SCHEDULING,
+    *_PLAIN,
+    *_MERGED,
+]
 
 
 def known_entries(value: Value) -> dict[str, Value]:
@@ -113,7 +125,8 @@ def read_job(
         parts, at = read["retry"], own.get("retry", defaults.get("retry", value))
         read["retry"] = problems.attempt(lambda v: fields.retry_of(v, parts), at)
     state = read.get("state", JobState.ENABLED)
-    if state is JobState.ENABLED and "schedule" not in {*own, *defaults}:
+    is_scheduled = "schedule" in {*own, *defaults} or any(w.patterns for w in read["windows"])
+    if state is JobState.ENABLED and not is_scheduled:
         value.refuse(
             "has no schedule; give it one, or state: ad_hoc_active if it runs on request only, "
             "chain_active if other jobs chain to it"
@@ -148,6 +161,14 @@ def _read_all(
         timezone = read.get("timezone", "UTC")
         patterns = problems.attempt(lambda v: read_patterns(v, timezone, now_ms), schedule)
         read["schedule"] = patterns or ()
+    calendars = read_names(problems, own, defaults)
+    read["calendars"] = tuple(dict.fromkeys(item.text() for item in calendars))
+    windows = own.get("windows", defaults.get("windows"))
+    timezone = read.get("timezone", "UTC")
+    read["windows"] = ()
+    if windows is not None:
+        made = problems.attempt(lambda v: read_windows(v, timezone), windows)
+        read["windows"] = made or ()
     return read
 
 
@@ -157,6 +178,8 @@ def _build(name: str, read: dict[str, Any], now_ms: int) -> Job:
         state=read.get("state", JobState.ENABLED),
         patterns=read.get("schedule", ()),
         timezone=read.get("timezone", "UTC"),
+        calendars=read["calendars"],
+        windows=read["windows"],
     )
     plain = {record: read[field] for field, (record, _) in _PLAIN.items() if field in read}
     merged = {

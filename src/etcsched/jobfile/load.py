@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from etcsched.core.errors import InvalidJobFile
-from etcsched.core.records import ConflictGroup, Job
+from etcsched.core.records import Calendar, ConflictGroup, Job
+from etcsched.jobfile.calendars import check_uses, read_calendars, read_names
 from etcsched.jobfile.chains import check_chains
 from etcsched.jobfile.conflicts import GroupPlaces, check_groups, read_groups
 from etcsched.jobfile.jobs import read_defaults, read_job
@@ -17,14 +18,15 @@ from etcsched.jobfile.settings import read_settings
 
 __all__ = ["JobFiles", "load", "mentions_chains"]
 
-_TOP_LEVEL = ["defaults", "jobs", "conflicts", "settings"]
+_TOP_LEVEL = ["defaults", "jobs", "calendars", "conflicts", "settings"]
 
 
 class JobFiles(msgspec.Struct, frozen=True, kw_only=True):
-    """What files want: jobs in their order, each with one version from now on, conflict groups,
-    and of the cluster's settings those that they name."""
+    """What files want: jobs in their order, each with one version from now on, calendars
+    likewise, conflict groups, and of the cluster's settings those that they name."""
 
     jobs: list[Job]
+    calendars: list[Calendar] = []
     conflicts: list[ConflictGroup] = []
     settings: dict[str, Any] = {}
 
@@ -48,6 +50,9 @@ def load(
     places: dict[str, str] = {}
     settings: dict[str, Any] = {}
     settings_places: dict[str, str] = {}
+    calendars: list[Calendar] = []
+    calendar_places: dict[str, str] = {}
+    uses: list[Value] = []
     groups: list[ConflictGroup] = []
     group_places: GroupPlaces = {}
     chains: dict[str, Value] = {}
@@ -58,6 +63,8 @@ def load(
             defaults |= read_defaults(problems, value, now_ms)
         for value in sections["settings"]:
             settings |= read_settings(problems, value, settings_places)
+        for value in sections["calendars"]:
+            calendars += read_calendars(problems, value, calendar_places, now_ms)
         for value in sections["conflicts"]:
             groups += read_groups(problems, value, group_places)
         for value in sections["jobs"]:
@@ -68,18 +75,21 @@ def load(
                 places.setdefault(name, entry.place)
                 made = read_job(problems, name, entry, defaults, now_ms)
                 jobs += made
+                if made:
+                    uses += read_names(problems, entry.entries("{}"), defaults)
                 if made and made[0].chain:
                     chains[name] = _chain_of(entry, defaults)
                 for job in made[1:]:
                     if job.name in places:
                         entry.refuse(f"{job.name} is its notification's name; rename that job")
                     places.setdefault(job.name, entry.place)
+    check_uses(uses, calendar_places)
     check_groups(problems, groups, group_places, places.keys())
     if not len(problems):
         check_chains({job.name: job for job in jobs}, chains, others)
     if len(problems):
         raise InvalidJobFile(problems.lines())
-    return JobFiles(jobs=jobs, conflicts=groups, settings=settings)
+    return JobFiles(jobs=jobs, calendars=calendars, conflicts=groups, settings=settings)
 
 
 def _chain_of(job: Value, defaults: dict[str, Value]) -> Value:

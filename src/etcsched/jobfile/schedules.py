@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from etcsched.core.records import Action, Exec, Shell
 from etcsched.core.schedule import Cron, Pattern, parse_at, parse_every, schedule_of
 from etcsched.core.times import ms_of, utc_of
@@ -11,6 +13,7 @@ from etcsched.jobfile.placeholders import names_in
 
 __all__ = ["read_action", "read_patterns"]
 
+_SCHEDULE = "{cron: 0 3 * * *, calendars: [holidays]}"
 _EXECUTORS = ["exec", "shell"]
 _PATTERNS = ["cron", "every", "at"]
 
@@ -49,11 +52,14 @@ def read_patterns(value: Value, timezone: str, now_ms: int) -> tuple[Pattern, ..
     """One pattern or a list of them. An ``every`` is anchored now; whether an earlier anchor
     holds is for the timeline to say."""
     items = value.items("[{cron: 0 3 * * *}, {every: 1h}]") if value.is_list() else [value]
+    if not value.is_list() and value.is_map() and set(value.entries(_SCHEDULE)) == {"calendars"}:
+        raise FieldError(value, f"has no pattern; write e.g. {_SCHEDULE}")
     if not items:
         raise FieldError(value, "has no pattern; write e.g. {cron: 0 3 * * *}, or leave it out")
     patterns: dict[Pattern, None] = {}
     for item in items:
-        kind, given = _only_entry(item, "{cron: 0 3 * * *}", "field", _PATTERNS)
+        extra = [] if value.is_list() else ["calendars"]
+        kind, given = _only_entry(item, "{cron: 0 3 * * *}", "field", _PATTERNS, extra)
         try:
             patterns[_read_pattern(kind, given.text(), timezone, now_ms)] = None
         except FieldError:
@@ -80,10 +86,12 @@ def _read_pattern(kind: str, text: str, timezone: str, now_ms: int) -> Pattern:
     return pattern
 
 
-def _only_entry(value: Value, example: str, kind: str, known: list[str]) -> tuple[str, Value]:
-    """The one entry of a map that takes exactly one of the known ones."""
+def _only_entry(
+    value: Value, example: str, kind: str, known: list[str], extra: Sequence[str] = ()
+) -> tuple[str, Value]:
+    """The one entry of a map that takes exactly one of the known ones, beside ``extra``."""
     entries = value.entries(example)
-    check_known(entries, known)
+    check_known(entries, [*known, *extra])
     chosen = [(name, entry) for name, entry in entries.items() if name in known]
     if len(chosen) != 1:
         raise FieldError(value, f"takes exactly one of {', '.join(known)}; write e.g. {example}")

@@ -15,6 +15,7 @@ from etcsched.core.records import (
     Noop,
     Retry,
     Shell,
+    Window,
 )
 from etcsched.core.schedule import At, Cron, Every, Pattern
 from etcsched.core.states import ConditionOp
@@ -29,11 +30,14 @@ def fields_of(job: Job) -> dict[str, Any]:
     found: dict[str, Any] = {
         "run": _action(job.run),
         "schedule": [_pattern(pattern) for pattern in current.patterns],
+        "calendars": list(current.calendars),
+        "windows": [_window(window) for window in current.windows],
         "timezone": current.timezone,
         "state": current.state.value,
     }
-    if not current.patterns:
-        del found["schedule"]
+    for field in ("schedule", "calendars", "windows"):
+        if not found[field]:
+            del found[field]
     for field in ("description", "owner", "catch_up_limit", "max_reassigns", "priority"):
         _put(found, field, getattr(job, field), getattr(default, field), lambda value: value)
     for field in ("workdir", "user"):
@@ -42,6 +46,7 @@ def fields_of(job: Job) -> dict[str, Any]:
         _put(found, field, getattr(job, field), (), list)
     for field in ("recovery", "overlap", "on_agent_loss", "placement", "hosts_for"):
         _put(found, field, getattr(job, field), getattr(default, field), lambda value: value.value)
+    _put(found, "splay", job.splay_s, default.splay_s, format_duration)
     for field in ("pickup_buffer", "recover_within", "timeout", "kill_grace"):
         seconds, usual_s = getattr(job, f"{field}_s"), getattr(default, f"{field}_s")
         _put(found, field, seconds, usual_s, format_duration)
@@ -55,6 +60,13 @@ def fields_of(job: Job) -> dict[str, Any]:
         found["chain"] = [_link(link) for link in job.chain]
     if job.keep != default.keep:
         found["keep"] = {"runs": job.keep.runs, "age": format_duration(job.keep.age_s)}
+    return found
+
+
+def _window(window: Window) -> dict[str, Any]:
+    found: dict[str, Any] = {"from": f"{window.since[:19]}Z", "until": f"{window.until[:19]}Z"}
+    _put(found, "state", window.state, None, lambda state: state.value)
+    _put(found, "schedule", window.patterns, None, lambda given: [_pattern(p) for p in given])
     return found
 
 

@@ -7,10 +7,9 @@ watermark too, since timelines are counted from it. Whoever loses a race looks a
 from __future__ import annotations
 
 import asyncio
-import enum
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -22,6 +21,7 @@ from etcsched.core.times import Utc
 from etcsched.jobfile.writing import fields_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import TicksSeen, write_jobs
+from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import begin_of_edits
 from etcsched.operator.store import commit, found, read, read_all
 from etcsched.ports import Etcd
@@ -32,21 +32,6 @@ _BATCH: Final = 40
 """Three compares a job, and etcd takes 128 of a transaction."""
 _TRIES: Final = 30
 _PAUSE_S: Final = 0.02
-
-
-class ChangeKind(enum.Enum):
-    CREATE = "create"
-    UPDATE = "update"
-    UNCHANGED = "unchanged"
-    DELETE = "delete"
-
-
-class FieldChange(msgspec.Struct, frozen=True):
-    """In the words of job files; None: not there."""
-
-    field: str
-    before: Any
-    after: Any
 
 
 class JobChange(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from etcsched.core.limits import Limits
 from etcsched.core.records import (
     CLUSTER,
     Candidate,
@@ -26,6 +27,7 @@ from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
+from etcsched.operator.calendars import read_calendars
 from etcsched.operator.runs import newest_of_all, view_of
 from etcsched.operator.store import found, listed, read, read_ranges
 from etcsched.ports import Etcd, MemberStatus
@@ -285,12 +287,14 @@ async def _next_tick(
         pause, place = found(Pause, kv), keys.parse(kv.key)
         if pause is not None and place is not None and place[1][0] != CLUSTER:
             pauses[place[1][0]] = pause
+    calendars = await read_calendars(etcd, keys)
     first: NextTick | None = None
     for kv in await listed(etcd, keys.all_of(Kind.JOB)):
         job = found(Job, kv)
         if job is None:
             continue
-        tick_ms = next_tick(job, (pauses.get(job.name), cluster_pause), now_ms)
+        limits = Limits((pauses.get(job.name), cluster_pause), calendars)
+        tick_ms = next_tick(job, limits, now_ms)
         if tick_ms is not None and (first is None or utc_of(tick_ms) < first.at):
             first = NextTick(job.name, utc_of(tick_ms))
     return first

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from etcsched.core.records import Job, Pause
+from etcsched.core.limits import Limits
+from etcsched.core.records import Job
+from etcsched.core.splay import delay_ms
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, utc_of
 
@@ -16,24 +18,25 @@ __all__ = ["ComingTick", "coming_ticks"]
 
 
 class ComingTick(msgspec.Struct, frozen=True):
-    """``local`` is ISO 8601 with the zone's offset then."""
+    """``local`` is ISO 8601 with the zone's offset then; ``starts_at`` is later by the splay."""
 
     at: Utc
     local: str
+    starts_at: Utc
     remark: str = ""
 
 
-def coming_ticks(job: Job, pauses: Iterable[Pause | None], after_ms: int) -> Iterator[ComingTick]:
+def coming_ticks(job: Job, limits: Limits, after_ms: int) -> Iterator[ComingTick]:
     """As all is defined now, without end where the schedule has none."""
-    pauses = tuple(pauses)
     zone = ZoneInfo(job.current.timezone)
     offset: timedelta | None = None
-    tick_ms = next_tick(job, pauses, after_ms)
+    tick_ms = next_tick(job, limits, after_ms)
     while tick_ms is not None:
         local = datetime.fromtimestamp(tick_ms / 1000, UTC).astimezone(zone)
-        yield ComingTick(utc_of(tick_ms), local.isoformat(), _remark(local, offset))
+        starts_at = utc_of(tick_ms + delay_ms(job))
+        yield ComingTick(utc_of(tick_ms), local.isoformat(), starts_at, _remark(local, offset))
         offset = local.utcoffset()
-        tick_ms = next_tick(job, pauses, tick_ms)
+        tick_ms = next_tick(job, limits, tick_ms)
 
 
 def _remark(local: datetime, offset_before: timedelta | None) -> str:

@@ -16,7 +16,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range
 from etcsched.keyspace.transactions import delete_group as delete_txn
 from etcsched.keyspace.transactions import write_group
-from etcsched.operator.apply import ChangeKind, FieldChange
+from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.store import commit, found, read, read_all, read_ranges
 from etcsched.ports import Etcd
 

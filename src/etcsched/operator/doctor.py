@@ -11,7 +11,8 @@ import msgspec
 
 from etcsched.core.durations import format_duration
 from etcsched.core.errors import Compacted
-from etcsched.core.records import CLUSTER, Gap, Job, Kind, Pause, Watermark
+from etcsched.core.limits import Limits
+from etcsched.core.records import CLUSTER, Calendar, Gap, Job, Kind, Pause, Watermark
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.codec import MalformedRecord, change_of
@@ -203,6 +204,7 @@ async def _ticks(etcd: Etcd, keys: Keys, kvs: Sequence[KeyValue], now_ms: int) -
     watermark = found(Watermark, at_watermark)
     jobs: list[Job] = []
     pauses: dict[str, Pause] = {}
+    calendars: dict[str, Calendar] = {}
     gaps: list[Gap] = []
     for kv in kvs:
         place = keys.parse(kv.key)
@@ -211,16 +213,30 @@ async def _ticks(etcd: Etcd, keys: Keys, kvs: Sequence[KeyValue], now_ms: int) -
                 jobs += [job] if (job := found(Job, kv)) is not None else []
             case Kind.PAUSE if place is not None:
                 pauses |= {place[1][0]: pause} if (pause := found(Pause, kv)) is not None else {}
+            case Kind.CALENDAR:
+                calendar = found(Calendar, kv)
+                calendars |= {calendar.name: calendar} if calendar is not None else {}
             case Kind.GAP:
                 gaps += [gap] if (gap := found(Gap, kv)) is not None else []
             case _:
                 pass
-    findings = [_next_tick(jobs, pauses, watermark.through if watermark else None, now_ms)]
+    findings = [
+        _next_tick(jobs, pauses, calendars, watermark.through if watermark else None, now_ms)
+    ]
     ahead_ms = ms_of(watermark.through) - now_ms if watermark is not None else 0
     if ahead_ms > _AHEAD_MS:
         text = f"all ticks count as decided for the next {format_duration(ahead_ms // 1000)}"
         advice = "look at the clocks; to decide those ticks, delete state/watermark with etcdctl"
         findings.append(Finding("watermark", Level.BAD, text, advice))
+    missing = [
+        f"{name} (of {job.name})"
+        for job in jobs
+        for name in job.current.calendars
+        if name not in calendars
+    ]
+    if missing:
+        text = f"not there, so that they exclude nothing: {_some(missing)}"
+        findings.append(Finding("calendars", Level.BAD, text, "apply the files that name them"))
     waiting = [f"{gap.job} ({gap.reason})" for gap in gaps if not gap.closed]
     if waiting:
         text = f"without an agent: {_some(waiting)}"
@@ -230,12 +246,17 @@ async def _ticks(etcd: Etcd, keys: Keys, kvs: Sequence[KeyValue], now_ms: int) -
 
 
 def _next_tick(
-    jobs: Sequence[Job], pauses: dict[str, Pause], watermark: Utc | None, now_ms: int
+    jobs: Sequence[Job],
+    pauses: dict[str, Pause],
+    calendars: dict[str, Calendar],
+    watermark: Utc | None,
+    now_ms: int,
 ) -> Finding:
     after_ms = ms_of(watermark) if watermark is not None else now_ms
     first: tuple[int, str] | None = None
     for job in jobs:
-        tick_ms = next_tick(job, (pauses.get(job.name), pauses.get(CLUSTER)), after_ms)
+        limits = Limits((pauses.get(job.name), pauses.get(CLUSTER)), calendars)
+        tick_ms = next_tick(job, limits, after_ms)
         if tick_ms is not None and (first is None or tick_ms < first[0]):
             first = (tick_ms, job.name)
     if first is None:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 import msgspec
 
+from etcsched.core.limits import Limits, calendars_of
 from etcsched.core.records import CLUSTER, Job, Kind, Pause
 from etcsched.core.states import JobState
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
+from etcsched.operator.calendars import read_calendars
 from etcsched.operator.requests import no_such_job
 from etcsched.operator.runs import RunView, newest_archived, view_of
 from etcsched.operator.store import found, listed, pages, read
@@ -38,7 +40,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     last: RunView | None
     waiting: int
     running: int
-    pauses: tuple[Pause | None, Pause | None]
+    limits: Limits
 
 
 async def list_jobs(
@@ -54,7 +56,9 @@ async def list_jobs(
     jobs: list[Job] = []
     async for page in pages(etcd, *keys.all_of(Kind.JOB)):
         records = (found(Job, kv) for kv in page.kvs)
-        jobs += [job for job in records if job is not None and _is_wanted(job, tags, states)]
+        jobs += [
+            job for job in records if job is not None and _is_wanted(job, now_ms, tags, states)
+        ]
         if limit and len(jobs) > limit:
             break
     has_more = bool(limit) and len(jobs) > limit
@@ -70,8 +74,8 @@ async def read_job(etcd: Etcd, keys: Keys, name: str, now_ms: int) -> JobView:
     return (await _views(etcd, keys, [job], now_ms))[0]
 
 
-def _is_wanted(job: Job, tags: Sequence[str], states: Sequence[JobState]) -> bool:
-    state = job.current.state
+def _is_wanted(job: Job, now_ms: int, tags: Sequence[str], states: Sequence[JobState]) -> bool:
+    state = job.current.at(now_ms).state
     if state is JobState.DELETED or (states and state not in states):
         return False
     return all(tag in job.tags for tag in tags)
@@ -81,23 +85,25 @@ async def _views(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now_ms: int) -> li
     names = [job.name for job in jobs]
     pauses, _ = await read(etcd, [keys.of(Kind.PAUSE, name) for name in (CLUSTER, *names)])
     cluster_pause, *job_pauses = [found(Pause, kv) for kv in pauses]
+    calendars = await read_calendars(etcd, keys, {n for job in jobs for n in calendars_of(job)})
     last = await newest_archived(etcd, keys, names, 1)
     active, running = await _activity(etcd, keys, names)
     views = []
     for job, pause in zip(jobs, job_pauses, strict=True):
-        tick = _next(job, (pause, cluster_pause), now_ms)
+        limits = Limits((pause, cluster_pause), calendars)
+        tick = _next(job, limits, now_ms)
         runs = last[job.name]
         views.append(
             JobView(
                 name=job.name,
                 job=job,
-                state=job.current.state,
+                state=job.current.at(now_ms).state,
                 pausing=_pausing(pause, cluster_pause),
                 next_tick=tick,
                 last=view_of(runs[0]) if runs else None,
                 waiting=active[job.name] - running[job.name],
                 running=running[job.name],
-                pauses=(pause, cluster_pause),
+                limits=limits,
             )
         )
     return views
@@ -122,10 +128,8 @@ async def _activity(
     return active, running
 
 
-def _next(job: Job, pauses: tuple[Pause | None, Pause | None], now_ms: int) -> Utc | None:
-    if job.current.state is not JobState.ENABLED:
-        return None
-    tick_ms = next_tick(job, pauses, max(now_ms, ms_of(job.current.since) - 1))
+def _next(job: Job, limits: Limits, now_ms: int) -> Utc | None:
+    tick_ms = next_tick(job, limits, max(now_ms, ms_of(job.current.since) - 1))
     return utc_of(tick_ms) if tick_ms is not None else None
 
 

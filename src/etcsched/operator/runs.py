@@ -79,7 +79,7 @@ def view_of(run: Run, report: Report | None = None) -> RunView:
         agent=agent,
         started_at=started_at,
         ended_at=ended_at,
-        lateness_ms=ms_of(first) - ms_of(run.scheduled_at)
+        lateness_ms=ms_of(first) - ms_of(run.not_before or run.scheduled_at)
         if late and run.scheduled_at is not None and first is not None
         else None,
     )

@@ -13,7 +13,7 @@ from etcsched.core.records import ClusterSettings, Kind
 from etcsched.jobfile.writing import settings_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_settings
-from etcsched.operator.apply import ChangeKind, FieldChange
+from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.store import commit, found, read
 from etcsched.ports import Etcd
 

@@ -19,6 +19,8 @@ from etcsched.core.leader.context import Options
 from etcsched.core.records import (
     CLUSTER,
     Answer,
+    Calendar,
+    CalendarVersion,
     Change,
     ConflictGroup,
     Drain,
@@ -40,6 +42,7 @@ from etcsched.keyspace.ops import Delete, Put, Range, Txn
 from etcsched.keyspace.transactions import (
     end_drain,
     submit_request,
+    write_calendar,
     write_drain,
     write_group,
     write_jobs,
@@ -157,6 +160,20 @@ class World:
             txn = write_jobs(self.keys, [(revised, at_job)], at_watermark)
             assert self.store.txn(txn).succeeded
         return revised
+
+    def calendar(
+        self, name: str, exclude: tuple[str, ...] = (), include: tuple[str, ...] = ()
+    ) -> None:
+        """As ``etcsched apply`` writes a calendar."""
+        old, seen = self._one(Kind.CALENDAR, name)
+        assert old is None or isinstance(old, Calendar)
+        through, at_watermark = self._watermark()
+        version = CalendarVersion(since=self.now, exclude=exclude, include=include)
+        new = Calendar(name=name, versions=(version,))
+        revised = timeline.revise_calendar(old, new, self.now, through, self._open_from(None))
+        if revised is not old:
+            txn = write_calendar(self.keys, revised, seen, at_watermark)
+            assert self.store.txn(txn).succeeded
 
     def group(self, name: str, *jobs: str) -> None:
         """As ``etcsched apply`` writes a conflict group."""

@@ -49,6 +49,7 @@ def read(kind: Kind, ids: tuple[str, ...], fields: dict[str, Any]) -> None:
         (Kind.REPORT, ("a", "j", "r"), REPORT),
         (Kind.PAUSE, ("_cluster",), {"v": 1, "intervals": [{"since": T}]}),
         (Kind.CONFLICT, ("g",), {"v": 1, "group": "g", "jobs": ["a", "b"]}),
+        (Kind.CALENDAR, ("c",), {"v": 1, "name": "c", "versions": [{"since": T}]}),
         (Kind.SETTINGS, (), {"v": 1, "resubmit_states": ["died"]}),
     ],
 )
@@ -102,6 +103,15 @@ def test_whatever_stands_in_the_mark_of_edits_counts() -> None:
         (Kind.PRESENCE, ("a",), {**PRESENCE, "slots": -1}, "slots"),
         (Kind.REPORT, ("a", "j", "r"), {**REPORT, "incarnation": "x"}, "no lease"),
         (Kind.DRAIN, ("a",), {"v": 1, "agent": "b", "since": T}, "it is a record of b"),
+        (Kind.CALENDAR, ("c",), {"v": 1, "name": "d", "versions": []}, "it is a record of d"),
+        (Kind.CALENDAR, ("c",), {"v": 1, "name": "c", "versions": []}, "it has no version"),
+        (
+            Kind.CALENDAR,
+            ("c",),
+            {"v": 1, "name": "c", "versions": [{"since": T, "exclude": ["x"]}]},
+            "is no date",
+        ),
+        (Kind.JOB, ("j",), version(windows=[{"since": T, "until": T}]), "before it begins"),
         (Kind.CONFLICT, ("g",), {"v": 1, "group": "h", "jobs": []}, "it is a record of h"),
         (Kind.CONFLICT, ("g",), {"v": 1, "group": "g", "jobs": ["a", "a"]}, "stands in it twice"),
         (Kind.SETTINGS, (), {"v": 1, "resubmit_states": ["ready"]}, "no run ends ready"),

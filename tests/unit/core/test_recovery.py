@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from etcsched.core.leader import recovery
+from etcsched.core.limits import NO_LIMITS
 from etcsched.core.records import Job
 from etcsched.core.states import Recovery
 from etcsched.core.times import ms_of
 from tests.support.jobs import NOON, job
 
 START_MS = ms_of(NOON)
-NO_PAUSES = (None, None)
 
 
 def at(*seconds: int) -> tuple[int, ...]:
@@ -23,7 +23,7 @@ def hourly(**fields: object) -> Job:
 
 
 def plan(definition: Job, after_s: int, now_s: int, can_start: bool = True) -> recovery.Plan:
-    return recovery.plan(definition, NO_PAUSES, *at(after_s, now_s), can_start)
+    return recovery.plan(definition, NO_LIMITS, *at(after_s, now_s), can_start)
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,14 @@ def test_the_edges_of_buffer_and_reach_are_inside() -> None:
 def test_a_job_that_must_not_start_recovers_nothing_and_has_nothing_late() -> None:
     definition = hourly(recovery=Recovery.ALL)
     made = plan(definition, 0, 600, can_start=False)
-    part = recovery.next_step(definition, NO_PAUSES, made, START_MS)
+    part = recovery.next_step(definition, NO_LIMITS, made, START_MS)
     assert (part.chosen, part.late) == ((), ())
     assert [stretch.count for stretch in part.missed] == [10]
 
 
 def test_what_is_missed_is_summarised_between_what_runs() -> None:
     definition = hourly(recovery=Recovery.ALL, catch_up_limit=1)
-    part = recovery.next_step(definition, NO_PAUSES, plan(definition, 0, 600), START_MS)
+    part = recovery.next_step(definition, NO_LIMITS, plan(definition, 0, 600), START_MS)
     assert part.chosen == at(480)
     assert part.late == at(540, 600)
     assert part.missed == (recovery.Stretch(*at(60, 420), 7),)
@@ -75,7 +75,7 @@ def test_steps_cover_everything_once() -> None:
     made = plan(definition, 0, 40)
     after_ms, found = START_MS, []
     while after_ms < made.through_ms:
-        part = recovery.next_step(definition, NO_PAUSES, made, after_ms)
+        part = recovery.next_step(definition, NO_LIMITS, made, after_ms)
         assert len(part.chosen) + len(part.late) <= recovery.MAX_RUNS_PER_STEP
         found += [*part.chosen, *part.late]
         after_ms = part.through_ms
@@ -84,7 +84,7 @@ def test_steps_cover_everything_once() -> None:
 
 def test_a_cautious_step_decides_one_tick() -> None:
     definition = hourly(recovery=Recovery.NONE)
-    part = recovery.next_step(definition, NO_PAUSES, plan(definition, 0, 600), START_MS, 1)
+    part = recovery.next_step(definition, NO_LIMITS, plan(definition, 0, 600), START_MS, 1)
     assert part.missed == (recovery.Stretch(*at(60, 60), 1),)
     assert part.through_ms == START_MS + 120_000 - 1
 
@@ -92,14 +92,14 @@ def test_a_cautious_step_decides_one_tick() -> None:
 def test_a_long_outage_is_summarised_in_steps() -> None:
     definition = job(every_s=1, recovery=Recovery.NONE, pickup_buffer_s=0.0)
     made = plan(definition, 0, 7 * 86_400)
-    part = recovery.next_step(definition, NO_PAUSES, made, START_MS)
+    part = recovery.next_step(definition, NO_LIMITS, made, START_MS)
     assert [stretch.count for stretch in part.missed] == [recovery.MAX_TICKS_PER_STEP]
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 1000])
 def test_newest(count: int) -> None:
     definition = hourly()
-    found = recovery.newest(definition, NO_PAUSES, *at(0, 6_000), count)
+    found = recovery.newest(definition, NO_LIMITS, *at(0, 6_000), count)
     every = [START_MS + n * 60_000 for n in range(1, 101)]
     assert found == (every[-count:] if count else [])
 

@@ -398,8 +398,7 @@ def test_all_problems_of_all_files_in_their_order() -> None:
     ) == [
         "a.yaml:2: defaults.timezone: timezone 'Europe/Berln' is unknown; "
         "did you mean Europe/Berlin or Europe/Dublin or Europe/Belfast?",
-        "a.yaml:3: calendar: unknown field 'calendar'; known are defaults, jobs, conflicts, "
-        "settings",
+        "a.yaml:3: calendar: unknown field 'calendar'; did you mean calendars?",
         "a.yaml:6: jobs.b.schedule.every: 'x' is not a duration; write whole numbers with units, "
         "largest first, like 500ms, 30s, 2m, 1h30m or 1d",
         "a.yaml:6: jobs.b: has no run; write e.g. run: {exec: [/bin/true]}",

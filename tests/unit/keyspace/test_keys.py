@@ -15,6 +15,7 @@ IDS: dict[Kind, tuple[str, ...]] = {
     Kind.JOB: ("backup",),
     Kind.PAUSE: (CLUSTER,),
     Kind.DRAIN: ("a1",),
+    Kind.CALENDAR: ("holidays",),
     Kind.CONFLICT: ("ledger",),
     Kind.SETTINGS: (),
     Kind.EDITED: (),

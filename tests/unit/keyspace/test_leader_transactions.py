@@ -64,7 +64,9 @@ def following(seen: Seen) -> fx.Following:
 THERE = {"job", "pause", "watermark"}
 
 
-def create(state: RunState, *, is_tick: bool, assigned: bool, asks: bool) -> Callable[[Seen], Txn]:
+def create(
+    state: RunState, *, is_tick: bool, assigned: bool, asks: bool, calendar: bool = False
+) -> Callable[[Seen], Txn]:
     return lambda seen: BUILD(
         fx.CreateRun(
             seq=1,
@@ -73,6 +75,7 @@ def create(state: RunState, *, is_tick: bool, assigned: bool, asks: bool) -> Cal
                 job=seen("job"), pause=seen("pause"), cluster_pause=seen("cluster pause")
             ),
             is_tick=is_tick,
+            calendars=(("c", seen("calendar")),) if calendar else (),
             assignment=assignment(seen) if assigned else None,
             presence_revision=seen("presence") if assigned else 0,
             consumed=consumed(seen) if asks else None,
@@ -97,6 +100,13 @@ CASES = [
         create(RunState.READY, is_tick=True, assigned=False, asks=False),
         THERE,
         {"run", "archive", "watermark", *START},
+        {"run"},
+    ),
+    Case(
+        "T1 by a calendar",
+        create(RunState.READY, is_tick=True, assigned=False, asks=False, calendar=True),
+        THERE,
+        {"run", "archive", "watermark", "calendar", *START},
         {"run"},
     ),
     Case(
@@ -478,6 +488,7 @@ CASES = [
                 job_revision=seen("job"),
                 pause_revision=seen("pause"),
                 cluster_pause_revision=seen("cluster pause"),
+                calendars=(("c", seen("calendar")),),
                 gap_revision=seen("gap"),
                 gap=Gap(job="j", since=NOW, decided_through=TICK, reason=""),
                 created=(),
@@ -485,7 +496,7 @@ CASES = [
             )
         ),
         {"job", "gap"},
-        {"gap", "run", "archive", *START},
+        {"calendar", "gap", "run", "archive", *START},
         {"gap", "archive"},
     ),
     Case(

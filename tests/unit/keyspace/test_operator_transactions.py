@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from etcsched.core.records import (
     MAX_GROUP_JOBS,
+    Calendar,
     ClusterSettings,
     ConflictGroup,
     Job,
@@ -28,6 +29,7 @@ def test_edits_are_seen_by_the_watermark() -> None:
     for txn in (
         tx.write_jobs(KEYS, [(definition, 0)], 0),
         tx.write_pause(KEYS, "j", pause, 0, 0),
+        tx.write_calendar(KEYS, Calendar(name="c", versions=()), 0, 0),
     ):
         assert PLACES["edited"] in tx.touched(txn)
         assert KEYS.watermark in {compare.key for compare in txn.compares}
@@ -60,6 +62,19 @@ def test_a_group_that_gains_a_job_puts_all_of_its_jobs_anew() -> None:
         if moved is None:
             (kv,) = store.range(Range(at_group)).kvs
             assert decode(ConflictGroup, kv.value) == group
+
+
+def test_a_calendar_is_written_as_it_was_seen_and_deleted_as_the_jobs_were() -> None:
+    at = KEYS.of(Kind.CALENDAR, "c")
+    written = tx.write_calendar(KEYS, Calendar(name="c", versions=()), 7, 8)
+    assert written.compares == (
+        Compare(at, Target.MOD, 7), Compare(KEYS.watermark, Target.MOD, 8)
+    )  # fmt: skip
+    deleted = tx.delete_calendar(KEYS, "c", 7, 9)
+    assert deleted.compares == (
+        Compare(at, Target.MOD, 7), Compare(PLACES["edited"], Target.MOD, 9)
+    )  # fmt: skip
+    assert tx.touched(deleted) == {at, PLACES["edited"]}
 
 
 def test_a_group_is_deleted_as_it_was_seen() -> None:

@@ -57,6 +57,7 @@ PLACES = {
     "chained archive": KEYS.archive("t", "c1"),
     "join": KEYS.of(Kind.JOIN, "t", RUN_ID),
     "other join": KEYS.of(Kind.JOIN, "u", RUN_ID),
+    "calendar": KEYS.of(Kind.CALENDAR, "c"),
     "edited": KEYS.of(Kind.EDITED),
     "answer": KEYS.of(Kind.ANSWER, "r1"),
     "late report": KEYS.of(Kind.LATE_REPORT, "a1", "j", RUN_ID, "7"),

@@ -54,7 +54,8 @@ class Chains:
         entry = self._view.jobs.get(name)
         if entry is None or not entry.record.chain:
             return
-        if entry.record.current.state in (JobState.DELETED, JobState.DISABLED):
+        current = entry.record.current
+        if current.state in (JobState.DELETED, JobState.DISABLED) and not current.windows:
             return
         targets = tuple(link.to for link in entry.record.chain if link.joins)
         if targets:
@@ -169,8 +170,9 @@ class _Plan:
             return f"it ended outside of {link.within}"
         if target is None or target.record.current.state is JobState.DELETED:
             return "there is no such job"
-        if target.record.current.state not in (JobState.ENABLED, JobState.CHAIN_ACTIVE):
-            return f"that job is {target.record.current.state.value}"
+        state = self._context.state_of(target.record)
+        if state not in (JobState.ENABLED, JobState.CHAIN_ACTIVE):
+            return f"that job is {state.value}"
         if run.depth >= MAX_CHAIN_DEPTH:
             return f"{MAX_CHAIN_DEPTH} runs are chained one behind the other; is it a cycle?"
         if self._chains.is_blocked((run.job, run.id)):

@@ -307,6 +307,10 @@ class Context:
 
     # --- jobs
 
+    def state_of(self, job: Job) -> JobState:
+        """As its windows make it now."""
+        return job.current.at(self.wall_ms).state
+
     def can_start(self, job: Job) -> bool:
         """Whether the job's definition lets its ticks run now (pauses aside)."""
-        return job.current.state is JobState.ENABLED
+        return self.state_of(job) is JobState.ENABLED

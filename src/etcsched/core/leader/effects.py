@@ -68,7 +68,8 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreateRun(Write, frozen=True, kw_only=True):
-    """T1. Absent in ``state/runs`` and in the archive; a tick's also later than the watermark.
+    """T1. Absent in ``state/runs`` and in the archive; a tick's also later than the watermark, and
+    its job's calendars as seen (name, revision).
 
     ``run`` is assigned (with its assignment), waiting, or already over (into the archive).
     ``rotation``: whose turn this was, where agents take turns; here and below.
@@ -77,6 +78,7 @@ class CreateRun(Write, frozen=True, kw_only=True):
     run: Run
     seen: StartSeen
     is_tick: bool
+    calendars: tuple[tuple[str, int], ...] = ()
     assignment: Assignment | None = None
     rotation: Rotation | None = None
     presence_revision: int = 0
@@ -191,6 +193,7 @@ class RecoverTicks(Write, frozen=True, kw_only=True):
     job_revision: int
     pause_revision: int
     cluster_pause_revision: int
+    calendars: tuple[tuple[str, int], ...] = ()
     gap_revision: int
     gap: Gap
     created: tuple[Run, ...]

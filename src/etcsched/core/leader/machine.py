@@ -163,11 +163,10 @@ class LeaderMachine:
                 self._ticks.job_changed(change.ids[0])
                 self._outages.look_at(change.ids[0])
                 self._runs.look_at_job(change.ids[0])
-            case Kind.PAUSE:
-                self._pause_changed(change.ids[0])
+            case Kind.PAUSE | Kind.CALENDAR:
+                self._limits_changed(change.kind, change.ids[0])
             case Kind.CONFLICT:
-                self._context.conflicts.groups_changed()
-                self._runs.look_at_all()
+                self._groups_changed()
             case Kind.REQUEST:
                 self._requests.look_at(change.ids[0])
             case Kind.LATE_REPORT:
@@ -184,7 +183,14 @@ class LeaderMachine:
             case other:
                 assert_never(other)
 
-    def _pause_changed(self, name: str) -> None:
+    def _groups_changed(self) -> None:
+        self._context.conflicts.groups_changed()
+        self._runs.look_at_all()
+
+    def _limits_changed(self, kind: Kind, name: str) -> None:
+        if kind is Kind.CALENDAR:
+            self._ticks.calendar_changed()
+            return
         self._ticks.pause_changed(name)
         if name == CLUSTER:
             self._runs.look_at_all()

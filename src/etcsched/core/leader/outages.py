@@ -21,6 +21,7 @@ from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import step, tick_run
 from etcsched.core.records import CLUSTER, Gap, Job, Run
+from etcsched.core.splay import delay_ms
 from etcsched.core.states import Origin, Overlap, Recovery, RunState
 from etcsched.core.timeline import ticks
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -111,8 +112,7 @@ class Outages:
         return gap is not None and not gap.record.closed
 
     def due_ticks(self, job: Job, after_ms: int, through_ms: int) -> Iterator[int]:
-        pauses = self._pauses(job.name)
-        return ticks(job, *pauses, after_ms, through_ms)
+        return ticks(job, self._view.limits_of(job), after_ms, through_ms)
 
     # --- events
 
@@ -223,7 +223,7 @@ class Outages:
     def _begin_recovery(self, job: Job, after_ms: int, through_ms: int) -> None:
         context, name = self._context, job.name
         can_start = context.can_start(job)
-        plan = recovery.plan(job, self._pauses(name), after_ms, through_ms, can_start)
+        plan = recovery.plan(job, self._view.limits_of(job), after_ms, through_ms, can_start)
         alone_ms = after_ms
         if not self.has_open_gap(name):
             if not self._waits_for_agent(job):
@@ -267,7 +267,7 @@ class Outages:
         through_ms = max(recovering.plan.through_ms, context.wall_ms)
         plan = replace(recovering.plan, through_ms=through_ms)
         most = 1 if recovering.is_cautious else recovery.MAX_TICKS_PER_STEP
-        part = recovery.next_step(job, self._pauses(name), plan, after_ms, most)
+        part = recovery.next_step(job, self._view.limits_of(job), plan, after_ms, most)
         created, archived = self._records_of(job, part)
         recovering.single_ms = part.first_ms if recovering.is_cautious else None
         if recovering.single_ms in recovering.known:
@@ -287,6 +287,7 @@ class Outages:
                 job_revision=entry.mod_revision,
                 pause_revision=revision_of(self._view.pauses.get(name)),
                 cluster_pause_revision=revision_of(self._view.pauses.get(CLUSTER)),
+                calendars=self._view.calendars_seen(job),
                 gap_revision=revision_of(gap),
                 gap=decided,
                 created=created,
@@ -400,12 +401,10 @@ class Outages:
         write = fx.Requeue(seq=context.next_seq(), run=queued, run_revision=entry.mod_revision)
         context.write(write, run_matter((run.job, run.id)))
 
-    def _pauses(self, name: str) -> recovery.Pauses:
-        return (self._view.pause_of(name), self._view.pause_of(CLUSTER))
-
 
 def _buffer_ms(job: Job) -> int:
-    return int(job.pickup_buffer_s * 1000)
+    """From a tick on: the buffer begins when its splay is over."""
+    return int(job.pickup_buffer_s * 1000) + delay_ms(job)
 
 
 def late_state(job: Job, active: list[Run], *, is_catching_up: bool) -> RunState:

@@ -1,6 +1,6 @@
 """What becomes of the ticks of an outage (SEMANTICS, recovery of missed ticks).
 
-Pure: a job, its pauses and an interval in; what runs and what is recorded as missed out. Nothing
+Pure: a job, its limits and an interval in; what runs and what is recorded as missed out. Nothing
 here costs more than what it returns: a long outage is summarised in steps.
 """
 
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
-from etcsched.core.records import Job, Pause
+from etcsched.core.limits import Limits
+from etcsched.core.records import Job
+from etcsched.core.splay import delay_ms
 from etcsched.core.states import Recovery
 from etcsched.core.timeline import ticks
 
 MAX_TICKS_PER_STEP = 5_000
 MAX_RUNS_PER_STEP = 16
-
-Pauses = tuple[Pause | None, Pause | None]
-"""The job's and the cluster's."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -46,39 +45,39 @@ class Step(msgspec.Struct, frozen=True):
     first_ms: int | None
 
 
-def plan(job: Job, pauses: Pauses, after_ms: int, now_ms: int, can_start: bool) -> Plan:
+def plan(job: Job, limits: Limits, after_ms: int, now_ms: int, can_start: bool) -> Plan:
     """For the outage's ticks in (after, now]. A job that mustn't start now recovers nothing."""
     if not can_start:
         return Plan(frozenset(), now_ms + 1, now_ms)
-    late_from_ms = now_ms - int(job.pickup_buffer_s * 1000)
+    late_from_ms = now_ms - int(job.pickup_buffer_s * 1000) - delay_ms(job)
     oldest_ms = max(after_ms, now_ms - int(job.recover_within_s * 1000) - 1)
     match job.recovery:
         case Recovery.NONE | Recovery.CONFLICTED:
             wanted = 0
         case Recovery.LAST:
-            late = next(ticks(job, *pauses, max(after_ms, late_from_ms - 1), now_ms), None)
+            late = next(ticks(job, limits, max(after_ms, late_from_ms - 1), now_ms), None)
             wanted = 0 if late is not None else 1
         case Recovery.ALL:
             wanted = job.catch_up_limit
-    chosen = newest(job, pauses, oldest_ms, late_from_ms - 1, wanted)
+    chosen = newest(job, limits, oldest_ms, late_from_ms - 1, wanted)
     return Plan(frozenset(chosen), late_from_ms, now_ms)
 
 
-def newest(job: Job, pauses: Pauses, after_ms: int, through_ms: int, count: int) -> list[int]:
+def newest(job: Job, limits: Limits, after_ms: int, through_ms: int, count: int) -> list[int]:
     """The newest ``count`` ticks in (after, through], ascending, without listing all of them."""
     if count <= 0 or after_ms >= through_ms:
         return []
     span_ms = 60_000
     while True:
         begin_ms = max(after_ms, through_ms - span_ms)
-        found = list(ticks(job, *pauses, begin_ms, through_ms))
+        found = list(ticks(job, limits, begin_ms, through_ms))
         if len(found) >= count or begin_ms == after_ms:
             return found[-count:]
         span_ms *= 4
 
 
 def next_step(
-    job: Job, pauses: Pauses, whole: Plan, after_ms: int, most_ticks: int = MAX_TICKS_PER_STEP
+    job: Job, limits: Limits, whole: Plan, after_ms: int, most_ticks: int = MAX_TICKS_PER_STEP
 ) -> Step:
     """The first part of what is left of a plan after ``after_ms``."""
     first_ms: int | None = None
@@ -86,7 +85,7 @@ def next_step(
     late: list[int] = []
     missed: list[Stretch] = []
     extends = False
-    for seen, tick_ms in enumerate(ticks(job, *pauses, after_ms, whole.through_ms)):
+    for seen, tick_ms in enumerate(ticks(job, limits, after_ms, whole.through_ms)):
         if seen == most_ticks or len(chosen) + len(late) == MAX_RUNS_PER_STEP:
             return Step(tick_ms - 1, tuple(chosen), tuple(late), tuple(missed), first_ms)
         if seen == 0:

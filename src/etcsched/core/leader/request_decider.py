@@ -100,9 +100,9 @@ class RequestDecider:
             self._answer(entry, True, "it was started before", request.id)
         elif job is None or job.record.current.state is JobState.DELETED:
             self._answer(entry, False, f"there is no job {request.job}")
-        elif job.record.current.state is JobState.DISABLED:
+        elif self._context.state_of(job.record) is JobState.DISABLED:
             self._answer(entry, False, f"job {request.job} is disabled; enable it first")
-        elif job.record.current.state is JobState.CHAIN_ACTIVE:
+        elif self._context.state_of(job.record) is JobState.CHAIN_ACTIVE:
             text = f"job {request.job} is chain_active: it runs only when another chains to it"
             self._answer(entry, False, text)
         elif (paused := self._view.what_is_paused(request.job)) is not None:
@@ -215,7 +215,7 @@ class RequestDecider:
             message = f"run {request.job}/{request.run} isn't held: it is {run.record.state.value}"
             self._answer(entry, False, message, request.run)
         elif request.release is Release.REASSIGN and (
-            job is None or not may_start(job.record, run.record)
+            job is None or not may_start(job.record, run.record, self._context.wall_ms)
         ):
             message = f"job {request.job} mustn't start; enable it first, or release it --died"
             self._answer(entry, False, message, request.run)

@@ -90,7 +90,7 @@ class Resubmissions:
         job = self._view.jobs.get(request.job)
         if job is None or job.record.current.state is JobState.DELETED:
             return f"there is no job {request.job}; apply its file again first"
-        if job.record.current.state is JobState.DISABLED and not request.force:
+        if self._context.state_of(job.record) is JobState.DISABLED and not request.force:
             return f"job {request.job} is disabled; enable it first, or resubmit with --force"
         return None
 

@@ -17,7 +17,8 @@ from etcsched.core.records import (
     StartSeen,
     Transition,
 )
-from etcsched.core.states import JobState, Origin, Outcome, RunState, check_transition
+from etcsched.core.splay import delay_ms
+from etcsched.core.states import FINAL, JobState, Origin, Outcome, RunState, check_transition
 from etcsched.core.times import Utc, tick_id, utc_of
 
 MAX_HISTORY = 64
@@ -75,8 +76,17 @@ def tick_run(
         origin=origin,
         scheduled_at=utc_of(tick_ms),
         params=dict(job.params),
+        not_before=_not_before(job, tick_ms, state, origin),
         **fields,
     )
+
+
+def _not_before(job: Job, tick_ms: int, state: RunState, origin: Origin) -> Utc | None:
+    """What catches up on an outage is late as it is, and paced in its own way."""
+    delayed_ms = delay_ms(job)
+    if not delayed_ms or origin is not Origin.SCHEDULE or state in FINAL:
+        return None
+    return utc_of(tick_ms + delayed_ms)
 
 
 def step(
@@ -197,9 +207,9 @@ def late_attempt_of(agent: str, report: Report) -> Attempt:
     )
 
 
-def may_start(job: Job, run: Run) -> bool:
-    """Whether the job's definition lets this run start, for the first time or again."""
-    match job.current.state:
+def may_start(job: Job, run: Run, at_ms: int) -> bool:
+    """Whether the job's definition lets this run start then, for the first time or again."""
+    match job.current.at(at_ms).state:
         case JobState.ENABLED:
             return True
         case JobState.AD_HOC_ACTIVE:

@@ -19,8 +19,9 @@ from etcsched.core.leader.runs import assignment_of, tick_run
 from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.records import CLUSTER, Job
 from etcsched.core.schedule import Pattern, schedule_of
+from etcsched.core.splay import delay_ms
 from etcsched.core.states import FINAL, JobState, Origin, Overlap, RunState
-from etcsched.core.times import ms_of, tick_id
+from etcsched.core.times import ms_of, tick_id, utc_of
 from etcsched.core.view import Entry, revision_of
 
 _MISSED = "missed in an outage"
@@ -69,6 +70,10 @@ class TickDecider:
             return
         self._index.put(entry.record)
         self._look_back(entry.record)
+
+    def calendar_changed(self) -> None:
+        """Days came or went: ticks on them may be due now."""
+        self.pause_changed(CLUSTER)
 
     def pause_changed(self, name: str) -> None:
         """A pause (of a job, or of the cluster) began or ended: so did ticks' being due."""
@@ -182,6 +187,7 @@ class TickDecider:
     def _is_due(self, job: Job, tick_ms: int) -> bool:
         view, version = self._view, job.current
         is_plain = len(job.versions) == 1 and version.state is JobState.ENABLED
+        is_plain = is_plain and not (version.windows or version.calendars)
         if is_plain and not (job.name in view.pauses or CLUSTER in view.pauses):
             is_begun = ms_of(version.since) <= tick_ms
             return is_begun and _is_tick(version.patterns, version.timezone, tick_ms)
@@ -191,6 +197,11 @@ class TickDecider:
     def _create_ordinary(self, entry: Entry[Job], tick_ms: int) -> None:
         job = entry.record
         state = self._state_by_overlap(job, tick_ms)
+        starts_ms = tick_ms + delay_ms(job)
+        if state is RunState.READY and starts_ms > self._context.wall_ms:
+            cause = f"due, starts at {utc_of(starts_ms)} by its splay"
+            self._create(entry, tick_ms, RunState.READY, cause)
+            return
         if state is RunState.READY and self._context.conflicts.is_in_group(job.name):
             # Who of its groups goes first is found out once all that is due now is there.
             holder = self._context.conflicts.holder(job.name)
@@ -267,6 +278,7 @@ class TickDecider:
                 run=run,
                 seen=seen,
                 is_tick=True,
+                calendars=self._view.calendars_seen(job),
                 assignment=assignment,
                 presence_revision=revision_of(presence),
                 following=following,

@@ -1,7 +1,7 @@
 """Which tick comes next, at a cost that lies in what is due, never in how many jobs exist.
 
-Jobs of one schedule share one place in the queue. A job whose timeline has more than one version
-has a place of its own, found through its timeline.
+Jobs of one schedule share one place in the queue. A job whose timeline has more than one version,
+or windows, has a place of its own, found through its timeline.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
-from etcsched.core.records import Job
+from etcsched.core.limits import NO_LIMITS
+from etcsched.core.records import Job, ScheduleVersion
 from etcsched.core.schedule.patterns import Pattern
 from etcsched.core.schedule.schedule import schedule_of
 from etcsched.core.states import JobState
@@ -34,7 +35,7 @@ class _Group:
 class TickIndex:
     """All enabled jobs' next ticks later than ``through_ms``.
 
-    Pauses aren't looked at: whoever takes a tick does that.
+    Pauses and calendars aren't looked at: whoever takes a tick does that.
     """
 
     def __init__(self, through_ms: int) -> None:
@@ -50,12 +51,10 @@ class TickIndex:
     def put(self, job: Job) -> None:
         """A new or changed job; its ticks up to ``through_ms`` are not this index's matter."""
         self.discard(job.name)
-        states = {version.state for version in job.versions}
-        if JobState.ENABLED not in states or not any(v.patterns for v in job.versions):
+        if not any(_is_ever_due(version) for version in job.versions):
             return
-        key: _GroupKey = (
-            (job.current.patterns, job.current.timezone) if len(job.versions) == 1 else job.name
-        )
+        is_plain = len(job.versions) == 1 and not job.current.windows
+        key: _GroupKey = (job.current.patterns, job.current.timezone) if is_plain else job.name
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = _Group()
@@ -126,8 +125,13 @@ class TickIndex:
 
 def _next_of(key: _GroupKey, group: _Group, after_ms: int) -> int | None:
     if isinstance(key, str):
-        return next_tick(group.jobs[key], (), after_ms)
+        return next_tick(group.jobs[key], NO_LIMITS, after_ms)
     return schedule_of(*key).next_after(after_ms)
+
+
+def _is_ever_due(version: ScheduleVersion) -> bool:
+    within = (version, *(version.within(window) for window in version.windows))
+    return any(each.state is JobState.ENABLED and each.patterns for each in within)
 
 
 def _is_in_force(job: Job, due_ms: int) -> bool:

@@ -62,10 +62,14 @@ class WaitingRuns:
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
         job = self._view.jobs.get(run.job)
-        if job is None or not may_start(job.record, run):
+        if job is None or not may_start(job.record, run, self._context.wall_ms):
             self._ends.end_waiting(
                 entry, RunState.CANCELLED, "the job was stopped before it started"
             )
+            return
+        self._wake_at_window(key, job.record)
+        if not self._has_begun(key, run):
+            self.discard(key)
             return
         is_buffered = run.state in (RunState.READY, RunState.CONFLICTED)
         if is_buffered and self._is_buffer_over(key, entry, job.record):
@@ -85,6 +89,23 @@ class WaitingRuns:
         self._waiting.put(run, requirement_of_run(job.record, run))
         if run.state is RunState.CONFLICTED:
             self._cleared[key] = None
+
+    def _has_begun(self, key: RunKey, run: Run) -> bool:
+        """Whether its job's splay is over."""
+        wait_ms = ms_of(run.not_before) - self._context.wall_ms if run.not_before else 0
+        if wait_ms > 0:
+            self._context.wake_at(self._context.mono_s + wait_ms / 1000, run_matter(key))
+        return wait_ms <= 0
+
+    def _wake_at_window(self, key: RunKey, job: Job) -> None:
+        """A window that opens or closes may stop what waits."""
+        context = self._context
+        for window in job.current.windows:
+            for edge_ms in (ms_of(window.since), ms_of(window.until)):
+                if edge_ms > context.wall_ms:
+                    wait_s = (edge_ms - context.wall_ms) / 1000
+                    context.wake_at(context.mono_s + wait_s, run_matter(key))
+                    return
 
     def _block(self, entry: Entry[Run], cause: str) -> None:
         """It waits until its conflict groups are free. What waits behind its own job or for a
@@ -143,8 +164,7 @@ class WaitingRuns:
             return False  # It runs whenever the conflict clears, however late.
         if run.attempt > 0:
             return False  # The buffer counts for a run's first assignment only.
-        due_ms = ms_of(run.due_at)
-        end_ms = due_ms + int(job.pickup_buffer_s * 1000)
+        end_ms = ms_of(run.starts_at) + int(job.pickup_buffer_s * 1000)
         if self._context.wall_ms < end_ms:
             wait_s = (end_ms - self._context.wall_ms) / 1000
             self._context.wake_at(self._context.mono_s + wait_s, run_matter(key))
@@ -196,7 +216,7 @@ class WaitingRuns:
             return
         run = entry.record
         buffer_ms = int(job.record.pickup_buffer_s * 1000)
-        is_over = self._context.wall_ms >= ms_of(run.due_at) + buffer_ms
+        is_over = self._context.wall_ms >= ms_of(run.starts_at) + buffer_ms
         if run.attempt > 0 or not is_over:
             why = self._context.why_none(requirement_of_run(job.record, run))
             self._wait_as(entry, RunState.READY, f"its conflict group is free; {why}")

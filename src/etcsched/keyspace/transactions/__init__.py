@@ -25,9 +25,11 @@ from etcsched.keyspace.transactions.nodes import (
 )
 from etcsched.keyspace.transactions.operator import (
     TicksSeen,
+    delete_calendar,
     delete_group,
     end_drain,
     submit_request,
+    write_calendar,
     write_drain,
     write_group,
     write_jobs,
@@ -54,6 +56,7 @@ __all__ = [
     "LeaderTransactions",
     "TicksSeen",
     "cost",
+    "delete_calendar",
     "delete_group",
     "end_drain",
     "guarded",
@@ -67,6 +70,7 @@ __all__ = [
     "update_candidate",
     "update_presence",
     "win_term",
+    "write_calendar",
     "write_drain",
     "write_group",
     "write_jobs",

@@ -122,6 +122,7 @@ class LeaderTransactions:
         compares = [*self._absent(run)]
         agent = assignment.agent if assignment is not None else None
         compares += self._start_compares(run, write.seen, agent, write.presence_revision)
+        compares += self._calendar_compares(write.calendars)
         if write.is_tick:
             assert run.scheduled_at is not None
             compares.append(self._later_than_watermark(run.scheduled_at))
@@ -185,6 +186,9 @@ class LeaderTransactions:
             self._as_seen(Kind.RUN, revision, run.job, run.id),
             Compare(self._keys.archive(run.job, run.id), Target.MOD, 0),
         )
+
+    def _calendar_compares(self, seen: tuple[tuple[str, int], ...]) -> list[Compare]:
+        return [self._as_seen(Kind.CALENDAR, revision, name) for name, revision in seen]
 
     def _later_than_watermark(self, tick: Utc) -> Compare:
         return Compare(self._keys.watermark, Target.VALUE, watermark_operand(tick), Relation.LESS)
@@ -303,6 +307,7 @@ class LeaderTransactions:
             self._as_seen(Kind.PAUSE, write.pause_revision, write.job),
             self._as_seen(Kind.PAUSE, write.cluster_pause_revision, CLUSTER),
         ]
+        compares += self._calendar_compares(write.calendars)
         if write.first_tick is not None:
             compares.append(self._later_than_watermark(write.first_tick))
         then: list[Operation] = [self._put(Kind.GAP, write.gap, write.job)]

@@ -1,4 +1,4 @@
-"""What operators write: requests, and what they want (jobs, conflict groups, pauses,
+"""What operators write: requests, and what they want (jobs, calendars, conflict groups, pauses,
 drains, settings)."""
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 import msgspec
 
 from etcsched.core.records import (
+    Calendar,
     ClusterSettings,
     ConflictGroup,
     Drain,
@@ -55,6 +56,30 @@ def write_jobs(
             compares += _no_run_since(keys, job.name, ticks) if seen else ()
     puts = [Put(keys.of(Kind.JOB, job.name), encode(job)) for job, _ in jobs]
     return Txn(tuple(compares), (*puts, _edit(keys)))
+
+
+def write_calendar(keys: Keys, calendar: Calendar, seen: int, watermark_revision: int) -> Txn:
+    """As it was seen, and the watermark too, since its timeline is counted from it."""
+    key = keys.of(Kind.CALENDAR, calendar.name)
+    return Txn(
+        (
+            Compare(key, Target.MOD, seen),
+            Compare(keys.watermark, Target.MOD, watermark_revision),
+        ),
+        (Put(key, encode(calendar)), _edit(keys)),
+    )
+
+
+def delete_calendar(keys: Keys, name: str, seen: int, edited_revision: int) -> Txn:
+    """One that no job uses: no job has changed since they were looked at."""
+    key = keys.of(Kind.CALENDAR, name)
+    return Txn(
+        (
+            Compare(key, Target.MOD, seen),
+            Compare(keys.of(Kind.EDITED), Target.MOD, edited_revision),
+        ),
+        (Delete(key), _edit(keys)),
+    )
 
 
 def write_pause(

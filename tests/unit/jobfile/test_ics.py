@@ -1,0 +1,64 @@
+"""Days out of iCalendar files."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcsched.core.errors import InvalidJobFile
+from etcsched.core.times import Utc, ms_of
+from etcsched.jobfile.ics import days_of_events
+
+NOW_MS = ms_of(Utc("2026-11-22T19:00:00.000Z"))
+
+
+def ics(*events: str) -> str:
+    made = "".join(
+        f"BEGIN:VEVENT\r\nUID:{number}\r\nDTSTAMP:20260101T000000Z\r\n{event}\r\nEND:VEVENT\r\n"
+        for number, event in enumerate(events)
+    )
+    return f"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//test//EN\r\n{made}END:VCALENDAR\r\n"
+
+
+def days(*events: str, years: int = 1) -> list[tuple[str, str]]:
+    return list(days_of_events(ics(*events), NOW_MS, years).days)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ("DTSTART;VALUE=DATE:20261225", ["2026-12-25"]),
+        ("DTSTART;VALUE=DATE:20261225\r\nDTEND;VALUE=DATE:20261227", ["2026-12-25/2026-12-26"]),
+        ("DTSTART;VALUE=DATE:20261225\r\nDURATION:P2D", ["2026-12-25/2026-12-26"]),
+        ("DTSTART:20261203T220000Z\r\nDTEND:20261204T000000Z", ["2026-12-03"]),
+        ("DTSTART:20261203T220000Z\r\nDTEND:20261204T000001Z", ["2026-12-03/2026-12-04"]),
+        ("DTSTART:20261203T220000Z", ["2026-12-03"]),
+        (
+            "DTSTART;VALUE=DATE:20201225\r\nRRULE:FREQ=YEARLY\r\nEXDATE;VALUE=DATE:20251225",
+            ["2026-12-25"],
+        ),
+        ("DTSTART;VALUE=DATE:20261225\r\nSTATUS:CANCELLED", []),
+        ("DTSTART;VALUE=DATE:20201225", []),
+    ],
+)
+def test_days(event: str, expected: list[str]) -> None:
+    assert [day for day, _ in days(event)] == expected
+
+
+def test_the_horizon_and_names() -> None:
+    event = "DTSTART;VALUE=DATE:20201225\r\nRRULE:FREQ=YEARLY\r\nSUMMARY:Christmas\\n# day"
+    assert days(event, years=3) == [
+        (f"{year}-12-25", "Christmas # day") for year in (2025, 2026, 2027, 2028)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("x", "no iCalendar file that can be read"),
+        ("", "no iCalendar file that can be read"),
+        (ics("DTSTART:20261203T220000Z\r\nRRULE:FREQ=SECONDLY"), "recurs more than once a day"),
+    ],
+)
+def test_what_is_no_calendar(text: str, why: str) -> None:
+    with pytest.raises(InvalidJobFile, match=why):
+        days_of_events(text, NOW_MS, 1)
