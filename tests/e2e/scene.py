@@ -238,14 +238,16 @@ class Scene:
         """The ledger's lines; the last may be torn still."""
         return self._ledger.read_text().splitlines() if self._ledger.exists() else []
 
-    async def told(self, look: Callable[[], T | None], what: str) -> T:
+    async def told(
+        self, look: Callable[[], T | None], what: str, within_s: float = PATIENCE_S
+    ) -> T:
         """Until the ledger, or anything outside etcd, shows it."""
-        give_up_s = time.monotonic() + PATIENCE_S
+        give_up_s = time.monotonic() + within_s
         while True:
             found = look()
             if found is not None and found is not False:
                 return found
-            assert time.monotonic() < give_up_s, f"not within {PATIENCE_S:g} s: {what}"
+            assert time.monotonic() < give_up_s, f"not within {within_s:g} s: {what}"
             await asyncio.sleep(TOLD_EVERY_S)
 
     async def beating(self, job: str, count: int = 1) -> Execution:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -91,3 +93,98 @@ def count_missed(scene: Scene, job: str) -> int:
     """Ticks, not records: one may stand for several."""
     missed = [run for run in scene.ended(job) if run.state is RunState.MISSED]
     return sum(run.missed_count or 1 for run in missed)
+
+
+# --- the outage proof
+
+SHORT_TTL_S = 8
+"""An old leader takes two election timeouts to find that it has no followers, the proof two."""
+AWAY_S = 4 * SHORT_TTL_S
+
+
+@contextlib.asynccontextmanager
+async def short_sessions(binary: EtcdBinary, directory: Path, members: int) -> AsyncIterator[Scene]:
+    etcd = EtcdCluster(binary, directory / "etcd", members=members)
+    await etcd.start()
+    scene = Scene(directory, etcd, ttl_s=SHORT_TTL_S)
+    for name in ("s1", "s2"):
+        scene.world.add_scheduler(name)
+    for name in ("a1", "a2"):
+        scene.world.add_agent(name)
+    await scene.open()
+    try:
+        yield scene
+    finally:
+        await scene.close()
+
+
+async def starts(scene: Scene, job: str) -> Path:
+    """It beats until the file is there."""
+    go = scene.world.directory / f"go-{job}"
+    run = scene.beats(f"until={go}", "child")
+    await scene.apply(**{job: {"run": run, "kill_grace": "500ms"}})
+    triggered = await scene.world.cli("jobs", "trigger", job)
+    assert triggered.code == 0, triggered
+    await scene.beating(job)
+    return go
+
+
+def last_beat_s(scene: Scene, job: str) -> float:
+    (execution,) = scene.executions(job)
+    return execution.last_s
+
+
+@pytest.mark.parametrize("members", [1, 3])
+async def test_running_jobs_go_on_while_etcd_is_down(
+    etcd_binary: EtcdBinary, tmp_path: Path, members: int
+) -> None:
+    """For four times the TTL. One job ends meanwhile, the other after etcd is back. Of three
+    members two are killed: the third says that it has no leader."""
+    async with short_sessions(etcd_binary, tmp_path, members) as scene:
+        meanwhile, after = await starts(scene, "meanwhile"), await starts(scene, "after")
+        etcd = scene.world.etcd
+        killed = [0] if members == 1 else sorted({await etcd.leader(), 0, 1}, reverse=True)[:2]
+        for index in killed:
+            etcd.kill(index)
+        down_s = time.time()
+        await scene.told(
+            lambda: last_beat_s(scene, "after") > down_s + AWAY_S / 2, "beats in the outage", AWAY_S
+        )
+        meanwhile.touch()
+        await scene.told(
+            lambda: last_beat_s(scene, "after") > down_s + AWAY_S, "beats in the outage", AWAY_S
+        )
+        for index in killed:
+            await etcd.restart(index)
+        after.touch()
+        for job in ("meanwhile", "after"):
+            run = await scene.run_ended(job)
+            assert run.state is RunState.COMPLETED
+            assert len(run.attempts) == 1
+        (ended,) = scene.executions("meanwhile")
+        assert ended.last_s < down_s + AWAY_S
+        await scene.settle()
+
+
+async def test_an_old_leader_frozen_while_the_others_restart(
+    etcd_binary: EtcdBinary, tmp_path: Path
+) -> None:
+    """Nothing is proven then: the jobs are fenced in time, and no two attempts overlap."""
+    async with short_sessions(etcd_binary, tmp_path, 3) as scene:
+        go = await starts(scene, "job")
+        etcd = scene.world.etcd
+        leader = await etcd.leader()
+        others = [index for index in range(3) if index != leader]
+        etcd.freeze(leader)
+        for index in others:
+            etcd.kill(index)
+        frozen_s = time.time()
+        await scene.told(lambda: time.time() > frozen_s + 2 * SHORT_TTL_S, "the sessions' end")
+        assert last_beat_s(scene, "job") < frozen_s + SHORT_TTL_S
+        await asyncio.gather(*(etcd.restart(index) for index in others))
+        etcd.thaw(leader)
+        await scene.beating("job", 2)
+        go.touch()
+        run = await scene.run_ended("job")
+        assert run.state is RunState.COMPLETED
+        await scene.settle()

@@ -58,8 +58,10 @@ class LocalWorld:
         ttl_s: int | None = None,
         directory: str = "",
         id_: str = "",
+        wrap: tuple[str, ...] = (),
     ) -> None:
-        """``id_`` and ``directory`` are the name unless said otherwise."""
+        """``id_`` and ``directory`` are the name unless said otherwise. ``wrap``: a command that
+        executes the agent in its own place."""
         own = (
             f"--ttl={ttl_s or self.ttl_s}",
             f"--slots={slots}",
@@ -68,7 +70,7 @@ class LocalWorld:
             f"--stop-timeout={STOP_TIMEOUT_S:g}s",
             f"--state-dir={self.directory / (directory or name)}",
         )
-        self._add("agent", name, (*own, *arguments), login, id_)
+        self._add("agent", name, (*own, *arguments), login, id_, wrap)
 
     def _add(
         self,
@@ -77,8 +79,17 @@ class LocalWorld:
         arguments: tuple[str, ...],
         login: tuple[str, ...],
         id_: str = "",
+        wrap: tuple[str, ...] = (),
     ) -> None:
-        argv = (*COMMAND, *self.cluster_options, *login, role, f"--id={id_ or name}", *arguments)
+        argv = (
+            *wrap,
+            *COMMAND,
+            *self.cluster_options,
+            *login,
+            role,
+            f"--id={id_ or name}",
+            *arguments,
+        )
         self.nodes[name] = NodeProcess(role, name, argv, self._on_line)
 
     @property

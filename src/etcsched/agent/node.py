@@ -137,6 +137,7 @@ class AgentNode:
                 workers = [
                     tasks.create_task(self._supervised.run()),
                     tasks.create_task(self._sessions.run()),
+                    tasks.create_task(self._sessions.watch_for_outages()),
                     tasks.create_task(self._presence.run()),
                     tasks.create_task(self._beat()),
                     tasks.create_task(self._keep_house()),

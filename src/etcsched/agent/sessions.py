@@ -19,6 +19,7 @@ from etcsched.core.errors import (
 from etcsched.core.session import SessionEnd
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.high_water import HighWater
+from etcsched.etcd.outage_watch import OutageWatch
 from etcsched.etcd.session import Session, SessionLoss
 from etcsched.etcd.versions import check_server
 from etcsched.keyspace.ops import Range
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MOST_S = 5.0
 _REVOKE_S = 3.0
+_SUSPICIOUS_OF_TTL = 0.4
+"""Keepalives come every quarter of the TTL."""
 
 
 class SessionKeeper:
@@ -50,6 +53,20 @@ class SessionKeeper:
     @property
     def past_incarnations(self) -> tuple[str, ...]:
         return () if self._saved is None else (self._saved.incarnation,)
+
+    async def watch_for_outages(self) -> None:
+        """While it is proven that etcd is out, the session goes on."""
+        watch = OutageWatch(
+            self._etcd,
+            silent_s=lambda: 0.0 if self._session is None else self._session.silent_s(),
+            suspicious_s=_SUSPICIOUS_OF_TTL * self._config.session_ttl_s,
+            on_proved=self._outage_proved,
+        )
+        await watch.run()
+
+    def _outage_proved(self, sent_mono_s: float) -> None:
+        if self._session is not None:
+            self._session.outage_proved(sent_mono_s)
 
     def open(self) -> None:
         """Answered by ``SessionOpened``."""

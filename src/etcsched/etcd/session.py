@@ -81,6 +81,7 @@ class Session:
         self._revoke_timeout_s = 0.0
         self._revoke_error: EtcschedError | None = None
         self._last_fault = "none was sent"
+        self._acknowledged_s = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -149,6 +150,10 @@ class Session:
         """CLOCK_BOOTTIME. Any thread."""
         return self._current.deadline_s
 
+    def silent_s(self) -> float:
+        """Since the last keepalive was acknowledged, or the session began."""
+        return boottime_s() - self._acknowledged_s
+
     @property
     def raft_term(self) -> int:
         return self._current.raft_term
@@ -164,10 +169,15 @@ class Session:
             self._validity = self._current.term_seen(raft_term)
 
     def outage_proved(self, sent_mono_s: float) -> bool:
-        """Count what was sent then as an acknowledged keepalive; false if the session has ended."""
+        """Count what was sent then as an acknowledged keepalive; false if the session has ended.
+        In the event loop: a deadline that moves is told to ``on_renewed`` at once."""
         with self._lock:
-            self._validity = self._current.outage_proved(sent_s=sent_mono_s, now_s=boottime_s())
-            return self._validity.end is None
+            before = self._current
+            after = before.outage_proved(sent_s=sent_mono_s, now_s=boottime_s())
+            self._validity = after
+        if after.end is None and after.deadline_s > before.deadline_s and self._on_renewed:
+            self._on_renewed(after.deadline_s)
+        return after.end is None
 
     @property
     def _current(self) -> SessionValidity:
@@ -222,6 +232,7 @@ class Session:
                 raise OutcomeUnknown("etcd's answer came after the session's deadline; try again")
             with self._lock:
                 self._validity = validity
+            self._acknowledged_s = sent_s
             return
 
     def _first_call(self, line: LeaseLine, timeout_s: float) -> LeaseInfo:
@@ -265,6 +276,7 @@ class Session:
             if after.end is not None:
                 return False
             if after.deadline_s > before.deadline_s:
+                self._acknowledged_s = sent_s
                 if self._on_renewed is not None:
                     self._call_in_loop(self._on_renewed, after.deadline_s)
                 return True

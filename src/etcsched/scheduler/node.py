@@ -37,6 +37,7 @@ from etcsched.core.view import View
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.etcd.high_water import HighWater
+from etcsched.etcd.outage_watch import measure_election_timeout
 from etcsched.etcd.session import Session, SessionLoss, boottime_s
 from etcsched.etcd.versions import check_server
 from etcsched.keyspace.codec import MalformedRecord
@@ -99,6 +100,7 @@ class SchedulerNode:
         self._raft_term = 0
         self._raft_term_since_s = 0.0
         self._next_clock_s = 0.0
+        self._options = config.options
         self._steps: set[asyncio.Task[None]] = set()
         state_dir = config.state_dir
         self._high_water = HighWater(state_dir / "revision" if state_dir is not None else None)
@@ -230,6 +232,7 @@ class SchedulerNode:
                 on_lost=self._on_session_lost,
             )
             try:
+                measured_s = await measure_election_timeout(self._etcd)
                 await session.start()
             except (ClusterUnreachable, LeaseGone, NoSpace) as error:
                 log.warning("no session yet: %s", error)
@@ -237,6 +240,10 @@ class SchedulerNode:
                 backoff_s = min(2 * backoff_s, RETRY_MOST_S)
                 continue
             backoff_s = RETRY_FIRST_S
+            self._options = replace(
+                self._config.options,
+                election_timeout_s=max(measured_s, self._config.options.election_timeout_s),
+            )
             self._session = session
             log.info("session %x opened", session.lease)
             self._do(self._candidate.session_opened(session.lease, instant_now()))
@@ -325,7 +332,7 @@ class SchedulerNode:
             instant_now(),
             raft_term=self._raft_term,
             raft_term_since_s=self._raft_term_since_s,
-            options=self._config.options,
+            options=self._options,
         )
         guard = LeaderGuard(self._keys, effect.term, effect.term_revision)
         leadership = Leadership(

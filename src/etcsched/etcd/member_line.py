@@ -1,0 +1,182 @@
+"""One member of etcd, looked at over an idle TCP connection and a channel of its own.
+
+A process that is killed has its connections ended by its kernel, in order (FIN), and new ones
+refused. A firewall can refuse, too, and can reset a connection, but it can't end one in order. So
+the connection stays idle (no byte is ever sent on it), and only its orderly end counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from typing import Any
+
+import grpc
+import grpc.aio
+import msgspec
+
+from etcsched.core.errors import EtcschedError
+from etcsched.core.outage import Sight
+from etcsched.etcd.client import Effect, EtcdClient
+from etcsched.etcd.config import Endpoint, EtcdConfig
+from etcsched.etcd.connection import HAS_LEADER, Connection, Rpc
+from etcsched.etcd.stubs import rpc_pb2
+
+_IDENTIFY_S = 3.0
+_CONNECT_S = 3.0
+
+
+class _Idle(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.is_ended_in_order = False
+        self.is_over = asyncio.get_running_loop().create_future()
+
+    def eof_received(self) -> bool:
+        self.is_ended_in_order = True
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is not None:
+            self.is_ended_in_order = False
+        if not self.is_over.done():
+            self.is_over.set_result(None)
+
+
+class MemberLine:
+    """``urls``: where the member says that clients reach it. ``on_end`` hears of its end."""
+
+    def __init__(
+        self, member: int, urls: tuple[str, ...], config: EtcdConfig, ended: asyncio.Event
+    ) -> None:
+        self.member = member
+        self.urls = urls
+        self._config = config
+        self._ended = ended
+        self._idle: _Idle | None = None
+        self._transport: asyncio.Transport | None = None
+        self._address: Any = None
+        self._connection: Connection | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether there is a connection, or was one that its member ended."""
+        return self._idle is not None
+
+    @property
+    def is_ended(self) -> bool:
+        return self._idle is not None and self._idle.is_over.done()
+
+    async def close(self) -> None:
+        self._drop()
+        if self._connection is not None:
+            await self._connection.close()
+
+    def _drop(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        self._transport = self._idle = None
+
+    # --- while etcd is well
+
+    async def hold(self) -> str:
+        """Connect to the first of its addresses that this member answers at, unless there is a
+        connection. Returns why there is none, or nothing."""
+        if self._idle is not None and not (self.is_ended and await self._listens()):
+            return "refuses connections" if self.is_ended else ""
+        why = "it names no address for clients"
+        for url in self.urls:
+            try:
+                endpoint = await self._identified(url)
+                if self._connection is None or self._connection.endpoint != endpoint:
+                    if self._connection is not None:
+                        await self._connection.close()
+                    self._connection = Connection(endpoint, self._config)
+                await self.connect(endpoint.host, endpoint.port)
+            except (EtcschedError, OSError, TimeoutError) as error:
+                why = f"{url}: {error or type(error).__name__}"
+            else:
+                return ""
+        return why
+
+    async def _identified(self, url: str) -> Endpoint:
+        """Who answers there must be this member: ``localhost`` is another one on each host."""
+        config = msgspec.structs.replace(self._config, endpoints=(url,))
+        async with EtcdClient(config) as client:
+            answer = await client.call(
+                Rpc.MEMBER_LIST,
+                rpc_pb2.MemberListRequest(),
+                effect=Effect.NONE,
+                timeout_s=_IDENTIFY_S,
+            )
+        if answer.header.member_id != self.member:
+            raise EtcschedError(f"member {answer.header.member_id:x} answers there")
+        (endpoint,) = config.parsed_endpoints
+        return endpoint
+
+    async def connect(self, host: str, port: int) -> None:
+        """Where this member is known to listen."""
+        self._drop()
+        async with asyncio.timeout(_CONNECT_S):
+            transport, idle = await asyncio.get_running_loop().create_connection(_Idle, host, port)
+        # A host that vanishes and comes back doesn't end what it forgot; asking it does.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._transport, self._idle = transport, idle
+        self._address = transport.get_extra_info("peername")
+        idle.is_over.add_done_callback(lambda _: self._ended.set())
+
+    # --- while it may be down
+
+    async def look(self, limit_s: float) -> Sight:
+        """Takes at most ``limit_s``."""
+        if self._idle is None:
+            return Sight.UNKNOWN
+        try:
+            async with asyncio.timeout(limit_s):
+                if self.is_ended:
+                    if not await self._listens():
+                        return Sight.DOWN if self._idle.is_ended_in_order else Sight.UNKNOWN
+                    await self.connect(self._address[0], self._address[1])
+                return await self._ask(limit_s)
+        except (OSError, TimeoutError):
+            return Sight.UNKNOWN
+
+    async def _listens(self) -> bool:
+        """False: refused, at the very address that it was connected to."""
+        kind = socket.AF_INET6 if len(self._address) == 4 else socket.AF_INET
+        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                async with asyncio.timeout(_CONNECT_S):
+                    await asyncio.get_running_loop().sock_connect(probe, self._address)
+            except ConnectionRefusedError:
+                return False
+            except (OSError, TimeoutError):
+                return True  # Who knows: whoever goes on will see.
+        return True
+
+    async def _ask(self, limit_s: float) -> Sight:
+        """Any answer but "no leader" says that it has one: the member looks at that before
+        anything else, also before it asks who calls."""
+        if self._connection is None:
+            return Sight.UNKNOWN
+        request = rpc_pb2.RangeRequest(key=b"\0", serializable=True, keys_only=True)
+        try:
+            await self._connection.rpcs[Rpc.RANGE](request, timeout=limit_s, metadata=[HAS_LEADER])
+        except grpc.aio.AioRpcError as error:
+            if (error.details() or "").endswith("etcdserver: no leader"):
+                return Sight.LEADERLESS
+            if error.code() in (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                grpc.StatusCode.CANCELLED,
+                grpc.StatusCode.UNKNOWN,
+            ):
+                return Sight.UNKNOWN
+        return Sight.HAS_LEADER
+
+
+async def close_all(lines: list[MemberLine]) -> None:
+    for line in lines:
+        with contextlib.suppress(OSError):
+            await line.close()

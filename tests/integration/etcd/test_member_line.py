@@ -1,0 +1,63 @@
+"""What the end of an idle connection says, by a listener that ends it as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from etcsched.core.outage import Sight
+from etcsched.etcd.config import EtcdConfig
+from etcsched.etcd.member_line import MemberLine
+
+LIMIT_S = 2.0
+
+
+def in_order(connection: socket.socket) -> None:
+    """As the kernel of a killed process does it."""
+    connection.close()
+
+
+def by_reset(connection: socket.socket) -> None:
+    """As a firewall can do it."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize(("end", "sight"), [(in_order, Sight.DOWN), (by_reset, Sight.UNKNOWN)])
+async def test_only_an_orderly_end_counts(
+    end: Callable[[socket.socket], None], sight: Sight
+) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    ended = asyncio.Event()
+    line = MemberLine(1, (), EtcdConfig(), ended)
+    try:
+        assert await line.look(LIMIT_S) is Sight.UNKNOWN, "never seen"
+        await line.connect("127.0.0.1", listener.getsockname()[1])
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        listener.close()
+        end(connection)
+        async with asyncio.timeout(LIMIT_S):
+            await ended.wait()
+        assert await line.look(LIMIT_S) is sight
+    finally:
+        await line.close()
+
+
+async def test_a_refusal_alone_says_nothing() -> None:
+    """The connection stands; new ones are refused."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    line = MemberLine(1, (), EtcdConfig(), asyncio.Event())
+    try:
+        await line.connect("127.0.0.1", listener.getsockname()[1])
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        listener.close()
+        assert await line.look(LIMIT_S) is Sight.UNKNOWN
+        connection.close()
+    finally:
+        await line.close()

@@ -1,0 +1,173 @@
+"""The outage proof against real members that are killed, frozen, and left without a leader."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from etcsched.core.outage import Sight
+from etcsched.etcd.binaries import EtcdBinary
+from etcsched.etcd.client import EtcdClient
+from etcsched.etcd.config import EtcdConfig
+from etcsched.etcd.outage_watch import OutageWatch, measure_election_timeout
+from etcsched.etcd.session import boottime_s
+from tests.support.etcd_cluster import TEST_OPTIONS, EtcdCluster, Security
+
+PROOF_S = 4.0
+"""A proof takes two election timeouts of 0.67 s (the bound by the least TTL) and a poll."""
+WITHIN_S = 15.0
+STEP_S = 0.02
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    for _ in range(round(WITHIN_S / STEP_S)):
+        if is_so():
+            return
+        await asyncio.sleep(STEP_S)
+    raise TimeoutError
+
+
+class Witness:
+    """An ``OutageWatch`` that has held all members. ``silent`` is what its session would say."""
+
+    def __init__(self, client: EtcdClient) -> None:
+        self.proofs: list[float] = []
+        self.silent_s = 0.0
+        self.watch = OutageWatch(
+            client,
+            silent_s=lambda: self.silent_s,
+            suspicious_s=1.0,
+            on_proved=self.proofs.append,
+        )
+
+    async def holds(self, members: int) -> None:
+        await until(lambda: self.watch.held == members)
+
+    async def proves(self) -> None:
+        begun_s = boottime_s()
+        await until(lambda: bool(self.proofs))
+        assert begun_s < self.proofs[-1] < boottime_s()
+
+    async def proves_nothing(self) -> None:
+        """For as long as a proof would take."""
+        before = len(self.proofs)
+        await asyncio.sleep(PROOF_S)
+        assert len(self.proofs) == before
+
+
+@contextlib.asynccontextmanager
+async def witness_of(etcd: EtcdCluster, members: int) -> AsyncIterator[Witness]:
+    async with EtcdClient(EtcdConfig(**etcd.config_kwargs)) as client:
+        witness = Witness(client)
+        watching = asyncio.create_task(witness.watch.run())
+        try:
+            await witness.holds(members)
+            yield witness
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+
+
+@pytest.mark.parametrize("election_timeout_ms", [500, 1000, 2000])
+async def test_the_measured_election_timeout_is_no_shorter(
+    etcd_binary: EtcdBinary, tmp_path: Path, election_timeout_ms: int
+) -> None:
+    options = msgspec.structs.replace(
+        TEST_OPTIONS,
+        election_timeout_ms=election_timeout_ms,
+        heartbeat_ms=election_timeout_ms // 10,
+    )
+    etcd = EtcdCluster(etcd_binary, tmp_path, options=options)
+    await etcd.start()
+    try:
+        async with EtcdClient(EtcdConfig(**etcd.config_kwargs)) as client:
+            measured_s = await measure_election_timeout(client)
+    finally:
+        await etcd.stop()
+    assert election_timeout_ms / 1000 <= measured_s < election_timeout_ms / 1000 + 0.7
+
+
+@pytest.mark.parametrize(
+    ("security", "authentication"),
+    [
+        (Security.PLAIN, False),
+        (Security.MUTUAL_TLS, False),
+        (Security.TLS, True),
+    ],
+)
+async def test_a_killed_etcd_is_proven_down_until_it_is_back(
+    etcd_binary: EtcdBinary, tmp_path: Path, security: Security, authentication: bool
+) -> None:
+    etcd = EtcdCluster(etcd_binary, tmp_path, security=security, authentication=authentication)
+    await etcd.start()
+    try:
+        async with witness_of(etcd, 1) as witness:
+            etcd.kill(0)
+            await witness.proves()
+            await etcd.restart(0)
+            await witness.proves_nothing()
+            await witness.holds(1)
+            witness.proofs.clear()
+            etcd.kill(0)
+            await witness.proves()
+    finally:
+        await etcd.stop()
+
+
+async def test_members_one_by_one(etcd_binary: EtcdBinary, tmp_path: Path) -> None:
+    """One down: the others have a leader. Two: the third is leaderless. All: all are down."""
+    etcd = EtcdCluster(etcd_binary, tmp_path, members=3)
+    await etcd.start()
+    try:
+        async with witness_of(etcd, 3) as witness:
+            etcd.kill(await etcd.leader())
+            await witness.proves_nothing()
+            etcd.kill(await etcd.leader())
+            await witness.proves()
+            (left,) = [member for member in etcd.members if member.pid]
+            assert Sight.LEADERLESS in witness.watch.last_sights
+            left.kill()
+            witness.proofs.clear()
+            await witness.proves()
+            assert set(witness.watch.last_sights) == {Sight.DOWN}
+    finally:
+        await etcd.stop()
+
+
+async def test_a_frozen_member_proves_nothing(etcd_binary: EtcdBinary, tmp_path: Path) -> None:
+    """The old leader, frozen, while the others are down: it would wake up as the leader."""
+    etcd = EtcdCluster(etcd_binary, tmp_path, members=3)
+    await etcd.start()
+    try:
+        async with witness_of(etcd, 3) as witness:
+            leader = await etcd.leader()
+            etcd.freeze(leader)
+            for index in range(3):
+                if index != leader:
+                    etcd.kill(index)
+            await witness.proves_nothing()
+            etcd.thaw(leader)
+            await witness.proves()
+    finally:
+        await etcd.stop()
+
+
+async def test_nothing_is_proven_by_who_came_when_it_was_down(
+    etcd_binary: EtcdBinary, tmp_path: Path
+) -> None:
+    """Refusals alone say nothing: it was never seen there."""
+    etcd = EtcdCluster(etcd_binary, tmp_path)
+    await etcd.start()
+    etcd.kill(0)
+    try:
+        async with witness_of(etcd, 0) as witness:
+            witness.silent_s = 100.0
+            await witness.proves_nothing()
+    finally:
+        await etcd.stop()
