@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from etcsched.core.records import CLUSTER, Keep, Kind, Retry, Run, Watermark
+from etcsched.core.records import CLUSTER, Join, Keep, Kind, Link, Retry, Run, Watermark
 from etcsched.core.states import FINAL, JobState, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import ms_of
 from etcsched.keyspace.codec import decode
@@ -21,7 +21,7 @@ from etcsched.testing.world import SimulatedAgent, SimulatedScheduler, World
 from tests.support.due import DueTicks
 from tests.support.jobs import job, resubmit
 
-SEEDS = range(60)
+SEEDS = [*range(60), 88, 188, 408, 417]
 STEPS = 30
 RETRY_INTERVAL_S = 3.0
 SCHEDULES: list[dict[str, object]] = [
@@ -152,10 +152,24 @@ class Storm:
                 catch_up_limit=chance.choice([2, 100]),
                 max_reassigns=chance.choice([0, 3]),
                 retry=Retry(max=chance.choice([0, 0, 2]), interval_s=RETRY_INTERVAL_S),
+                chain=self._chain_of(name),
                 keep=Keep(runs=1_000_000),
             )
         )
         self.due.applied(revised)
+
+    def _chain_of(self, name: str) -> tuple[Link, ...]:
+        """To jobs behind it, so that there is no cycle."""
+        later = [other for other in self.names if other > name]
+        return tuple(
+            Link(
+                to=other,
+                on=self.chance.choice([(RunState.COMPLETED,), (RunState.FAILED, RunState.DIED)]),
+                joins=self.chance.random() < 0.3,
+            )
+            for other in later
+            if self.chance.random() < 0.5
+        )
 
     def resubmit_some(self) -> None:
         name = self.chance.choice(self.names)
@@ -235,6 +249,7 @@ def test_whatever_happens(seed: int) -> None:
         check_ticks(storm, name)
         check_retries(storm, name)
         check_resubmissions(storm, name)
+    check_chains(storm)
 
 
 def check_quiet(world: World) -> None:
@@ -315,13 +330,41 @@ def check_resubmissions(storm: Storm, name: str) -> None:
         assert all(runs[link].resubmits == run.id for link in run.resubmitted_as)
 
 
+def check_chains(storm: Storm) -> None:
+    """What an end began is there, once, and linked both ways; but for joins that still wait."""
+    world = storm.world
+    runs = {(name, id_): run for name in storm.names for id_, run in world.runs(name).items()}
+    waited = {
+        (join.record.job, join.record.run)
+        for join in world.records(Kind.JOIN).values()
+        if isinstance(join.record, Join)
+    }
+    begun: set[tuple[str, str, str, str]] = set()
+    for place, run in runs.items():
+        for follow in run.followed_by:
+            if not follow.run:
+                continue
+            follower = runs.get((follow.job, follow.run))
+            link = (*place, follow.job, follow.run)
+            assert link not in begun, "begun twice"
+            begun.add(link)
+            if follower is None:
+                assert follow.note.startswith("waits for"), (place, follow, "is lost")
+                assert (follow.job, follow.run) in waited
+    for place, run in runs.items():
+        assert bool(run.chained_from) is (run.depth > 0)
+        if run.origin is Origin.CHAIN:
+            assert run.chained_from
+            assert all((s.job, s.run, *place) in begun for s in run.chained_from)
+
+
 def check_ticks(storm: Storm, name: str) -> None:
     """Each due tick is one run, or in one record that says why not."""
     world = storm.world
     expected = storm.due.ticks_ms(world, name)
     found: Counter[int] = Counter()
     for run in world.runs(name).values():
-        if run.origin is Origin.RESUBMISSION:
+        if run.origin in (Origin.RESUBMISSION, Origin.CHAIN):
             continue
         assert run.scheduled_at is not None
         first_ms = ms_of(run.scheduled_at)

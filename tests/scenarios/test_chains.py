@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from etcsched.core.leader.chains import chained_id
 from etcsched.core.leader.context import Options
 from etcsched.core.records import Condition, Follow, Job, Kind, Link, Retry, Run
 from etcsched.core.schedule import At
-from etcsched.core.states import ConditionOp, JobState, Outcome, Overlap, Recovery, RunState
+from etcsched.core.states import ConditionOp, JobState, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc
+from etcsched.keyspace.codec import encode
+from etcsched.keyspace.ops import Put, Txn
 from etcsched.testing.world import World
 from tests.support.jobs import cancel, job, resubmit, trigger
 
@@ -360,6 +363,23 @@ def test_a_join_that_nobody_completes_goes_in_the_end() -> None:
     assert len(world.records(Kind.JOIN)) == 1
     world.advance(80)
     assert world.records(Kind.JOIN) == {}
+
+
+def test_a_chained_run_that_a_hand_made_before_holds_nothing_up(world: World) -> None:
+    world.agents["a1"].takes_s = 5.0
+    world.apply(source(Link(to="report")))
+    world.apply(target())
+    world.advance(7)
+    run = only_run(world, "load")
+    id_ = chained_id(run, "report")
+    there = Run(
+        job="report", id=id_, state=RunState.COMPLETED, origin=Origin.CHAIN, created_at=world.now
+    )  # fmt: skip
+    world.store.txn(Txn((), (Put(world.keys.archive("report", id_), encode(there)),)))
+    world.advance(20)
+    assert only_run(world, "load").state is RunState.COMPLETED
+    assert "was there already" in follows(world)[0].note
+    assert states(world, "report") == ["completed"]
 
 
 # --- whoever leads

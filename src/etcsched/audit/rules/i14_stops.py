@@ -52,6 +52,8 @@ class Stops(Rule):
         allowed = {JobState.ENABLED}
         if run.origin not in (Origin.SCHEDULE, Origin.RECOVERY):
             allowed.add(JobState.AD_HOC_ACTIVE)
+        if run.origin in (Origin.CHAIN, Origin.RESUBMISSION):
+            allowed.add(JobState.CHAIN_ACTIVE)
         state = definition.current.state if definition is not None else None
         word = state.value if state is not None else "gone"
         self.expect(state in allowed, f"{name}: claimed while its job was {word}", step)

@@ -8,13 +8,13 @@ waiting; who gets it is decided as for any other.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 from msgspec.structs import replace
 
 from etcsched.core.conditions import first_unmet, is_within
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, Matter, job_matter, run_matter
+from etcsched.core.leader.context import Context, Matter, run_matter
 from etcsched.core.leader.runs import new_run
 from etcsched.core.records import (
     MAX_PARAMS_BYTES,
@@ -42,7 +42,6 @@ class Chains:
         self._view = context.view
         self._joining: defaultdict[str, set[str]] = defaultdict(set)
         self._joins_of: dict[str, tuple[str, ...]] = {}
-        self._coming: Counter[str] = Counter()
         self._blocked: set[RunKey] = set()
         for name in self._view.jobs:
             self.job_changed(name)
@@ -62,10 +61,6 @@ class Chains:
             self._joins_of[name] = targets
         for target in targets:
             self._joining[target].add(name)
-
-    def is_coming(self, job: str) -> bool:
-        """Whether a write in flight begins a chained run of this job."""
-        return self._coming[job] > 0
 
     def sources_of(self, target: str) -> frozenset[str]:
         """The jobs that a join of this target waits for."""
@@ -96,14 +91,14 @@ class Chains:
 
     def sent(self, following: fx.Following | None) -> None:
         for run in following.created if following is not None else ():
-            self._coming[run.job] += 1
+            self._context.comes(run.job, 1)
 
     def settled(self, following: fx.Following | None, *, exists: bool, source: RunKey) -> None:
         """The write is answered and seen. ``exists``: it was refused, and one of the runs to create
         is there, which only a hand or a restored backup can bring about: its source ends without
         any."""
         for run in following.created if following is not None else ():
-            self._coming[run.job] -= 1
+            self._context.comes(run.job, -1)
         if exists and following is not None and following.created:
             self._blocked.add(source)
 
@@ -112,10 +107,14 @@ class Chains:
 
     def state_of_new(self, target: Job) -> tuple[RunState, str]:
         """A chained run is never dropped for another's sake: it queues behind what is active."""
+        name = target.name
         is_free = target.overlap is Overlap.ALLOW or not (
-            self._view.active_runs(target.name)
-            or self._context.is_busy(job_matter(target.name))
-            or self.is_coming(target.name)
+            self._view.active_runs(name)
+            or self._context.is_coming(name)
+            or any(
+                self._context.is_busy(run_matter((name, run)))
+                for run in self._view.runs_of_job.get(name, ())
+            )
         )
         if is_free:
             return RunState.READY, ""

@@ -109,6 +109,7 @@ class Context:
         self._pools: dict[Requirement, Pool] = {}
         self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
         self._rotated: dict[str, str] = {}
+        self._coming: Counter[str] = Counter()
         self._timers: list[tuple[float, Matter]] = []
 
     # --- who and when
@@ -146,6 +147,17 @@ class Context:
     ) -> None:
         job, run_id = run if run is not None else ("", "")
         self.effects.append(fx.Note(text=text, job=job, run=run_id, agent=agent, is_warning=warn))
+
+    def comes(self, job: str, runs: int) -> None:
+        """So many more (or less) runs of this job come with a write that is about another one."""
+        self._coming[job] += runs
+        if not self._coming[job]:
+            del self._coming[job]
+
+    def is_coming(self, job: str) -> bool:
+        """Whether a write in flight may make a run of this job that the view doesn't show yet: who
+        waits for its turn beside the others waits for that, too."""
+        return job in self._coming or job_matter(job) in self._busy
 
     def is_busy(self, *matters: Matter) -> bool:
         return any(matter in self._busy for matter in matters)

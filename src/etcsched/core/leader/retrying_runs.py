@@ -7,7 +7,7 @@ retry can end it.
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, job_matter, run_matter, turn_matter
+from etcsched.core.leader.context import Context, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.run_ends import RunEnds
@@ -54,7 +54,7 @@ class RetryingRuns:
         each may end it, and, unless the job may overlap, for another run's end."""
         name = run.job
         gap = self._view.gaps.get(name)
-        if self._context.is_busy(job_matter(name)) or self._open.first_of(name) is not None:
+        if self._context.is_coming(name) or self._open.first_of(name) is not None:
             return True
         if name in self._recovering or (gap is not None and not gap.record.closed):
             return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from etcsched.core.leader.assigned_runs import AssignedRuns
 from etcsched.core.leader.chains import Chains
-from etcsched.core.leader.context import Context, job_matter, run_matter
+from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.held_runs import HeldRuns
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
@@ -77,10 +77,8 @@ class RunDecider:
 
     def is_unsettled(self, job: str) -> bool:
         """Whether a write that concerns the job, or one of its runs, is in flight."""
-        if self.chains.is_coming(job):
-            return True
         context = self._context
-        return context.is_busy(job_matter(job)) or any(
+        return context.is_coming(job) or any(
             context.is_busy(run_matter((job, run))) for run in self._view.runs_of_job.get(job, ())
         )
 

@@ -146,6 +146,8 @@ class WaitingRuns:
             return False
         job = view.jobs.get(name)
         if job is None or job.record.overlap is not Overlap.ALLOW:
+            if self._context.is_coming(name):
+                return False
             places = view.queued_of_job.get(name, [])
             return bool(places) and places[0][2] == run.id and not view.has_unqueued(name)
         for other_id in view.recovering_of_job.get(name, ()):
