@@ -3,9 +3,9 @@
     python -I -S beater.py LEDGER [beats=N | until=FILE] [exit=N] [fails=N] [stubborn] [child]
         [results=NAME:VALUE] [prints=TEXT]
 
-Each line is one append: what, job, run, token, Unix time. ``fails=N``: the first N attempts exit
-with 1. ``stubborn`` ignores SIGTERM. ``child``
-forks a process that leaves the session, ignores SIGTERM, and beats for ever.
+Each line is one append: what, job, run, token, Unix time, attempt, agent. ``fails=N``: the first N
+attempts exit with 1. ``stubborn`` ignores SIGTERM. ``child`` forks a process that leaves the
+session, ignores SIGTERM, and beats for ever.
 """
 
 import os
@@ -21,8 +21,10 @@ def main() -> None:
     ledger = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     who = " ".join(os.environ[f"ETCSCHED_{name}"] for name in ("JOB", "RUN", "TOKEN"))
 
+    where = " ".join(os.environ[f"ETCSCHED_{name}"] for name in ("ATTEMPT", "AGENT"))
+
     def tell(what: str) -> None:
-        os.write(ledger, f"{what} {who} {time.time():.6f}\n".encode())
+        os.write(ledger, f"{what} {who} {time.time():.6f} {where}\n".encode())
 
     if "stubborn" in options:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -7,11 +7,28 @@ import json
 import os
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from etcsched.audit.auditor import Auditor
+from etcsched.audit.definitions import Definitions
+from etcsched.audit.history import (
+    Begun,
+    Ended,
+    Entry,
+    Fault,
+    Operation,
+    OperationKind,
+    OperationOutcome,
+    Quiet,
+    Revision,
+    Truth,
+)
+from etcsched.audit.recording import RecordingWriter
+from etcsched.audit.truth import Execution, Executions
+from etcsched.audit.verdict import Bounds, Outcome
+from etcsched.audit.words import Ledger
 from etcsched.core.records import (
     Candidate,
     ConflictGroup,
@@ -26,25 +43,17 @@ from etcsched.core.records import (
     Watermark,
 )
 from etcsched.core.states import RunState
-from etcsched.core.times import ms_of, utc_of
-from etcsched.demo.witness import Execution, executions
+from etcsched.core.times import ms_of, tick_id, utc_of
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.jobfile.load import load
+from etcsched.keyspace.codec import decode
 from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import EventType
 from etcsched.operator import apply as operator
 from etcsched.operator.conflicts import apply_groups, delete_group
 from etcsched.operator.pauses import pause, resume
-from tests.e2e.auditor import Auditor
 from tests.e2e.history import PATIENCE_S, History
-from tests.e2e.judgement import (
-    Definition,
-    due_ticks,
-    judge_chains,
-    judge_executions,
-    judge_ticks,
-    undecided,
-)
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.local_world import LocalWorld
 
@@ -56,26 +65,32 @@ EVERY_SECOND = "* * * * * *"
 """Cron of six fields, seconds first."""
 NEVER = "0 0 0 29 2 *"
 """As good as never: a job that is still enabled, so that what waits may run."""
+HOLDS = (Truth.WORDS, Truth.OPERATIONS, Truth.FAULTS)
+BOUNDS = Bounds(lateness_ms=3000, recovery_ms=30_000)
+"""The machine is small, and does other things at the same time."""
 
 
 class Scene:
     """Opened with ``open``, judged with ``settle``, ended with ``close``."""
 
     def __init__(self, directory: Path, etcd: EtcdCluster, **world: Any) -> None:
-        self.world = LocalWorld(directory, etcd, **world)
+        self.world = LocalWorld(directory, etcd, on_fault=self._told_of_fault, **world)
         self.keys = Keys()
-        self.auditor = Auditor(self.keys)
         self.is_settled = False
         self._ledger = directory / "ledger"
-        self._definitions: dict[str, list[Definition]] = defaultdict(list)
-        self._paused_ms: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._words = Ledger(self._ledger)
+        self._executions = Executions()
+        self._definitions = Definitions(0)
+        self._entries: list[Entry] = []
+        """The history since the scene was opened, or since it was settled last."""
         self._fields: dict[str, dict[str, Any]] = {}
 
     async def open(self) -> None:
         """Returns when a leader leads and every node that was added is there; else nothing is
         left."""
         self.etcd = EtcdClient(EtcdConfig(**self.world.etcd.config_kwargs))
-        self.history = History(self.etcd, self.keys, self.auditor)
+        self.history = History(self.etcd, self.keys, self._told)
+        self._begin()
         self._following = asyncio.create_task(self.history.follow())
         try:
             await self.world.start()
@@ -87,6 +102,10 @@ class Scene:
     async def close(self) -> None:
         """The history stays beside the nodes' logs."""
         (self.world.directory / "events.txt").write_text(self.history.tell())
+        with (self.world.directory / "recording.jsonl").open("wb") as file:
+            writer = RecordingWriter(file)
+            for entry in [*self._entries, self._ended()]:
+                writer.take(entry)
         await self.world.stop()
         self._following.cancel()
         await asyncio.wait([self._following])
@@ -101,20 +120,18 @@ class Scene:
 
     async def apply(self, **jobs: dict[str, Any]) -> None:
         """Each a job as job files have it, but for ``cron``; without one it runs on request."""
-        crons = {name: fields.get("cron") for name, fields in jobs.items()}
         written = {name: _written(fields) for name, fields in jobs.items()}
         self._fields |= jobs
         now_ms = _now_ms()
         others = {job.name: job for job in self.history.records(Kind.JOB, Job).values()}
         wanted = load([("jobs.yaml", json.dumps({"jobs": written}))], now_ms, others).jobs
-        await operator.apply(
+        changes = await operator.apply(
             self.etcd, self.keys, wanted, utc_of(now_ms), "test", timeout_s=CALL_TIMEOUT_S
         )
+        for change in changes:
+            differs = change.kind is not operator.ChangeKind.UNCHANGED
+            self._acknowledged(OperationKind.APPLY, change.job, now_ms, changes=differs)
         await self.history.check_complete()
-        for name, cron in crons.items():
-            job = self.history.record(Kind.JOB, Job, name)
-            assert job is not None
-            self._definitions[name].append(Definition(ms_of(job.current.since), cron))
 
     async def group(self, name: str, *jobs: str) -> None:
         """A conflict group, highest priority first."""
@@ -137,18 +154,17 @@ class Scene:
 
     async def pause(self, job: str) -> int:
         """The revision of its acknowledgement."""
-        await pause(self.etcd, self.keys, job, utc_of(_now_ms()), "test", timeout_s=CALL_TIMEOUT_S)
+        now_ms = _now_ms()
+        await pause(self.etcd, self.keys, job, utc_of(now_ms), "test", timeout_s=CALL_TIMEOUT_S)
+        self._acknowledged(OperationKind.PAUSE, job, now_ms)
         await self.history.check_complete()
         return self.history.now[self.keys.of(Kind.PAUSE, job)].mod_revision
 
     async def resume(self, job: str) -> None:
-        await resume(self.etcd, self.keys, job, utc_of(_now_ms()), timeout_s=CALL_TIMEOUT_S)
+        now_ms = _now_ms()
+        await resume(self.etcd, self.keys, job, utc_of(now_ms), timeout_s=CALL_TIMEOUT_S)
+        self._acknowledged(OperationKind.RESUME, job, now_ms)
         await self.history.check_complete()
-        record = self.history.record(Kind.PAUSE, Pause, job)
-        assert record is not None
-        last = record.intervals[-1]
-        assert last.until is not None
-        self._paused_ms[job].append((ms_of(last.since), ms_of(last.until)))
 
     # --- who is there
 
@@ -232,11 +248,12 @@ class Scene:
     # --- ground truth
 
     def executions(self, job: str = "") -> list[Execution]:
-        return [found for found in executions(self._told()) if not job or found.job == job]
-
-    def _told(self) -> list[str]:
-        """The ledger's lines; the last may be torn still."""
-        return self._ledger.read_text().splitlines() if self._ledger.exists() else []
+        """In the order in which they began."""
+        for word in self._words.news():
+            self._entries.append(word)
+            self._executions.take(word)
+        found = self._executions.by_attempt.values()
+        return [execution for execution in found if not job or execution.job == job]
 
     async def told(
         self, look: Callable[[], T | None], what: str, within_s: float = PATIENCE_S
@@ -255,9 +272,8 @@ class Scene:
 
         def look() -> Execution | None:
             found = self.executions(job)
-            return (
-                found[-1] if len(found) >= count and found[-1].last_s > found[-1].start_s else None
-            )
+            is_there = len(found) >= count and found[-1].last_ms > found[-1].start_ms
+            return found[-1] if is_there else None
 
         return await self.told(look, f"execution {count} of {job} to beat")
 
@@ -279,10 +295,11 @@ class Scene:
     async def settle(self, within_s: float = 30.0) -> None:
         """Stop the schedules, wait until nothing is left to do, and judge all there was."""
         await self.stop_schedules()
-        due, runs = self.all_due(), self.history.archive
+        stopped_ms = _now_ms()
 
         def left() -> list[str]:
-            return self._unfinished() + undecided(due, runs)
+            undecided = ["the watermark"] if self.watermark_ms < stopped_ms else []
+            return self._unfinished() + undecided
 
         try:
             await self.history.until(lambda: not left(), "quiescence", within_s)
@@ -290,13 +307,71 @@ class Scene:
             raise AssertionError(f"{error}; left are {left()}") from None
         await self.all_here()
         await self.told(lambda: not self.processes(), "the jobs' processes to be gone")
+        leases, nodes = await self._leases()
         await self.history.check_complete()
-        complaints = [*self.auditor.complaints, *judge_ticks(self.all_due(), runs)]
-        complaints += judge_chains(runs)
-        complaints += judge_executions(self._told(), runs)
-        complaints += await self._judge_leases()
-        assert not complaints, "\n".join(complaints)
+        self.executions()
+        quiet = Quiet(
+            at_ms=_now_ms(), revision=self.history.revision, processes=(), leases=leases,
+            nodes=nodes,
+        )  # fmt: skip
+        self._entries.append(quiet)
+        self._judge()
+        self._begin()
         self.is_settled = True
+
+    def _judge(self) -> None:
+        auditor = Auditor(BOUNDS)
+        for entry in [*self._entries, self._ended()]:
+            auditor.take(entry)
+        verdict = auditor.finish()
+        assert verdict.outcome is Outcome.CLEAN, "\n".join(
+            [*map(str, verdict.violations), *verdict.invalid_because]
+        )
+
+    # --- what the auditor is told
+
+    def _begin(self) -> None:
+        """A new history, from the keyspace as it stands. Faults that last go on in it."""
+        lasting = self.world.faults.values()
+        self._entries = [
+            Begun(
+                at_ms=_now_ms(), prefix=self.keys.prefix, revision=self.history.revision,
+                kvs=tuple(self.history.now.values()), holds=HOLDS,
+            ),
+            *lasting,
+        ]  # fmt: skip
+
+    def _ended(self) -> Ended:
+        return Ended(at_ms=_now_ms(), revision=self.history.revision, reason="settled")
+
+    def _told(self, entry: Entry) -> None:
+        if isinstance(entry, Begun):
+            return  # It is told with the scene's own.
+        if isinstance(entry, Revision):
+            self._define(entry)
+        self._entries.append(entry)
+
+    def _define(self, entry: Revision) -> None:
+        for event in entry.events:
+            place = self.keys.parse(event.kv.key)
+            if event.type is EventType.PUT and place is not None:
+                if place[0] is Kind.JOB:
+                    self._definitions.job_put(decode(Job, event.kv.value))
+                elif place[0] is Kind.PAUSE:
+                    self._definitions.pause_put(place[1][0], decode(Pause, event.kv.value))
+
+    def _told_of_fault(self, fault: Fault) -> None:
+        self._entries.append(fault)
+
+    def _acknowledged(
+        self, kind: OperationKind, target: str, sent_ms: int, *, changes: bool = True
+    ) -> None:
+        self._entries.append(
+            Operation(
+                kind=kind, target=target, sent_ms=sent_ms, done_ms=_now_ms(),
+                outcome=OperationOutcome.ACKNOWLEDGED, changes=changes,
+            )
+        )  # fmt: skip
 
     def _unfinished(self) -> list[str]:
         """I12: what must be gone at quiescence. A closed gap may last until the watermark moves."""
@@ -308,22 +383,18 @@ class Scene:
         return left + [f"gap {gap.job}" for gap in gaps if not gap.closed]
 
     def due(self, job: str) -> set[str]:
-        return due_ticks(self._definitions[job], self._paused_ms[job], _now_ms())
+        """Ids of the ticks that were due since the scene was opened."""
+        return {tick_id(tick_ms) for tick_ms in self._definitions.due(job, 0, _now_ms())}
 
-    def all_due(self) -> dict[str, set[str]]:
-        return {job: self.due(job) for job in self._definitions}
-
-    async def _judge_leases(self) -> list[str]:
-        """I12: one lease a node. Those of the dead end by themselves, in their time."""
-        wanted = len(self.world.running("scheduler")) + len(self.world.running("agent"))
+    async def _leases(self) -> tuple[int, int]:
+        """(leases, nodes): one a node, once those of the dead have ended, in their time."""
+        nodes = len(self.world.running("scheduler")) + len(self.world.running("agent"))
         give_up_s = time.monotonic() + self.world.ttl_s + 2.0
         while True:
             answer = await self.world.etcd.call("/v3/lease/leases", {})
             there = len(answer.get("leases", []))
-            if there == wanted:
-                return []
-            if time.monotonic() > give_up_s:
-                return [f"I12: {there} leases for {wanted} nodes"]
+            if there == nodes or time.monotonic() > give_up_s:
+                return there, nodes
             await asyncio.sleep(0.1)
 
     def check_all_completed(self, job: str) -> None:
@@ -331,17 +402,6 @@ class Scene:
         states = {run.id: run.state for run in self.ended(job)}
         wrong = {tick: states.get(tick) for tick in self.due(job)}
         assert {RunState.COMPLETED} == set(wrong.values()), wrong
-
-    def lateness_ms(self, job: str) -> list[int]:
-        """Of each run by schedule: from its tick to its first process's word."""
-        first: dict[str, float] = {}
-        for execution in self.executions(job):
-            first.setdefault(execution.run, execution.start_s)
-        return [
-            int(first[run.id] * 1000) - ms_of(run.scheduled_at)
-            for run in self.ended(job)
-            if run.scheduled_at is not None and run.id in first
-        ]
 
 
 def _now_ms() -> int:

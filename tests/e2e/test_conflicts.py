@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from etcsched.audit.truth import Execution
 from etcsched.core.records import Kind, Run
 from etcsched.core.states import RunState
-from etcsched.demo.witness import Execution
 from tests.e2e.scene import EVERY_SECOND, Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -16,7 +16,7 @@ def in_turn(executions: list[Execution]) -> list[str]:
     """Their jobs, in the order in which they began; each was silent before the next began."""
     for number, before in enumerate(executions):
         for after in executions[number + 1 :]:
-            assert before.job == after.job or before.last_s <= after.start_s, (before, after)
+            assert before.job == after.job or before.last_ms <= after.start_ms, (before, after)
     return [execution.job for execution in executions]
 
 
@@ -63,6 +63,6 @@ async def test_a_group_that_comes_while_its_jobs_run(cluster: Scene) -> None:
     file.touch()
     await cluster.runs_ended("first", 2)
     *_, last = cluster.executions("first")
-    assert all(found.last_s <= last.start_s for found in cluster.executions("second"))
+    assert all(found.last_ms <= last.start_ms for found in cluster.executions("second"))
     await cluster.settle()
     await cluster.ungroup("late")

@@ -11,6 +11,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ class EtcdCluster:
         """Who signed the certificates; None for a plain cluster."""
         self.config_kwargs: dict[str, Any] = {}
         """For ``EtcdConfig``: how root gets in. ``endpoints`` is there from the start on."""
+        self.on_fault: Callable[[str, str], None] = lambda _member, _proof: None
+        """Told of each member that is killed or frozen, with the proof, and (empty) when it is
+        healed."""
         tls = self._issue_certificates(directory) if security is not Security.PLAIN else None
         self._etcd = EmbeddedEtcd(
             binary, directory / "etcd", members=members, options=options, tls=tls
@@ -100,21 +104,25 @@ class EtcdCluster:
     def kill(self, index: int) -> None:
         """SIGKILL; the process is gone on return."""
         self.members[index].kill()
+        self.on_fault(f"etcd {index}", f"member {index} is gone")
 
     def freeze(self, index: int) -> None:
         """SIGSTOP; the process stands still on return."""
         self.members[index].signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.members[index].pid, os.WSTOPPED)
+        self.on_fault(f"etcd {index}", f"member {index} is stopped")
 
     def thaw(self, index: int) -> None:
         """SIGCONT; the process runs on return, its cluster may not yet (``wait_healthy``)."""
         self.members[index].signal(signal.SIGCONT)
+        self.on_fault(f"etcd {index}", "")
 
     async def restart(self, index: int) -> None:
         """Start a member again, after killing it if it runs, and wait until it serves."""
         self.kill(index)
         self.members[index].spawn()
         await wait_healthy([self.members[index]], READY_TIMEOUT_S)
+        self.on_fault(f"etcd {index}", "")
 
     async def wait_healthy(self, *indexes: int) -> None:
         """Until these members, or all, serve linearizable reads."""

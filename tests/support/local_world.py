@@ -8,11 +8,15 @@ import signal
 import socket
 import struct
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from etcsched.agent.config import own_user
+from etcsched.audit.history import Fault, FaultKind
 from etcsched.local.node import NodeProcess, Role
 from tests.support.etcd_cluster import EtcdCluster
 
@@ -34,10 +38,23 @@ class LocalWorld:
     """Whatever is started here has ended when ``stop`` returns. Logs are files in ``directory``,
     and stay there."""
 
-    def __init__(self, directory: Path, etcd: EtcdCluster, *, ttl_s: int = TTL_S) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        etcd: EtcdCluster,
+        *,
+        ttl_s: int = TTL_S,
+        on_fault: Callable[[Fault], None] | None = None,
+    ) -> None:
+        """``on_fault`` is told of each fault as it begins, and again as it ends."""
         self.directory = directory
         self.etcd = etcd
         self.ttl_s = ttl_s
+        self.faults: dict[str, Fault] = {}
+        """Those that last, by what they happened to."""
+        self._on_fault = on_fault
+        self._fault_count = 0
+        etcd.on_fault = self._etcd_fault
         self.nodes: dict[str, NodeProcess] = {}
         self.log: list[tuple[str, str]] = []
         """(node, line), in the order in which they came."""
@@ -114,22 +131,50 @@ class LocalWorld:
         for name in names or tuple(self.nodes):
             if not self.nodes[name].pid:
                 await self.nodes[name].start()
+                self.end_fault(name)
 
     async def kill(self, name: str) -> None:
         """SIGKILL; it is gone on return."""
+        began_ms = _now_ms()
+        pid = self.nodes[name].pid
         self.nodes[name].signal(signal.SIGKILL)
         self._frozen.discard(name)
         await self.nodes[name].wait()
+        self.begin_fault(FaultKind.KILLED, name, began_ms, f"process {pid} is gone")
 
     def freeze(self, name: str) -> None:
         """SIGSTOP; it stands still on return."""
+        began_ms, pid = _now_ms(), self.nodes[name].pid
         self.nodes[name].signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.nodes[name].pid, os.WSTOPPED)
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
         self._frozen.add(name)
+        self.begin_fault(FaultKind.FROZEN, name, began_ms, f"process {pid} is stopped")
 
     def thaw(self, name: str) -> None:
         self.nodes[name].signal(signal.SIGCONT)
         self._frozen.discard(name)
+        self.end_fault(name)
+
+    def begin_fault(self, kind: FaultKind, target: str, began_ms: int, proof: str) -> None:
+        self.end_fault(target)
+        self._fault_count += 1
+        id_ = f"{self._fault_count}"
+        fault = Fault(id=id_, kind=kind, target=target, from_ms=began_ms, proof=proof)
+        self.faults[target] = fault
+        if self._on_fault is not None:
+            self._on_fault(fault)
+
+    def end_fault(self, target: str) -> None:
+        fault = self.faults.pop(target, None)
+        if fault is not None and self._on_fault is not None:
+            self._on_fault(replace(fault, until_ms=_now_ms()))
+
+    def _etcd_fault(self, member: str, proof: str) -> None:
+        """An empty proof: it is over."""
+        if proof:
+            self.begin_fault(FaultKind.ETCD, member, _now_ms(), proof)
+        else:
+            self.end_fault(member)
 
     async def end(self, name: str) -> int:
         """SIGTERM; its exit code."""
@@ -164,6 +209,10 @@ class LocalWorld:
     async def cli(self, *arguments: str, env: dict[str, str] | None = None) -> Finished:
         """``etcsched`` with these arguments, on this cluster."""
         return await run_cli(*self.cluster_options, *arguments, env=env)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 async def run_cli(*arguments: str, env: dict[str, str] | None = None) -> Finished:
