@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
+from msgspec.structs import replace
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from etcsched.audit.recording import RecordingWriter
+from etcsched.audit.verdict import plain
 from etcsched.demo.scenario import Demo, Milestone
 from etcsched.demo.verdict import Verdict
 from etcsched.operator.cluster import ClusterView
+from etcsched_cli.audit import open_new, verdict_shown
+from etcsched_cli.output import print_all
 
 SHOWN_MILESTONES = 8
 
@@ -25,23 +32,38 @@ SHOWN_MILESTONES = 8
 @click.command()
 @click.option("--seconds", default=45.0, show_default=True, help="About how long it runs.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the verdict as JSON.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    help="Keep the history that is judged, for etcsched audit.",
+)
 @click.option("--verbose", is_flag=True, help="Show every node's log.")
-def demo(seconds: float, report: Path | None, verbose: bool) -> None:
+def demo(seconds: float, report: Path | None, record: Path | None, verbose: bool) -> None:
     """Start a cluster in a temporary directory, run jobs, kill the leader and a busy agent, and
-    judge from etcd's events and from the jobs' own words whether anything was lost or doubled.
+    judge from etcd's events and from the jobs' own words whether all was as promised.
 
-    Exits 0 only if nothing was.
+    Exits 0 only if it was.
     """
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="etcsched-demo-") as directory:
-        verdict = asyncio.run(_run(console, Path(directory), seconds, verbose))
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="etcsched-demo-"))
+        writer = None
+        if record is not None:
+            writer = RecordingWriter(stack.enter_context(open_new(record)))
+        verdict = asyncio.run(_run(console, Path(directory), seconds, verbose, writer))
     _print(console, verdict)
     if report is not None:
-        report.write_text(json.dumps(msgspec.to_builtins(verdict), indent=2) + "\n")
+        report.write_text(json.dumps(_plain(verdict), indent=2) + "\n")
     sys.exit(0 if verdict.is_clean else 1)
 
 
-async def _run(console: Console, directory: Path, seconds: float, verbose: bool) -> Verdict:
+async def _run(
+    console: Console,
+    directory: Path,
+    seconds: float,
+    verbose: bool,
+    writer: RecordingWriter | None,
+) -> Verdict:
     if not console.is_terminal:
         return await Demo(
             directory,
@@ -50,6 +72,7 @@ async def _run(console: Console, directory: Path, seconds: float, verbose: bool)
                 _line_of(milestone), highlight=False, soft_wrap=True
             ),
             log=lambda node, line: _log(console, node, line, verbose),
+            record=writer,
         ).run(seconds)
     milestones: list[Milestone] = []
     with Live(console=console, refresh_per_second=4) as live:
@@ -62,6 +85,7 @@ async def _run(console: Console, directory: Path, seconds: float, verbose: bool)
             show,
             milestones.append,
             lambda node, line: _log(console, node, line, verbose),
+            writer,
         )
         return await demo.run(seconds)
 
@@ -103,9 +127,14 @@ def _print(console: Console, verdict: Verdict) -> None:
     for name, count in rows:
         bad = name in {"lost", "doubled"} and count
         table.add_row(name, f"[bold red]{count}" if bad else str(count))
-    table.add_row("worst lateness", f"{verdict.worst_lateness_s:.1f} s")
+    table.add_row("worst lateness", f"{verdict.worst_lateness_ms / 1000:.1f} s")
     console.print(table)
-    for line in (*verdict.lost, *verdict.doubled, *verdict.complaints):
+    print_all(verdict_shown(verdict.audit))
+    for line in (*verdict.lost, *verdict.doubled):
         console.print(line, style="red", highlight=False)
     word = "nothing was lost or doubled" if verdict.is_clean else "NOT as promised"
     console.print(word, style="bold green" if verdict.is_clean else "bold red")
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    return {**msgspec.to_builtins(replace(verdict, audit=None)), "audit": plain(verdict.audit)}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 __all__ = [
+    "Cell",
     "Column",
     "age",
     "clean",
@@ -123,7 +124,7 @@ async def show(
         else:
             _print(render(value))
         return value
-    with _redrawn() as draw:
+    with redrawn() as draw:
         while True:
             value = await read()
             if as_json:
@@ -284,7 +285,7 @@ def _print(renderables: Iterable[RenderableType]) -> None:
 
 
 @contextlib.contextmanager
-def _redrawn() -> Any:
+def redrawn() -> Any:
     """Draws over what it drew before on a terminal; elsewhere one below the other."""
     if not sys.stdout.isatty():
         yield _print

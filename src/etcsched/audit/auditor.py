@@ -25,6 +25,7 @@ from etcsched.audit.rules import RULES, Court, Rule
 from etcsched.audit.rules.i02_lateness import Lateness
 from etcsched.audit.rules.i11_fencing import Fencing
 from etcsched.audit.state import Keyspace, Place
+from etcsched.audit.truth import Executions
 from etcsched.audit.verdict import Bounds, Outcome, Result, Verdict, Violation
 from etcsched.core.records import Job, Kind, Pause
 
@@ -69,6 +70,16 @@ class Auditor:
     def state(self) -> Keyspace:
         """The keyspace as it was told so far; only after ``Begun``."""
         return self._tried.state
+
+    @property
+    def definitions(self) -> Definitions:
+        """What operators committed so far, and what is due by it."""
+        return self._tried.definitions
+
+    @property
+    def executions(self) -> Executions:
+        """What the jobs' processes said so far."""
+        return self._tried.executions
 
     @property
     def is_valid(self) -> bool:

@@ -10,12 +10,14 @@ from itertools import groupby
 from etcsched.audit.history import Begun, Entry, Hole, Revision, Truth
 from etcsched.core.errors import Compacted
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import KeyValue, Range, range_end_of
+from etcsched.keyspace.ops import EventType, KeyValue, Range, range_end_of
 from etcsched.ports import Etcd, Snapshot, WatchUpdate
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "now_ms"]
 
 PAGE = 1000
+DELETIONS_WITHIN_S = 10.0
+"""What was deleted shows in no listing: its events are waited for."""
 
 
 class Recorder:
@@ -39,6 +41,8 @@ class Recorder:
         self._moved = asyncio.Condition()
         self._failure: BaseException | None = None
         self._past_revision = 0
+        self._mod_revisions: dict[str, int] = {}
+        """Of each key that is held, by what was told."""
 
     async def follow(self) -> None:
         """For ever; the caller cancels it. What goes wrong is raised here, and by ``reached``."""
@@ -82,6 +86,7 @@ class Recorder:
             Begun(at_ms=now_ms(), prefix=prefix, revision=revision, kvs=kvs, holds=self._holds)
         )
         self.revision = revision
+        self._mod_revisions = {kv.key: kv.mod_revision for kv in kvs}
         self.began.set()
 
     def _take(self, update: WatchUpdate) -> None:
@@ -92,7 +97,13 @@ class Recorder:
             return
         for revision, events in groupby(update.events, lambda event: event.kv.mod_revision):
             seen_ms = at_ms if revision > self._past_revision else 0
-            self._tell(Revision(revision=revision, at_ms=seen_ms, events=tuple(events)))
+            told = tuple(events)
+            for event in told:
+                if event.type is EventType.PUT:
+                    self._mod_revisions[event.kv.key] = revision
+                else:
+                    self._mod_revisions.pop(event.kv.key, None)
+            self._tell(Revision(revision=revision, at_ms=seen_ms, events=told))
         self.revision = update.revision
 
     async def _list(self, revision: int) -> tuple[tuple[KeyValue, ...], int]:
@@ -116,12 +127,31 @@ class Recorder:
             raise self._failure
 
     async def catch_up(self) -> int:
-        """Until everything that etcd holds now is told; the revision of the newest key."""
+        """Until everything that etcd holds now is told, and adds up to that; else that is a hole.
+        The last revision that is told."""
         prefix = self._keys.prefix
         held = await self._etcd.range(Range(prefix, range_end_of(prefix), keys_only=True))
-        newest = max((kv.mod_revision for kv in held.kvs), default=0)
-        await self.reached(newest)
-        return newest
+        await self.reached(max((kv.mod_revision for kv in held.kvs), default=0))
+        theirs = {kv.key: kv.mod_revision for kv in held.kvs}
+        try:
+            async with asyncio.timeout(DELETIONS_WITHIN_S), self._moved:
+                await self._moved.wait_for(lambda: not self._differing(theirs, held.revision))
+        except TimeoutError:
+            differing = self._differing(theirs, held.revision)
+            reason = f"the recorder missed what happened to {', '.join(differing[:3])}"
+            self._tell(Hole(at_ms=now_ms(), reason=reason))
+        return self.revision
+
+    def _differing(self, theirs: dict[str, int], revision: int) -> list[str]:
+        """Keys that etcd held otherwise at this revision; those that changed since say nothing."""
+        mine = self._mod_revisions
+        return sorted(
+            key
+            for key in theirs.keys() | mine.keys()
+            if theirs.get(key) != mine.get(key)
+            and mine.get(key, 0) <= revision
+            and (key in mine or self.revision <= revision)
+        )
 
 
 def now_ms() -> int:

@@ -2,7 +2,7 @@
 
 Values of keys are texts (JSON themselves, as they stand in etcd); one that isn't UTF-8 is in
 ``base64`` instead. The format's version stands in the first line, ``begun``; the last is ``ended``.
-A file without its last line was cut off, and counts as one with a hole.
+That says how many there are: a file with fewer, or without it, counts as one with a hole.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class RecordingWriter:
         self._written = 0
 
     def take(self, entry: Entry) -> None:
-        self._file.write(_line_of(entry) + b"\n")
         self._written += 1
+        self._file.write(_line_of(entry, self._written) + b"\n")
         if self._written % 1000 == 0 or isinstance(entry, Ended):
             self._file.flush()
 
@@ -49,6 +49,9 @@ def read_recording(lines: Iterable[bytes], name: str) -> Iterator[Entry]:
             raise UsageError(f"{name}:{number}: not an entry of a recording: {error}") from None
         if last is None:
             _check_first(entry, name)
+        if isinstance(entry, Ended) and _count_of(line) != number:
+            reason = f"the recording had {_count_of(line)} lines, {number} are left"
+            yield Hole(at_ms=entry.at_ms, reason=reason)
         yield entry
         last = entry
     if last is None:
@@ -72,7 +75,7 @@ def _check_first(entry: Entry, name: str) -> None:
 # --- one line
 
 
-def _line_of(entry: Entry) -> bytes:
+def _line_of(entry: Entry, number: int) -> bytes:
     match entry:
         case Begun():
             fields = msgspec.to_builtins(replace(entry, kvs=()))
@@ -81,9 +84,15 @@ def _line_of(entry: Entry) -> bytes:
         case Revision():
             fields = msgspec.to_builtins(replace(entry, events=()))
             fields["events"] = [_event_fields(event) for event in entry.events]
+        case Ended():
+            fields = {**msgspec.to_builtins(entry), "lines": number}
         case _:
             return msgspec.json.encode(entry)
     return msgspec.json.encode(fields)
+
+
+def _count_of(line: bytes) -> int:
+    return int(msgspec.json.decode(line).get("lines", 0))
 
 
 def _entry_of(line: bytes) -> Entry:

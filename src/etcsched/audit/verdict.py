@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import msgspec
 
-__all__ = ["Bounds", "Invariant", "Lateness", "Outcome", "Result", "Verdict", "Violation"]
+from etcsched.core.times import utc_of
+
+__all__ = ["Bounds", "Invariant", "Lateness", "Outcome", "Result", "Verdict", "Violation", "plain"]
 
 
 class Invariant(enum.Enum):
@@ -97,3 +100,37 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     through_ms: int
     lateness: Lateness
     least_fence_slack_ms: int | None = None
+
+
+def plain(verdict: Verdict) -> dict[str, Any]:
+    """For programs: invariants by number."""
+    return {
+        "outcome": verdict.outcome.value,
+        "invalid_because": verdict.invalid_because,
+        "from_revision": verdict.from_revision,
+        "through_revision": verdict.through_revision,
+        "from": utc_of(verdict.from_ms),
+        "through": utc_of(verdict.through_ms),
+        "invariants": [
+            {
+                "invariant": result.invariant.name,
+                "means": result.invariant.value,
+                "checked": result.checked,
+                "violated": result.violated,
+                "not_judged": result.not_judged,
+            }
+            for result in verdict.results
+        ],
+        "violations": [
+            {
+                "invariant": violation.invariant.name,
+                "text": violation.text,
+                "revision": violation.revision,
+                "at": utc_of(violation.at_ms),
+                "evidence": violation.evidence,
+            }
+            for violation in verdict.violations
+        ],
+        "lateness": msgspec.to_builtins(verdict.lateness),
+        "least_fence_slack_ms": verdict.least_fence_slack_ms,
+    }
