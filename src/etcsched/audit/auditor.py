@@ -26,7 +26,7 @@ from etcsched.audit.rules.i02_lateness import Lateness
 from etcsched.audit.rules.i11_fencing import Fencing
 from etcsched.audit.state import Keyspace, Place
 from etcsched.audit.truth import Executions
-from etcsched.audit.verdict import Bounds, Outcome, Result, Verdict, Violation
+from etcsched.audit.verdict import Bounds, Invariant, Outcome, Result, Verdict, Violation
 from etcsched.core.records import Job, Kind, Pause
 
 __all__ = ["Auditor"]
@@ -191,12 +191,17 @@ class Auditor:
         court = self._tried
         return tuple(
             Result(
-                invariant=rule.invariant,
-                checked=court.checked[rule.invariant],
-                violated=court.violated[rule.invariant],
-                not_judged=tuple(rule.not_judged()),
+                invariant=invariant,
+                checked=court.checked[invariant],
+                violated=court.violated[invariant],
+                not_judged=tuple(
+                    reason
+                    for rule in self._rules
+                    if rule.invariant is invariant
+                    for reason in rule.not_judged()
+                ),
             )
-            for rule in self._rules
+            for invariant in Invariant
         )
 
     def finish(self) -> Verdict:

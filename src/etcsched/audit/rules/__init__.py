@@ -1,4 +1,4 @@
-"""What must hold (FAULTS, invariants): one module each."""
+"""What must hold (FAULTS, invariants): a module each, or several."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from etcsched.audit.rules.i03_overlap import Overlap
 from etcsched.audit.rules.i04_succession import Succession
 from etcsched.audit.rules.i05_tokens import Tokens
 from etcsched.audit.rules.i06_leaders import Leaders
+from etcsched.audit.rules.i07_chains import Chains
 from etcsched.audit.rules.i07_outcomes import Outcomes
 from etcsched.audit.rules.i08_operations import Operations
 from etcsched.audit.rules.i09_recovery import Recoveries
@@ -29,6 +30,7 @@ RULES: tuple[type[Rule], ...] = (
     Tokens,
     Leaders,
     Outcomes,
+    Chains,
     Operations,
     Recoveries,
     Placement,

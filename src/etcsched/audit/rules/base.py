@@ -11,7 +11,6 @@ from etcsched.audit.state import ARCHIVE, Keyspace, Place, Step, Write
 from etcsched.audit.truth import Execution, Executions, Faults
 from etcsched.audit.verdict import Bounds, Invariant, Violation
 from etcsched.core.records import Kind, Run
-from etcsched.core.states import Origin
 from etcsched.core.times import ms_of
 
 __all__ = ["Court", "Rule", "tick_of"]
@@ -116,7 +115,7 @@ class Rule:
 
 def tick_of(run: Run) -> int | None:
     """When its tick was due; None: no schedule made it."""
-    if run.origin not in (Origin.SCHEDULE, Origin.RECOVERY) or run.scheduled_at is None:
+    if not run.is_tick or run.scheduled_at is None:
         return None
     return ms_of(run.scheduled_at)
 

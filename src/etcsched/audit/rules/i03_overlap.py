@@ -7,6 +7,7 @@ from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.truth import AttemptId, Execution
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import Job, Kind
+from etcsched.core.states import OnDisconnect
 
 
 class Overlap(Rule):
@@ -38,8 +39,7 @@ class Overlap(Rule):
     def _remember_choice(self, name: str) -> None:
         """The job's own choice that a lost attempt runs on, while its record is there."""
         job = self.state.record(Job, Kind.JOB, name)
-        on_disconnect = getattr(job, "on_disconnect", None)
-        if on_disconnect is not None and getattr(on_disconnect, "value", "") == "continue":
+        if job is not None and job.on_disconnect is OnDisconnect.CONTINUE:
             self._lets_run_on.add(name)
 
     def finish(self) -> None:

@@ -39,7 +39,7 @@ class Succession(Rule):
             old = self.state.record(Assignment, Kind.ASSIGNMENT, *place)
             if old is None:
                 continue
-            is_running = self._is_claimed(place) and self._is_here(old)
+            is_running = self._is_claimed(place) and self._is_here(place, old)
             text = f"{name}: attempt {new.attempt} began while attempt {old.attempt} ran on {agent}"
             self.expect(not is_running, text, step)
             replaced = step.of(Kind.ASSIGNMENT, *place)
@@ -53,14 +53,21 @@ class Succession(Rule):
         old = write.before.record if write.before is not None else None
         if not isinstance(old, Assignment) or not self._is_claimed(write.ids):
             return
-        if step.of(Kind.RUN, *write.ids[1:]) is not None and not self._is_here(old):
+        is_here = self._is_here(write.ids, old)
+        if step.of(Kind.RUN, *write.ids[1:]) is not None and not is_here:
             name = f"{old.job}/{old.run} on {old.agent}"
-            self._moved_from.setdefault(old.incarnation, []).append(name)
+            session = self._session(write.ids, old)
+            self._moved_from.setdefault(session, []).append(name)
 
     def _is_claimed(self, place: tuple[str, ...]) -> bool:
         report = self.state.record(Report, Kind.REPORT, *place)
         return report is not None and report.outcome is None
 
-    def _is_here(self, assignment: Assignment) -> bool:
+    def _is_here(self, place: tuple[str, ...], assignment: Assignment) -> bool:
         presence = self.state.record(Presence, Kind.PRESENCE, assignment.agent)
-        return presence is not None and presence.incarnation == assignment.incarnation
+        return presence is not None and presence.incarnation == self._session(place, assignment)
+
+    def _session(self, place: tuple[str, ...], assignment: Assignment) -> str:
+        """That of its assignment, or the one that took it up again later."""
+        report = self.state.record(Report, Kind.REPORT, *place)
+        return report.incarnation if report is not None else assignment.incarnation

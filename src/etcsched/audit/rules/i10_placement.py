@@ -5,7 +5,8 @@ from __future__ import annotations
 from etcsched.audit.rules.base import Rule
 from etcsched.audit.state import Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Assignment, ConflictGroup, Drain, Job, Kind, Presence
+from etcsched.core.records import Assignment, ConflictGroup, Drain, Job, Kind, Presence, Run
+from etcsched.core.states import HostsFor
 
 
 class Placement(Rule):
@@ -31,20 +32,23 @@ class Placement(Rule):
         job = self.state.record(Job, Kind.JOB, new.job)
         if job is None:
             return
-        for label, value in job.require.items():
-            text = f"{name}: the job requires {label}={value}, the agent has {presence.labels}"
-            self.expect(presence.labels.get(label) == value, text, step)
-        if job.hosts:
-            text = f"{name}: the agent is not among the job's hosts {', '.join(job.hosts)}"
-            self.expect(new.agent in job.hosts or not self._hosts_count(new), text, step)
+        if self._is_bound(job, new, step):
+            for label, value in job.require.items():
+                text = f"{name}: the job requires {label}={value}, the agent has {presence.labels}"
+                self.expect(presence.labels.get(label) == value, text, step)
+            hosts = ", ".join(job.hosts)
+            text = f"{name}: the agent is not among the job's hosts {hosts}"
+            self.expect(not job.hosts or new.agent in job.hosts, text, step)
         user = job.user or presence.default_user
         may_run_as = not user or not presence.users or {user, "*"} & set(presence.users)
         self.expect(bool(may_run_as), f"{name}: the agent runs nothing as {user}", step)
 
-    def _hosts_count(self, new: Assignment) -> bool:
-        """A job can choose that its fixed hosts bind only scheduled runs."""
-        job = self.state.record(Job, Kind.JOB, new.job)
-        return getattr(getattr(job, "hosts_for", None), "value", "all") == "all"
+    def _is_bound(self, job: Job, new: Assignment, step: Step) -> bool:
+        """A job can choose that its hosts and labels bind only scheduled runs."""
+        written = step.of(Kind.RUN, new.job, new.run)
+        run = written.after.record if written is not None and written.after is not None else None
+        is_scheduled = isinstance(run, Run) and run.is_tick
+        return job.hosts_for is HostsFor.ALL or is_scheduled
 
     def committed(self, step: Step) -> None:
         agents = {

@@ -7,7 +7,8 @@ from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import Step, Write
 from etcsched.audit.truth import AttemptId, Execution
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Assignment, Job, Kind, Presence
+from etcsched.core.records import Assignment, Kind, Presence
+from etcsched.core.states import OnDisconnect
 
 _LONGEST_TTL_MS = 60_000
 _EXCUSES = frozenset({FaultKind.ETCD, FaultKind.HOST_FROZEN, FaultKind.BY_HAND})
@@ -28,7 +29,7 @@ class Fencing(Rule):
         self._session_of: dict[AttemptId, str] = {}
         self._gone_ms: dict[str, int] = {}
         """When each session's presence was gone, as it was seen."""
-        self._lets_run_on: set[str] = set()
+        self._lets_run_on: set[AttemptId] = set()
         self.least_slack_ms: int | None = None
 
     def begun(self) -> None:
@@ -42,11 +43,9 @@ class Fencing(Rule):
         before = write.before.record if write.before is not None else None
         if isinstance(after, Assignment):
             self._session_of[after.job, after.run, step.revision] = after.incarnation
-            job = self.state.record(Job, Kind.JOB, after.job)
-            waits = getattr(job, "disconnect_grace_s", 0)
-            goes_on = getattr(getattr(job, "on_disconnect", None), "value", "") == "continue"
-            if waits or goes_on:
-                self._lets_run_on.add(after.job)
+            goes_on = after.on_disconnect is OnDisconnect.CONTINUE
+            if after.disconnect_grace_s or goes_on:
+                self._lets_run_on.add((after.job, after.run, step.revision))
         elif isinstance(after, Presence):
             self._gone_ms.pop(after.incarnation, None)
         elif isinstance(before, Presence) and write.place is Kind.PRESENCE:
@@ -62,7 +61,11 @@ class Fencing(Rule):
             self._judge(fence)
         for execution in self.court.executions.by_attempt.values():
             gone_ms = self._gone_ms.get(self._session_of.get(execution.attempt, ""))
-            if gone_ms is None or execution.attempt in told or execution.job in self._lets_run_on:
+            if (
+                gone_ms is None
+                or execution.attempt in told
+                or execution.attempt in self._lets_run_on
+            ):
                 continue
             if execution.start_ms <= gone_ms:
                 self._judge_silence(execution, gone_ms)

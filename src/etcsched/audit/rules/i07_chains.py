@@ -1,0 +1,57 @@
+"""I7: what the end of a run began is there, once, and nothing else says that it was begun so."""
+
+from __future__ import annotations
+
+from etcsched.audit.rules.base import Rule
+from etcsched.audit.state import ARCHIVE, Step, Write
+from etcsched.audit.verdict import Invariant
+from etcsched.core.records import Kind, Run
+from etcsched.core.states import Origin
+
+
+class Chains(Rule):
+    """A chained run is created in the transaction that ends its source, or one of several
+    sources that it waited for."""
+
+    invariant = Invariant.I7
+    places = frozenset({Kind.RUN, ARCHIVE})
+
+    def wrote(self, write: Write, step: Step) -> None:
+        record = write.after.record if write.after is not None else None
+        if write.place == ARCHIVE and write.is_new and isinstance(record, Run):
+            self._ended(record, step)
+        run = self.birth(write)
+        if run is not None and run.origin is Origin.CHAIN:
+            self._began(run, step)
+
+    def _ended(self, source: Run, step: Step) -> None:
+        name = f"{source.job}/{source.id}"
+        for follow in source.followed_by:
+            if not follow.run:
+                continue
+            follower = self._run_in(step, follow.job, follow.run)
+            text = f"{name} ended, and {follow.job}/{follow.run}, which it says it began, is lost"
+            is_there = follower is not None or self.state.run(follow.job, follow.run) is not None
+            self.expect(is_there, text, step)
+            if follower is not None:
+                knows = (source.job, source.id) in {(s.job, s.run) for s in follower.chained_from}
+                text = f"{follow.job}/{follow.run} doesn't know of {name}, which began it"
+                self.expect(knows, text, step)
+
+    def _began(self, run: Run, step: Step) -> None:
+        name = f"{run.job}/{run.id}"
+        sources = [self._run_in(step, source.job, source.run) for source in run.chained_from]
+        begun = any(
+            source is not None
+            and any((f.job, f.run) == (run.job, run.id) for f in source.followed_by)
+            for source in sources
+        )
+        self.expect(begun, f"{name}: a chained run, and no run that ended began it", step)
+
+    def _run_in(self, step: Step, job: str, run: str) -> Run | None:
+        for place in (Kind.RUN, ARCHIVE):
+            write = step.of(place, job, run)
+            if write is not None and write.after is not None:
+                record = write.after.record
+                return record if isinstance(record, Run) else None
+        return None
