@@ -22,12 +22,15 @@ from etcsched.core.records import (
     ConflictGroup,
     Drain,
     Edited,
+    Follow,
     Kind,
     Pause,
     PauseInterval,
+    Report,
     Request,
     RequestKind,
     ScheduleVersion,
+    Source,
 )
 from etcsched.core.schedule import Cron
 from etcsched.core.states import JobState, Origin, Recovery, RunState
@@ -761,3 +764,74 @@ def test_what_isnt_recorded_isnt_judged() -> None:
 
 def test_an_empty_history_is_invalid() -> None:
     assert Auditor().finish().outcome is Outcome.INVALID
+
+
+# --- chains
+
+
+@pytest.mark.parametrize(
+    ("creates", "knows", "words"),
+    [
+        (False, False, "which it says it began, is lost"),
+        (True, False, "doesn't know of job/"),
+        (True, True, ""),
+    ],
+)
+def test_i7_a_chained_run(story: Story, creates: bool, knows: bool, words: str) -> None:
+    story.defined(a_job("next", versions=(ScheduleVersion(since=at(0.5)),)))
+    story.now_s = 60.01
+    token = story.created(ONE)
+    story.claimed(ONE, token)
+    story.ran(ONE, token)
+    story.claimed(ONE, token, outcome=AttemptOutcome.COMPLETED)
+    source = a_run(
+        ONE, *DONE, attempts=(an_attempt(token),), followed_by=(Follow(job="next", run="c1"),)
+    )
+    sources = (Source(job="job", run=ONE, state=RunState.COMPLETED),) if knows else ()
+    chained = a_run(
+        "c1", RunState.READY, job="next", origin=Origin.CHAIN if knows else Origin.REQUEST,
+        chained_from=sources,
+    )  # fmt: skip
+    story.commit(
+        (KEYS.archive("job", ONE), encode(source)),
+        (KEYS.of(Kind.RUN, "job", ONE), None),
+        (KEYS.of(Kind.ASSIGNMENT, "a", "job", ONE), None),
+        (KEYS.of(Kind.REPORT, "a", "job", ONE), None),
+        *([(KEYS.of(Kind.RUN, "next", "c1"), encode(chained))] if creates else []),
+    )
+    if words:
+        check(story, Invariant.I7, words)
+    else:
+        check_clean(story)
+
+
+def test_i7_a_chained_run_that_nothing_began(story: Story) -> None:
+    orphan = a_run("c1", RunState.READY, origin=Origin.CHAIN)
+    story.put((KEYS.of(Kind.RUN, "job", "c1"), orphan))
+    check(story, Invariant.I7, "no run that ended began it")
+
+
+# --- an attempt that is taken up again (disconnect_grace)
+
+
+def test_i4_an_attempt_whose_new_session_lives_is_still_running(story: Story) -> None:
+    story.staffed("b")
+    story.now_s = 60.01
+    token = story.created(ONE)
+    story.claimed(ONE, token)
+    story.delete(KEYS.of(Kind.PRESENCE, "a"))
+    story.staffed("a", incarnation="a2")
+    report = Report(
+        job="job", run=ONE, attempt=1, token=token, incarnation="a2", supervisor="s",
+        claimed_at=at(60),
+    )  # fmt: skip
+    story.put((KEYS.of(Kind.REPORT, "a", "job", ONE), report))
+    attempts = (an_attempt(token, AttemptOutcome.DIED),)
+    run = a_run(ONE, RunState.ASSIGNED, RunState.ASSIGNED, agent="b", attempt=2, attempts=attempts)
+    story.commit(
+        (KEYS.of(Kind.RUN, "job", ONE), encode(run)),
+        (KEYS.of(Kind.ASSIGNMENT, "a", "job", ONE), None),
+        (KEYS.of(Kind.REPORT, "a", "job", ONE), None),
+        (KEYS.of(Kind.ASSIGNMENT, "b", "job", ONE), encode(an_assignment("b", ONE, 2))),
+    )
+    check(story, Invariant.I4, "while attempt 1 ran on a")
