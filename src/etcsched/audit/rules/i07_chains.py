@@ -5,7 +5,7 @@ from __future__ import annotations
 from etcsched.audit.rules.base import Rule
 from etcsched.audit.state import ARCHIVE, Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Kind, Run
+from etcsched.core.records import Follow, Join, Kind, Run
 from etcsched.core.states import Origin
 
 
@@ -17,17 +17,20 @@ class Chains(Rule):
     places = frozenset({Kind.RUN, ARCHIVE})
 
     def wrote(self, write: Write, step: Step) -> None:
-        record = write.after.record if write.after is not None else None
-        if write.place == ARCHIVE and write.is_new and isinstance(record, Run):
-            self._ended(record, step)
         run = self.birth(write)
         if run is not None and run.origin is Origin.CHAIN:
             self._began(run, step)
 
+    def committed(self, step: Step) -> None:
+        for write in step.writes:
+            record = write.after.record if write.after is not None else None
+            if write.place == ARCHIVE and write.is_new and isinstance(record, Run):
+                self._ended(record, step)
+
     def _ended(self, source: Run, step: Step) -> None:
         name = f"{source.job}/{source.id}"
         for follow in source.followed_by:
-            if not follow.run:
+            if not follow.run or self._is_awaited(follow):
                 continue
             follower = self._run_in(step, follow.job, follow.run)
             text = f"{name} ended, and {follow.job}/{follow.run}, which it says it began, is lost"
@@ -37,6 +40,14 @@ class Chains(Rule):
                 knows = (source.job, source.id) in {(s.job, s.run) for s in follower.chained_from}
                 text = f"{follow.job}/{follow.run} doesn't know of {name}, which began it"
                 self.expect(knows, text, step)
+
+    def _is_awaited(self, follow: Follow) -> bool:
+        """Whether it waits for other sources, in a record that any leader can go on from."""
+        return any(
+            isinstance(held.record, Join)
+            and (held.record.job, held.record.run) == (follow.job, follow.run)
+            for held in self.state.all_of(Kind.JOIN).values()
+        )
 
     def _began(self, run: Run, step: Step) -> None:
         name = f"{run.job}/{run.id}"
