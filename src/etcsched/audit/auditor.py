@@ -27,7 +27,7 @@ from etcsched.audit.rules.i11_fencing import Fencing
 from etcsched.audit.state import Keyspace, Place
 from etcsched.audit.truth import Executions
 from etcsched.audit.verdict import Bounds, Invariant, Outcome, Result, Verdict, Violation
-from etcsched.core.records import Job, Kind, Pause
+from etcsched.core.records import Calendar, Job, Kind, Pause
 
 __all__ = ["Auditor"]
 
@@ -115,6 +115,9 @@ class Auditor:
         for held in state.all_of(Kind.JOB).values():
             if isinstance(held.record, Job):
                 definitions.job_put(held.record)
+        for held in state.all_of(Kind.CALENDAR).values():
+            if isinstance(held.record, Calendar):
+                definitions.calendar_put(held.record)
         for (name,), held in state.all_of(Kind.PAUSE).items():
             if isinstance(held.record, Pause):
                 definitions.pause_put(name, held.record)

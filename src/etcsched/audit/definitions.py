@@ -5,20 +5,31 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import msgspec
 
-from etcsched.audit.due import due_within, is_due
-from etcsched.core.records import CLUSTER, Job, Pause, ScheduleVersion
+from etcsched.audit.due import due_within
+from etcsched.core.records import (
+    CLUSTER,
+    Calendar,
+    CalendarVersion,
+    Job,
+    Pause,
+    ScheduleVersion,
+)
+from etcsched.core.schedule.patterns import Pattern
 from etcsched.core.states import JobState
-from etcsched.core.times import ms_of
+from etcsched.core.times import ms_of, utc_of
 
 __all__ = ["Definitions"]
 
 _LOOK_AHEAD_MS = 6 * 3_600_000
-_VERSION_FIELDS = frozenset({"since", "state", "patterns", "timezone"})
-_JOB_FIELDS = ("windows", "calendars", "splay_s", "per_host")
+_VERSION_FIELDS = frozenset({"since", "state", "patterns", "timezone", "calendars", "windows"})
+_JOB_FIELDS = ("per_host",)
 """What changes which ticks are due, and isn't understood here yet."""
+_NO_DAYS = CalendarVersion(since=utc_of(0))
 
 
 class _Span(msgspec.Struct):
@@ -48,6 +59,8 @@ class Definitions:
         self.through_ms = through_ms
         self._timelines: dict[str, _Timeline] = {}
         self._pauses: dict[str, list[_Interval]] = defaultdict(list)
+        self._calendars: dict[str, dict[int, CalendarVersion]] = defaultdict(dict)
+        """Of each calendar, what holds from when on."""
         self._next: list[tuple[int, int, str]] = []
         self._stamps = 0
 
@@ -86,6 +99,18 @@ class Definitions:
                 mine.until_ms = until_ms
         return problem
 
+    def calendar_put(self, calendar: Calendar) -> str | None:
+        known, problem = self._calendars[calendar.name], None
+        for version in calendar.versions:
+            since_ms = ms_of(version.since)
+            if known and since_ms not in known and since_ms < self.through_ms:
+                problem = f"a version begins at {version.since}, before the watermark"
+            known[since_ms] = version
+        return problem
+
+    def calendar_gone(self, name: str) -> None:
+        self._calendars.pop(name, None)
+
     def pause_gone(self, name: str) -> None:
         for interval in self._pauses[name]:
             if interval.until_ms is None:
@@ -113,34 +138,45 @@ class Definitions:
 
     def due(self, job: str, after_ms: int, through_ms: int) -> Iterator[int]:
         """The job's ticks in (after, through] by what is in force, ascending."""
-        for tick_ms in self._by_schedule(job, after_ms, through_ms):
-            if not self._is_paused(job, tick_ms):
+        for tick_ms, version in self._by_schedule(job, after_ms, through_ms):
+            if self._may_be(job, version, tick_ms):
                 yield tick_ms
 
-    def _by_schedule(self, job: str, after_ms: int, through_ms: int) -> Iterator[int]:
-        """Whether it is paused or not: a pause may end before they are due."""
+    def _by_schedule(
+        self, job: str, after_ms: int, through_ms: int
+    ) -> Iterator[tuple[int, ScheduleVersion]]:
+        """Whatever pauses and calendars say: they may change before it is due."""
         timeline = self._timelines.get(job)
         for span in timeline.spans if timeline is not None else ():
-            if not _runs(span):
-                continue
             first_ms = max(after_ms, span.since_ms - 1)
             last_ms = through_ms if span.until_ms is None else min(through_ms, span.until_ms - 1)
             version = span.version
-            yield from due_within(version.patterns, version.timezone, first_ms, last_ms)
+            for patterns, begin_ms, end_ms in _pieces(version, first_ms, last_ms):
+                for tick_ms in due_within(patterns, version.timezone, begin_ms, end_ms):
+                    yield tick_ms, version
 
     def is_due(self, job: str, tick_ms: int) -> bool:
-        timeline = self._timelines.get(job)
-        return (
-            timeline is not None
-            and not self._is_paused(job, tick_ms)
-            and any(
-                _runs(span)
-                and span.since_ms <= tick_ms
-                and (span.until_ms is None or tick_ms < span.until_ms)
-                and is_due(span.version.patterns, span.version.timezone, tick_ms)
-                for span in timeline.spans
-            )
-        )
+        return next(self.due(job, tick_ms - 1, tick_ms), None) is not None
+
+    def _may_be(self, job: str, version: ScheduleVersion, tick_ms: int) -> bool:
+        return not (self._is_paused(job, tick_ms) or self._is_off(version, tick_ms))
+
+    def _is_off(self, version: ScheduleVersion, tick_ms: int) -> bool:
+        """A day that one of its calendars excludes; or, where some include days, none of those."""
+        if not version.calendars:
+            return False
+        zone = ZoneInfo(version.timezone)
+        day = datetime.fromtimestamp(tick_ms / 1000, zone).date().isoformat()
+        in_force = [self._in_force(name, tick_ms) for name in version.calendars]
+        included = [text for calendar in in_force for text in calendar.include]
+        excluded = [text for calendar in in_force for text in calendar.exclude]
+        return _is_among(day, excluded) or (bool(included) and not _is_among(day, included))
+
+    def _in_force(self, name: str, tick_ms: int) -> CalendarVersion:
+        """One that isn't there says nothing."""
+        known = self._calendars.get(name, {})
+        since_ms = max((since for since in known if since <= tick_ms), default=None)
+        return known[since_ms] if since_ms is not None else _NO_DAYS
 
     def _is_paused(self, job: str, tick_ms: int) -> bool:
         return any(
@@ -162,22 +198,47 @@ class Definitions:
         begins_ms = [
             span.since_ms
             for span in timeline.spans
-            if _runs(span) and (span.until_ms is None or span.until_ms > after_ms)
+            if span.until_ms is None or span.until_ms > after_ms
         ]
         if timeline.unknown or not begins_ms:
             return
         after_ms = max(after_ms, min(begins_ms) - 1)  # The first watermark comes after the jobs.
         far_ms = after_ms + _LOOK_AHEAD_MS
         try:
-            next_ms = next(self._by_schedule(job, after_ms, far_ms), far_ms)
+            next_ms = next((tick for tick, _ in self._by_schedule(job, after_ms, far_ms)), far_ms)
         except (ValueError, KeyError) as error:
             timeline.unknown = f"a schedule that can't be read: {error}"
             return
         heapq.heappush(self._next, (next_ms, timeline.stamp, job))
 
 
-def _runs(span: _Span) -> bool:
-    return span.version.state is JobState.ENABLED and bool(span.version.patterns)
+def _pieces(
+    version: ScheduleVersion, after_ms: int, through_ms: int
+) -> Iterator[tuple[tuple[Pattern, ...], int, int]]:
+    """What is in force in which part of (after, through], where anything is: the version's own
+    schedule, but within its windows theirs."""
+    begin_ms = after_ms
+    for window in sorted(version.windows, key=lambda window: window.since):
+        opens_ms, closes_ms = ms_of(window.since), ms_of(window.until)
+        if version.state is JobState.ENABLED and begin_ms < min(opens_ms - 1, through_ms):
+            yield version.patterns, begin_ms, min(opens_ms - 1, through_ms)
+        state = version.state if window.state is None else window.state
+        patterns = version.patterns if window.patterns is None else window.patterns
+        first_ms, last_ms = max(begin_ms, opens_ms - 1), min(closes_ms - 1, through_ms)
+        if state is JobState.ENABLED and first_ms < last_ms:
+            yield patterns, first_ms, last_ms
+        begin_ms = max(begin_ms, closes_ms - 1)
+    if version.state is JobState.ENABLED and begin_ms < through_ms:
+        yield version.patterns, begin_ms, through_ms
+
+
+def _is_among(day: str, stretches: list[str]) -> bool:
+    """Days as texts, which sort as days do; a stretch has both its ends."""
+    for stretch in stretches:
+        first, _, last = stretch.partition("/")
+        if first <= day <= (last or first):
+            return True
+    return False
 
 
 def _extend(

@@ -8,7 +8,7 @@ from etcsched.audit.history import Quiet
 from etcsched.audit.rules.base import Court, Rule, tick_of
 from etcsched.audit.state import ARCHIVE, Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Gap, Job, Kind, Pause, Run, Watermark
+from etcsched.core.records import Calendar, Gap, Job, Kind, Pause, Run, Watermark
 from etcsched.core.times import ms_of, utc_of
 
 _TIDY_ABOVE = 256
@@ -19,7 +19,7 @@ class Ticks(Rule):
     unless its job has an open gap that says it isn't decided yet: then it is owed."""
 
     invariant = Invariant.I1
-    places = frozenset({Kind.RUN, ARCHIVE, Kind.WATERMARK, Kind.JOB, Kind.PAUSE})
+    places = frozenset({Kind.RUN, ARCHIVE, Kind.WATERMARK, Kind.JOB, Kind.PAUSE, Kind.CALENDAR})
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
@@ -47,7 +47,7 @@ class Ticks(Rule):
         match write.place:
             case Kind.WATERMARK:
                 self._watermark_moved(write, step)
-            case Kind.JOB | Kind.PAUSE:
+            case Kind.JOB | Kind.PAUSE | Kind.CALENDAR:
                 self._defined(write, step)
             case _ if (run := self.birth(write)) is not None:
                 name = "/".join(write.ids)
@@ -110,6 +110,10 @@ class Ticks(Rule):
             case Kind.JOB, _:
                 self._definitions.job_gone(name)
                 self._owed.pop(name, None)
+            case Kind.CALENDAR, Calendar():
+                problem = self._definitions.calendar_put(record)
+            case Kind.CALENDAR, _:
+                self._definitions.calendar_gone(name)
             case Kind.PAUSE, Pause():
                 problem = self._definitions.pause_put(name, record)
             case Kind.PAUSE, _:

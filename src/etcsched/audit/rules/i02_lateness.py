@@ -14,7 +14,7 @@ from etcsched.audit.truth import Execution
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import Kind, Report
 from etcsched.core.states import Origin, RunState
-from etcsched.core.times import utc_of
+from etcsched.core.times import ms_of, utc_of
 
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
 
@@ -78,7 +78,8 @@ class Lateness(Rule):
                 return
             name, since_ms = "/".join(write.ids), self.state.term_since_ms
             if run.state is RunState.ASSIGNED:
-                self._awaited[write.ids] = _Awaited(tick_ms, since_ms)
+                # Where its job has a splay, it is due a little after its tick.
+                self._awaited[write.ids] = _Awaited(ms_of(run.starts_at), since_ms)
             else:
                 self._judge(name, "was decided", tick_ms, step.at_ms, since_ms)
 
