@@ -19,6 +19,7 @@ from etcsched.core.records import (
     Watermark,
 )
 from etcsched.core.states import Origin, RunState
+from etcsched.jobfile.chains import MAX_LINKS
 from etcsched.keyspace import transactions as tx
 from etcsched.keyspace.ops import Put, RangeResult, Txn, TxnResult
 from etcsched.testing.txn_rules import check_form
@@ -623,6 +624,31 @@ def test_the_largest_step_of_a_recovery_fits() -> None:
         gap=Gap(job="j", since=NOW, decided_through=TICK, reason=""), created=tuple(runs),
         archived=(), first_tick=TICK,
     )  # fmt: skip
+    txn = BUILD(write)
+    assert tx.cost(txn) + 1 <= tx.MAX_OPERATIONS
+    check_form(Txn((), (txn,)))
+
+
+def test_the_end_of_a_run_with_the_longest_chain_fits() -> None:
+    """Every link completes a join, and a request is answered, too."""
+    names = [f"t{n}" for n in range(MAX_LINKS)]
+    chained = tuple(
+        Run(job=name, id="c", state=RunState.READY, origin=Origin.CHAIN, created_at=NOW)
+        for name in names
+    )
+    joins = tuple(
+        fx.JoinChange(target=name, instance=RUN_ID, revision=1, join=None) for name in names
+    )
+    write = fx.EndRun(
+        seq=1,
+        run=run_in(RunState.CANCELLED),
+        run_revision=1,
+        old=old_attempt(lambda _: 1, presence=True),
+        consumed=consumed(lambda _: 1),
+        following=fx.Following(
+            created=chained, joins=joins, jobs=tuple((name, 1) for name in ["j", *names])
+        ),
+    )
     txn = BUILD(write)
     assert tx.cost(txn) + 1 <= tx.MAX_OPERATIONS
     check_form(Txn((), (txn,)))
