@@ -51,6 +51,8 @@ GRANTS: dict[str, Grants] = {
     "operator": [
         prefix(KEYS.prefix),
         prefix(KEYS.of(Kind.JOB), Access.READ_WRITE),
+        prefix(KEYS.of(Kind.CALENDAR), Access.READ_WRITE),
+        prefix(KEYS.of(Kind.CONFLICT), Access.READ_WRITE),
         prefix(KEYS.of(Kind.PAUSE), Access.READ_WRITE),
         prefix(KEYS.of(Kind.DRAIN), Access.READ_WRITE),
         (Access.READ_WRITE, KEYS.of(Kind.EDITED), None),
@@ -107,6 +109,9 @@ async def test_the_full_path_with_users_of_their_own(guarded: Scene, tmp_path: P
     file = tmp_path / "jobs.yaml"
     beats = guarded.beats("beats=2")["exec"]
     file.write_text(f"jobs:\n  one:\n    run: {{exec: {beats}}}\n    state: ad_hoc_active\n")
+    with file.open("a") as more:
+        more.write("  two: {run: {exec: [/bin/true]}, state: ad_hoc_active, calendars: [days]}\n")
+        more.write("calendars: {days: {exclude: [2026-12-25]}}\nconflicts: {pair: [one, two]}\n")
     applied = await cli(guarded, "operator", "apply", str(file))
     assert applied.code == 0, applied
     triggered = await cli(guarded, "operator", "jobs", "trigger", "one", "--wait")

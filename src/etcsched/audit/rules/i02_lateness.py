@@ -12,7 +12,7 @@ from etcsched.audit.rules.base import Court, Rule, tick_of
 from etcsched.audit.state import ARCHIVE, Step, Write
 from etcsched.audit.truth import Execution
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Kind, Report
+from etcsched.core.records import Job, Kind, Report, Run
 from etcsched.core.states import Origin, RunState
 from etcsched.core.times import ms_of, utc_of
 
@@ -53,6 +53,7 @@ class Lateness(Rule):
         super().__init__(court)
         self._awaited: dict[Place, _Awaited] = {}
         self._suspects: list[_Suspect] = []
+        self._delays: dict[tuple[str, str, float], int] = {}
         self._counts = [0] * (len(BUCKETS_MS) + 1)
         self._worst: tuple[int, str] | None = None
 
@@ -62,11 +63,13 @@ class Lateness(Rule):
             if write.is_new and awaited is not None and awaited.claimed_ms is None:
                 self._claimed(write, awaited, step)
         elif write.place is Kind.ASSIGNMENT:
+            self._not_before(write, step)
             if write.before is not None:  # Moved, or over before it started.
                 awaited = self._awaited.get(write.ids[1:])
                 if awaited is not None and awaited.claimed_ms is None:
                     del self._awaited[write.ids[1:]]
         elif (run := self.birth(write)) is not None:
+            self._splayed(run, step)
             tick_ms = tick_of(run)
             is_in_outage = (
                 run.origin is Origin.RECOVERY
@@ -82,6 +85,32 @@ class Lateness(Rule):
                 self._awaited[write.ids] = _Awaited(ms_of(run.starts_at), since_ms)
             else:
                 self._judge(name, "was decided", tick_ms, step.at_ms, since_ms)
+
+    def _not_before(self, write: Write, step: Step) -> None:
+        """A splay delays a run's first assignment."""
+        held = step.of(Kind.RUN, *write.ids[1:])
+        run = held.after.record if held is not None and held.after is not None else None
+        if write.after is None or not isinstance(run, Run) or run.not_before is None:
+            return
+        if run.attempt == 1 and step.at_ms:
+            is_early = step.at_ms < ms_of(run.not_before) - self.bounds.early_ms
+            name = "/".join(write.ids[1:])
+            self.expect(not is_early, f"{name}: assigned before {run.not_before}", step)
+
+    def _splayed(self, run: Run, step: Step) -> None:
+        """A splay delays by no more than it says, and a job (on a host) always by the same. T1
+        compares the job, so its definition is the one that the run is by."""
+        held = self.state.of(Kind.JOB, run.job)
+        if run.not_before is None or run.scheduled_at is None or held is None:
+            return
+        if not isinstance(held.record, Job):
+            return
+        name, splay_ms = f"{run.job}/{run.id}", held.record.splay_s * 1000
+        delay_ms = ms_of(run.not_before) - ms_of(run.scheduled_at)
+        self.expect(delay_ms <= splay_ms, f"{name}: delayed by more than its splay", step)
+        host = run.id[len("20261122T120000Z") :]
+        usual_ms = self._delays.setdefault((run.job, host, splay_ms), delay_ms)
+        self.expect(delay_ms == usual_ms, f"{name}: delayed by another time than before", step)
 
     def said(self, word: Word, execution: Execution) -> None:
         awaited = self._awaited.get((word.job, word.run))
