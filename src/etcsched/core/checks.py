@@ -17,6 +17,7 @@ from etcsched.core.records import (
     ClusterSettings,
     ConflictGroup,
     Drain,
+    FanOut,
     Gap,
     Job,
     Join,
@@ -81,7 +82,7 @@ def _names_in(record: Record) -> tuple[str, ...] | None:
             return (name,)
         case Join(job=job, instance=instance):
             return (job, instance)
-        case Run(job=job, id=run) | Order(job=job, run=run):
+        case Run(job=job, id=run) | Order(job=job, run=run) | FanOut(job=job, run=run):
             return (job, run)
         case Assignment(agent=agent, job=job, run=run):
             return (agent, job, run)

@@ -197,6 +197,7 @@ class Job(Record, frozen=True, kw_only=True):
     prefer: tuple[str, ...] = ()
     placement: Placement = Placement.LEAST_LOADED
     hosts_for: HostsFor = HostsFor.ALL
+    per_host: bool = False
     priority: int = 0
     splay_s: float = 0.0
     params: dict[str, str] = {}
@@ -450,6 +451,18 @@ class Follow(Part, frozen=True, kw_only=True):
     note: str = ""
 
 
+def host_in(run_id: str) -> str:
+    """The agent that a run is bound to, by its id; empty: none."""
+    return run_id.partition("@")[2]
+
+
+def lane_of(job: str, run_id: str) -> str:
+    """Runs of one lane wait for each other: a job's, or those that are bound to one agent. No job's
+    name has an ``@``."""
+    host = host_in(run_id)
+    return f"{job}@{host}" if host else job
+
+
 class Run(Record, frozen=True, kw_only=True):
     """One tick's or request's execution, or why there was none.
 
@@ -459,6 +472,7 @@ class Run(Record, frozen=True, kw_only=True):
     ``retries`` counts those that have begun or are waited for; ``retry_at``: when the last is due.
     ``resubmits`` is the run whose resubmission this is, and ``resubmits_first`` where a row of
     them began; ``resubmitted_as`` are this run's own. ``forced``: though its job is disabled.
+    The id of a run that is bound to one agent ends with ``@`` and the agent's name.
     ``results`` are those of the attempt that ended it. ``instance`` is the chain that it belongs
     to: the id of the run where that began (empty: this one); ``depth`` counts from there.
     """
@@ -493,6 +507,15 @@ class Run(Record, frozen=True, kw_only=True):
     depth: int = 0
     chained_from: tuple[Source, ...] = ()
     followed_by: tuple[Follow, ...] = ()
+
+    @property
+    def host(self) -> str:
+        """The agent that the run is bound to; empty: any may have it."""
+        return host_in(self.id)
+
+    @property
+    def lane(self) -> str:
+        return lane_of(self.job, self.id)
 
     @property
     def is_tick(self) -> bool:
@@ -605,6 +628,21 @@ class Join(Record, frozen=True, kw_only=True):
     arrived: tuple[Arrival, ...]
 
 
+class FanOut(Record, frozen=True, kw_only=True):
+    """A tick of a job that runs on each agent (``per_host``): decided, and becoming one run for
+    each of ``agents``, which are those that were eligible then. ``run`` is the tick; ``origin`` and
+    ``cause`` are their runs'. It stays until all of them are there and the watermark has passed."""
+
+    job: str
+    run: str
+    scheduled_at: Utc
+    agents: tuple[str, ...]
+    origin: Origin
+    cause: str
+    at: Utc
+    term: int
+
+
 class Rotation(Record, frozen=True, kw_only=True):
     """Which agent had the last turn of a job that goes around its agents (``round_robin``)."""
 
@@ -638,6 +676,7 @@ class Kind(enum.Enum):
     GAP = "gap"
     JOIN = "join"
     ROTATION = "rotation"
+    FAN_OUT = "fan_out"
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -56,13 +56,15 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
             RunState.OVERLAPPED,
         }
     ),
-    # ready -> queued: its buffer ended in an outage, and the recovery mode lets it run.
+    # ready -> queued: its buffer ended in an outage, and the recovery mode lets it run; -> died: an
+    # attempt was lost with the one agent that may have it, and that didn't come back.
     RunState.READY: frozenset(
         {
             RunState.ASSIGNED,
             RunState.QUEUED,
             RunState.CONFLICTED,
             RunState.CONFLICT_MISSED,
+            RunState.DIED,
             *_ENDS_WITHOUT_ATTEMPT,
         }
     ),
@@ -73,6 +75,7 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
             RunState.READY,
             RunState.QUEUED,
             RunState.CONFLICT_MISSED,
+            RunState.DIED,
             *_ENDS_WITHOUT_ATTEMPT,
         }
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ from etcsched.core.records import (
     ConflictGroup,
     Drain,
     Edited,
+    FanOut,
     Gap,
     Job,
     Join,
@@ -40,6 +41,7 @@ from etcsched.core.records import (
     StartSeen,
     Term,
     Watermark,
+    lane_of,
 )
 from etcsched.core.states import Origin, RunState
 
@@ -82,6 +84,7 @@ class View:
         self.gaps: dict[str, Entry[Gap]] = {}
         self.joins: dict[RunKey, Entry[Join]] = {}
         self.rotations: dict[str, Entry[Rotation]] = {}
+        self.fan_outs: dict[RunKey, Entry[FanOut]] = {}
         self.runs: dict[RunKey, Entry[Run]] = {}
         self.assignments: dict[tuple[str, str, str], Entry[Assignment]] = {}
         self.reports: dict[tuple[str, str, str], Entry[Report]] = {}
@@ -92,11 +95,13 @@ class View:
         self._terms: dict[tuple[()], Entry[Term]] = {}
         self._watermarks: dict[tuple[()], Entry[Watermark]] = {}
         self.runs_of_job: defaultdict[str, set[str]] = defaultdict(set)
-        self.queued_of_job: defaultdict[str, list[QueuePlace]] = defaultdict(list)
-        """In the order of their turns."""
-        self.retrying_of_job: defaultdict[str, set[str]] = defaultdict(set)
+        self._runs_of_lane: defaultdict[str, set[str]] = defaultdict(set)
+        """Of runs that are bound to an agent; other lanes are their jobs."""
+        self.queued_of: defaultdict[str, list[QueuePlace]] = defaultdict(list)
+        """By lane, in the order of their turns."""
+        self.retrying_of: defaultdict[str, set[str]] = defaultdict(set)
         self._in_state: defaultdict[tuple[str, RunState], set[str]] = defaultdict(set)
-        self.recovering_of_job: defaultdict[str, set[str]] = defaultdict(set)
+        self.recovering_of: defaultdict[str, set[str]] = defaultdict(set)
         """Those that catch up on an outage."""
         self.resubmissions_of: defaultdict[RunKey, set[str]] = defaultdict(set)
         """Those that aren't over, by the run that they go back to."""
@@ -117,6 +122,7 @@ class View:
             Kind.GAP: self.gaps,
             Kind.JOIN: self.joins,
             Kind.ROTATION: self.rotations,
+            Kind.FAN_OUT: self.fan_outs,
             Kind.RUN: self.runs,
             Kind.ASSIGNMENT: self.assignments,
             Kind.REPORT: self.reports,
@@ -180,9 +186,14 @@ class View:
             drain=revision_of(self.drains.get(agent)) if agent is not None else 0,
         )
 
-    def runs_of(self, job: str) -> list[Run]:
-        """Those that aren't over."""
-        return [self.runs[(job, run)].record for run in self.runs_of_job.get(job, ())]
+    def runs_of(self, lane: str) -> list[Run]:
+        """Those of a job, or of a lane of it, that aren't over."""
+        job = job_of(lane)
+        return [self.runs[(job, run)].record for run in self.ids_of(lane)]
+
+    def ids_of(self, lane: str) -> Collection[str]:
+        of_lane = self.runs_of_job if job_of(lane) == lane else self._runs_of_lane
+        return of_lane.get(lane, ())
 
     def runs_in(self, job: str, *states: RunState) -> list[Run]:
         """Those in these states (not ``queued``); the cost is theirs alone."""
@@ -192,15 +203,15 @@ class View:
             for run in self._in_state.get((job, state), ())
         ]
 
-    def has_unqueued(self, job: str) -> bool:
-        """Whether any active run of the job isn't queued."""
-        waiting = len(self.queued_of_job.get(job, ())) + len(self.retrying_of_job.get(job, ()))
-        return len(self.runs_of_job.get(job, ())) > waiting
+    def has_unqueued(self, lane: str) -> bool:
+        """Whether any active run of the lane isn't queued."""
+        waiting = len(self.queued_of.get(lane, ())) + len(self.retrying_of.get(lane, ()))
+        return len(self.ids_of(lane)) > waiting
 
-    def active_runs(self, job: str) -> list[Run]:
-        """Those that others of the job may have to wait for: one between two attempts holds
+    def active_runs(self, lane: str) -> list[Run]:
+        """Those that others of the lane may have to wait for: one between two attempts holds
         nothing up."""
-        return [run for run in self.runs_of(job) if run.state is not RunState.RETRYING]
+        return [run for run in self.runs_of(lane) if run.state is not RunState.RETRYING]
 
     def by_kind(self) -> dict[Kind, dict[Any, Entry[Any]]]:
         """All entries; ids of one part aren't tuples."""
@@ -245,6 +256,8 @@ class View:
             case Kind.RUN:
                 job, run = change.ids
                 self._member(self.runs_of_job, job, run, change.record is not None)
+                if (lane := lane_of(job, run)) != job:
+                    self._member(self._runs_of_lane, lane, run, change.record is not None)
                 if isinstance(before, Run):
                     self._index_run(before, is_in=False)
                 if isinstance(change.record, Run):
@@ -259,19 +272,19 @@ class View:
         if run.resubmits:
             self._member(self.resubmissions_of, (run.job, run.root), run.id, is_in)
         if run.origin is Origin.RECOVERY:
-            self._member(self.recovering_of_job, run.job, run.id, is_in)
+            self._member(self.recovering_of, run.lane, run.id, is_in)
         if run.state is RunState.RETRYING:
-            self._member(self.retrying_of_job, run.job, run.id, is_in)
+            self._member(self.retrying_of, run.lane, run.id, is_in)
         if run.state is not RunState.QUEUED:
             self._member(self._in_state, (run.job, run.state), run.id, is_in)
             return
-        queue, place = self.queued_of_job[run.job], queue_place(run)
+        queue, place = self.queued_of[run.lane], queue_place(run)
         if is_in:
             insort(queue, place)
             return
         del queue[bisect_left(queue, place)]
         if not queue:
-            del self.queued_of_job[run.job]
+            del self.queued_of[run.lane]
 
     @staticmethod
     def _member(index: defaultdict[N, set[M]], name: N, item: M, is_in: bool) -> None:
@@ -281,6 +294,10 @@ class View:
             index[name].discard(item)
             if not index[name]:
                 del index[name]
+
+
+def job_of(lane: str) -> str:
+    return lane.partition("@")[0]
 
 
 def queue_place(run: Run) -> QueuePlace:

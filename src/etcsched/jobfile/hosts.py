@@ -13,12 +13,17 @@ _NEEDS_HOSTS: Final = (
     "placement: fixed_priority takes the job's hosts in their order; give it hosts"
 )
 _BINDS_NOTHING: Final = "hosts_for says which runs hosts and require bind, and it has neither"
+_CHOOSES_NOTHING: Final = "there is nothing to choose: per_host runs on every agent that may run it"
 
 
 def check_hosts(own: dict[str, Value], defaults: dict[str, Value], read: dict[str, Any]) -> None:
     """``own`` and ``defaults`` are what is written, ``read`` what was made of it."""
     if read.get("placement") is Placement.FIXED_PRIORITY and not read.get("hosts"):
         raise FieldError({**defaults, **own}["placement"], _NEEDS_HOSTS)
+    if read.get("per_host"):
+        for name in ("placement", "prefer"):
+            if name in own:
+                raise FieldError(own[name], _CHOOSES_NOTHING)
     has_any = read.get("hosts") or read.get("require")
     if "hosts_for" in own and read.get("hosts_for") is HostsFor.SCHEDULED and not has_any:
         raise FieldError(own["hosts_for"], _BINDS_NOTHING)

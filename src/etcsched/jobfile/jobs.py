@@ -53,6 +53,7 @@ _PLAIN: Final[dict[str, tuple[str, _Reader]]] = {
     "hosts": ("hosts", fields.words),
     "prefer": ("prefer", fields.preferences),
     "placement": ("placement", fields.choice(Placement)),
+    "per_host": ("per_host", fields.boolean),
     "hosts_for": ("hosts_for", fields.choice(HostsFor)),
     "splay": ("splay_s", fields.duration(0.0, 86400.0)),
     "priority": ("priority", fields.integer(-1_000_000, 1_000_000)),

@@ -50,6 +50,7 @@ def fields_of(job: Job) -> dict[str, Any]:
     for field in ("pickup_buffer", "recover_within", "timeout", "kill_grace"):
         seconds, usual_s = getattr(job, f"{field}_s"), getattr(default, f"{field}_s")
         _put(found, field, seconds, usual_s, format_duration)
+    _put(found, "per_host", job.per_host, False, lambda value: value)
     for field in ("params", "env", "require"):
         _put(found, field, getattr(job, field), {}, dict)
     if job.retry != default.retry:

@@ -19,6 +19,7 @@ from etcsched.core.records import (
     ConflictGroup,
     Drain,
     Edited,
+    FanOut,
     Gap,
     Job,
     Join,
@@ -62,6 +63,7 @@ RECORD_TYPES: dict[Kind, type[Record]] = {
     Kind.GAP: Gap,
     Kind.JOIN: Join,
     Kind.ROTATION: Rotation,
+    Kind.FAN_OUT: FanOut,
 }
 
 _encoder = msgspec.json.Encoder()

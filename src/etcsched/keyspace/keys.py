@@ -36,6 +36,7 @@ _FIXED_PLACES: dict[Kind, str] = {
     Kind.GAP: "state/gaps/",
     Kind.JOIN: "state/joins/",
     Kind.ROTATION: "state/rotations/",
+    Kind.FAN_OUT: "state/fanouts/",
 }
 
 _LATE = "late"
@@ -43,6 +44,7 @@ _LATE = "late"
 _DEPTH: dict[Kind, int] = {
     Kind.REPORT: 3,
     Kind.RUN: 2,
+    Kind.FAN_OUT: 2,
     Kind.ASSIGNMENT: 3,
     Kind.ORDER: 3,
     Kind.JOIN: 2,
@@ -91,6 +93,7 @@ class Keys:
                     "gaps": Kind.GAP,
                     "joins": Kind.JOIN,
                     "rotations": Kind.ROTATION,
+                    "fanouts": Kind.FAN_OUT,
                 }
             ),
         }

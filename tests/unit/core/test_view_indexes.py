@@ -46,9 +46,9 @@ def check(view: View, job: str) -> None:
     runs = [entry.record for key, entry in view.runs.items() if key[0] == job]
     queued = [run for run in runs if run.state is RunState.QUEUED]
     retrying = {run.id for run in runs if run.state is RunState.RETRYING}
-    assert view.queued_of_job.get(job, []) == sorted(map(queue_place, queued))
-    assert view.retrying_of_job.get(job, set()) == retrying
-    assert view.recovering_of_job.get(job, set()) == {
+    assert view.queued_of.get(job, []) == sorted(map(queue_place, queued))
+    assert view.retrying_of.get(job, set()) == retrying
+    assert view.recovering_of.get(job, set()) == {
         run.id for run in runs if run.origin is Origin.RECOVERY
     }
     assert view.has_unqueued(job) is (len(runs) > len(queued) + len(retrying))

@@ -267,6 +267,12 @@ FIELD_PROBLEMS: list[tuple[str, str, str]] = [
         "placement",
         "placement: fixed_priority takes the job's hosts in their order; give it hosts",
     ),
+    ("per_host: yes", "per_host", "'yes' is neither true nor false"),
+    (
+        "per_host: true\n    prefer: a",
+        "prefer",
+        "there is nothing to choose: per_host runs on every agent that may run it",
+    ),
     (
         "hosts_for: scheduled",
         "hosts_for",

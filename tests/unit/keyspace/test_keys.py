@@ -28,6 +28,7 @@ IDS: dict[Kind, tuple[str, ...]] = {
     Kind.GAP: ("backup",),
     Kind.JOIN: ("backup", "20261122T190000Z"),
     Kind.ROTATION: ("backup",),
+    Kind.FAN_OUT: ("backup", "20261122T190000Z"),
 }
 
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.records import (
+    FanOut,
     Gap,
     Join,
     Kind,
@@ -45,6 +46,10 @@ from tests.unit.keyspace.writing import (
 )
 
 BUILD = tx.LeaderTransactions(KEYS).build
+FAN_OUT = FanOut(
+    job="j", run=RUN_ID, scheduled_at=TICK, agents=("a1", "a2"), origin=Origin.SCHEDULE,
+    cause="due", at=NOW, term=1,
+)  # fmt: skip
 
 
 def following(seen: Seen) -> fx.Following:
@@ -124,6 +129,43 @@ CASES = [
         {"run", "archive", "request", *START},
         {"run", "answer"},
         {"request"},
+    ),
+    Case(
+        "T1 of a tick for several agents",
+        lambda seen: BUILD(fx.CreateFanOut(seq=1, fan_out=FAN_OUT, seen=seen_by(seen))),
+        {"job", "watermark"},
+        {"fan-out", "run", "archive", "watermark", *START},
+        {"fan-out"},
+    ),
+    Case(
+        "forget a fan-out",
+        lambda seen: BUILD(
+            fx.ForgetFanOut(seq=1, job="j", run_id=RUN_ID, revision=seen("fan-out"))
+        ),
+        {"fan-out"},
+        {"fan-out"},
+        set(),
+        {"fan-out"},
+    ),
+    Case(
+        "a step of a recovery, for several agents",
+        lambda seen: BUILD(
+            fx.RecoverTicks(
+                seq=1,
+                job="j",
+                job_revision=seen("job"),
+                pause_revision=seen("pause"),
+                cluster_pause_revision=seen("cluster pause"),
+                gap_revision=seen("gap"),
+                gap=Gap(job="j", since=NOW, decided_through=TICK, reason="no agent"),
+                created=(),
+                archived=(),
+                fan_outs=(FAN_OUT,),
+            )
+        ),
+        {"job", "gap"},
+        {"gap", "fan-out", "run", "archive", *START},
+        {"gap", "fan-out"},
     ),
     Case(
         "dispatch",

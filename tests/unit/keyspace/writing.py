@@ -51,6 +51,7 @@ PLACES = {
     "order": KEYS.of(Kind.ORDER, "a1", "j", RUN_ID),
     "request": KEYS.of(Kind.REQUEST, "r1"),
     "gap": KEYS.of(Kind.GAP, "j"),
+    "fan-out": KEYS.of(Kind.FAN_OUT, "j", RUN_ID),
     "rotation": KEYS.of(Kind.ROTATION, "j"),
     "target": KEYS.of(Kind.JOB, "t"),
     "chained run": KEYS.of(Kind.RUN, "t", "c1"),

@@ -133,6 +133,9 @@ class AssignedRuns:
             return False
         if entry.record.reassigns >= job.record.max_reassigns:
             return False
+        requirement = requirement_of_run(job.record, entry.record)
+        if entry.record.host and not self._context.has_eligible(requirement):
+            return False  # It never moves to another agent.
         match job.record.on_agent_loss:
             case OnAgentLoss.REASSIGN:
                 return True

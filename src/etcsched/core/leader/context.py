@@ -18,7 +18,7 @@ from etcsched.core.leader.placement import (
 )
 from etcsched.core.leader.pool import Member, Pool, pool_of
 from etcsched.core.leader.runs import Author
-from etcsched.core.records import Job, Presence, Rotation
+from etcsched.core.records import Job, Presence, Rotation, Run
 from etcsched.core.states import JobState, Placement
 from etcsched.core.times import Utc, utc_of
 from etcsched.core.view import Entry, RunKey, View
@@ -42,10 +42,15 @@ def run_matter(key: RunKey) -> Matter:
     return ("run", *key)
 
 
-def turn_matter(job: str) -> Matter:
-    """That one of a job's runs, which wait for each other, is being dispatched: to the view it
+def turn_matter(lane: str) -> Matter:
+    """That one of a lane's runs, which wait for each other, is being dispatched: to the view it
     waits still."""
-    return ("turn", job)
+    return ("turn", lane)
+
+
+def lane_matter(lane: str) -> Matter:
+    """That a run that is bound to an agent is being made."""
+    return ("lane", lane)
 
 
 def request_matter(request: str) -> Matter:
@@ -159,6 +164,12 @@ class Context:
         waits for its turn beside the others waits for that, too."""
         return job in self._coming or job_matter(job) in self._busy
 
+    def is_coming_beside(self, run: Run) -> bool:
+        """Likewise, of the run's own lane."""
+        if run.host:
+            return self.is_busy(lane_matter(run.lane), job_matter(run.job))
+        return self.is_coming(run.job)
+
     def is_busy(self, *matters: Matter) -> bool:
         return any(matter in self._busy for matter in matters)
 
@@ -258,6 +269,10 @@ class Context:
     def has_eligible(self, requirement: Requirement) -> bool:
         """Whether an eligible agent lives, full or not."""
         return len(self._pool_of(requirement)) > 0
+
+    def eligible(self, requirement: Requirement) -> tuple[str, ...]:
+        """The agents that live and may run it, full or not, by name."""
+        return tuple(self._pool_of(requirement).agents)
 
     def why_none(self, requirement: Requirement) -> str:
         """Why no agent takes this now, in words."""

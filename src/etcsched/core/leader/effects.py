@@ -12,6 +12,7 @@ import msgspec
 from etcsched.core.records import (
     Answer,
     Assignment,
+    FanOut,
     Gap,
     Join,
     Order,
@@ -84,6 +85,21 @@ class CreateRun(Write, frozen=True, kw_only=True):
     presence_revision: int = 0
     consumed: Consumed | None = None
     following: Following | None = None
+
+
+class CreateFanOut(Write, frozen=True, kw_only=True):
+    """T1 of a tick that will be one run for each of several agents."""
+
+    fan_out: FanOut
+    seen: StartSeen
+
+
+class ForgetFanOut(Write, frozen=True, kw_only=True):
+    """All its runs are there, and the watermark has passed it."""
+
+    job: str
+    run_id: str
+    revision: int
 
 
 class Dispatch(Write, frozen=True, kw_only=True):
@@ -198,6 +214,7 @@ class RecoverTicks(Write, frozen=True, kw_only=True):
     gap: Gap
     created: tuple[Run, ...]
     archived: tuple[Run, ...]
+    fan_outs: tuple[FanOut, ...] = ()
     first_tick: Utc | None = None
 
 

@@ -17,18 +17,20 @@ from etcsched.core.clock import Instant, TickClock
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.context import Context, Matter, Options, Reservation
+from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outages import Outages
+from etcsched.core.leader.overlap import Away
 from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.leader.upkeep import Upkeep
-from etcsched.core.records import CLUSTER, Change, Kind, Term, Watermark
+from etcsched.core.records import CLUSTER, Change, Kind, Term, Watermark, lane_of
 from etcsched.core.states import FINAL
 from etcsched.core.times import ms_of, utc_of
-from etcsched.core.view import View, revision_of
+from etcsched.core.view import View, job_of, revision_of
 
 _WATERMARK: Matter = ("watermark",)
 
@@ -58,9 +60,12 @@ class LeaderMachine:
         self._losses = Losses(context, raft_term, raft_term_since_s)
         self._open = OpenTicks()
         self._runs = RunDecider(context, self._losses, self._open, watermark_ms)
-        self._outages = Outages(context, self._open, self._runs, watermark_ms=watermark_ms)
+        self._fan_outs = FanOuts(context, self._runs, Away(watermark_ms, context.wall_ms))
+        self._outages = Outages(
+            context, self._open, self._runs, self._fan_outs, watermark_ms=watermark_ms
+        )
         self._ticks = TickDecider(
-            context, index, self._open, self._runs, self._outages, watermark_ms=watermark_ms
+            context, index, self._open, self._runs, self._outages, self._fan_outs
         )
         self._requests = RequestDecider(context, self._runs)
         self._upkeep = Upkeep(context)
@@ -72,6 +77,7 @@ class LeaderMachine:
         """The first effects of this leadership: everything is looked at once."""
         self._runs.look_at_all()
         self._requests.look_at_all()
+        self._fan_outs.look_at_all()
         for place in self._view.late_reports:
             self._upkeep.late_report(place)
         self._ticks.take_over()
@@ -142,14 +148,18 @@ class LeaderMachine:
             case other:
                 assert_never(other)
 
-    def _changed(self, change: Change) -> None:
+    def _changed(self, change: Change) -> None:  # noqa: C901 - one case a kind
         """Who has to look again at what, because of one change."""
         match change.kind:
             case Kind.RUN:
                 self._runs.look_at((change.ids[0], change.ids[1]))
                 if change.record is None:
                     self._upkeep.archived(change.ids[0])
-                self._runs.look_at_waiting(change.ids[0])
+                self._runs.look_at_waiting(lane_of(change.ids[0], change.ids[1]))
+            case Kind.FAN_OUT:
+                self._fan_outs.look_at(change.ids[0])
+                if change.record is None:
+                    self._fan_outs.gone((change.ids[0], change.ids[1]))
             case Kind.ASSIGNMENT | Kind.REPORT:
                 if change.kind is Kind.ASSIGNMENT:
                     self._context.load_changed(change.ids[0])
@@ -176,7 +186,9 @@ class LeaderMachine:
             case Kind.GAP:
                 self._outages.look_at(change.ids[0])
                 self._open.wake(change.ids[0])
-            case Kind.ELECTION | Kind.TERM | Kind.WATERMARK | Kind.EDITED | Kind.SETTINGS:
+            case Kind.WATERMARK:
+                self._fan_outs.look_at_all()
+            case Kind.ELECTION | Kind.TERM | Kind.EDITED | Kind.SETTINGS:
                 pass  # Read whenever something is decided by them.
             case Kind.ORDER | Kind.ANSWER | Kind.JOIN | Kind.ROTATION:
                 pass
@@ -201,7 +213,10 @@ class LeaderMachine:
         write = self._context.write_of(event.seq)
         is_shown = True
         match write:
+            case fx.CreateFanOut(fan_out=fan_out):
+                self._ticks.confirm(fan_out.job, ms_of(fan_out.scheduled_at))
             case fx.CreateRun(run=run):
+                self._fan_outs.made(run)
                 if write.is_tick:
                     assert run.scheduled_at is not None
                     self._ticks.confirm(run.job, ms_of(run.scheduled_at))
@@ -219,6 +234,10 @@ class LeaderMachine:
 
     def _refused(self, event: ev.WriteRefused) -> None:
         match self._context.write_of(event.seq):
+            case fx.CreateFanOut(fan_out=fan_out) if event.exists:
+                self._ticks.confirm(fan_out.job, ms_of(fan_out.scheduled_at))
+            case fx.CreateRun(run=run, is_tick=False) if event.exists:
+                self._fan_outs.made(run)
             case fx.CreateRun(run=run, is_tick=True) if event.exists:
                 assert run.scheduled_at is not None
                 self._ticks.confirm(run.job, ms_of(run.scheduled_at))
@@ -240,6 +259,8 @@ class LeaderMachine:
             case fx.CreateRun(run=run, is_tick=True):
                 assert run.scheduled_at is not None
                 self._ticks.decide_again(run.job, ms_of(run.scheduled_at))
+            case fx.CreateFanOut(fan_out=fan_out):
+                self._ticks.decide_again(fan_out.job, ms_of(fan_out.scheduled_at))
             case (
                 fx.CreateRun(consumed=fx.Consumed(answer=answer))
                 | fx.Resubmit(consumed=fx.Consumed(answer=answer))
@@ -250,11 +271,16 @@ class LeaderMachine:
         match matter:
             case ("run", job, run):
                 self._runs.look_at((job, run))
-                self._runs.look_at_waiting(job)
+                self._runs.look_at_waiting(lane_of(job, run))
+                self._fan_outs.look_at(job)
                 self._outages.look_at(job)
                 self._open.wake(job)
-            case ("turn", job):
-                self._runs.look_at_waiting(job)
+            case ("turn", lane):
+                self._runs.look_at_waiting(lane)
+                self._fan_outs.look_at(job_of(lane))
+            case ("lane", lane):
+                self._runs.look_at_waiting(lane)
+                self._fan_outs.look_at(job_of(lane))
             case ("request", request):
                 self._requests.look_at(request)
             case ("agent", agent):
@@ -283,6 +309,7 @@ class LeaderMachine:
         self._requests.decide()
         self._runs.decide()
         self._decide_ticks()
+        self._fan_outs.decide()
         if self._runs.is_due:
             self._runs.decide()
         self._upkeep.decide()

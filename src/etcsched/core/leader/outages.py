@@ -16,11 +16,12 @@ from msgspec.structs import replace
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import recovery
 from etcsched.core.leader.context import Context, job_matter, run_matter
+from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import step, tick_run
-from etcsched.core.records import CLUSTER, Gap, Job, Run
+from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Run
 from etcsched.core.splay import delay_ms
 from etcsched.core.states import Origin, Overlap, Recovery, RunState
 from etcsched.core.timeline import ticks
@@ -67,6 +68,7 @@ class Outages:
         context: Context,
         open_ticks: OpenTicks,
         runs: RunDecider,
+        fan_outs: FanOuts,
         *,
         watermark_ms: int,
     ) -> None:
@@ -76,6 +78,7 @@ class Outages:
         self._view = context.view
         self._open = open_ticks
         self._runs = runs
+        self._fan_outs = fan_outs
         self._maybe_decided_ms = watermark_ms + int(context.options.decide_ahead_s * 1000)
         self._begun_ms = context.wall_ms
         self._recoveries: dict[str, _Recovery] = {}
@@ -269,9 +272,10 @@ class Outages:
         most = 1 if recovering.is_cautious else recovery.MAX_TICKS_PER_STEP
         part = recovery.next_step(job, self._view.limits_of(job), plan, after_ms, most)
         created, archived = self._records_of(job, part)
+        fan_outs = self._fan_outs_of(job, part) if job.per_host else ()
         recovering.single_ms = part.first_ms if recovering.is_cautious else None
         if recovering.single_ms in recovering.known:
-            created, archived = (), ()
+            created, archived, fan_outs = (), (), ()
         is_open = gap is not None and not gap.record.closed
         decided = Gap(
             job=name,
@@ -292,12 +296,14 @@ class Outages:
                 gap=decided,
                 created=created,
                 archived=archived,
+                fan_outs=fan_outs,
                 first_tick=None if is_open else utc_of(after_ms + 1),
             ),
             job_matter(name),
             *(run_matter((run.job, run.id)) for run in created),
+            *(run_matter((fan_out.job, fan_out.run)) for fan_out in fan_outs),
         )
-        text = f"outage of {name}: {len(created)} runs follow"
+        text = f"outage of {name}: {len(created) + len(fan_outs)} ticks follow"
         context.say(text, warn=bool(archived))
 
     def _recovered(self, name: str) -> None:
@@ -320,6 +326,8 @@ class Outages:
         created: list[Run] = []
         archived: list[Run] = []
         active = self._view.active_runs(job.name)
+        if job.per_host:
+            part = replace(part, chosen=(), late=())  # They are fan-outs.
         for tick_ms in part.chosen:
             cause = "recovered: missed in an outage"
             created.append(tick_run(author, job, tick_ms, RunState.QUEUED, cause, Origin.RECOVERY))
@@ -338,6 +346,15 @@ class Outages:
             )  # fmt: skip
             archived.append(run)
         return tuple(created), tuple(archived)
+
+    def _fan_outs_of(self, job: Job, part: recovery.Step) -> tuple[FanOut, ...]:
+        """For the agents that are here as the outage ends."""
+        missed = (Origin.RECOVERY, "recovered: missed in an outage")
+        late = (Origin.SCHEDULE, "late after an outage")
+        return (
+            *(self._fan_outs.of(job, tick_ms, *missed) for tick_ms in part.chosen),
+            *(self._fan_outs.of(job, tick_ms, *late) for tick_ms in part.late),
+        )
 
     # --- runs that waited when the outage began
 
@@ -365,8 +382,8 @@ class Outages:
         for run_id in sorted(self._view.runs_of_job.get(job.name, ())):
             run = self._view.runs[(job.name, run_id)]
             at = run.record.scheduled_at
-            if at is None or not run.record.is_tick:
-                continue
+            if at is None or not run.record.is_tick or run.record.host:
+                continue  # (One that is bound to an agent waits for that alone.)
             latest = at if latest is None else max(latest, at)
             is_first_wait = run.record.attempt == 0 and (
                 run.record.state is RunState.READY

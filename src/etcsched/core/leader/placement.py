@@ -40,6 +40,9 @@ def requirement_of(job: Job, origin: Origin = Origin.SCHEDULE) -> Requirement:
 
 
 def requirement_of_run(job: Job, run: Run) -> Requirement:
+    """A run that is bound to an agent asks for that one, whatever the job's hosts are by now."""
+    if run.host:
+        return Requirement((run.host,), tuple(sorted(job.require.items())), job.user)
     return requirement_of(job, run.origin)
 
 

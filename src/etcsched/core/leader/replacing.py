@@ -23,7 +23,7 @@ class Replacing:
         """End what the queued ``run`` replaces, as far as that isn't under way."""
         if job.overlap is not Overlap.REPLACE or run.origin is not Origin.SCHEDULE:
             return
-        for other in self._view.active_runs(job.name):
+        for other in self._view.active_runs(run.lane):
             key = (other.job, other.id)
             if is_replaced(other, run) and not self._context.is_busy(run_matter(key)):
                 self._end(key, self._view.runs[key], f"replaced by {run.id}")

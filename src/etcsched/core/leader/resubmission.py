@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, request_matter, run_matter
 from etcsched.core.leader.runs import new_run, step
-from etcsched.core.records import MAX_PARAMS_BYTES, Job, Request, Run, params_bytes
+from etcsched.core.records import MAX_PARAMS_BYTES, Job, Request, Run, host_in, params_bytes
 from etcsched.core.retry import state_without_retry
 from etcsched.core.states import JobState, Origin, RunState
 from etcsched.core.view import Entry, RunKey
@@ -46,7 +46,9 @@ class Resubmissions:
         refusal = self._refusal_by_job(request)
         if refusal is not None:
             self._refuse(entry, refusal)
-        elif self._context.is_busy(run_matter(key), run_matter((request.job, request.id))):
+        elif self._context.is_busy(
+            run_matter(key), run_matter((request.job, resubmission_id(request)))
+        ):
             self._look_again(request.id)
         elif (active := self._view.runs.get(key)) is not None:
             if active.record.state is RunState.RETRYING:
@@ -72,7 +74,9 @@ class Resubmissions:
 
     def granted_before(self, entry: Entry[Request]) -> None:
         """The run that it asks for is there: it was asked for before, long ago."""
-        consumed = self._consume(entry, True, "it was resubmitted before", entry.record.id)
+        consumed = self._consume(
+            entry, True, "it was resubmitted before", resubmission_id(entry.record)
+        )
         self._context.write(
             fx.AnswerRequest(seq=self._context.next_seq(), consumed=consumed),
             request_matter(entry.record.id),
@@ -140,7 +144,7 @@ class Resubmissions:
         run = new_run(
             context.author,
             job,
-            request.id,
+            resubmission_id(request),
             RunState.QUEUED,
             f"resubmitted by {request.by}" if request.by else "resubmitted",
             origin=Origin.RESUBMISSION,
@@ -155,7 +159,7 @@ class Resubmissions:
             chained_from=original.chained_from,
         )
         links = (*original.resubmitted_as, run.id)[-MAX_LINKS:]
-        where = "waits: " + (what if (what := self._what_holds(job)) else "its turn comes next")
+        where = f"waits: {self._what_holds(job, run) or 'its turn comes next'}"
         context.write(
             fx.Resubmit(
                 seq=context.next_seq(),
@@ -171,11 +175,11 @@ class Resubmissions:
             request_matter(request.id),
         )
 
-    def _what_holds(self, job: Job) -> str | None:
+    def _what_holds(self, job: Job, run: Run) -> str | None:
         paused = self._view.what_is_paused(job.name)
         if paused is not None:
             return f"{paused} is paused"
-        behind = len(self._view.runs_of_job.get(job.name, ()))
+        behind = len(self._view.ids_of(run.lane))
         return f"behind {behind} of its job" if behind else None
 
     def _refuse(self, entry: Entry[Request], text: str) -> None:
@@ -185,6 +189,12 @@ class Resubmissions:
             fx.AnswerRequest(seq=context.next_seq(), consumed=consumed),
             request_matter(entry.record.id),
         )
+
+
+def resubmission_id(request: Request) -> str:
+    """Of the run that a request makes: bound to an agent as its original is."""
+    host = host_in(request.run)
+    return f"{request.id}@{host}" if host else request.id
 
 
 def _name(request: Request) -> str:

@@ -7,6 +7,7 @@ retry can end it.
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.context import Context, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import requirement_of_run
@@ -33,6 +34,7 @@ class RetryingRuns:
         self._view = context.view
         self._waiting = waiting
         self._ends = ends
+        self._bound = BoundRuns(context, ends)
         self._open = open_ticks
         self._recovering = recovering
 
@@ -44,7 +46,15 @@ class RetryingRuns:
             self.give_up(entry, "the job was stopped")
         elif later is not None:
             self.give_up(entry, f"the job's next run is there: {later.id}")
-        elif not self._is_due(key, run) or self._view.is_paused(run.job) or self.is_held_up(run):
+        elif (
+            (
+                not self._bound.is_agent_here(run, job.record)
+                and self._bound.end_if_given_up(entry, job.record)
+            )
+            or not self._is_due(key, run)
+            or self._view.is_paused(run.job)
+            or self.is_held_up(run)
+        ):
             self._waiting.discard(key)
         else:
             self._waiting.put(run, requirement_of_run(job.record, run))
@@ -54,16 +64,16 @@ class RetryingRuns:
         each may end it, and, unless the job may overlap, for another run's end."""
         name = run.job
         gap = self._view.gaps.get(name)
-        if self._context.is_coming(name) or self._open.first_of(name) is not None:
+        if self._context.is_coming_beside(run) or self._open.first_of(name) is not None:
             return True
         if name in self._recovering or (gap is not None and not gap.record.closed):
             return True
         job = self._view.jobs.get(name)
         if job is None or job.record.overlap is Overlap.ALLOW:
             return False
-        if self._context.is_busy(turn_matter(name)):
+        if self._context.is_busy(turn_matter(run.lane)):
             return True
-        return any(other.state is RunState.ASSIGNED for other in self._view.active_runs(name))
+        return any(other.state is RunState.ASSIGNED for other in self._view.active_runs(run.lane))
 
     def give_up(self, entry: Entry[Run], why: str, consumed: fx.Consumed | None = None) -> None:
         """The run ends as its last attempt did."""
@@ -116,7 +126,7 @@ class RetryingRuns:
         return wait_ms <= 0
 
     def _later_run(self, run: Run) -> Run | None:
-        for other in self._view.runs_of(run.job):
+        for other in self._view.runs_of(run.lane):
             if other.id != run.id and supersedes(other, run):
                 return other
         return None

@@ -20,7 +20,7 @@ from etcsched.core.leader.waiting import Waiting
 from etcsched.core.leader.waiting_runs import WaitingRuns
 from etcsched.core.records import Run
 from etcsched.core.states import RunState
-from etcsched.core.view import Entry, RunKey
+from etcsched.core.view import Entry, RunKey, job_of
 
 _BLOCKED = (RunState.READY, RunState.CONFLICTED, RunState.RETRYING)
 """Besides queued ones: runs that may wait for their conflict groups."""
@@ -56,16 +56,21 @@ class RunDecider:
         for run in self._view.runs_of_job.get(job, ()):
             self._dirty[(job, run)] = None
 
-    def look_at_waiting(self, job: str) -> None:
-        """A run of the job came, changed or went, or a tick was decided: the turn of those behind
-        may have come, in the job or in its conflict groups, or a retry's end."""
-        for key in self.waiting.to_look_at(job):
+    def look_at_waiting(self, lane: str) -> None:
+        """A run of the lane came, changed or went, or a tick was decided: the turn of those behind
+        may have come, in the lane or in the job's conflict groups, or a retry's end."""
+        for key in self.waiting.to_look_at(lane):
             self._dirty[key] = None
-        for run in self._view.retrying_of_job.get(job, ()):
+        job = job_of(lane)
+        for run in self._view.retrying_of.get(lane, ()):
             self._dirty[(job, run)] = None
         conflicts = self._context.conflicts
         if conflicts.is_in_group(job):
             for other in (job, *conflicts.groups.rivals(job)):
+                entry = self._view.jobs.get(other)
+                if entry is not None and entry.record.per_host:
+                    self.look_at_job(other)
+                    continue
                 for key in self.waiting.to_look_at(other):
                     self._dirty[key] = None
                 for blocked in self._view.runs_in(other, *_BLOCKED):

@@ -64,26 +64,28 @@ def tick_run(
     state: RunState,
     cause: str,
     origin: Origin = Origin.SCHEDULE,
+    *,
+    host: str = "",
     **fields: Any,
 ) -> Run:
-    """The run of one tick: its id is the tick."""
+    """The run of one tick: its id is the tick, and the host that it is bound to."""
     return new_run(
         author,
         job,
-        tick_id(tick_ms),
+        f"{tick_id(tick_ms)}@{host}" if host else tick_id(tick_ms),
         state,
         cause,
         origin=origin,
         scheduled_at=utc_of(tick_ms),
         params=dict(job.params),
-        not_before=_not_before(job, tick_ms, state, origin),
+        not_before=_not_before(job, host, tick_ms, state, origin),
         **fields,
     )
 
 
-def _not_before(job: Job, tick_ms: int, state: RunState, origin: Origin) -> Utc | None:
+def _not_before(job: Job, host: str, tick_ms: int, state: RunState, origin: Origin) -> Utc | None:
     """What catches up on an outage is late as it is, and paced in its own way."""
-    delayed_ms = delay_ms(job)
+    delayed_ms = delay_ms(job, host)
     if not delayed_ms or origin is not Origin.SCHEDULE or state in FINAL:
         return None
     return utc_of(tick_ms + delayed_ms)

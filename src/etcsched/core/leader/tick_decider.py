@@ -11,8 +11,10 @@ from typing import assert_never
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, job_matter, run_matter
+from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outages import Outages, Ruling
+from etcsched.core.leader.overlap import state_by_overlap
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import assignment_of, tick_run
@@ -20,7 +22,7 @@ from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.records import CLUSTER, Job
 from etcsched.core.schedule import Pattern, schedule_of
 from etcsched.core.splay import delay_ms
-from etcsched.core.states import FINAL, JobState, Origin, Overlap, RunState
+from etcsched.core.states import FINAL, JobState, Origin, RunState
 from etcsched.core.times import ms_of, tick_id, utc_of
 from etcsched.core.view import Entry, revision_of
 
@@ -41,18 +43,17 @@ class TickDecider:
         open_ticks: OpenTicks,
         runs: RunDecider,
         outages: Outages,
-        *,
-        watermark_ms: int,
+        fan_outs: FanOuts,
     ) -> None:
-        """``watermark_ms`` is where this leader found the watermark: no one led since then."""
         self._context = context
         self._view = context.view
         self._index = index
         self._open = open_ticks
         self._runs = runs
         self._outages = outages
-        self._away_from_ms = watermark_ms
+        self._fan_outs = fan_outs
         self._begun_ms = context.wall_ms
+        self._away = fan_outs.away
 
     # --- events
 
@@ -108,7 +109,11 @@ class TickDecider:
         """The tick's decision is in etcd."""
         self._open.confirm(job, tick_ms)
         self._outages.look_at(job)
-        self._runs.look_at_waiting(job)
+        entry = self._view.jobs.get(job)
+        if entry is not None and entry.record.per_host:
+            self._runs.look_at_job(job)
+        else:
+            self._runs.look_at_waiting(job)
 
     def decide_again(self, job: str, tick_ms: int) -> None:
         """Unless it is confirmed: the tick's decision rested on something that had changed."""
@@ -149,10 +154,11 @@ class TickDecider:
     def _decide_tick(self, name: str, tick_ms: int) -> bool:
         """False: something that it depends on is unsettled; ask again when that is settled."""
         key = (name, tick_id(tick_ms))
-        if self._runs.is_unsettled(name) or self._context.is_busy(run_matter(key)):
-            return False
         entry = self._view.jobs.get(name)
-        is_known = key in self._view.runs  # An earlier leader decided it.
+        if self._context.is_busy(run_matter(key)) or self._is_unsettled(name, entry):
+            return False
+        # An earlier leader decided it.
+        is_known = key in self._view.runs or key in self._view.fan_outs
         if entry is None or is_known or not self._is_due(entry.record, tick_ms):
             self.confirm(name, tick_ms)
             return True
@@ -163,6 +169,9 @@ class TickDecider:
                 return False
             case Ruling.CHOSEN:
                 cause = f"recovered: {_MISSED}"
+                if entry.record.per_host:
+                    self._fan_outs.decide_tick(entry, tick_ms, Origin.RECOVERY, cause)
+                    return True
                 self._create(entry, tick_ms, RunState.QUEUED, cause, origin=Origin.RECOVERY)
             case Ruling.LATE:
                 self._create_ordinary(entry, tick_ms)
@@ -173,6 +182,12 @@ class TickDecider:
             case other:
                 assert_never(other)
         return True
+
+    def _is_unsettled(self, name: str, entry: Entry[Job] | None) -> bool:
+        """A job that runs on each agent decides its ticks whatever its runs are about."""
+        if entry is not None and entry.record.per_host:
+            return self._context.is_busy(job_matter(name))
+        return self._runs.is_unsettled(name)
 
     def _decide_ordinary(self, entry: Entry[Job], tick_ms: int) -> bool:
         if not self._context.can_start(entry.record):
@@ -196,7 +211,10 @@ class TickDecider:
 
     def _create_ordinary(self, entry: Entry[Job], tick_ms: int) -> None:
         job = entry.record
-        state = self._state_by_overlap(job, tick_ms)
+        if job.per_host:
+            self._fan_outs.decide_tick(entry, tick_ms, Origin.SCHEDULE, "due")
+            return
+        state = state_by_overlap(self._view, job, job.name, tick_ms, self._away)
         starts_ms = tick_ms + delay_ms(job)
         if state is RunState.READY and starts_ms > self._context.wall_ms:
             cause = f"due, starts at {utc_of(starts_ms)} by its splay"
@@ -218,33 +236,6 @@ class TickDecider:
             RunState.QUEUED: "due behind another run of its job",
         }
         self._create(entry, tick_ms, state, causes.get(state, "due, no slot is free"))
-
-    def _state_by_overlap(self, job: Job, tick_ms: int) -> RunState:
-        """What a new tick becomes beside the job's active runs. A job that catches up on an
-        outage queues its new ticks, whatever ``overlap`` says."""
-        all_active = self._view.active_runs(job.name)
-        if any(run.origin is Origin.RECOVERY for run in all_active):
-            return RunState.QUEUED
-        active = [run for run in all_active if run.origin is not Origin.RESUBMISSION]
-        if not active:
-            # Resubmissions overlap nothing: a tick waits for the one that runs, not for others.
-            is_busy = any(run.state is not RunState.QUEUED for run in all_active)
-            has_to_wait = is_busy and job.overlap is not Overlap.ALLOW
-            return RunState.QUEUED if has_to_wait else RunState.READY
-        match job.overlap:
-            case Overlap.ALLOW:
-                return RunState.READY
-            case Overlap.QUEUE | Overlap.REPLACE:
-                return RunState.QUEUED
-            case Overlap.SKIP:
-                # Ticks that all came due while no one led run one after the other: that they
-                # came at once is no fault of the job's.
-                are_late = tick_ms <= self._begun_ms and all(
-                    self._away_from_ms < ms_of(run.due_at) <= self._begun_ms for run in active
-                )
-                return RunState.QUEUED if are_late else RunState.OVERLAPPED
-            case other:
-                assert_never(other)
 
     def _create(
         self,

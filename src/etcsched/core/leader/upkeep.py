@@ -67,7 +67,10 @@ class Upkeep:
         if watermark is None:
             return
         through = watermark.record.through
+        fanning_out = {job for job, _ in self._view.fan_outs}
         for job, run, revision in places:
+            if job in fanning_out:
+                continue  # Some of its runs may not be made yet: their absence says so.
             matter = ("archived", job, run)
             if _time_of_id(run) <= through and not self._context.is_busy(matter):
                 write = fx.Forget(
@@ -139,6 +142,7 @@ class Upkeep:
                 continue
             matter = job_matter(name)
             is_needed = name in self._view.runs_of_job or name in self._view.gaps
+            is_needed = is_needed or any(key[0] == name for key in self._view.fan_outs)
             if not is_needed and not context.is_busy(matter):
                 write = fx.ForgetJob(
                     seq=context.next_seq(),

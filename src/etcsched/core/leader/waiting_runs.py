@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import takewhile
 
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import (
@@ -24,7 +25,7 @@ from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Job, Presence, Run
 from etcsched.core.states import Origin, Overlap, Recovery, RunState
 from etcsched.core.times import ms_of
-from etcsched.core.view import Entry, RunKey, queue_place
+from etcsched.core.view import Entry, RunKey, job_of, queue_place
 
 
 class WaitingRuns:
@@ -46,6 +47,7 @@ class WaitingRuns:
         self._retrying = retrying
         self._open = open_ticks
         self._replacing = Replacing(context, ends)
+        self._bound = BoundRuns(context, ends)
         self._cleared: dict[RunKey, None] = {}
         self._outage_ms = (outage_began_ms, context.wall_ms)
         self._waiting = waiting
@@ -71,8 +73,12 @@ class WaitingRuns:
         if not self._has_begun(key, run):
             self.discard(key)
             return
+        is_here = self._bound.is_agent_here(run, job.record)
+        if not is_here and self._bound.end_if_given_up(entry, job.record):
+            self.discard(key)
+            return
         is_buffered = run.state in (RunState.READY, RunState.CONFLICTED)
-        if is_buffered and self._is_buffer_over(key, entry, job.record):
+        if is_buffered and is_here and self._is_buffer_over(key, entry, job.record):
             self.discard(key)
             return
         if self._view.is_paused(run.job):
@@ -121,18 +127,18 @@ class WaitingRuns:
         context.write(write, run_matter((run.job, run.id)))
         context.say(f"{state.value}: {cause}", run=(run.job, run.id))
 
-    def to_look_at(self, job: str) -> list[RunKey]:
-        """The queued runs for which something may have changed because another one of the job
+    def to_look_at(self, lane: str) -> list[RunKey]:
+        """The queued runs for which something may have changed because another one of the lane
         has: the first, ticks that replace others, and where runs needn't wait for each other, all
         that don't wait for an agent yet."""
-        places = self._view.queued_of_job.get(job, [])
+        places, job = self._view.queued_of.get(lane, []), job_of(lane)
         entry = self._view.jobs.get(job)
         overlap = entry.record.overlap if entry is not None else Overlap.SKIP
         if overlap is Overlap.REPLACE:
             ticks = takewhile(lambda place: not place[0], places)
             return [(job, run) for _, _, run in (*ticks, *places[:1])]
         if overlap is Overlap.ALLOW:
-            if self._waiting.count_of(job) >= len(places):
+            if lane == job and self._waiting.count_of(job) >= len(places):
                 return []
             keys = [(job, run) for _, _, run in places]
             return [key for key in keys if key not in self._waiting]
@@ -141,17 +147,17 @@ class WaitingRuns:
     def _is_its_turn(self, run: Run) -> bool:
         """Queued runs go one at a time, when no other run of the job is active. Where runs may
         overlap, they wait only for those that catch up on an outage."""
-        view, name = self._view, run.job
-        if self._context.is_busy(turn_matter(name)):
+        view, lane = self._view, run.lane
+        if self._context.is_busy(turn_matter(lane)):
             return False
-        job = view.jobs.get(name)
+        job = view.jobs.get(run.job)
         if job is None or job.record.overlap is not Overlap.ALLOW:
-            if self._context.is_coming(name):
+            if self._context.is_coming_beside(run):
                 return False
-            places = view.queued_of_job.get(name, [])
-            return bool(places) and places[0][2] == run.id and not view.has_unqueued(name)
-        for other_id in view.recovering_of_job.get(name, ()):
-            other = view.runs[(name, other_id)].record
+            places = view.queued_of.get(lane, [])
+            return bool(places) and places[0][2] == run.id and not view.has_unqueued(lane)
+        for other_id in view.recovering_of.get(lane, ()):
+            other = view.runs[(run.job, other_id)].record
             is_in_front = other.state in (RunState.READY, RunState.CONFLICTED, RunState.ASSIGNED)
             if other.state is RunState.QUEUED:
                 is_in_front = queue_place(other) < queue_place(run)
@@ -174,12 +180,14 @@ class WaitingRuns:
         is_tick = run.is_tick
         gap = self._view.gaps.get(run.job)
         is_gap_open = gap is not None and not gap.record.closed
-        if is_tick and (is_gap_open or run.job in self.recovering):
+        if is_tick and not run.host and (is_gap_open or run.job in self.recovering):
             return True
         began_ms, over_ms = self._outage_ms
         nobody_led = began_ms < end_ms <= over_ms
-        if run.origin is Origin.CHAIN and (nobody_led or self._view.is_paused(run.job)):
-            # It is no tick, which may be missed: a chain goes on where it was.
+        is_recovered = bool(run.host) and nobody_led and job.recovery is not Recovery.NONE
+        is_chained = run.origin is Origin.CHAIN and (nobody_led or self._view.is_paused(run.job))
+        if is_recovered or is_chained:
+            # A chain goes on where it was: it is no tick, which may be missed.
             why = "no scheduler led" if nobody_led else "it was paused"
             self._wait_as(entry, RunState.QUEUED, f"its buffer ended while {why}: it waits on")
             return True
@@ -193,11 +201,12 @@ class WaitingRuns:
             why = "the job was paused" if self._view.is_paused(run.job) else "no slot was free"
             cause = f"{why} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.ABANDONED, cause)
-        elif is_tick:
+        elif is_tick and not run.host:
             # Nobody was there as the buffer ended: the run is its job's outage's matter.
             self.outage_jobs[run.job] = None
         else:
             why = self._context.why_none(requirement_of_run(job, run))
+            why = "no scheduler led" if nobody_led else why
             self._ends.end_waiting(
                 entry, RunState.MISSED, f"{why}, as long as its pickup buffer lasted"
             )
@@ -315,4 +324,4 @@ class WaitingRuns:
         """Whoever had to wait for its turn takes it, until the view shows that."""
         has_waited = run.state in (RunState.QUEUED, RunState.RETRYING)
         may_overlap = job.overlap is Overlap.ALLOW and run.origin is not Origin.RECOVERY
-        return (turn_matter(run.job),) if has_waited and not may_overlap else ()
+        return (turn_matter(run.lane),) if has_waited and not may_overlap else ()

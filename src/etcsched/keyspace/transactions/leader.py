@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.records import CLUSTER, Assignment, Kind, Order, Record, Rotation, Run, StartSeen
+from etcsched.core.records import (
+    CLUSTER,
+    Assignment,
+    FanOut,
+    Kind,
+    Order,
+    Record,
+    Rotation,
+    Run,
+    StartSeen,
+)
 from etcsched.core.states import FINAL
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode, watermark_operand
@@ -21,6 +31,11 @@ class LeaderTransactions:
         match write:
             case fx.CreateRun():
                 return self._create(write)
+            case fx.CreateFanOut():
+                return self._fan_out(write)
+            case fx.ForgetFanOut():
+                key = self._key(Kind.FAN_OUT, write.job, write.run_id)
+                return self._forget(key, write.revision)
             case fx.Dispatch():
                 return self._dispatch(write)
             case fx.MoveRun():
@@ -142,6 +157,28 @@ class LeaderTransactions:
         if rotation is not None:
             puts.append(self._put(Kind.ROTATION, rotation, rotation.job))
         return puts
+
+    def _fan_out(self, write: fx.CreateFanOut) -> Txn:
+        fan_out, seen = write.fan_out, write.seen
+        absent = self._absent_fan_out(fan_out)
+        compares = (
+            *absent,
+            self._as_seen(Kind.JOB, seen.job, fan_out.job),
+            self._as_seen(Kind.PAUSE, seen.pause, fan_out.job),
+            self._as_seen(Kind.PAUSE, seen.cluster_pause, CLUSTER),
+            self._later_than_watermark(fan_out.scheduled_at),
+        )
+        exists = tuple(Range(compare.key, keys_only=True) for compare in absent)
+        return Txn(compares, (self._put(Kind.FAN_OUT, fan_out, fan_out.job, fan_out.run),), exists)
+
+    def _absent_fan_out(self, fan_out: FanOut) -> tuple[Compare, Compare, Compare]:
+        """Nor was the tick decided otherwise: by a run, or by a record of why there is none."""
+        place = (fan_out.job, fan_out.run)
+        return (
+            self._as_seen(Kind.FAN_OUT, 0, *place),
+            self._as_seen(Kind.RUN, 0, *place),
+            Compare(self._keys.archive(*place), Target.MOD, 0),
+        )
 
     def _following_compares(self, following: fx.Following | None) -> list[Compare]:
         if following is None:
@@ -317,6 +354,11 @@ class LeaderTransactions:
             compares += absent
             then.append(self._home(run))
             exists += (Range(compare.key, keys_only=True) for compare in absent)
+        for fan_out in write.fan_outs:
+            undecided = self._absent_fan_out(fan_out)
+            compares += undecided
+            then.append(self._put(Kind.FAN_OUT, fan_out, fan_out.job, fan_out.run))
+            exists += (Range(compare.key, keys_only=True) for compare in undecided)
         return Txn(tuple(compares), tuple(then), tuple(exists))
 
     def _fold_late(self, write: fx.FoldLateReport) -> Txn:

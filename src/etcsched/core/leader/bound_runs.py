@@ -1,0 +1,52 @@
+"""Runs that are bound to one agent (``per_host``): they wait for that one, but not for ever.
+
+Nobody else can take them. So one that waits for its agent as long as its pickup buffer lasts ends
+``missed``, or ``died`` if an attempt of it was lost there; one that is queued waits as long as an
+outage's ticks would be recovered.
+"""
+
+from __future__ import annotations
+
+from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.placement import requirement_of_run
+from etcsched.core.leader.run_ends import RunEnds
+from etcsched.core.records import Job, Run
+from etcsched.core.retry import state_without_retry
+from etcsched.core.states import RunState
+from etcsched.core.times import Utc, ms_of
+from etcsched.core.view import Entry
+
+
+class BoundRuns:
+    def __init__(self, context: Context, ends: RunEnds) -> None:
+        self._context = context
+        self._ends = ends
+
+    def is_agent_here(self, run: Run, job: Job) -> bool:
+        """As far as the run is bound: whether its agent lives and may run it."""
+        return not run.host or self._context.has_eligible(requirement_of_run(job, run))
+
+    def end_if_given_up(self, entry: Entry[Run], job: Job) -> bool:
+        """For a run whose agent isn't here. False: it waits on."""
+        context, run = self._context, entry.record
+        wait_ms = ms_of(_waits_since(run)) + int(_waits_s(run, job) * 1000) - context.wall_ms
+        if wait_ms > 0:
+            context.wake_at(context.mono_s + wait_ms / 1000, run_matter((run.job, run.id)))
+            return False
+        cause = f"{context.why_none(requirement_of_run(job, run))}, as long as it waited"
+        if run.state is RunState.RETRYING:
+            state = state_without_retry(run)
+        else:
+            state = RunState.DIED if run.attempts else RunState.MISSED
+        self._ends.end_waiting(entry, state, cause)
+        return True
+
+
+def _waits_since(run: Run) -> Utc:
+    if run.state is RunState.RETRYING and run.retry_at is not None:
+        return run.retry_at
+    return max(run.history[-1].at, run.not_before or run.created_at)
+
+
+def _waits_s(run: Run, job: Job) -> float:
+    return job.recover_within_s if run.state is RunState.QUEUED else job.pickup_buffer_s

@@ -1,0 +1,163 @@
+"""Ticks of jobs that run on each agent (``per_host``): from one decision to one run for each agent.
+
+The decision on such a tick is a record, the fan-out, which names the agents that were eligible. So
+it is one transaction however many they are, a leader that takes over makes the same runs, and who
+joins later gets none. Its runs are then made one by one, each in the order of its agent's ticks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import (
+    Context,
+    Matter,
+    job_matter,
+    lane_matter,
+    run_matter,
+    turn_matter,
+)
+from etcsched.core.leader.overlap import Away, state_by_overlap
+from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.run_decider import RunDecider
+from etcsched.core.leader.runs import tick_run
+from etcsched.core.records import FanOut, Job, Run, host_in, lane_of
+from etcsched.core.states import FINAL, Origin, RunState
+from etcsched.core.times import ms_of, tick_id, utc_of
+from etcsched.core.view import Entry, RunKey
+
+
+def fan_out_matter(key: RunKey) -> Matter:
+    return ("fan_out", *key)
+
+
+class FanOuts:
+    def __init__(self, context: Context, runs: RunDecider, away: Away) -> None:
+        self._context = context
+        self._view = context.view
+        self._runs = runs
+        self.away = away
+        self._dirty: dict[str, None] = {}
+        self._made: defaultdict[RunKey, set[str]] = defaultdict(set)
+
+    def look_at(self, job: str) -> None:
+        self._dirty[job] = None
+
+    def look_at_all(self) -> None:
+        for job, _ in self._view.fan_outs:
+            self._dirty[job] = None
+
+    # --- one decision
+
+    def of(self, job: Job, tick_ms: int, origin: Origin, cause: str) -> FanOut:
+        context = self._context
+        return FanOut(
+            job=job.name,
+            run=tick_id(tick_ms),
+            scheduled_at=utc_of(tick_ms),
+            agents=context.eligible(requirement_of(job)),
+            origin=origin,
+            cause=cause,
+            at=context.now,
+            term=context.term,
+        )
+
+    def decide_tick(self, entry: Entry[Job], tick_ms: int, origin: Origin, cause: str) -> None:
+        context, job = self._context, entry.record
+        fan_out = self.of(job, tick_ms, origin, cause)
+        context.write(
+            fx.CreateFanOut(
+                seq=context.next_seq(), fan_out=fan_out, seen=self._view.start_seen(job.name)
+            ),
+            run_matter((job.name, fan_out.run)),
+            job_matter(job.name),
+        )
+
+    # --- and its runs
+
+    def made(self, run: Run) -> None:
+        """The run is there, or was: its creation is confirmed."""
+        if run.host:
+            self._made[(run.job, run.id.partition("@")[0])].add(run.host)
+
+    def decide(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        if not dirty:
+            return
+        for key in sorted(key for key in self._view.fan_outs if key[0] in dirty):
+            entry = self._view.fan_outs[key]
+            if not self._make_runs(key, entry.record):
+                continue
+            watermark = self._view.watermark
+            if watermark is None or watermark.record.through < entry.record.scheduled_at:
+                continue
+            if not self._context.is_busy(fan_out_matter(key)):
+                self._forget(key, entry)
+
+    def _make_runs(self, key: RunKey, fan_out: FanOut) -> bool:
+        """Whether all of them are there."""
+        job = self._view.jobs.get(fan_out.job)
+        made, is_done = self._made[key], True
+        for agent in fan_out.agents:
+            run = (fan_out.job, f"{fan_out.run}@{agent}")
+            if job is None or agent in made or run in self._view.runs:
+                continue
+            is_done = False
+            if not self._is_unsettled(run):
+                self._make(job.record, fan_out, run)
+        return is_done
+
+    def _is_unsettled(self, run: RunKey) -> bool:
+        """Whether a write that concerns the run's lane is in flight."""
+        context, lane = self._context, lane_of(*run)
+        if context.is_busy(run_matter(run), lane_matter(lane), turn_matter(lane)):
+            return True
+        others = self._view.ids_of(lane)
+        return any(context.is_busy(run_matter((run[0], other))) for other in others)
+
+    def _make(self, job: Job, fan_out: FanOut, key: RunKey) -> None:
+        context, lane = self._context, lane_of(*key)
+        state, cause = self._state_of(job, fan_out, lane)
+        run = tick_run(
+            context.author, job, ms_of(fan_out.scheduled_at), state, cause, fan_out.origin,
+            host=host_in(key[1]),
+        )  # fmt: skip
+        following = None
+        if state in FINAL:
+            run, following = self._runs.chains.after(run)
+        write = fx.CreateRun(
+            seq=context.next_seq(),
+            run=run,
+            seen=self._view.start_seen(job.name),
+            is_tick=False,
+            following=following,
+        )
+        matters = self._runs.chains.matters(following)
+        context.write(write, run_matter(key), lane_matter(lane), *matters)
+        self._runs.chains.sent(following)
+        if state in FINAL:
+            context.say(f"{state.value}: {cause}", run=key)
+
+    def _state_of(self, job: Job, fan_out: FanOut, lane: str) -> tuple[RunState, str]:
+        if not self._context.can_start(job):
+            return RunState.MISSED, "the job was stopped before it started"
+        if fan_out.origin is Origin.RECOVERY:
+            return RunState.QUEUED, fan_out.cause
+        tick_ms = ms_of(fan_out.scheduled_at)
+        state = state_by_overlap(self._view, job, lane, tick_ms, self.away)
+        if state is RunState.OVERLAPPED:
+            return state, "the job's last run on this agent was still active"
+        if state is RunState.QUEUED:
+            return state, "due behind another run of its job on this agent"
+        return state, fan_out.cause
+
+    def _forget(self, key: RunKey, entry: Entry[FanOut]) -> None:
+        context = self._context
+        write = fx.ForgetFanOut(
+            seq=context.next_seq(), job=key[0], run_id=key[1], revision=entry.mod_revision
+        )
+        context.write(write, fan_out_matter(key))
+
+    def gone(self, key: RunKey) -> None:
+        self._made.pop(key, None)

@@ -1,0 +1,201 @@
+"""Jobs that run on each agent, told as stories in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcsched.core.records import Keep, Kind, Run
+from etcsched.core.schedule import At
+from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import job
+
+ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
+TICK = "20261122T120005Z"
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.scheduler("s1")
+    for name in ("a1", "a2", "a3"):
+        world.agent(name, takes_s=1.0)
+    world.advance(0.5)
+    return world
+
+
+def by_agent(world: World, name: str = "backup") -> dict[str, Run]:
+    """Of the only tick."""
+    return {run.id.partition("@")[2]: run for run in world.runs(name).values()}
+
+
+def states(world: World) -> dict[str, str]:
+    return {host: run.state.value for host, run in by_agent(world).items()}
+
+
+def test_one_run_on_each_eligible_agent(world: World) -> None:
+    world.agent("a4", labels={"disk": "ssd"})
+    world.drain("a2")
+    world.apply(job("backup", ONCE, per_host=True))
+    world.apply(job("trim", ONCE, per_host=True, require={"disk": "ssd"}))
+    world.advance(10)
+    runs = by_agent(world)
+    assert {host: (run.id, run.agent) for host, run in runs.items()} == {
+        host: (f"{TICK}@{host}", host) for host in ("a1", "a3", "a4")
+    }
+    assert set(states(world).values()) == {"completed"}
+    assert by_agent(world, "trim").keys() == {"a4"}
+    assert not world.records(Kind.FAN_OUT)
+
+
+def test_more_agents_than_a_transaction_takes() -> None:
+    world = World()
+    world.scheduler("s1")
+    for number in range(150):
+        world.agent(f"a{number:03}", takes_s=1.0)
+    world.apply(job("backup", ONCE, per_host=True, keep=Keep(runs=1000)))
+    world.advance(30)
+    assert len(by_agent(world)) == 150
+    assert set(states(world).values()) == {"completed"}
+
+
+@pytest.mark.parametrize("writes", range(1, 16))
+def test_a_leader_that_dies_on_the_way_leaves_no_agent_out(world: World, writes: int) -> None:
+    """Whoever joins meanwhile gets none."""
+    world.scheduler("s2")
+    world.apply(job("backup", ONCE, per_host=True))
+    world.advance(4)
+    world.leader_dies_after = world.leader_writes + writes
+    world.advance(2)
+    world.agent("late", takes_s=1.0)
+    world.advance(40)
+    made = world.records(Kind.FAN_OUT), states(world)
+    assert made[1].keys() - {"late"} == {"a1", "a2", "a3"}
+    was_decided = world.runs("backup")[f"{TICK}@a1"].history[0].term
+    assert set(made[1].values()) == {"completed"}
+    for agent in world.agents.values():
+        assert len(agent.spans) == (1 if agent.name in made[1] else 0)
+    if was_decided == 1:
+        assert "late" not in made[1]
+    assert not made[0]
+
+
+def test_overlap_is_a_matter_of_each_agent(world: World) -> None:
+    world.agents["a1"].takes_s = 15.0
+    world.apply(job("backup", every_s=10, per_host=True))
+    world.advance(45)
+    found: dict[str, list[str]] = {}
+    for run in world.runs("backup").values():
+        found.setdefault(run.id.partition("@")[2], []).append(run.state.value)
+    assert found["a1"] == ["completed", "overlapped", "completed", "overlapped"]
+    assert found["a2"] == found["a3"] == ["completed"] * 4
+
+
+@pytest.mark.parametrize("overlap", [Overlap.QUEUE, Overlap.REPLACE, Overlap.ALLOW])
+def test_other_overlaps_of_each_agent(world: World, overlap: Overlap) -> None:
+    world.agents["a1"].takes_s = 15.0
+    world.apply(job("backup", every_s=10, per_host=True, overlap=overlap))
+    world.advance(39)
+    mine = [run.state.value for key, run in world.runs("backup").items() if key.endswith("@a1")]
+    assert (
+        mine
+        == {
+            Overlap.QUEUE: ["completed", "assigned", "queued"],
+            Overlap.REPLACE: ["cancelled", "cancelled", "assigned"],
+            Overlap.ALLOW: ["completed", "completed", "assigned"],
+        }[overlap]
+    )
+    others = [run for key, run in world.runs("backup").items() if not key.endswith("@a1")]
+    assert {run.state.value for run in others} == {"completed"}
+
+
+def test_an_agent_that_is_away_is_left_out_and_none_is_an_outage(world: World) -> None:
+    world.apply(job("backup", every_s=10, per_host=True, recovery=Recovery.LAST))
+    world.agents["a3"].leave()
+    world.advance(11)
+    assert by_agent(world).keys() == {"a1", "a2"}
+    for name in ("a1", "a2"):
+        world.agents[name].leave()
+    world.advance(300)
+    assert world.records(Kind.GAP)
+    world.agent("a1")
+    world.agent("a2")
+    world.advance(5)
+    after = [run for run in world.runs("backup").values() if run.created_at > "2026-11-22T12:05:00"]
+    ran = {run.id: run.state.value for run in after if run.agent}
+    assert {key.partition("@")[2] for key in ran} == {"a1", "a2"}
+    assert set(ran.values()) == {"completed"}
+    missed = [run for run in after if run.state.value == "missed"]
+    assert sum(run.missed_count or 1 for run in missed) > 10
+    assert all("@" not in run.id for run in missed)
+
+
+def test_while_nobody_leads_late_ticks_come_to_each_agent(world: World) -> None:
+    world.apply(job("backup", every_s=10, per_host=True))
+    world.advance(11)
+    world.nodes["s1"].kill()
+    world.advance(30)
+    world.scheduler("s2")
+    world.advance(30)
+    ticks: dict[str, set[str]] = {}
+    for key, run in world.runs("backup").items():
+        tick, _, host = key.partition("@")
+        ticks.setdefault(tick, set()).add(host)
+        assert run.state.value == "completed", run
+    assert all(hosts == {"a1", "a2", "a3"} for hosts in ticks.values())
+    assert len(ticks) == 7
+
+
+@pytest.mark.parametrize("loss", list(OnAgentLoss))
+def test_a_run_never_moves_to_another_agent(world: World, loss: OnAgentLoss) -> None:
+    world.agents["a1"].takes_s = 100.0
+    world.apply(job("backup", ONCE, per_host=True, on_agent_loss=loss))
+    world.advance(7)
+    world.agents["a1"].kill()
+    world.advance(30)
+    run = by_agent(world)["a1"]
+    assert run.state.value == ("held" if loss is OnAgentLoss.HOLD else "died")
+    assert [span.run for span in world.agents["a2"].spans] == [f"{TICK}@a2"]
+
+
+@pytest.mark.parametrize(("away_s", "state"), [(60, "completed"), (200, "missed")])
+def test_unclaimed_it_waits_for_its_agent_a_while(world: World, away_s: float, state: str) -> None:
+    world.agents["a1"].claims_nothing = True
+    world.apply(job("backup", ONCE, per_host=True, pickup_buffer_s=120.0))
+    world.advance(7)
+    world.agents["a1"].kill()
+    world.advance(away_s)
+    world.agent("a1", takes_s=1.0)
+    world.advance(20)
+    assert states(world) == {"a1": state, "a2": "completed", "a3": "completed"}
+
+
+def test_a_reported_death_is_tried_again_on_the_same_agent(world: World) -> None:
+    world.agents["a1"].ends_as = Outcome.DIED
+    world.apply(job("backup", ONCE, per_host=True, max_reassigns=2))
+    world.advance(20)
+    run = by_agent(world)["a1"]
+    assert run.state.value == "died"
+    assert [attempt.agent for attempt in run.attempts] == ["a1"] * 3
+
+
+def test_the_splay_is_each_agents_own(world: World) -> None:
+    world.apply(job("backup", ONCE, per_host=True, splay_s=60.0))
+    world.advance(80)
+    begun = {name: agent.spans[0].start_s - 5 for name, agent in world.agents.items()}
+    assert len(set(begun.values())) == 3
+    assert all(0 <= delay_s < 60 for delay_s in begun.values())
+
+
+def test_a_stop_between_decision_and_runs(world: World) -> None:
+    """It is known as the tick's runs are made."""
+    world.apply(job("backup", ONCE, per_host=True))
+    world.advance(4)
+    world.leader_dies_after = world.leader_writes + 2
+    world.advance(2)
+    world.set_state("backup", JobState.DISABLED)
+    world.scheduler("s2")
+    world.advance(30)
+    assert set(states(world).values()) <= {"missed", "completed", "cancelled"}
+    assert states(world).keys() == {"a1", "a2", "a3"} or states(world).keys() == {""}
