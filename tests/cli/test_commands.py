@@ -101,7 +101,10 @@ def test_settings(console: Console, tmp_path: Path) -> None:
     assert stored.resubmit_states == (RunState.DIED, RunState.MISSED)
     assert stored.changed_by.startswith("anna@")
     assert console.ok("apply", str(path)) == "1 unchanged\n"
-    assert console.json("settings", "show") == {"resubmit_states": ["died", "missed"]}
+    assert console.json("settings", "show") == {
+        "resubmit_states": ["died", "missed"],
+        "recovery_rate": "10/s",
+    }
     assert "died, missed  no: failed, timed_out, " in console.ok("settings", "show")
 
 

@@ -11,6 +11,8 @@ from itertools import pairwise
 
 from etcsched.core.calendars import parse_days
 from etcsched.core.records import (
+    LEAST_RECOVERY_RATE,
+    MOST_RECOVERY_RATE,
     Answer,
     Assignment,
     Calendar,
@@ -143,6 +145,8 @@ def _problem_with_pause(pause: Pause) -> str | None:
 
 
 def _problem_with_settings(settings: ClusterSettings) -> str | None:
+    if not LEAST_RECOVERY_RATE <= settings.recovery_rate <= MOST_RECOVERY_RATE:
+        return f"no recovery goes at {settings.recovery_rate:g} a second"
     for state in settings.resubmit_states:
         if state not in FINAL:
             return f"no run ends {state.value}"

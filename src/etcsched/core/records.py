@@ -254,15 +254,21 @@ class ConflictGroup(Record, frozen=True, kw_only=True):
     changed_by: str = ""
 
 
+LEAST_RECOVERY_RATE: Final = 0.01
+MOST_RECOVERY_RATE: Final = 100_000.0
+
+
 class ClusterSettings(Record, frozen=True, kw_only=True):
     """What holds for the whole cluster; a default counts as long as nobody has set the field.
 
-    ``resubmit_states``: the final states whose runs may be resubmitted.
+    ``resubmit_states``: the final states whose runs may be resubmitted. ``recovery_rate``: starts
+    a second of what an outage or a loss of agents has held up.
     """
 
     resubmit_states: tuple[RunState, ...] = tuple(
         state for state in RunState if state in FINAL and state is not RunState.COMPLETED
     )
+    recovery_rate: float = 10.0
     changed_by: str = ""
 
 

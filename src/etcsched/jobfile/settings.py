@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from etcsched.core.records import LEAST_RECOVERY_RATE, MOST_RECOVERY_RATE
 from etcsched.core.states import FINAL, RunState
 from etcsched.jobfile import fields
 from etcsched.jobfile.nodes import FieldError, Problems, Value, unknown_text
@@ -21,9 +23,28 @@ def _final_states(value: Value) -> tuple[RunState, ...]:
     return states
 
 
+_RATE: Final = re.compile(r"([0-9]{1,9}(?:[.][0-9]{1,6})?) *(?:/ *s)?")
+
+
+def _rate(value: Value) -> float:
+    given = value.text()
+    match = _RATE.fullmatch(given)
+    if match is None:
+        raise FieldError(value, f"{given!r} is no rate; write e.g. 10/s")
+    rate = float(match[1])
+    if not LEAST_RECOVERY_RATE <= rate <= MOST_RECOVERY_RATE:
+        raise FieldError(
+            value,
+            f"{given!r} is out of range; it takes {LEAST_RECOVERY_RATE:g}/s to "
+            f"{MOST_RECOVERY_RATE:g}/s",
+        )
+    return rate
+
+
 # Settings and their readers; the names are the record's.
 _SETTINGS: Final[dict[str, Callable[[Value], Any]]] = {
     "resubmit_states": _final_states,
+    "recovery_rate": _rate,
 }
 
 

@@ -107,7 +107,10 @@ def _condition(condition: Condition) -> dict[str, Any]:
 
 def settings_of(settings: ClusterSettings) -> dict[str, Any]:
     """All of them, also those that have their default."""
-    return {"resubmit_states": [state.value for state in settings.resubmit_states]}
+    return {
+        "resubmit_states": [state.value for state in settings.resubmit_states],
+        "recovery_rate": f"{settings.recovery_rate:g}/s",
+    }
 
 
 def _put(found: dict[str, Any], field: str, value: Any, usual: Any, write: Any) -> None:

@@ -176,6 +176,9 @@ def test_settings_need_no_jobs_and_add_up_over_files() -> None:
     assert load([("a.yaml", "settings: {resubmit_states: missed}")], NOW_MS).settings == {
         "resubmit_states": (RunState.MISSED,)
     }
+    assert load([("a.yaml", "settings: {recovery_rate: 2.5/s}")], NOW_MS).settings == {
+        "recovery_rate": 2.5
+    }
     assert load([("a.yaml", f"jobs: {{a: {{{RUNS}}}}}")], NOW_MS).settings == {}
 
 
@@ -183,6 +186,14 @@ def test_settings_need_no_jobs_and_add_up_over_files() -> None:
     ("settings", "problem"),
     [
         ("{resubmit_state: died}", ".resubmit_state: unknown setting 'resubmit_state'; did you"),
+        (
+            "{recovery_rate: fast}",
+            ".recovery_rate: 'fast' is no rate; write e.g. 10/s",
+        ),
+        (
+            "{recovery_rate: 0/s}",
+            ".recovery_rate: '0/s' is out of range; it takes 0.01/s to 100000/s",
+        ),
         (
             "{resubmit_states: [ready]}",
             ".resubmit_states[0]: unknown value 'ready'; known are",

@@ -10,6 +10,7 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.held_runs import HeldRuns, holds
 from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.pace import Pace
 from etcsched.core.leader.placement import requirement_of_run, tried_by
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
@@ -37,6 +38,7 @@ class AssignedRuns:
         ends: RunEnds,
         retrying: RetryingRuns,
         held: HeldRuns,
+        pace: Pace,
     ) -> None:
         self._context = context
         self._view = context.view
@@ -44,6 +46,7 @@ class AssignedRuns:
         self._ends = ends
         self._retrying = retrying
         self._held = held
+        self._pace = pace
 
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
@@ -163,6 +166,8 @@ class AssignedRuns:
         if job is not None and is_free and not self._view.is_paused(run.job):
             tried = tried_by(replace(run, **changes))
             presence = context.choose(requirement_of_run(job.record, run), run.job, tried)
+            if presence is not None and not self._pace.allow():
+                presence, cause = None, f"{cause}; it waits, since {self._pace.reason}"
         agent = presence.record.agent if presence is not None else None
         if job is not None and agent is not None and presence is not None:
             moved = assigned(context.author, run, entry.mod_revision, agent, cause, **changes)

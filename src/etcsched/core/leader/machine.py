@@ -292,6 +292,8 @@ class LeaderMachine:
                 self._runs.look_at_waiting(job)
             case ("late", agent, job, run, token):
                 self._upkeep.late_report((agent, job, run, token))
+            case ("pace",):
+                self._runs.look_at_paced()
             case ("sweep",):
                 self._upkeep.sweep()
             case _:

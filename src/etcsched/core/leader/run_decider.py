@@ -14,6 +14,7 @@ from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.held_runs import HeldRuns
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.pace import Pace
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.waiting import Waiting
@@ -39,11 +40,15 @@ class RunDecider:
         self.chains = Chains(context)
         self.ends = RunEnds(context, waiting, self.chains)
         self.retrying = RetryingRuns(context, waiting, self.ends, open_ticks, recovering)
+        self.pace = Pace(context)
         self.waiting = WaitingRuns(
-            context, waiting, self.ends, self.retrying, open_ticks, recovering, outage_began_ms
-        )
+            context, waiting, self.ends, self.retrying, self.pace, open_ticks, recovering,
+            outage_began_ms,
+        )  # fmt: skip
         self.held = HeldRuns(context, self.ends)
-        self._assigned = AssignedRuns(context, losses, self.ends, self.retrying, self.held)
+        self._assigned = AssignedRuns(
+            context, losses, self.ends, self.retrying, self.held, self.pace
+        )
 
     def look_at(self, key: RunKey) -> None:
         self._dirty[key] = None
@@ -78,6 +83,11 @@ class RunDecider:
 
     def look_at_agent(self, agent: str) -> None:
         for key in self._view.assigned_to.get(agent, ()):
+            self._dirty[key] = None
+
+    def look_at_paced(self) -> None:
+        """The next of those that wait for their turn after an outage or a loss."""
+        for key in self.pace.due():
             self._dirty[key] = None
 
     def is_unsettled(self, job: str) -> bool:

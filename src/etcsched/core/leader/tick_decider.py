@@ -15,6 +15,7 @@ from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outages import Outages, Ruling
 from etcsched.core.leader.overlap import state_by_overlap
+from etcsched.core.leader.pace import LATE_MS
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import assignment_of, tick_run
@@ -228,6 +229,12 @@ class TickDecider:
             return
         if state is RunState.READY and not self._view.is_paused(job.name):
             presence = self._context.choose(requirement_of(job), job.name)
+            pace, is_late = self._runs.pace, self._context.wall_ms - starts_ms > LATE_MS
+            if presence is not None and is_late and not pace.allow():
+                cause = f"due, and late: it waits, since {pace.reason}"
+                # Outside any buffer: it isn't for want of an agent that it waits.
+                self._create(entry, tick_ms, RunState.QUEUED, cause)
+                return
             if presence is not None:
                 self._create(entry, tick_ms, RunState.ASSIGNED, "due", presence.record.agent)
                 return

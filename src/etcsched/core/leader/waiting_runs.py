@@ -11,6 +11,7 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.pace import Pace, is_paced
 from etcsched.core.leader.placement import (
     Requirement,
     requirement_of,
@@ -35,6 +36,7 @@ class WaitingRuns:
         waiting: Waiting,
         ends: RunEnds,
         retrying: RetryingRuns,
+        pace: Pace,
         open_ticks: OpenTicks,
         recovering: set[str],
         outage_began_ms: int,
@@ -45,6 +47,7 @@ class WaitingRuns:
         self._view = context.view
         self._ends = ends
         self._retrying = retrying
+        self._pace = pace
         self._open = open_ticks
         self._replacing = Replacing(context, ends)
         self._bound = BoundRuns(context, ends)
@@ -303,8 +306,14 @@ class WaitingRuns:
             return
         if state is RunState.RETRYING and self._retrying.is_held_up(entry.record):
             return
+        cause = "a slot is free"
+        if is_paced(entry.record):
+            if not self._pace.allow():
+                self._hold_back(entry)
+                return
+            cause = f"a slot is free, and it is its turn: {self._pace.reason}"
         presence = self._view.presences[agent]
-        run = assigned(context.author, entry.record, entry.mod_revision, agent, "a slot is free")
+        run = assigned(context.author, entry.record, entry.mod_revision, agent, cause)
         seen = self._view.start_seen(run.job, agent)
         context.write(
             fx.Dispatch(
@@ -319,6 +328,15 @@ class WaitingRuns:
             *self._turn_of(entry.record, job.record),
             agent=agent,
         )
+
+    def _hold_back(self, entry: Entry[Run]) -> None:
+        """Until its turn in the pace after an outage or a loss, and outside any buffer: it isn't
+        for want of an agent that it waits."""
+        run = entry.record
+        if run.state is RunState.READY and run.attempt == 0:
+            self._wait_as(entry, RunState.QUEUED, f"it waits, since {self._pace.reason}")
+        else:
+            self._pace.hold(run)
 
     def _turn_of(self, run: Run, job: Job) -> tuple[Matter, ...]:
         """Whoever had to wait for its turn takes it, until the view shows that."""

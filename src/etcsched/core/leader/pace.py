@@ -1,0 +1,93 @@
+"""How fast runs start that an outage or a loss has held up: ``recovery_rate`` a second.
+
+A thousand ticks that come due again at once, or the runs of eighty agents that vanished together,
+would be a storm for those that are left, and for what the jobs work with. What is due now isn't
+held up by it.
+
+Which runs are paced follows from their records. When the next may start, the leader remembers by
+itself: whoever takes over begins with a full second's worth, and no later than that.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from etcsched.core.leader.context import Context, Matter
+from etcsched.core.records import Run
+from etcsched.core.states import Origin, RunState
+from etcsched.core.times import ms_of
+from etcsched.core.view import RunKey
+
+LATE_MS = 2000
+"""A tick that became a run so much later wasn't decided in its time: that was an outage."""
+
+MATTER: Matter = ("pace",)
+
+_Place = tuple[int, str, RunKey]
+
+
+def is_paced(run: Run) -> bool:
+    """Of a run that waits: whether an outage or a loss has held it up."""
+    if run.state is RunState.RETRYING:
+        return False
+    if run.attempt > 0:
+        return True  # It was moved away from an agent.
+    if run.origin is Origin.RECOVERY:
+        return True
+    return run.is_tick and ms_of(run.created_at) - ms_of(run.due_at) > LATE_MS
+
+
+class Pace:
+    """A second's worth of starts may come at once, at least one."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._used_until_s = 0.0
+        self._held: list[_Place] = []
+        self._members: set[RunKey] = set()
+        self._is_told = False
+
+    @property
+    def rate(self) -> float:
+        return self._context.view.settings.recovery_rate
+
+    @property
+    def reason(self) -> str:
+        return f"starts after an outage or a loss are paced ({self.rate:g}/s)"
+
+    def allow(self) -> bool:
+        """Whether one may start now; then it is counted."""
+        now_s = self._context.mono_s
+        if now_s < self._free_at_s():
+            return False
+        self._used_until_s = max(self._used_until_s, now_s) + 1 / self.rate
+        return True
+
+    def _free_at_s(self) -> float:
+        """Later than all of them but a second's worth have used up their time."""
+        return self._used_until_s - (max(self.rate, 1.0) - 1) / self.rate
+
+    def hold(self, run: Run) -> None:
+        """It waits for its turn, by priority and due time."""
+        context, key = self._context, (run.job, run.id)
+        if key not in self._members:
+            self._members.add(key)
+            heapq.heappush(self._held, (-run.priority, run.starts_at, key))
+        context.wake_at(max(self._free_at_s(), context.mono_s), MATTER)
+        if not self._is_told:
+            self._is_told = True
+            context.say(self.reason, warn=True)
+
+    def due(self) -> list[RunKey]:
+        """Those whose turn it is; whoever can't start then comes back by ``hold``."""
+        context = self._context
+        due: list[RunKey] = []
+        count = 1 + int((context.mono_s - self._free_at_s()) * self.rate + 1e-6)
+        while self._held and len(due) < count:
+            due.append(heapq.heappop(self._held)[2])
+            self._members.discard(due[-1])
+        if self._held:
+            context.wake_at(context.mono_s + 1 / self.rate, MATTER)
+        else:
+            self._is_told = False
+        return due

@@ -1,0 +1,150 @@
+"""What an outage or a mass loss has held up starts at ``recovery_rate``, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcsched.core.records import ClusterSettings, Kind
+from etcsched.core.schedule import At
+from etcsched.core.states import Overlap
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import job
+
+ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
+JOBS = 60
+RATE = 10
+
+
+def started(world: World, *agents: str) -> list[float]:
+    return sorted(span.start_s for agent in agents for span in world.agents[agent].spans)
+
+
+def check_bounded(starts: list[float], rate: float) -> None:
+    """In any time at most a second's worth, and what the rate allows meanwhile."""
+    most_at_once = max(1.0, rate)
+    for n, first in enumerate(starts):
+        for count, later in enumerate(starts[n:], start=1):
+            assert count <= most_at_once + (later - first) * rate + 1e-3, (first, later)
+
+
+def check_paced(starts: list[float], rate: float) -> None:
+    """Bounded, and no slower than it has to be."""
+    assert len(starts) == JOBS
+    check_bounded(starts, rate)
+    assert starts[-1] - starts[0] <= (JOBS - max(1.0, rate)) / rate + 0.5
+
+
+def lost_world(rate: float = RATE) -> World:
+    """a1 and a2 run 60 jobs, and are killed at once."""
+    world = World()
+    world.scheduler("s1")
+    world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=rate))
+    for name in ("a1", "a2"):
+        world.agent(name, takes_s=1000.0, slots=JOBS)
+    world.advance(0.5)
+    for n in range(JOBS):
+        world.apply(job(f"j{n}", ONCE))
+    world.advance(6)
+    assert len(started(world, "a1", "a2")) == JOBS
+    for name in ("a1", "a2"):
+        world.agents[name].kill()
+    world.agent("a3", takes_s=1000.0, slots=1000)
+    return world
+
+
+@pytest.mark.parametrize("rate", [RATE, 2.0, 30.0])
+def test_a_mass_loss_is_paced(rate: float) -> None:
+    world = lost_world(rate)
+    world.advance(15 + JOBS / rate)
+    check_paced(started(world, "a3"), rate)
+
+
+def test_the_reason_is_shown() -> None:
+    world = lost_world()
+    world.advance(13)
+    (run,) = world.runs(f"j{JOBS - 1}").values()
+    assert run.state.value == "ready"
+    reason = "starts after an outage or a loss are paced (10/s)"
+    assert run.history[-1].cause.endswith(f"was lost; it waits, since {reason}")
+    world.advance(10)
+    (run,) = world.runs(f"j{JOBS - 1}").values()
+    assert run.history[-1].cause == f"a slot is free, and it is its turn: {reason}"
+
+
+def test_a_takeover_goes_on_with_it() -> None:
+    world = lost_world()
+    world.advance(13)
+    before = len(started(world, "a3"))
+    assert 0 < before < JOBS
+    world.leader().kill()
+    world.scheduler("s2")
+    world.advance(30)
+    starts = started(world, "a3")
+    assert len(starts) == JOBS
+    check_bounded(starts[before:], RATE)
+
+
+def test_what_is_due_now_is_not_held_up() -> None:
+    world = lost_world(2.0)
+    world.apply(job("now", At(Utc("2026-11-22T12:00:20.000Z"))))
+    world.advance(15)
+    (run,) = world.runs("now").values()
+    (span,) = [s for s in world.agents["a3"].spans if s.job == "now"]
+    assert span.start_s == pytest.approx(20.0, abs=0.1)
+    assert run.state.value == "assigned"
+
+
+def test_few_are_moved_at_once() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1000.0, slots=RATE)
+    world.advance(0.5)
+    for n in range(RATE):
+        world.apply(job(f"j{n}", ONCE))
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.agent("a2", takes_s=1000.0, slots=RATE)
+    world.advance(20)
+    starts = started(world, "a2")
+    assert len(starts) == RATE
+    assert starts[-1] - starts[0] < 0.1
+
+
+def test_no_buffer_ends_while_it_waits_for_its_turn() -> None:
+    """Also if the leader dies meanwhile."""
+    world = World()
+    first = world.scheduler("s1")
+    world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=1.0))
+    world.agent("a1", takes_s=1.0, slots=1000)
+    world.advance(0.5)
+    for n in range(JOBS):
+        world.apply(job(f"j{n}", At(Utc("2026-11-22T12:00:40.000Z")), pickup_buffer_s=30.0))
+    world.advance(2)
+    first.kill()
+    world.advance(60)
+    second = world.scheduler("s2")
+    world.advance(20)
+    second.kill()
+    world.scheduler("s3")
+    world.advance(90)
+    ended = [run.state.value for n in range(JOBS) for run in world.runs(f"j{n}").values()]
+    assert ended == ["completed"] * JOBS
+    check_bounded(started(world, "a1"), 1.0)
+
+
+def test_late_ticks_of_a_long_outage_are_paced() -> None:
+    """Nobody led for a minute; each job has one late tick."""
+    world = World()
+    first = world.scheduler("s1")
+    world.agent("a1", takes_s=1.0, slots=1000)
+    world.advance(0.5)
+    due = At(Utc("2026-11-22T12:00:40.000Z"))
+    for n in range(JOBS):
+        world.apply(job(f"j{n}", due, overlap=Overlap.SKIP))
+    world.advance(2)
+    first.kill()
+    world.advance(60)
+    world.scheduler("s2")
+    world.advance(30)
+    check_paced(started(world, "a1"), RATE)
