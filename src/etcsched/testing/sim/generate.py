@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 
+from etcsched.core.clock import MAX_SKEW_S
 from etcsched.core.records import CLUSTER
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.testing.sim.jobs import random_job
@@ -62,6 +63,10 @@ _ACTS: dict[str, float] = {
     "cancel": 2,
 }  # fmt: skip
 
+
+_CLOCKS_FOR_A_JUDGEMENT = 4
+"""With fewer, nobody may be left who could tell that the leader's clock is wrong by a day, and it
+takes the watermark with it: a limit that is known."""
 
 _UNDONE_BY = {
     "disable": "enable", "pause": "resume", "pause cluster": "resume cluster", "drain": "undrain"
@@ -126,6 +131,8 @@ def _faults(
             _ANY: ["leader", *schedulers, *hosts, *hosts],
             _ETCD: [""],
         }[whom]
+        if kind == "clock stepped" and len(schedulers) + len(hosts) < _CLOCKS_FOR_A_JUDGEMENT:
+            amounts = tuple(amount for amount in amounts if abs(amount) <= MAX_SKEW_S)
         plans.append(
             FaultPlan(
                 at_s=round(at_s, 3),
