@@ -8,7 +8,7 @@ import pytest
 
 from etcsched.core.records import Kind, Retry, Run
 from etcsched.core.schedule import At
-from etcsched.core.states import JobState, Origin, Outcome, Overlap, Recovery
+from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, Recovery
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
@@ -185,3 +185,19 @@ def test_a_stop_while_it_waits(world: World) -> None:
     world.set_state("backup", JobState.DISABLED)
     world.advance(1)
     assert states(world)[SECOND] == "cancelled"
+
+
+def test_a_held_run_goes_with_its_attempt(world: World) -> None:
+    """What its agent says later is of a run that is over, and is kept as an event of it."""
+    hold = OnAgentLoss.HOLD
+    world.apply(job("backup", *TICKS[:1], At(Utc("2026-11-22T12:00:45.000Z")),
+                    overlap=Overlap.REPLACE, on_agent_loss=hold))  # fmt: skip
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.advance(20)
+    assert states(world) == {FIRST: "held"}
+    world.agent("a2", takes_s=1.0)
+    world.advance(60)
+    assert states(world) == {FIRST: "cancelled", "20261122T120045Z": "completed"}
+    assert [attempt.agent for attempt in run_of(world, FIRST).attempts] == ["a1"]
+    assert world.records(Kind.ASSIGNMENT) == world.records(Kind.REPORT) == {}

@@ -115,16 +115,12 @@ class HeldRuns:
         cause: str,
         consumed: fx.Consumed | None = None,
     ) -> None:
-        assignment, report = self._attempt_of(entry.record)
-        if assignment is None:
-            self._ends.end_waiting(entry, state, cause, consumed)
-        else:
-            self._ends.end_assigned(entry, assignment, report, state, cause, consumed)
+        self._ends.end_held(entry, state, cause, consumed)
 
     def _reassign(self, entry: Entry[Run], cause: str, consumed: fx.Consumed) -> None:
         """It waits for an agent as after any loss, and never ends by its pickup buffer."""
         context, run = self._context, entry.record
-        assignment, report = self._attempt_of(run)
+        assignment, report = self._ends.attempt_of(run)
         old, attempts = None, run.attempts
         if assignment is not None:
             old = self._ends.old_attempt(entry, assignment, report)
@@ -146,7 +142,3 @@ class HeldRuns:
             request_matter(consumed.answer.request),
         )  # fmt: skip
         context.say(f"released: {cause}", run=(run.job, run.id))
-
-    def _attempt_of(self, run: Run) -> tuple[Entry[Assignment] | None, Entry[Report] | None]:
-        place = (run.agent, run.job, run.id)
-        return self._view.assignments.get(place), self._view.reports.get(place)

@@ -10,7 +10,7 @@ from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.records import Job, Run
 from etcsched.core.states import Origin, Overlap, RunState
-from etcsched.core.view import Entry, RunKey
+from etcsched.core.view import Entry
 
 
 class Replacing:
@@ -26,17 +26,19 @@ class Replacing:
         for other in self._view.active_runs(run.lane):
             key = (other.job, other.id)
             if is_replaced(other, run) and not self._context.is_busy(run_matter(key)):
-                self._end(key, self._view.runs[key], f"replaced by {run.id}")
+                self._end(self._view.runs[key], f"replaced by {run.id}")
 
-    def _end(self, key: RunKey, entry: Entry[Run], cause: str) -> None:
-        if entry.record.state is not RunState.ASSIGNED:
-            self._ends.end_waiting(entry, RunState.CANCELLED, cause)
-            return
-        place = (entry.record.agent, *key)
-        assignment, report = self._view.assignments.get(place), self._view.reports.get(place)
-        if assignment is None or (report is not None and report.record.outcome is not None):
+    def _end(self, entry: Entry[Run], cause: str) -> None:
+        assignment, report = self._ends.attempt_of(entry.record)
+        if report is not None and report.record.outcome is not None:
             return  # It ends by itself.
-        if report is None:
+        if entry.record.state is RunState.HELD:
+            self._ends.end_held(entry, RunState.CANCELLED, cause)
+        elif entry.record.state is not RunState.ASSIGNED:
+            self._ends.end_waiting(entry, RunState.CANCELLED, cause)
+        elif assignment is None:
+            return  # It ends by itself.
+        elif report is None:
             self._ends.end_assigned(entry, assignment, None, RunState.CANCELLED, cause)
         elif not self._ends.is_told_to_end(entry, assignment):
             self._ends.tell_to_end(entry, assignment, cause)

@@ -50,6 +50,24 @@ class RunEnds:
         old = self.old_attempt(entry, assignment, report)
         self._end(entry, state, cause, old=old, consumed=consumed, **changes)
 
+    def end_held(
+        self,
+        entry: Entry[Run],
+        state: RunState,
+        cause: str,
+        consumed: fx.Consumed | None = None,
+    ) -> None:
+        """With the attempt whose agent is lost, if it is held for that."""
+        assignment, report = self.attempt_of(entry.record)
+        if assignment is None:
+            self.end_waiting(entry, state, cause, consumed)
+        else:
+            self.end_assigned(entry, assignment, report, state, cause, consumed)
+
+    def attempt_of(self, run: Run) -> tuple[Entry[Assignment] | None, Entry[Report] | None]:
+        place = (run.agent, run.job, run.id)
+        return self._view.assignments.get(place), self._view.reports.get(place)
+
     def _results_problem(self, report: Report, state: RunState) -> str:
         """What the agent says of the file, and what the job promises and a completed run lacks."""
         job = self._view.jobs.get(report.job)
