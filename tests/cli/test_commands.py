@@ -267,7 +267,8 @@ def test_a_timeline_counts_from_the_watermark_and_keeps_what_a_gap_needs(
         name: [v.since for v in console.get(Job, Kind.JOB, name).versions]
         for name in ("close_books", "hourly")
     }
-    assert kept == {"close_books": [NOW, through], "hourly": [through]}
+    right_after = Utc("2026-11-22T20:00:00.001Z")
+    assert kept == {"close_books": [NOW, right_after], "hourly": [right_after]}
 
 
 def test_nothing_is_applied_with_any_problem(console: Console, file: Path) -> None:

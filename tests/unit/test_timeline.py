@@ -328,3 +328,28 @@ def test_pauses_that_concern_no_open_tick_are_pruned(
     gap = at(open_from) if open_from else None
     begun = timeline.begin_pause(old, at("12:00"), at(watermark), gap)
     assert spans(begun) == kept
+
+
+def test_nothing_begins_at_the_watermark_itself() -> None:
+    """The tick at that instant is decided by what was in force before."""
+    watermark = Utc("2026-11-22T12:00:30.000Z")
+    right_after = "2026-11-22T12:00:30.001Z"
+    early = Utc("2026-11-22T12:00:29.990Z")
+    anchor = Utc("2026-11-22T12:00:00.000Z")
+    old, new = (
+        Job(
+            name="backup",
+            run=Noop(),
+            versions=(ScheduleVersion(since=anchor, patterns=(Every(interval_s, anchor),)),),
+        )
+        for interval_s in (30, 10)
+    )
+    revised = timeline.revise(old, new, early, watermark)
+    assert revised.current.since == right_after
+    begun = timeline.begin_pause(None, early, watermark)
+    assert begun.intervals[0].since == right_after
+    paused = Pause(intervals=(PauseInterval(since=Utc("2026-11-22T12:00:00.000Z")),))
+    resumed = timeline.end_pause(paused, early, watermark)
+    assert resumed.intervals == ()  # Until right after it: it says nothing of what is open.
+    held_up = timeline.end_pause(paused, early, watermark, Utc("2026-11-22T11:00:00.000Z"))
+    assert held_up.intervals[0].until == right_after

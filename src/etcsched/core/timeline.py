@@ -1,8 +1,8 @@
 """The timeline of a job's definitions: which one decides a tick (DESIGN 3).
 
 A version is in force in [since, since of the next), cut by its windows; a pause in [since, until).
-Whatever changes begins at now, or at the watermark where that is later: ticks up to it are decided
-already.
+Whatever changes begins at now, or right after the watermark where that is later: ticks up to it are
+decided already.
 
 What ended before the watermark is forgotten with the next change. ``open_from`` holds that back:
 where a job has a gap, ticks later than the gap's ``decided_through`` are still open, although the
@@ -29,7 +29,7 @@ from etcsched.core.records import (
 )
 from etcsched.core.schedule import Every, Pattern, Schedule, schedule_of
 from etcsched.core.states import JobState
-from etcsched.core.times import Utc, ms_of
+from etcsched.core.times import Utc, ms_of, utc_of
 
 __all__ = [
     "begin_pause",
@@ -247,7 +247,7 @@ def _without_ended(versions: tuple[V, ...], decided: Utc | None) -> tuple[V, ...
     kept: list[V] = [
         version
         for version, following in pairwise(versions)
-        if version.since < following.since and (decided is None or following.since > decided)
+        if version.since < following.since and _lasts_beyond(following.since, decided)
     ]
     return (*kept, versions[-1])
 
@@ -259,13 +259,20 @@ def _without_over(
         interval
         for interval in intervals
         if interval.until is None
-        or (interval.since < interval.until and (decided is None or interval.until > decided))
+        or (interval.since < interval.until and _lasts_beyond(interval.until, decided))
     )
 
 
-def _since(now: Utc, *not_before: Utc | None) -> Utc:
-    """Now, or the latest of the others: a timeline never runs backwards, whatever a clock says."""
-    return max([now, *(utc for utc in not_before if utc is not None)])
+def _lasts_beyond(end: Utc, decided: Utc | None) -> bool:
+    """Whether what ends with ``end``, exclusively, says anything of what isn't decided."""
+    return decided is None or ms_of(end) > ms_of(decided) + 1
+
+
+def _since(now: Utc, watermark: Utc | None, not_before: Utc | None = None) -> Utc:
+    """Now, or the latest of the others: a timeline never runs backwards, whatever a clock says. A
+    tick at the watermark is decided already, so nothing begins before the instant after it."""
+    after = utc_of(ms_of(watermark) + 1) if watermark is not None else now
+    return max(now, after, not_before or now)
 
 
 def _earlier(watermark: Utc | None, open_from: Utc | None) -> Utc | None:

@@ -218,7 +218,8 @@ def test_calendar_revisions_keep_what_isnt_decided_yet() -> None:
     third = timeline.revise_calendar(second, wanted(), at(9), at(8), open_from=at(3))
     assert [version.since for version in third.versions] == [at(1), at(5), at(9)]
     fourth = timeline.revise_calendar(third, wanted("2026-04-01"), at(9), at(12))
-    assert [version.since for version in fourth.versions] == [at(12)]
+    # Right after the watermark: what is due at it is decided.
+    assert [version.since for version in fourth.versions] == ["2026-03-01T12:00:00.001Z"]
 
 
 def test_a_splay_is_stable_and_spread() -> None:

@@ -104,8 +104,8 @@ async def test_who_loses_a_race_looks_again(etcd: Faulty) -> None:
     ]
     assert await applied(etcd, job()) == [ChangeKind.CREATE]
     versions = stored(etcd).versions
-    # The other's version ended at the watermark, so it decides nothing any more.
-    assert [version.since for version in versions] == [through]
+    # The other's version ended with the watermark, so it decides nothing any more.
+    assert [version.since for version in versions] == ["2026-11-22T19:00:07.001Z"]
     assert stored(etcd).description == ""
 
 
