@@ -74,8 +74,9 @@ class Operators:
         self._etcd: Any = OperatorClient(self.link, cluster.virtual_asyncio)
         self._keys = cluster.keys
         self._marks = 0
-        self._pausing: dict[str, int] = {}
-        """How many pauses of a target have begun."""
+        self._under_way: dict[tuple[OperationKind, str], list[str]] = {}
+        self._contested: set[str] = set()
+        """Marks of operations that others of their kind and target came in between."""
 
     def apply(self, job: Job) -> None:
         mark, now = self._mark(), self._now()
@@ -191,9 +192,10 @@ class Operators:
         detail: str,
     ) -> None:
         sent_ms, changes = self.cluster.loop.now_ms, True
-        if kind is OperationKind.PAUSE:
-            self._pausing[target] = self._pausing.get(target, 0) + 1
-        number = self._pausing.get(target, 0)
+        under_way = self._under_way.setdefault((kind, target), [])
+        under_way.append(mark)
+        if len(under_way) > 1:
+            self._contested.update(under_way)
         try:
             result = await work()
         except OutcomeUnknown:
@@ -205,10 +207,10 @@ class Operators:
             outcome = OperationOutcome.UNKNOWN
         else:
             outcome = OperationOutcome.ACKNOWLEDGED
-            changes = _has_changed(result)
-            if kind is OperationKind.PAUSE and number != self._pausing[target]:
-                # Of two at once, either may find the other's pause, which serves as well.
-                changes = False
+            # Of two that want the same at once, either may find the other's work, which serves it
+            # as well.
+            changes = _has_changed(result) and mark not in self._contested
+        under_way.remove(mark)
         self.cluster.record_entry(
             Operation(
                 kind=kind,
