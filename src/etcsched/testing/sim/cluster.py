@@ -14,6 +14,7 @@ from etcsched.audit.history import (
     Ended,
     Entry,
     Fault,
+    FaultKind,
     Fence,
     NodeView,
     Quiet,
@@ -23,6 +24,7 @@ from etcsched.audit.history import (
     WordKind,
 )
 from etcsched.core.agent.attempt import parse_attempt_id
+from etcsched.core.clock import MAX_JUMP_S, MAX_SLEW
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Options
 from etcsched.core.records import Job, Kind, Pause, Record
@@ -46,6 +48,7 @@ from etcsched.testing.sim.virtual_asyncio import VirtualLoop
 
 CALM_S = 45.0
 """After the last heal, jobs go on for so long."""
+SLEW_S = MAX_JUMP_S / MAX_SLEW
 QUIET_WITHIN_S = 180.0
 """... and after they are deleted, nothing is left within so long."""
 
@@ -267,10 +270,17 @@ class Cluster:
                 return
             self.trace("HEAL", f"{plan.kind} {begun.target}")
             heal()
-            self.record_entry(msgspec.structs.replace(fault, until_ms=self.loop.now_ms))
+            if begun.kind is FaultKind.CLOCK:
+                # A leader follows small steps slowly: its ticks go by the wrong time for longer.
+                self.loop.after(SLEW_S, self._tell_healed, fault)
+            else:
+                self._tell_healed(fault)
 
         self._heals[number] = healed
         self.loop.after(plan.for_s, healed)
+
+    def _tell_healed(self, fault: Fault) -> None:
+        self.record_entry(msgspec.structs.replace(fault, until_ms=self.loop.now_ms))
 
     def _act(self, act: Act) -> None:
         operators = self.operators
