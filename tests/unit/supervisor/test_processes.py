@@ -79,3 +79,18 @@ def test_a_command_may_be_called_anything() -> None:
         stat = processes.read_stat(process.pid)
         assert stat is not None
         assert stat.parent == os.getpid()
+
+
+def test_a_process_in_the_middle_of_an_exec_is_found() -> None:
+    """It shows an empty environment for that moment. One that does nothing but exec shows it
+    often enough to be met in this many looks."""
+    script = 'exec /bin/sh -c "$0" "$0"'
+    process = subprocess.Popen(["/bin/sh", "-c", script, script], env={"FAMILY": "ever anew"})
+    try:
+        looks = [processes.environment_value(process.pid, b"FAMILY") for _ in range(3_000)]
+        # The first looks may come before it has begun as what it is.
+        begun = looks.index(b"ever anew")
+        assert set(looks[begun:]) == {b"ever anew"}
+    finally:
+        process.kill()
+        process.wait()

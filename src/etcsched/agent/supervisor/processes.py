@@ -12,15 +12,21 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from typing import NamedTuple
 
 FREEZE_ROUNDS_MAX = 8
+PF_KTHREAD = 0x00200000
+"""The kernel's mark of its own threads (include/linux/sched.h)."""
+EXEC_WAIT_S = 0.5
+EMPTY_LOOKS = 8
 
 
 class Stat(NamedTuple):
     state: str
     parent: int
     session: int
+    flags: int
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -31,8 +37,10 @@ def read_stat(pid: int) -> Stat | None:
     except OSError:
         return None
     # The command's name stands in parentheses and may hold anything, parentheses included.
-    fields = text[text.rfind(b")") + 2 :].split(None, 4)
-    return Stat(fields[0].decode(), int(fields[1]), int(fields[3])) if len(fields) > 3 else None
+    fields = text[text.rfind(b")") + 2 :].split(None, 7)
+    if len(fields) < 7:
+        return None
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[6]))
 
 
 def own_children() -> list[int]:
@@ -98,18 +106,45 @@ def trees_of(roots: list[int]) -> dict[int, int]:
 
 def environment_value(pid: int, name: bytes) -> bytes | None:
     """Value of a variable in the environment that the process was started with."""
+    prefix = name + b"="
+    for entry in _environment(pid).split(b"\0"):
+        if entry.startswith(prefix):
+            return entry[len(prefix) :]
+    return None
+
+
+def _environment(pid: int) -> bytes:
+    """In the middle of an exec, for microseconds, a process shows neither environment nor
+    arguments. So only what is empty again and again counts as empty."""
+    give_up_at_s = time.monotonic() + EXEC_WAIT_S
+    empty_looks = 0
+    while empty_looks < EMPTY_LOOKS and time.monotonic() < give_up_at_s:
+        text = _read_all(f"/proc/{pid}/environ")
+        if text != b"":
+            return text or b""
+        if _read_all(f"/proc/{pid}/cmdline") != b"":
+            empty_looks += 1
+        elif _never_shows_one(pid):
+            break
+        os.sched_yield()
+    return b""
+
+
+def _never_shows_one(pid: int) -> bool:
+    stat = read_stat(pid)
+    return stat is None or stat.state == "Z" or bool(stat.flags & PF_KTHREAD)
+
+
+def _read_all(path: str) -> bytes | None:
+    """None: the process is gone, or not ours to look at."""
     try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0) as file:
             text = b""
             while chunk := file.read(262144):
                 text += chunk
     except OSError:
         return None
-    prefix = name + b"="
-    for entry in text.split(b"\0"):
-        if entry.startswith(prefix):
-            return entry[len(prefix) :]
-    return None
+    return text
 
 
 def signal_processes(targets: dict[int, int], signal_number: int) -> int:
