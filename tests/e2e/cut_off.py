@@ -6,11 +6,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from etcsched.audit.history import FaultKind
 from etcsched.core.records import Run
 from etcsched.core.states import Outcome, RunState
 from etcsched.etcd.binaries import EtcdBinary
@@ -54,6 +56,18 @@ def firewall(action: str, *target: str) -> None:
     subprocess.run(["iptables", action, *rule], check=True)
 
 
+def cut_off(scene: Scene, *target: str) -> None:
+    began_ms = time.time_ns() // 1_000_000
+    firewall("-I", *target)
+    firewall("-C", *target)
+    scene.world.begin_fault(FaultKind.CUT_OFF, "a1", began_ms, "the firewall has the rule")
+
+
+def heal(scene: Scene, *target: str) -> None:
+    firewall("-D", *target)
+    scene.world.end_fault("a1")
+
+
 async def is_fenced_and_moves(scene: Scene, go: Path) -> None:
     """I3, that no two attempts overlap, is judged by ``settle``."""
     await scene.beating("job", 2)
@@ -65,15 +79,15 @@ async def is_fenced_and_moves(scene: Scene, go: Path) -> None:
         ("a2", Outcome.COMPLETED),
     ]
     first, second = scene.executions("job")
-    assert first.last_s < second.start_s
+    assert first.last_ms < second.start_ms
 
 
 async def cut_off_by(binary: EtcdBinary, directory: Path, *target: str) -> None:
     async with cluster(binary, directory) as scene:
         go = await runs_on_a1(scene)
-        firewall("-I", *target)
+        cut_off(scene, *target)
         await is_fenced_and_moves(scene, go)
-        firewall("-D", *target)
+        heal(scene, *target)
 
         def late() -> Run | None:
             (run,) = scene.ended("job")
@@ -102,8 +116,8 @@ async def test_one_down(etcd_binary: EtcdBinary, tmp_path: Path) -> None:
     async with cluster(etcd_binary, tmp_path) as scene:
         go = await runs_on_a1(scene)
         scene.world.etcd.kill(2)
-        firewall("-I", *target)
+        cut_off(scene, *target)
         await is_fenced_and_moves(scene, go)
-        firewall("-D", *target)
+        heal(scene, *target)
         await scene.world.etcd.restart(2)
         await scene.settle()

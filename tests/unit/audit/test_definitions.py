@@ -26,7 +26,11 @@ BEGIN_MS = ms_of(Utc("2026-10-24T00:00:00.000Z"))
 HOURS = 72
 END_MS = BEGIN_MS + HOURS * 3_600_000
 
-moments_ms = st.integers(0, HOURS * 60).map(lambda minutes: BEGIN_MS + minutes * 60_000)
+moments_ms = st.builds(
+    lambda hour, minute: BEGIN_MS + (hour * 60 + minute) * 60_000,
+    st.integers(0, HOURS - 1),
+    st.sampled_from([0, 1, 17, 30]),
+)
 schedules = st.sampled_from(
     [
         (Cron("17 * * * *"),),
