@@ -89,12 +89,18 @@ async def cut_off_by(binary: EtcdBinary, directory: Path, *target: str) -> None:
         await is_fenced_and_moves(scene, go)
         heal(scene, *target)
 
-        def late() -> Run | None:
-            (run,) = scene.ended("job")
-            return run if run.late_reports else None
-
-        await scene.history.until(late, "the late report")
+        await is_told_late(scene)
         await scene.settle()
+
+
+async def is_told_late(scene: Scene) -> None:
+    """The agent is back, and what it says of the attempt that it lost is in the run's record."""
+
+    def late() -> Run | None:
+        (run,) = scene.ended("job")
+        return run if run.late_reports else None
+
+    await scene.history.until(late, "the late report")
 
 
 async def test_dropped(etcd_binary: EtcdBinary, tmp_path: Path) -> None:
@@ -120,4 +126,5 @@ async def test_one_down(etcd_binary: EtcdBinary, tmp_path: Path) -> None:
         await is_fenced_and_moves(scene, go)
         heal(scene, *target)
         await scene.world.etcd.restart(2)
+        await is_told_late(scene)
         await scene.settle()

@@ -68,7 +68,7 @@ async def test_a_job_file_with_mistakes(cluster: Scene, tmp_path: Path) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text(
         "jobs:\n"
-        "  one:\n"
+        "  flawed:\n"
         "    run: {exec: ['true']}\n"
         "    state: ad_hoc_active\n"
         "    pirority: 3\n"
@@ -77,11 +77,11 @@ async def test_a_job_file_with_mistakes(cluster: Scene, tmp_path: Path) -> None:
     finished = await cluster.world.cli("apply", str(file))
     assert finished.code == 2
     first, second = finished.err.splitlines()
-    assert first.startswith(f"{file}:5: jobs.one")
+    assert first.startswith(f"{file}:5: jobs.flawed")
     assert "priority" in first
     assert second.startswith(f"{file}:6: jobs.two")
     assert "run" in second
-    refused = await cluster.world.cli("jobs", "show", "one")
+    refused = await cluster.world.cli("jobs", "show", "flawed")
     assert refused.code == 4
     cluster.is_settled = True
 
