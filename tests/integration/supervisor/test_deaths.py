@@ -316,6 +316,8 @@ async def test_the_next_supervisor_cleans_up_after_both(host: Host, use_cgroup: 
     host.options["use_cgroup"] = use_cgroup
     async with host.agent() as agent:
         agent.shell("a", DAEMON)
+        # Told, so in the journal: the process itself can be quicker than that.
+        await agent.started("a")
         pid = await host.phone.pid()
         kill_pair(agent)
     async with host.agent() as agent:
