@@ -100,6 +100,12 @@ class LazyGroup(click.Group):
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
+        except OSError as error:
+            # A full disk behind the output, a file that has become unreadable: no bug of ours.
+            if debug:
+                raise
+            _say(f"{error.filename or 'output'}: {error.strerror or error}")
+            sys.exit(1)
         except Exception as error:
             if debug:
                 raise

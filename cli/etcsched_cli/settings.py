@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from etcsched.core.errors import UsageError
+from etcsched.core.text import is_text
 
 if TYPE_CHECKING:
     from etcsched.etcd.config import EtcdConfig
@@ -133,8 +134,9 @@ def _parse(path: Path, text: str) -> dict[str, str]:
 
     try:
         loaded = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        why = " ".join(str(error).split())
+    except (YAMLError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        why = "nested too deeply" if deep else " ".join(str(error).split())
         raise UsageError(f"configuration file {path}: not YAML: {why}") from None
     if loaded is None:
         return {}
@@ -146,10 +148,14 @@ def _parse(path: Path, text: str) -> dict[str, str]:
             f"configuration file {path}: unknown {', '.join(unknown)}; known are "
             f"{', '.join(_NAMES)}"
         )
-    return {
+    entries = {
         name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in loaded.items()
     }
+    for name, value in entries.items():
+        if not is_text(value):
+            raise UsageError(f"configuration file {path}: {name}: {value!a} isn't text")
+    return entries
 
 
 def _path(text: str | None) -> Path | None:

@@ -520,6 +520,24 @@ def test_flag_then_environment_then_file(console: Console) -> None:
     )
     path.write_text("[")
     assert console.fails(2, "status").startswith(f"etcsched: configuration file {path}: not YAML: ")
+    path.write_text("[" * 5000)
+    deep = console.fails(2, "status")
+    assert deep == f"etcsched: configuration file {path}: not YAML: nested too deeply"
+    path.write_text('endpoints: "\\ud800"')
+    half = console.fails(2, "status")
+    assert half == f"etcsched: configuration file {path}: endpoints: '\\ud800' isn't text"
+
+
+def test_a_full_disk_behind_the_output_is_no_bug() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "etcsched_cli", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "etcsched: output: No space left on device\n")
 
 
 def test_help_imports_neither_etcd_nor_rich() -> None:

@@ -15,6 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from etcsched.core.text import is_text
+
 __all__ = ["FieldError", "Problems", "Value", "documents_of", "unknown_text"]
 
 T = TypeVar("T")
@@ -94,6 +96,8 @@ class Value:
         text: str = self._node.value
         if "\0" in text:
             raise FieldError(self, "must not contain the character NUL")
+        if not is_text(text):
+            raise FieldError(self, "has half of a surrogate pair, which is no character")
         return text
 
     def refuse(self, text: str) -> None:
@@ -129,6 +133,10 @@ class Value:
             line = key.start_mark.line + 1
             if not isinstance(key, ScalarNode) or key.tag == _NULL:
                 self._inner(line, self.path, key).refuse("a key must be a name")
+                continue
+            if not is_text(key.value):
+                flaw = "has half of a surrogate pair, which is no character"
+                self._inner(line, self.path, key).refuse(f"the key {key.value!a} {flaw}")
                 continue
             path = f"{self.path}.{key.value}" if self.path else key.value
             value = self._inner(line, path, node)

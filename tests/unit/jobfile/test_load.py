@@ -308,6 +308,8 @@ FIELD_PROBLEMS: list[tuple[str, str, str]] = [
     ("user: 'a b'", "user", "'a b' is no user's name"),
     ("owner: !x y", "owner", "the tag !x has no meaning here; leave it out"),
     ('owner: "a\\0b"', "owner", "must not contain the character NUL"),
+    ('owner: "a\\ud800"', "owner", "has half of a surrogate pair, which is no character"),
+    ('env: {"\\ud800": x}', "env", "the key '\\ud800' has half of a surrogate pair"),
     ("params: {job: x}", "params.job", "every run has its own 'job'; choose another name"),
     ("params: {1: x}", "params.1", "'1' is no variable's name; it takes letters, digits and '_'"),
     (
