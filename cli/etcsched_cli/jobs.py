@@ -240,6 +240,8 @@ def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
 
 
 def _table(views: Sequence[JobView], now_ms: int) -> RenderableType:
+    """Why what waits does so stands there only if anything does."""
+    has_why = any(view.why for view in views)
     return table(
         [
             Column("job", whole=True),
@@ -250,6 +252,7 @@ def _table(views: Sequence[JobView], now_ms: int) -> RenderableType:
             Column("ended", optional=True),
             Column("running", right=True),
             Column("waiting", right=True, optional=True),
+            *([Column("why", optional=True)] if has_why else []),
         ],
         [
             (
@@ -261,6 +264,7 @@ def _table(views: Sequence[JobView], now_ms: int) -> RenderableType:
                 _ago(view, now_ms),
                 str(view.running),
                 str(view.waiting),
+                *([view.why or "-"] if has_why else []),
             )
             for view in views
         ],
@@ -299,6 +303,7 @@ def _render(view: JobView, now_ms: int) -> Iterable[RenderableType]:
             ("next", f"{moment(view.next_tick)}, {_text(_next(view, now_ms))}"),
             ("last", f"{last.name}: {last.state.value}" if last is not None else ""),
             ("now", f"{view.running} running, {view.waiting} waiting"),
+            ("why", view.why),
             ("since", f"{moment(job.current.since)}, by {job.changed_by or 'unknown'}"),
         ]
     )

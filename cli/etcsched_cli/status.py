@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from etcsched.keyspace.keys import Keys
     from etcsched.ports import Etcd
 
+_SHOWN = 5
+
 
 @click.command(short_help="Show the cluster on one screen.")
 @output_options(watch=True)
@@ -48,6 +50,8 @@ def _render(view: ClusterView) -> Iterable[RenderableType]:
             ("paused", ("everything is paused: nothing starts", "yellow") if view.paused else ""),
             ("jobs", str(view.jobs)),
             ("runs", _runs(view)),
+            *_some("waiting", [(f"{r.run}: {r.text}", "yellow") for r in view.waits]),
+            *_some("outages", [(f"{j}: {text}", "red") for j, text in view.outages.items()]),
             ("late", _lateness(view)),
             ("next tick", _next_tick(view)),
             (
@@ -78,6 +82,13 @@ def _schedulers(view: ClusterView) -> str:
 def _runs(view: ClusterView) -> str:
     text = f"{view.running} running, {view.assigned} assigned, {view.waiting} waiting"
     return text + (f"; {view.requests} requests unanswered" if view.requests else "")
+
+
+def _some(name: str, lines: list[Cell]) -> list[tuple[str, Cell]]:
+    """The first few, and how many more there are."""
+    rest = len(lines) - _SHOWN
+    lines = lines[:_SHOWN] + ([f"and {rest} more jobs; see etcsched jobs list"] if rest > 0 else [])
+    return [(name if number == 0 else "", line) for number, line in enumerate(lines)]
 
 
 def _lateness(view: ClusterView) -> str:

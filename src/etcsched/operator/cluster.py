@@ -28,6 +28,7 @@ from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
 from etcsched.operator.calendars import read_calendars
+from etcsched.operator.explain import RunReason, Waits, read_view, waits_of
 from etcsched.operator.runs import newest_of_all, view_of
 from etcsched.operator.store import found, listed, read, read_ranges
 from etcsched.ports import Etcd, MemberStatus
@@ -116,7 +117,8 @@ class NextTick(msgspec.Struct, frozen=True):
 
 
 class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
-    """``next_tick`` None: nothing is due ever, or there are more jobs than were looked at."""
+    """``next_tick`` None: nothing is due ever, or there are more jobs than were looked at.
+    ``waits``: of each job with waiting runs why the first of them waits; ``outages``: by job."""
 
     at: Utc
     leader: LeaderView
@@ -130,6 +132,8 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     lateness: Lateness | None
     next_tick: NextTick | None
     members: tuple[MemberStatus, ...]
+    waits: tuple[RunReason, ...] = ()
+    outages: dict[str, str] = {}
 
 
 async def read_cluster(etcd: Etcd, keys: Keys, now_ms: int) -> ClusterView:
@@ -137,14 +141,17 @@ async def read_cluster(etcd: Etcd, keys: Keys, now_ms: int) -> ClusterView:
         etcd,
         [
             Range(*keys.all_of(kind), count_only=True)
-            for kind in (Kind.JOB, Kind.RUN, Kind.ASSIGNMENT, Kind.REQUEST)
+            for kind in (Kind.JOB, Kind.RUN, Kind.ASSIGNMENT, Kind.REQUEST, Kind.GAP)
         ],
     )
-    jobs, active, assigned, requests = (counted.count for counted in counts)
+    jobs, active, assigned, requests, gaps = (counted.count for counted in counts)
     agents = await read_agents(etcd, keys, now_ms)
     running = sum(agent.running for agent in agents)
     (pause,), _ = await read(etcd, [keys.pause_of_cluster()])
     cluster_pause = found(Pause, pause)
+    waits = Waits({}, {})
+    if (gaps or active > assigned) and jobs <= JOBS_LOOKED_AT:
+        waits = waits_of(await read_view(etcd, keys), now_ms)
     return ClusterView(
         at=utc_of(now_ms),
         leader=await read_leader(etcd, keys, now_ms),
@@ -160,6 +167,8 @@ async def read_cluster(etcd: Etcd, keys: Keys, now_ms: int) -> ClusterView:
         if jobs <= JOBS_LOOKED_AT
         else None,
         members=await etcd.status(),
+        waits=tuple(waits.runs.values()),
+        outages=waits.outages,
     )
 
 

@@ -15,6 +15,7 @@ from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.calendars import read_calendars
+from etcsched.operator.explain import read_view, waits_of
 from etcsched.operator.requests import no_such_job
 from etcsched.operator.runs import RunView, newest_archived, view_of
 from etcsched.operator.store import found, listed, pages, read
@@ -30,7 +31,8 @@ class Pausing(enum.Enum):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """``waiting`` and ``running`` count its runs; ``last`` is its newest finished one."""
+    """``waiting`` and ``running`` count its runs; ``last`` is its newest finished one. ``why``: the
+    reason of its open outage, or else that of the first of its runs that wait."""
 
     name: str
     job: Job
@@ -41,6 +43,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     running: int
     limits: Limits
+    why: str = ""
 
 
 async def list_jobs(
@@ -88,6 +91,7 @@ async def _views(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now_ms: int) -> li
     calendars = await read_calendars(etcd, keys, {n for job in jobs for n in calendars_of(job)})
     last = await newest_archived(etcd, keys, names, 1)
     active, running = await _activity(etcd, keys, names)
+    waits = await _waits(etcd, keys, names, any(active[n] > running[n] for n in names), now_ms)
     views = []
     for job, pause in zip(jobs, job_pauses, strict=True):
         limits = Limits((pause, cluster_pause), calendars)
@@ -104,9 +108,21 @@ async def _views(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now_ms: int) -> li
                 waiting=active[job.name] - running[job.name],
                 running=running[job.name],
                 limits=limits,
+                why=waits.get(job.name, ""),
             )
         )
     return views
+
+
+async def _waits(
+    etcd: Etcd, keys: Keys, names: Sequence[str], is_any_waiting: bool, now_ms: int
+) -> dict[str, str]:
+    """Read only where there is something to explain: it takes all that the leader knows."""
+    gaps, _ = await read(etcd, [keys.of(Kind.GAP, name) for name in names], keys_only=True)
+    if not is_any_waiting and not any(gaps):
+        return {}
+    waits = waits_of(await read_view(etcd, keys), now_ms)
+    return {**{job: reason.text for job, reason in waits.runs.items()}, **waits.outages}
 
 
 async def _activity(

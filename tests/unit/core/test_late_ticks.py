@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from etcsched.core.leader.outages import late_state
+from etcsched.core.leader.outage_records import late_state
 from etcsched.core.records import Run
 from etcsched.core.states import Origin, Overlap, RunState
 from etcsched.core.times import Utc

@@ -12,6 +12,7 @@ from etcsched.core.leader.held_runs import HeldRuns, holds
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.pace import Pace
 from etcsched.core.leader.placement import requirement_of_run, tried_by
+from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import assigned, assignment_of, may_start, step
@@ -67,8 +68,22 @@ class AssignedRuns:
                 self._withdraw(entry, assignment, f"{run.agent} is gone, it hadn't started")
             elif presence is not None and self._has_changed(assignment, presence.record):
                 self._withdraw(entry, assignment, "what its assignment rested on has changed")
-        elif is_gone and self._losses.is_final(assignment.record, report.record):
+            else:
+                words = f"it is assigned to {run.agent}, which hasn't claimed it yet"
+                self._context.because(key, Why.CLAIM, lambda: words)
+        elif not is_gone:
+            self._say_where(key, entry, assignment)
+        elif self._losses.is_final(assignment.record, report.record):
             self._lose(entry, assignment, report)
+
+    def _say_where(self, key: RunKey, entry: Entry[Run], assignment: Entry[Assignment]) -> None:
+        run, orders = entry.record, self._view.orders
+        if self._ends.is_told_to_end(entry, assignment):
+            told = orders[(run.agent, run.job, run.id)].record.reason
+            self._context.because(key, Why.ENDING, lambda: f"{run.agent} is told to end it: {told}")
+        else:
+            cause = run.history[-1].cause if run.history else ""
+            self._context.because(key, Why.RUNS, lambda: f"it runs on {run.agent}: {cause}")
 
     def _has_changed(self, assignment: Entry[Assignment], presence: Presence) -> bool:
         """An unclaimed assignment whose grounds have changed can't be claimed any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 import msgspec
 
@@ -14,9 +15,11 @@ from etcsched.core.leader.placement import (
     Requirement,
     Tried,
     rank_of,
+    requirement_of,
     why_not,
 )
 from etcsched.core.leader.pool import Member, Pool, pool_of
+from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.runs import Author
 from etcsched.core.records import Job, Presence, Rotation, Run
 from etcsched.core.states import JobState, Placement
@@ -116,6 +119,8 @@ class Context:
         self._rotated: dict[str, str] = {}
         self._coming: Counter[str] = Counter()
         self._timers: list[tuple[float, Matter]] = []
+        self.reasons: dict[RunKey, Reason] | None = None
+        """What ``because`` takes down, for whoever explains; a leader keeps nothing."""
 
     # --- who and when
 
@@ -152,6 +157,14 @@ class Context:
     ) -> None:
         job, run_id = run if run is not None else ("", "")
         self.effects.append(fx.Note(text=text, job=job, run=run_id, agent=agent, is_warning=warn))
+
+    def because(
+        self, run: RunKey, why: Why, text: Callable[[], str], until_ms: int | None = None
+    ) -> None:
+        """Why a decision leaves this run where it is."""
+        if self.reasons is not None:
+            until = utc_of(until_ms) if until_ms is not None else None
+            self.reasons[run] = Reason(why, text(), until)
 
     def comes(self, job: str, runs: int) -> None:
         """So many more (or less) runs of this job come with a write that is about another one."""
@@ -262,9 +275,12 @@ class Context:
         for pool in self._pools_of.get(agent, ()):
             pool.load_changed(agent)
 
+    def why_not(self, requirement: Requirement, presence: Presence) -> str | None:
+        """Why this agent, full or not, isn't eligible; None: it is."""
+        return why_not(requirement, presence, presence.agent in self.view.drains)
+
     def is_eligible(self, requirement: Requirement, presence: Presence) -> bool:
-        is_drained = presence.agent in self.view.drains
-        return why_not(requirement, presence, is_drained) is None
+        return self.why_not(requirement, presence) is None
 
     def has_eligible(self, requirement: Requirement) -> bool:
         """Whether an eligible agent lives, full or not."""
@@ -281,7 +297,7 @@ class Context:
         if self.has_eligible(requirement):
             return "every agent that may run it is full"
         reasons = [
-            f"{name} {why_not(requirement, entry.record, name in self.view.drains)}"
+            f"{name} {self.why_not(requirement, entry.record)}"
             for name, entry in sorted(self.view.presences.items())
         ]
         more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
@@ -341,3 +357,7 @@ class Context:
     def can_start(self, job: Job) -> bool:
         """Whether the job's definition lets its ticks run now (pauses aside)."""
         return self.state_of(job) is JobState.ENABLED
+
+    def waits_for_agent(self, job: Job) -> bool:
+        """A job that mustn't start any more waits for nobody: its ticks are missed."""
+        return self.can_start(job) and not self.has_eligible(requirement_of(job))

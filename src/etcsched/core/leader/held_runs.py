@@ -12,6 +12,7 @@ from typing import assert_never
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, request_matter, run_matter
+from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import step
 from etcsched.core.records import Assignment, Job, Release, Report, Run
@@ -68,8 +69,11 @@ class HeldRuns:
         if job is None or job.record.current.state is JobState.DELETED:
             self.end(entry, RunState.CANCELLED, "the job was deleted while it was held")
             return
-        place = (entry.record.agent, *key)
+        place, agent = (entry.record.agent, *key), entry.record.agent
         assignment, report = self._view.assignments.get(place), self._view.reports.get(place)
+        waits = "an operator (etcsched runs release)" + (f" or {agent}'s return" if agent else "")
+        cause = entry.record.history[-1].cause if entry.record.history else ""
+        self._context.because(key, Why.HELD, lambda: f"{cause}; it waits for {waits}")
         if assignment is None or report is None:
             return
         if report.record.outcome is not None:

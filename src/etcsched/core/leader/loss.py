@@ -15,6 +15,7 @@ import math
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context
+from etcsched.core.leader.reasons import Why
 from etcsched.core.records import Assignment, Report
 
 ASK_AGAIN_S = 0.5
@@ -38,11 +39,17 @@ class Losses:
     def is_final(self, assignment: Assignment, report: Report) -> bool:
         """Whether the claim's session is surely over, and the grace, too; if not yet, the agent's
         runs are looked at again when that may have changed."""
-        context = self._context
+        context, grace_s = self._context, assignment.disconnect_grace_s
+        key, gone = (assignment.job, assignment.run), f"{assignment.agent} is gone"
         if not self._is_confirmed(assignment, report):
+            grace = f", and then its disconnect_grace of {grace_s:g} s is over" if grace_s else ""
+            sure = "that is believed once etcd confirms that its lease has ended"
+            context.because(key, Why.LOSS, lambda: f"{gone}; {sure}{grace}")
             return False
-        over_s = self._confirmed_s[report.incarnation] + assignment.disconnect_grace_s
+        over_s = self._confirmed_s[report.incarnation] + grace_s
         if context.mono_s < over_s:
+            words = f"{gone}; its disconnect_grace of {grace_s:g} s isn't over"
+            context.because(key, Why.LOSS, lambda: words)
             context.wake_at(over_s, ("agent", assignment.agent))
             return False
         return True

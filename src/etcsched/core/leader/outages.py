@@ -18,18 +18,15 @@ from etcsched.core.leader import recovery
 from etcsched.core.leader.context import Context, job_matter, run_matter
 from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.outage_records import belonging_runs, buffer_ms, records_of
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider
-from etcsched.core.leader.runs import step, tick_run
+from etcsched.core.leader.runs import step
 from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Run
-from etcsched.core.splay import delay_ms
-from etcsched.core.states import Origin, Overlap, Recovery, RunState
+from etcsched.core.states import Origin, RunState
 from etcsched.core.timeline import ticks
-from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import Entry, revision_of
-
-BORN_LATE_MS = 1_000
-"""A tick's run that was created so long after its time came out of an outage."""
 
 
 class Ruling(enum.Enum):
@@ -125,7 +122,7 @@ class Outages:
         first_ms = next(self.due_ticks(job, after_ms, through_ms), None)
         if first_ms is None:
             return
-        if first_ms >= through_ms - _buffer_ms(job):
+        if first_ms >= through_ms - buffer_ms(job):
             for tick_ms in self.due_ticks(job, after_ms, through_ms):
                 self._open.add(name, tick_ms, job.priority)
         else:
@@ -205,14 +202,9 @@ class Outages:
         entry = self._view.jobs.get(name)
         if entry is None or name in self._recoveries:
             return
-        if not self._waits_for_agent(entry.record):
+        if not self._context.waits_for_agent(entry.record):
             after_ms = ms_of(self._view.gaps[name].record.decided_through)
             self._begin_recovery(entry.record, after_ms, self._context.wall_ms)
-
-    def _waits_for_agent(self, job: Job) -> bool:
-        """A job that mustn't start any more waits for nobody: its ticks are missed."""
-        context = self._context
-        return context.can_start(job) and not context.has_eligible(requirement_of(job))
 
     def _may_run(self, agent: str | None, name: str) -> bool:
         job, presence = self._view.jobs.get(name), self._view.presences.get(agent or "")
@@ -229,7 +221,7 @@ class Outages:
         plan = recovery.plan(job, self._view.limits_of(job), after_ms, through_ms, can_start)
         alone_ms = after_ms
         if not self.has_open_gap(name):
-            if not self._waits_for_agent(job):
+            if not self._context.waits_for_agent(job):
                 alone_ms = max(after_ms, min(self._maybe_decided_ms, through_ms))
                 for tick_ms in self.due_ticks(job, after_ms, alone_ms):
                     self._open.add(name, tick_ms, job.priority)
@@ -252,7 +244,7 @@ class Outages:
         is_done = gap is not None and gap.record.closed and after_ms >= recovering.plan.through_ms
         if entry is None or is_done:
             self._recovered(name)
-        elif not self._waits_for_agent(entry.record):
+        elif not self._context.waits_for_agent(entry.record):
             if self.has_open_gap(name):
                 # From here on the gap holds what is undecided; the watermark needn't.
                 self._open.confirm(name, recovering.alone_ms + 1)
@@ -271,7 +263,8 @@ class Outages:
         plan = replace(recovering.plan, through_ms=through_ms)
         most = 1 if recovering.is_cautious else recovery.MAX_TICKS_PER_STEP
         part = recovery.next_step(job, self._view.limits_of(job), plan, after_ms, most)
-        created, archived = self._records_of(job, part)
+        active = self._view.active_runs(name)
+        created, archived = records_of(context.author, job, part, active)
         fan_outs = self._fan_outs_of(job, part) if job.per_host else ()
         recovering.single_ms = part.first_ms if recovering.is_cautious else None
         if recovering.single_ms in recovering.known:
@@ -320,33 +313,6 @@ class Outages:
         self._open.confirm(name, recovering.alone_ms + 1)
         self._open.wake(name)
 
-    def _records_of(self, job: Job, part: recovery.Step) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
-        """The runs to create, and the records of ticks that don't run."""
-        author = self._context.author
-        created: list[Run] = []
-        archived: list[Run] = []
-        active = self._view.active_runs(job.name)
-        if job.per_host:
-            part = replace(part, chosen=(), late=())  # They are fan-outs.
-        for tick_ms in part.chosen:
-            cause = "recovered: missed in an outage"
-            created.append(tick_run(author, job, tick_ms, RunState.QUEUED, cause, Origin.RECOVERY))
-        for tick_ms in part.late:
-            state = late_state(job, [*active, *created], is_catching_up=bool(part.chosen))
-            cause = "late after an outage"
-            if state is RunState.OVERLAPPED:
-                archived.append(tick_run(author, job, tick_ms, state, cause))
-            else:
-                created.append(tick_run(author, job, tick_ms, state, cause))
-        for stretch in part.missed:
-            run = tick_run(
-                author, job, stretch.first_ms, RunState.MISSED, "missed in an outage",
-                missed_count=stretch.count,
-                missed_through=utc_of(stretch.last_ms) if stretch.count > 1 else None,
-            )  # fmt: skip
-            archived.append(run)
-        return tuple(created), tuple(archived)
-
     def _fan_outs_of(self, job: Job, part: recovery.Step) -> tuple[FanOut, ...]:
         """For the agents that are here as the outage ends."""
         missed = (Origin.RECOVERY, "recovered: missed in an outage")
@@ -365,7 +331,7 @@ class Outages:
             return
         if self._runs.is_unsettled(name):
             self._runs.look_at_job(name)
-        elif not self._waits_for_agent(entry.record):
+        elif not self._context.waits_for_agent(entry.record):
             self._resolve_waiting(entry)
         elif not self.has_open_gap(name):
             first_ms = self._open.first_of(name)
@@ -374,33 +340,12 @@ class Outages:
 
     def _resolve_waiting(self, entry: Entry[Job]) -> None:
         """Runs that were ready as the outage began and whose buffer ended in it are ticks of it."""
-        job, context = entry.record, self._context
-        oldest_ms = context.wall_ms - int(job.recover_within_s * 1000)
-        over_ms = context.wall_ms - _buffer_ms(job)
-        belonging: list[Entry[Run]] = []
-        latest: Utc | None = None
-        for run_id in sorted(self._view.runs_of_job.get(job.name, ())):
-            run = self._view.runs[(job.name, run_id)]
-            at = run.record.scheduled_at
-            if at is None or not run.record.is_tick or run.record.host:
-                continue  # (One that is bound to an agent waits for that alone.)
-            latest = at if latest is None else max(latest, at)
-            is_first_wait = run.record.attempt == 0 and (
-                run.record.state is RunState.READY
-                or (
-                    run.record.state is RunState.CONFLICTED
-                    and job.recovery is not Recovery.CONFLICTED
-                )
-            )
-            if is_first_wait and ms_of(at) <= over_ms:
-                belonging.append(run)
-        for run in belonging:
+        context = self._context
+        for run, is_chosen in belonging_runs(self._view, entry.record, context.wall_ms):
             key = (run.record.job, run.record.id)
             if context.is_busy(run_matter(key)):
                 self._runs.look_at(key)
-                continue
-            at = run.record.scheduled_at or run.record.created_at
-            if recovery.is_chosen(job, at == latest, ms_of(at) >= oldest_ms):
+            elif is_chosen:
                 self._make_queued(run)
             else:
                 self._runs.ends.end_waiting(run, RunState.MISSED, "missed in an outage")
@@ -417,27 +362,3 @@ class Outages:
         )
         write = fx.Requeue(seq=context.next_seq(), run=queued, run_revision=entry.mod_revision)
         context.write(write, run_matter((run.job, run.id)))
-
-
-def _buffer_ms(job: Job) -> int:
-    """From a tick on: the buffer begins when its splay is over."""
-    return int(job.pickup_buffer_s * 1000) + delay_ms(job)
-
-
-def late_state(job: Job, active: list[Run], *, is_catching_up: bool) -> RunState:
-    """What a late tick becomes beside its job's active runs. Late ticks run one after the other:
-    that they came at once is no fault of the job's."""
-    if is_catching_up or any(run.state is RunState.QUEUED for run in active):
-        return RunState.QUEUED
-    if job.overlap is Overlap.ALLOW or not active:
-        return RunState.READY
-    if job.overlap is Overlap.SKIP and not all(_was_born_late(run) for run in active):
-        return RunState.OVERLAPPED
-    return RunState.QUEUED
-
-
-def _was_born_late(run: Run) -> bool:
-    """Whether a run is a late tick's, of this outage or of one just before."""
-    if run.scheduled_at is None or not run.is_tick:
-        return False
-    return ms_of(run.created_at) - ms_of(run.scheduled_at) > BORN_LATE_MS

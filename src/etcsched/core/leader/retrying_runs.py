@@ -11,10 +11,11 @@ from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.context import Context, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import requirement_of_run
+from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import may_start, step
 from etcsched.core.leader.waiting import Waiting
-from etcsched.core.records import Assignment, Report, Run
+from etcsched.core.records import Assignment, Job, Report, Run
 from etcsched.core.retry import due_at, has_retry, state_without_retry, supersedes
 from etcsched.core.states import Outcome, Overlap, RunState
 from etcsched.core.times import ms_of
@@ -46,34 +47,47 @@ class RetryingRuns:
             self.give_up(entry, "the job was stopped")
         elif later is not None:
             self.give_up(entry, f"the job's next run is there: {later.id}")
-        elif (
-            (
-                not self._bound.is_agent_here(run, job.record)
-                and self._bound.end_if_given_up(entry, job.record)
-            )
-            or not self._is_due(key, run)
-            or self._view.is_paused(run.job)
-            or self.is_held_up(run)
-        ):
+        elif self._is_agent_given_up(entry, job.record) or self._has_to_wait(key, run):
             self._waiting.discard(key)
         else:
-            self._waiting.put(run, requirement_of_run(job.record, run))
+            requirement, context = requirement_of_run(job.record, run), self._context
+            context.because(key, Why.NO_AGENT, lambda: context.why_none(requirement))
+            self._waiting.put(run, requirement)
 
-    def is_held_up(self, run: Run) -> bool:
-        """Whether a due retry has to wait for something of its job: for ticks that are due, since
-        each may end it, and, unless the job may overlap, for another run's end."""
+    def _is_agent_given_up(self, entry: Entry[Run], job: Job) -> bool:
+        is_here = self._bound.is_agent_here(entry.record, job)
+        return not is_here and self._bound.end_if_given_up(entry, job)
+
+    def _has_to_wait(self, key: RunKey, run: Run) -> bool:
+        context = self._context
+        if not self._is_due(key, run):
+            return True
+        if (paused := self._view.what_is_paused(run.job)) is not None:
+            context.because(key, Why.PAUSED, lambda: f"{paused} is paused")
+            return True
+        held_up = self.held_up_by(run)
+        if held_up is not None:
+            context.because(key, Why.RETRY, lambda: f"its retry is due, but {held_up}")
+        return held_up is not None
+
+    def held_up_by(self, run: Run) -> str | None:
+        """What of its job a due retry has to wait for: for ticks that are due, since each may end
+        it, and, unless the job may overlap, for another run's end."""
         name = run.job
         gap = self._view.gaps.get(name)
         if self._context.is_coming_beside(run) or self._open.first_of(name) is not None:
-            return True
+            return "a tick of its job is being decided"
         if name in self._recovering or (gap is not None and not gap.record.closed):
-            return True
+            return "its job's outage isn't over"
         job = self._view.jobs.get(name)
         if job is None or job.record.overlap is Overlap.ALLOW:
-            return False
+            return None
         if self._context.is_busy(turn_matter(run.lane)):
-            return True
-        return any(other.state is RunState.ASSIGNED for other in self._view.active_runs(run.lane))
+            return "another run of its job is just being assigned"
+        for other in self._view.active_runs(run.lane):
+            if other.state is RunState.ASSIGNED:
+                return f"{other.job}/{other.id} runs on {other.agent}"
+        return None
 
     def give_up(self, entry: Entry[Run], why: str, consumed: fx.Consumed | None = None) -> None:
         """The run ends as its last attempt did."""
@@ -123,6 +137,8 @@ class RetryingRuns:
         wait_ms = ms_of(run.retry_at or run.created_at) - context.wall_ms
         if wait_ms > 0:
             context.wake_at(context.mono_s + wait_ms / 1000, run_matter(key))
+            words = f"retry {run.retries} is due at {run.retry_at}"
+            context.because(key, Why.RETRY, lambda: words, context.wall_ms + wait_ms)
         return wait_ms <= 0
 
     def _later_run(self, run: Run) -> Run | None:

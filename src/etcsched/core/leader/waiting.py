@@ -49,6 +49,13 @@ class Waiting:
             if not places:
                 del self._of_job[key[0]]
 
+    def place_of(self, key: RunKey) -> int | None:
+        """How many of all that wait come before this run; its cost grows with them."""
+        mine = self._of_job.get(key[0], {}).get(key)
+        if mine is None:
+            return None
+        return sum(place < mine for places in self._of_job.values() for place in places.values())
+
     def first_of(self, job: str) -> RunKey | None:
         """The job's run that comes first."""
         places = self._of_job.get(job)

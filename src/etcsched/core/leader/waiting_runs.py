@@ -5,6 +5,7 @@ They are ``ready``, ``queued`` behind another run of their job, or ``conflicted`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import takewhile
 
 from etcsched.core.leader import effects as fx
@@ -18,6 +19,7 @@ from etcsched.core.leader.placement import (
     requirement_of_run,
     tried_by,
 )
+from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.replacing import Replacing
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
@@ -64,6 +66,10 @@ class WaitingRuns:
         """The run waits no more."""
         self._waiting.discard(key)
 
+    def place_of(self, key: RunKey) -> int | None:
+        """Of one that waits for an agent: how many get one before it."""
+        return self._waiting.place_of(key)
+
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
         job = self._view.jobs.get(run.job)
@@ -76,6 +82,7 @@ class WaitingRuns:
         if not self._has_begun(key, run):
             self.discard(key)
             return
+        requirement = requirement_of_run(job.record, run)
         is_here = self._bound.is_agent_here(run, job.record)
         if not is_here and self._bound.end_if_given_up(entry, job.record):
             self.discard(key)
@@ -85,9 +92,13 @@ class WaitingRuns:
             self.discard(key)
             return
         if self._view.is_paused(run.job):
+            paused = f"{self._view.what_is_paused(run.job)} is paused"
+            self._context.because(key, Why.PAUSED, lambda: paused)
             self.discard(key)
             return
-        if run.state is RunState.QUEUED and not self._is_its_turn(run):
+        in_front = self._what_is_in_front(run) if run.state is RunState.QUEUED else None
+        if in_front is not None:
+            self._context.because(key, Why.QUEUED, in_front)
             self._replacing.clear_the_way(job.record, run)
             self.discard(key)
             return
@@ -95,7 +106,8 @@ class WaitingRuns:
         if holder is not None:
             self._block(entry, f"{holder}")
             return
-        self._waiting.put(run, requirement_of_run(job.record, run))
+        self._context.because(key, Why.NO_AGENT, lambda: self._context.why_none(requirement))
+        self._waiting.put(run, requirement)
         if run.state is RunState.CONFLICTED:
             self._cleared[key] = None
 
@@ -104,6 +116,8 @@ class WaitingRuns:
         wait_ms = ms_of(run.not_before) - self._context.wall_ms if run.not_before else 0
         if wait_ms > 0:
             self._context.wake_at(self._context.mono_s + wait_ms / 1000, run_matter(key))
+            words = f"it starts at {run.not_before}, by its job's splay"
+            self._context.because(key, Why.SPLAY, lambda: words, self._context.wall_ms + wait_ms)
         return wait_ms <= 0
 
     def _wake_at_window(self, key: RunKey, job: Job) -> None:
@@ -119,7 +133,9 @@ class WaitingRuns:
     def _block(self, entry: Entry[Run], cause: str) -> None:
         """It waits until its conflict groups are free. What waits behind its own job or for a
         retry says so in its state, and stays in it."""
-        self.discard((entry.record.job, entry.record.id))
+        key = (entry.record.job, entry.record.id)
+        self.discard(key)
+        self._context.because(key, Why.CONFLICT, lambda: cause)
         if entry.record.state is RunState.READY:
             self._wait_as(entry, RunState.CONFLICTED, f"waits: {cause}")
 
@@ -147,35 +163,46 @@ class WaitingRuns:
             return [key for key in keys if key not in self._waiting]
         return [(job, run) for _, _, run in places[:1]]
 
-    def _is_its_turn(self, run: Run) -> bool:
+    def _what_is_in_front(self, run: Run) -> Callable[[], str] | None:
         """Queued runs go one at a time, when no other run of the job is active. Where runs may
-        overlap, they wait only for those that catch up on an outage."""
+        overlap, they wait only for those that catch up on an outage. None: it is its turn."""
         view, lane = self._view, run.lane
         if self._context.is_busy(turn_matter(lane)):
-            return False
+            return lambda: "another run of its job is just being assigned"
         job = view.jobs.get(run.job)
         if job is None or job.record.overlap is not Overlap.ALLOW:
             if self._context.is_coming_beside(run):
-                return False
+                return lambda: "another run of its job is just being made"
             places = view.queued_of.get(lane, [])
-            return bool(places) and places[0][2] == run.id and not view.has_unqueued(lane)
+            if places and places[0][2] == run.id and not view.has_unqueued(lane):
+                return None
+            return lambda: self._words_of_queue(run)
         for other_id in view.recovering_of.get(lane, ()):
             other = view.runs[(run.job, other_id)].record
             is_in_front = other.state in (RunState.READY, RunState.CONFLICTED, RunState.ASSIGNED)
             if other.state is RunState.QUEUED:
                 is_in_front = queue_place(other) < queue_place(run)
             if is_in_front:
-                return False
-        return True
+                name = f"{other.job}/{other.id}"
+                return lambda: f"behind {name}, which catches up on an outage"
+        return None
+
+    def _words_of_queue(self, run: Run) -> str:
+        view, lane = self._view, run.lane
+        active = [r for r in view.active_runs(lane) if r.state is not RunState.QUEUED]
+        ids = [place[2] for place in view.queued_of.get(lane, [])]
+        ahead = [*(f"{r.job}/{r.id} ({r.state.value})" for r in active)]
+        ahead += [f"{run.job}/{id_} (queued)" for id_ in ids[: ids.index(run.id)]]
+        more = f" and {len(ahead) - 3} more" if len(ahead) > 3 else ""
+        place = ids.index(run.id) + 1
+        return f"number {place} in its job's queue, behind {', '.join(ahead[:3])}{more}"
 
     def _is_buffer_over(self, key: RunKey, entry: Entry[Run], job: Job) -> bool:
         """End a run that found no agent in its time, or leave it to the outage it belongs to."""
         run = entry.record
-        if run.state is RunState.CONFLICTED and job.recovery is Recovery.CONFLICTED:
-            return False  # It runs whenever the conflict clears, however late.
-        if run.attempt > 0:
-            return False  # The buffer counts for a run's first assignment only.
-        end_ms = ms_of(run.starts_at) + int(job.pickup_buffer_s * 1000)
+        end_ms = buffer_end_ms(run, job)
+        if end_ms is None:
+            return False
         if self._context.wall_ms < end_ms:
             wait_s = (end_ms - self._context.wall_ms) / 1000
             self._context.wake_at(self._context.mono_s + wait_s, run_matter(key))
@@ -184,6 +211,8 @@ class WaitingRuns:
         gap = self._view.gaps.get(run.job)
         is_gap_open = gap is not None and not gap.record.closed
         if is_tick and not run.host and (is_gap_open or run.job in self.recovering):
+            mode = f"its buffer ended in an outage; recovery: {job.recovery.value} decides after it"
+            self._context.because(key, Why.OUTAGE, lambda: mode)
             return True
         began_ms, over_ms = self._outage_ms
         nobody_led = began_ms < end_ms <= over_ms
@@ -206,6 +235,8 @@ class WaitingRuns:
             self._ends.end_waiting(entry, RunState.ABANDONED, cause)
         elif is_tick and not run.host:
             # Nobody was there as the buffer ended: the run is its job's outage's matter.
+            mode = f"its buffer ended with nobody there; recovery: {job.recovery.value} decides"
+            self._context.because(key, Why.OUTAGE, lambda: mode)
             self.outage_jobs[run.job] = None
         else:
             why = self._context.why_none(requirement_of_run(job, run))
@@ -255,6 +286,8 @@ class WaitingRuns:
         if entry is None or context.is_busy(run_matter(key)):
             return True  # It is looked at again when its write is settled.
         if any(self._is_coming(rival) for rival in conflicts.above(job)):
+            words = "a run of higher priority in its conflict group is just being made"
+            context.because(key, Why.CONFLICT, lambda: words)
             return True  # Likewise: what is due at one instant goes by its place in the group.
         while True:
             holder = conflicts.holder(job)
@@ -302,9 +335,13 @@ class WaitingRuns:
         if entry is None or job is None or context.is_busy(run_matter(key)):
             return  # It is looked at again when its write is settled.
         state = entry.record.state
-        if state is RunState.QUEUED and not self._is_its_turn(entry.record):
+        in_front = self._what_is_in_front(entry.record) if state is RunState.QUEUED else None
+        if in_front is not None:
+            context.because(key, Why.QUEUED, in_front)
             return
-        if state is RunState.RETRYING and self._retrying.is_held_up(entry.record):
+        held_up = self._retrying.held_up_by(entry.record) if state is RunState.RETRYING else None
+        if held_up is not None:
+            context.because(key, Why.RETRY, lambda: held_up)
             return
         cause = "a slot is free"
         if is_paced(entry.record):
@@ -314,6 +351,8 @@ class WaitingRuns:
             cause = f"a slot is free, and it is its turn: {self._pace.reason}"
         presence = self._view.presences[agent]
         run = assigned(context.author, entry.record, entry.mod_revision, agent, cause)
+        why = Why.PACED if is_paced(entry.record) else Why.NEXT
+        context.because(key, why, lambda: f"it is assigned to {agent} now: {cause}")
         seen = self._view.start_seen(run.job, agent)
         context.write(
             fx.Dispatch(
@@ -333,6 +372,7 @@ class WaitingRuns:
         """Until its turn in the pace after an outage or a loss, and outside any buffer: it isn't
         for want of an agent that it waits."""
         run = entry.record
+        self._context.because((run.job, run.id), Why.PACED, lambda: self._pace.reason)
         if run.state is RunState.READY and run.attempt == 0:
             self._wait_as(entry, RunState.QUEUED, f"it waits, since {self._pace.reason}")
         else:
@@ -343,3 +383,13 @@ class WaitingRuns:
         has_waited = run.state in (RunState.QUEUED, RunState.RETRYING)
         may_overlap = job.overlap is Overlap.ALLOW and run.origin is not Origin.RECOVERY
         return (turn_matter(run.lane),) if has_waited and not may_overlap else ()
+
+
+def buffer_end_ms(run: Run, job: Job) -> int | None:
+    """When a run that waits for its first agent gives up. None: it has none, as what is queued,
+    has had an attempt, or waits for its conflict to clear however late."""
+    if run.state not in (RunState.READY, RunState.CONFLICTED) or run.attempt > 0:
+        return None
+    if run.state is RunState.CONFLICTED and job.recovery is Recovery.CONFLICTED:
+        return None
+    return ms_of(run.starts_at) + int(job.pickup_buffer_s * 1000)

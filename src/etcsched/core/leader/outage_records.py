@@ -1,0 +1,95 @@
+"""What the runs and records of an outage are, purely: for who decides it and who previews it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from etcsched.core.leader import recovery
+from etcsched.core.leader.runs import Author, tick_run
+from etcsched.core.records import Job, Run
+from etcsched.core.splay import delay_ms
+from etcsched.core.states import Origin, Overlap, Recovery, RunState
+from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.core.view import Entry, View
+
+BORN_LATE_MS = 1_000
+"""A tick's run that was created so long after its time came out of an outage."""
+
+
+def records_of(
+    author: Author, job: Job, part: recovery.Step, active: Sequence[Run]
+) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+    """The runs to create, and the records of ticks that don't run. ``active`` are the job's."""
+    created: list[Run] = []
+    archived: list[Run] = []
+    if job.per_host:
+        part = replace(part, chosen=(), late=())  # They are fan-outs.
+    for tick_ms in part.chosen:
+        cause = "recovered: missed in an outage"
+        created.append(tick_run(author, job, tick_ms, RunState.QUEUED, cause, Origin.RECOVERY))
+    for tick_ms in part.late:
+        state = late_state(job, [*active, *created], is_catching_up=bool(part.chosen))
+        cause = "late after an outage"
+        if state is RunState.OVERLAPPED:
+            archived.append(tick_run(author, job, tick_ms, state, cause))
+        else:
+            created.append(tick_run(author, job, tick_ms, state, cause))
+    for stretch in part.missed:
+        run = tick_run(
+            author, job, stretch.first_ms, RunState.MISSED, "missed in an outage",
+            missed_count=stretch.count,
+            missed_through=utc_of(stretch.last_ms) if stretch.count > 1 else None,
+        )  # fmt: skip
+        archived.append(run)
+    return tuple(created), tuple(archived)
+
+
+def belonging_runs(view: View, job: Job, now_ms: int) -> list[tuple[Entry[Run], bool]]:
+    """Runs that were ready as the outage began and whose buffer ended in it are ticks of it; with
+    each, whether it runs now."""
+    oldest_ms = now_ms - int(job.recover_within_s * 1000)
+    over_ms = now_ms - buffer_ms(job)
+    belonging: list[tuple[Entry[Run], Utc]] = []
+    latest: Utc | None = None
+    for run_id in sorted(view.runs_of_job.get(job.name, ())):
+        run = view.runs[(job.name, run_id)]
+        at = run.record.scheduled_at
+        if at is None or not run.record.is_tick or run.record.host:
+            continue  # (One that is bound to an agent waits for that alone.)
+        latest = at if latest is None else max(latest, at)
+        is_first_wait = run.record.attempt == 0 and (
+            run.record.state is RunState.READY
+            or (run.record.state is RunState.CONFLICTED and job.recovery is not Recovery.CONFLICTED)
+        )
+        if is_first_wait and ms_of(at) <= over_ms:
+            belonging.append((run, at))
+    return [
+        (run, recovery.is_chosen(job, at == latest, ms_of(at) >= oldest_ms))
+        for run, at in belonging
+    ]
+
+
+def buffer_ms(job: Job) -> int:
+    """From a tick on: the buffer begins when its splay is over."""
+    return int(job.pickup_buffer_s * 1000) + delay_ms(job)
+
+
+def late_state(job: Job, active: Sequence[Run], *, is_catching_up: bool) -> RunState:
+    """What a late tick becomes beside its job's active runs. Late ticks run one after the other:
+    that they came at once is no fault of the job's."""
+    if is_catching_up or any(run.state is RunState.QUEUED for run in active):
+        return RunState.QUEUED
+    if job.overlap is Overlap.ALLOW or not active:
+        return RunState.READY
+    if job.overlap is Overlap.SKIP and not all(_was_born_late(run) for run in active):
+        return RunState.OVERLAPPED
+    return RunState.QUEUED
+
+
+def _was_born_late(run: Run) -> bool:
+    """Whether a run is a late tick's, of this outage or of one just before."""
+    if run.scheduled_at is None or not run.is_tick:
+        return False
+    return ms_of(run.created_at) - ms_of(run.scheduled_at) > BORN_LATE_MS
