@@ -104,6 +104,7 @@ def test_settings(console: Console, tmp_path: Path) -> None:
     assert console.json("settings", "show") == {
         "resubmit_states": ["died", "missed"],
         "recovery_rate": "10/s",
+        "max_active_agents": "unlimited",
     }
     assert "died, missed  no: failed, timed_out, " in console.ok("settings", "show")
 

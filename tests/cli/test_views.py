@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 from msgspec.structs import replace
 
-from etcsched.core.records import Kind, Term
+from etcsched.core.records import ClusterSettings, Kind, Seat, Term
 from etcsched.core.times import Utc
 from tests.cli.console import Console, job
 
@@ -210,6 +210,24 @@ def test_agents_and_leader(cluster: Console) -> None:
         host-b     stands by  host-b  101  1h  0.1.0
         """
     )
+
+
+def test_agents_that_stand_by(cluster: Console) -> None:
+    cluster.put(ClusterSettings(max_active_agents=1), Kind.SETTINGS)
+    cluster.put(
+        Seat(agent="host-a", since=Utc("2026-11-22T18:00:00.000Z"), term=7), Kind.SEAT, "host-a"
+    )
+    assert [(a["agent"], a["state"], a["seated"]) for a in cluster.json("agents", "list")] == [
+        ("host-a", "ready", True),
+        ("host-b", "standby", False),
+    ]
+    findings = {f["topic"]: f for f in cluster.run_json(1, "doctor")}
+    assert findings["agents"]["text"] == "1 of 2 take runs; 1 of 4 slots are used; 1 stand by"
+    assert "host-b" in cluster.ok("status")
+    cluster.ok("agents", "drain", "host-a")
+    findings = {f["topic"]: f for f in cluster.run_json(1, "doctor")}
+    assert findings["agents"]["level"] == "bad"
+    assert findings["agents"]["advice"] == "undrain one, or raise settings: max_active_agents"
 
 
 def test_whoever_has_not_won_the_term_does_not_lead(cluster: Console) -> None:

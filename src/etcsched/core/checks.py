@@ -12,6 +12,7 @@ from itertools import pairwise
 from etcsched.core.calendars import parse_days
 from etcsched.core.records import (
     LEAST_RECOVERY_RATE,
+    MOST_ACTIVE_AGENTS,
     MOST_RECOVERY_RATE,
     Answer,
     Assignment,
@@ -32,6 +33,7 @@ from etcsched.core.records import (
     Request,
     Rotation,
     Run,
+    Seat,
     Watermark,
 )
 from etcsched.core.schedule.patterns import Cron
@@ -77,6 +79,8 @@ def _names_in(record: Record) -> tuple[str, ...] | None:
     """What of its key a record repeats."""
     match record:
         case Job(name=name) | Presence(agent=name) | Drain(agent=name) | Request(id=name):
+            return (name,)
+        case Seat(agent=name):
             return (name,)
         case Answer(request=name) | Gap(job=name) | Rotation(job=name):
             return (name,)
@@ -147,6 +151,9 @@ def _problem_with_pause(pause: Pause) -> str | None:
 def _problem_with_settings(settings: ClusterSettings) -> str | None:
     if not LEAST_RECOVERY_RATE <= settings.recovery_rate <= MOST_RECOVERY_RATE:
         return f"no recovery goes at {settings.recovery_rate:g} a second"
+    most = settings.max_active_agents
+    if most is not None and not 1 <= most <= MOST_ACTIVE_AGENTS:
+        return f"{most} active agents"
     for state in settings.resubmit_states:
         if state not in FINAL:
             return f"no run ends {state.value}"

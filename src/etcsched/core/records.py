@@ -254,6 +254,8 @@ class ConflictGroup(Record, frozen=True, kw_only=True):
     changed_by: str = ""
 
 
+MOST_ACTIVE_AGENTS: Final = 100_000
+
 LEAST_RECOVERY_RATE: Final = 0.01
 MOST_RECOVERY_RATE: Final = 100_000.0
 
@@ -262,13 +264,15 @@ class ClusterSettings(Record, frozen=True, kw_only=True):
     """What holds for the whole cluster; a default counts as long as nobody has set the field.
 
     ``resubmit_states``: the final states whose runs may be resubmitted. ``recovery_rate``: starts
-    a second of what an outage or a loss of agents has held up.
+    a second of what an outage or a loss of agents has held up. ``max_active_agents``: how many
+    agents receive runs, the others stand by; None: all do.
     """
 
     resubmit_states: tuple[RunState, ...] = tuple(
         state for state in RunState if state in FINAL and state is not RunState.COMPLETED
     )
     recovery_rate: float = 10.0
+    max_active_agents: int | None = None
     changed_by: str = ""
 
 
@@ -559,6 +563,7 @@ class StartSeen(Part, frozen=True, kw_only=True):
     pause: int = 0
     cluster_pause: int = 0
     drain: int = 0
+    seat: int = 0
 
 
 class Assignment(Record, frozen=True, kw_only=True):
@@ -649,6 +654,14 @@ class FanOut(Record, frozen=True, kw_only=True):
     term: int
 
 
+class Seat(Record, frozen=True, kw_only=True):
+    """An agent's right to receive runs, where settings bound how many have it."""
+
+    agent: str
+    since: Utc
+    term: int
+
+
 class Rotation(Record, frozen=True, kw_only=True):
     """Which agent had the last turn of a job that goes around its agents (``round_robin``)."""
 
@@ -683,6 +696,7 @@ class Kind(enum.Enum):
     JOIN = "join"
     ROTATION = "rotation"
     FAN_OUT = "fan_out"
+    SEAT = "seat"
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -38,6 +38,7 @@ from etcsched.core.records import (
     Request,
     Rotation,
     Run,
+    Seat,
     StartSeen,
     Term,
     Watermark,
@@ -85,6 +86,7 @@ class View:
         self.joins: dict[RunKey, Entry[Join]] = {}
         self.rotations: dict[str, Entry[Rotation]] = {}
         self.fan_outs: dict[RunKey, Entry[FanOut]] = {}
+        self.seats: dict[str, Entry[Seat]] = {}
         self.runs: dict[RunKey, Entry[Run]] = {}
         self.assignments: dict[tuple[str, str, str], Entry[Assignment]] = {}
         self.reports: dict[tuple[str, str, str], Entry[Report]] = {}
@@ -123,6 +125,7 @@ class View:
             Kind.JOIN: self.joins,
             Kind.ROTATION: self.rotations,
             Kind.FAN_OUT: self.fan_outs,
+            Kind.SEAT: self.seats,
             Kind.RUN: self.runs,
             Kind.ASSIGNMENT: self.assignments,
             Kind.REPORT: self.reports,
@@ -144,6 +147,10 @@ class View:
     def settings(self) -> ClusterSettings:
         entry = self._settings.get(())
         return entry.record if entry is not None else _DEFAULT_SETTINGS
+
+    @property
+    def settings_revision(self) -> int:
+        return revision_of(self._settings.get(()))
 
     @property
     def edited(self) -> Entry[Edited] | None:
@@ -184,6 +191,7 @@ class View:
             pause=revision_of(self.pauses.get(job)),
             cluster_pause=revision_of(self.pauses.get(CLUSTER)),
             drain=revision_of(self.drains.get(agent)) if agent is not None else 0,
+            seat=revision_of(self.seats.get(agent)) if agent is not None else 0,
         )
 
     def runs_of(self, lane: str) -> list[Run]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from etcsched.core.records import LEAST_RECOVERY_RATE, MOST_RECOVERY_RATE
+from etcsched.core.records import LEAST_RECOVERY_RATE, MOST_ACTIVE_AGENTS, MOST_RECOVERY_RATE
 from etcsched.core.states import FINAL, RunState
 from etcsched.jobfile import fields
 from etcsched.jobfile.nodes import FieldError, Problems, Value, unknown_text
@@ -41,10 +41,27 @@ def _rate(value: Value) -> float:
     return rate
 
 
+_UNLIMITED: Final = "unlimited"
+
+
+class _NoBound:
+    """``unlimited``: a value of its own, since None is that nothing could be read."""
+
+
+def _most_agents(value: Value) -> int | _NoBound:
+    if value.text() == _UNLIMITED:
+        return _NoBound()
+    try:
+        return fields.integer(1, MOST_ACTIVE_AGENTS)(value)
+    except FieldError as error:
+        raise FieldError(error.value, f"{error.text}, or unlimited") from None
+
+
 # Settings and their readers; the names are the record's.
 _SETTINGS: Final[dict[str, Callable[[Value], Any]]] = {
     "resubmit_states": _final_states,
     "recovery_rate": _rate,
+    "max_active_agents": _most_agents,
 }
 
 
@@ -61,5 +78,5 @@ def read_settings(problems: Problems, value: Value, places: dict[str, str]) -> d
         places.setdefault(name, entry.place)
         made = problems.attempt(_SETTINGS[name], entry)
         if made is not None:
-            read[name] = made
+            read[name] = None if isinstance(made, _NoBound) else made
     return read

@@ -110,6 +110,7 @@ def settings_of(settings: ClusterSettings) -> dict[str, Any]:
     return {
         "resubmit_states": [state.value for state in settings.resubmit_states],
         "recovery_rate": f"{settings.recovery_rate:g}/s",
+        "max_active_agents": settings.max_active_agents or "unlimited",
     }
 
 

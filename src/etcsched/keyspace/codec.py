@@ -32,6 +32,7 @@ from etcsched.core.records import (
     Request,
     Rotation,
     Run,
+    Seat,
     Term,
     Watermark,
 )
@@ -64,6 +65,7 @@ RECORD_TYPES: dict[Kind, type[Record]] = {
     Kind.JOIN: Join,
     Kind.ROTATION: Rotation,
     Kind.FAN_OUT: FanOut,
+    Kind.SEAT: Seat,
 }
 
 _encoder = msgspec.json.Encoder()

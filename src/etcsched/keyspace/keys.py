@@ -37,6 +37,7 @@ _FIXED_PLACES: dict[Kind, str] = {
     Kind.JOIN: "state/joins/",
     Kind.ROTATION: "state/rotations/",
     Kind.FAN_OUT: "state/fanouts/",
+    Kind.SEAT: "state/seats/",
 }
 
 _LATE = "late"
@@ -94,6 +95,7 @@ class Keys:
                     "joins": Kind.JOIN,
                     "rotations": Kind.ROTATION,
                     "fanouts": Kind.FAN_OUT,
+                    "seats": Kind.SEAT,
                 }
             ),
         }

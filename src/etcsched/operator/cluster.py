@@ -13,6 +13,7 @@ from etcsched.core.limits import Limits
 from etcsched.core.records import (
     CLUSTER,
     Candidate,
+    ClusterSettings,
     Drain,
     Job,
     Kind,
@@ -70,12 +71,15 @@ class AgentState(enum.Enum):
     READY = "ready"
     FULL = "full"
     DRAINING = "draining"
+    STANDBY = "standby"
+    """Here, but without a seat: settings bound how many agents receive runs."""
     ABSENT = "absent"
-    """Not here, but drained, or not yet relieved of its runs."""
+    """Not here, but drained, or with a seat, or not yet relieved of its runs."""
 
 
 class AgentView(msgspec.Struct, frozen=True, kw_only=True):
-    """``used`` slots have an assignment, of which ``running`` are claimed."""
+    """``used`` slots have an assignment, of which ``running`` are claimed. ``seated`` None: there
+    are no seats, since settings don't bound how many agents receive runs."""
 
     agent: str
     state: AgentState
@@ -90,6 +94,7 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     users: tuple[str, ...] = ()
     default_user: str = ""
     drained_by: str = ""
+    seated: bool | None = None
     clock_ahead_ms: int = 0
 
 
@@ -219,10 +224,29 @@ async def read_agents(etcd: Etcd, keys: Keys, now_ms: int) -> tuple[AgentView, .
         if place is not None:
             used[place[1][0]] += 1
     running = Counter(_claimants(keys, await listed(etcd, keys.all_of(Kind.REPORT))))
+    seated = await _seated(etcd, keys)
     return tuple(
-        _agent_view(name, present.get(name), drains.get(name), used[name], running[name], now_ms)
-        for name in sorted({*present, *drains, *used})
+        _agent_view(
+            name,
+            present.get(name),
+            drains.get(name),
+            name in seated if seated is not None else None,
+            used[name],
+            running[name],
+            now_ms,
+        )
+        for name in sorted({*present, *drains, *used, *(seated or ())})
     )
+
+
+async def _seated(etcd: Etcd, keys: Keys) -> set[str] | None:
+    """Who has a seat, be it here or not; None: nobody needs one."""
+    (at_settings,), _ = await read(etcd, [keys.of(Kind.SETTINGS)])
+    settings = found(ClusterSettings, at_settings)
+    if settings is None or settings.max_active_agents is None:
+        return None
+    seats = await listed(etcd, keys.all_of(Kind.SEAT), keys_only=True)
+    return {place[1][0] for kv in seats if (place := keys.parse(kv.key)) is not None}
 
 
 def _records(kvs: Iterable[KeyValue]) -> list[Presence]:
@@ -241,7 +265,13 @@ def _claimants(keys: Keys, kvs: Iterable[KeyValue]) -> list[str]:
 
 
 def _agent_view(
-    name: str, presence: Presence | None, drain: Drain | None, used: int, running: int, now_ms: int
+    name: str,
+    presence: Presence | None,
+    drain: Drain | None,
+    seated: bool | None,
+    used: int,
+    running: int,
+    now_ms: int,
 ) -> AgentView:
     drained_by = drain.by if drain is not None else ""
     if presence is None:
@@ -251,9 +281,12 @@ def _agent_view(
             used=used,
             running=running,
             drained_by=drained_by,
+            seated=seated,
         )
     if drain is not None or presence.draining:
         state = AgentState.DRAINING
+    elif seated is False:
+        state = AgentState.STANDBY
     else:
         state = AgentState.FULL if used >= presence.slots else AgentState.READY
     return AgentView(
@@ -270,6 +303,7 @@ def _agent_view(
         users=presence.users,
         default_user=presence.default_user,
         drained_by=drained_by,
+        seated=seated,
         clock_ahead_ms=max(ms_of(presence.clock) - now_ms, 0),
     )
 

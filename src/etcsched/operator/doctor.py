@@ -270,13 +270,20 @@ def _next_tick(
 
 def _agents(agents: Sequence[AgentView]) -> list[Finding]:
     here = [agent for agent in agents if agent.state is not AgentState.ABSENT]
-    usable = [agent for agent in here if agent.state is not AgentState.DRAINING]
-    if not usable:
+    idle = (AgentState.DRAINING, AgentState.STANDBY)
+    usable = [agent for agent in here if agent.state not in idle]
+    standbys = sum(agent.state is AgentState.STANDBY for agent in here)
+    if not usable and not standbys:
         text = "none is here" if not here else f"all {len(here)} are draining"
         return [Finding("agents", Level.BAD, text, "start etcsched agent, or undrain one")]
+    if not usable:
+        text = f"{standbys} stand by, and none of those that have a seat takes runs"
+        advice = "undrain one, or raise settings: max_active_agents"
+        return [Finding("agents", Level.BAD, text, advice)]
     slots = sum(agent.slots for agent in usable)
     used = sum(agent.used for agent in usable)
     text = f"{len(usable)} of {len(here)} take runs; {used} of {slots} slots are used"
+    text += f"; {standbys} stand by" if standbys else ""
     findings = [
         Finding("agents", Level.WARNING, text, "start more agents, or give them more slots")
         if used >= slots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -74,6 +75,7 @@ class SimulatedAgent:
         self.is_alive = True
         self.is_cut_off = False
         self.claims_nothing = False
+        self.on_claim: Callable[[Assignment], None] | None = None
         self.spans: list[Span] = []
         self._world = world
         self._watcher = Watcher(world.store, world.keys)
@@ -252,6 +254,8 @@ class SimulatedAgent:
         (nested,) = result.responses
         assert isinstance(nested, TxnResult)
         if nested.succeeded:
+            if self.on_claim is not None:
+                self.on_claim(assignment)
             span = Span(job, run, token, world.now_s)
             self.given[(job, run)] = assignment.params
             self._running[(job, run)] = Running(report, span, assignment, self._renewed_s)

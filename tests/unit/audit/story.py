@@ -25,6 +25,7 @@ from etcsched.core.records import (
     Assignment,
     Attempt,
     Candidate,
+    ClusterSettings,
     Exec,
     Gap,
     Job,
@@ -34,6 +35,7 @@ from etcsched.core.records import (
     Report,
     Run,
     ScheduleVersion,
+    Seat,
     StartSeen,
     Term,
     Transition,
@@ -159,6 +161,14 @@ class Story:
         }  # fmt: skip
         self.put((KEYS.of(Kind.PRESENCE, agent), Presence(agent=agent, **values)))
 
+    def bounded(self, most: int | None, *seated: str) -> int:
+        """So many agents receive runs, from now on; the revision of the last seat."""
+        self.put((KEYS.of(Kind.SETTINGS), ClusterSettings(max_active_agents=most)))
+        return [self.seated(agent) for agent in seated][-1] if seated else 0
+
+    def seated(self, agent: str) -> int:
+        return self.put((KEYS.of(Kind.SEAT, agent), Seat(agent=agent, since=at(0), term=1)))
+
     def defined(self, job: Job | None = None) -> int:
         job = job or a_job()
         return self.put((KEYS.of(Kind.JOB, job.name), job))
@@ -170,12 +180,13 @@ class Story:
     def created(self, run: str, *, agent: str = "a", attempt: int = 1, **fields: Any) -> int:
         """Assigned at once; the token."""
         job, term = fields.get("job", "job"), fields.get("term", 1)
+        more = {"seen": fields.pop("seen")} if "seen" in fields else {}
         record = a_run(run, RunState.ASSIGNED, agent=agent, attempt=attempt, **fields)
         return self.put(
             (KEYS.of(Kind.RUN, job, run), record),
             (
                 KEYS.of(Kind.ASSIGNMENT, agent, job, run),
-                an_assignment(agent, run, attempt, job=job, term=term),
+                an_assignment(agent, run, attempt, job=job, term=term, **more),
             ),
         )
 
@@ -258,8 +269,8 @@ class Story:
 
 
 def an_assignment(agent: str, run: str, attempt: int = 1, **fields: Any) -> Assignment:
-    values = {"job": "job", "term": 1, **fields}
+    values = {"job": "job", "term": 1, "seen": StartSeen(job=1), **fields}
     return Assignment(
         run=run, agent=agent, incarnation=f"{agent}1", attempt=attempt, action=Exec(("/bin/true",)),
-        seen=StartSeen(job=1), assigned_at=at(0), **values,
+        assigned_at=at(0), **values,
     )  # fmt: skip

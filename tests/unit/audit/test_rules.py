@@ -31,6 +31,7 @@ from etcsched.core.records import (
     RequestKind,
     ScheduleVersion,
     Source,
+    StartSeen,
 )
 from etcsched.core.schedule import Cron
 from etcsched.core.states import JobState, Origin, Recovery, RunState
@@ -597,6 +598,9 @@ def test_i9_two_catch_up_at_once(story: Story) -> None:
         ("host", "not among the job's hosts b"),
         ("slots", "2 assignments are more than its 1 slots"),
         ("group", "assigned beside other"),
+        ("standby", "assigned, but it has no seat"),
+        ("seats", "2 seats given, 1 may be"),
+        ("empty seat", "b: it gets a seat, and isn't here"),
     ],
 )
 def test_i10_an_assignment_that_may_not_be(story: Story, case: str, words: str) -> None:
@@ -622,9 +626,36 @@ def test_i10_an_assignment_that_may_not_be(story: Story, case: str, words: str) 
             story.defined(a_job("other"))
             story.now_s = 60.01
             story.created(ONE, job="other")
+        case "standby":
+            story.bounded(1)
+        case "seats":
+            story.bounded(1, "a")
+            story.staffed("b")
+            story.seated("b")
+        case "empty seat":
+            story.bounded(2, "a")
+            story.seated("b")
     story.now_s = 60.01
-    story.created(ONE)
+    if case not in ("seats", "empty seat"):
+        story.created(ONE)
     check(story, Invariant.I10, words)
+
+
+def test_i10_seats_as_they_should_be(story: Story) -> None:
+    """What was decided before the bound may still come in; later it needs a seat, as seen."""
+    story.now_s = 50.0
+    story.bounded(1)
+    story.done(60)
+    seat = story.seated("a")
+    story.staffed("b")
+    story.now_s = 120.01
+    token = story.created(TWO, seen=StartSeen(job=1, seat=seat))
+    story.claimed(TWO, token)
+    story.ran(TWO, token)
+    story.claimed(TWO, token, outcome=AttemptOutcome.COMPLETED)
+    story.ended(TWO, token)
+    story.through(121)
+    check_clean(story)
 
 
 # --- I11

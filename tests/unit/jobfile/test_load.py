@@ -179,6 +179,9 @@ def test_settings_need_no_jobs_and_add_up_over_files() -> None:
     assert load([("a.yaml", "settings: {recovery_rate: 2.5/s}")], NOW_MS).settings == {
         "recovery_rate": 2.5
     }
+    for given, read in (("3", 3), ("unlimited", None)):
+        text = f"settings: {{max_active_agents: {given}}}"
+        assert load([("a.yaml", text)], NOW_MS).settings == {"max_active_agents": read}
     assert load([("a.yaml", f"jobs: {{a: {{{RUNS}}}}}")], NOW_MS).settings == {}
 
 
@@ -189,6 +192,14 @@ def test_settings_need_no_jobs_and_add_up_over_files() -> None:
         (
             "{recovery_rate: fast}",
             ".recovery_rate: 'fast' is no rate; write e.g. 10/s",
+        ),
+        (
+            "{max_active_agents: few}",
+            ".max_active_agents: 'few' is no whole number; write e.g. 1, or unlimited",
+        ),
+        (
+            "{max_active_agents: 0}",
+            ".max_active_agents: 0 is out of range; it takes 1 to 100000, or unlimited",
         ),
         (
             "{recovery_rate: 0/s}",

@@ -33,7 +33,7 @@ CASES = [
             Claim(token=seen("assignment"), assignment=assignment(seen), report=report())
         ),
         {"assignment", "job"},
-        {"assignment", "report", "drain", *START},
+        {"assignment", "report", "drain", "seat", *START},
         {"report"},
     ),
     Case(

@@ -29,6 +29,7 @@ IDS: dict[Kind, tuple[str, ...]] = {
     Kind.JOIN: ("backup", "20261122T190000Z"),
     Kind.ROTATION: ("backup",),
     Kind.FAN_OUT: ("backup", "20261122T190000Z"),
+    Kind.SEAT: ("a1",),
 }
 
 

@@ -16,6 +16,7 @@ from etcsched.core.records import (
     Order,
     Rotation,
     Run,
+    Seat,
     StartSeen,
     Watermark,
 )
@@ -98,7 +99,7 @@ CASES = [
         "T1 assigned",
         create(RunState.ASSIGNED, is_tick=True, assigned=True, asks=False),
         THERE | {"presence"},
-        {"run", "archive", "watermark", "presence", "drain", *START},
+        {"run", "archive", "watermark", "presence", "drain", "seat", *START},
         {"run", "assignment"},
     ),
     Case(
@@ -179,7 +180,7 @@ CASES = [
             )
         ),
         {"run", "job", "presence"},
-        {"run", "presence", "drain", *START},
+        {"run", "presence", "drain", "seat", *START},
         {"run", "assignment"},
     ),
     Case(
@@ -195,8 +196,23 @@ CASES = [
             )
         ),
         {"run", "job", "presence", "rotation"},
-        {"run", "presence", "drain", *START},
+        {"run", "presence", "drain", "seat", *START},
         {"run", "assignment", "rotation"},
+    ),
+    Case(
+        "the seat of one that is gone goes to another",
+        lambda seen: BUILD(
+            fx.ChangeSeats(
+                seq=1,
+                given=((Seat(agent="a2", since=NOW, term=1), seen("new presence")),),
+                taken=(("a1", seen("seat"), seen("presence")),),
+                settings_revision=seen("settings"),
+            )
+        ),
+        {"settings", "seat", "new presence"},
+        {"settings", "seat", "presence", "new seat", "new presence"},
+        {"new seat"},
+        {"seat"},
     ),
     Case(
         "T4b with an outcome",
@@ -327,7 +343,10 @@ CASES = [
             )
         ),
         {"run", "assignment", "report", "job", "new presence"},
-        {"run", "assignment", "report", "presence", "new presence", "new drain", *START},
+        {
+            "run", "assignment", "report", "presence", "new presence", "new drain", "new seat",
+            *START,
+        },
         {"run", KEYS.of(Kind.ASSIGNMENT, "a2", "j", RUN_ID)},
         {"assignment", "report", "order"},
     ),
@@ -451,7 +470,7 @@ CASES = [
             )
         ),
         {"run", "assignment", "report", "job", "presence"},
-        {"run", "assignment", "report", "presence", "drain", *START},
+        {"run", "assignment", "report", "presence", "drain", "seat", *START},
         {"run", "assignment"},
         {"report", "order"},
     ),

@@ -43,6 +43,9 @@ PLACES = {
     "cluster pause": KEYS.of(Kind.PAUSE, CLUSTER),
     "presence": KEYS.of(Kind.PRESENCE, "a1"),
     "drain": KEYS.of(Kind.DRAIN, "a1"),
+    "seat": KEYS.of(Kind.SEAT, "a1"),
+    "new seat": KEYS.of(Kind.SEAT, "a2"),
+    "settings": KEYS.of(Kind.SETTINGS),
     "new presence": KEYS.of(Kind.PRESENCE, "a2"),
     "new drain": KEYS.of(Kind.DRAIN, "a2"),
     "watermark": KEYS.watermark,
@@ -76,16 +79,17 @@ def run_in(state: RunState, **fields: object) -> Run:
     )  # fmt: skip
 
 
-def seen_by(seen: Seen, drain: str = "drain") -> StartSeen:
+def seen_by(seen: Seen, new: str = "") -> StartSeen:
     return StartSeen(
-        job=seen("job"), pause=seen("pause"), cluster_pause=seen("cluster pause"), drain=seen(drain)
-    )
+        job=seen("job"), pause=seen("pause"), cluster_pause=seen("cluster pause"),
+        drain=seen(f"{new}drain"), seat=seen(f"{new}seat"),
+    )  # fmt: skip
 
 
 def assignment(seen: Seen, agent: str = "a1") -> Assignment:
     return Assignment(
         job="j", run=RUN_ID, agent=agent, incarnation="5", attempt=1, action=Noop(),
-        seen=seen_by(seen, "drain" if agent == "a1" else "new drain"), assigned_at=NOW, term=1,
+        seen=seen_by(seen, "" if agent == "a1" else "new "), assigned_at=NOW, term=1,
     )  # fmt: skip
 
 

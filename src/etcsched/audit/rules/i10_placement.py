@@ -1,11 +1,23 @@
-"""I10: assignments only to agents live at that revision, within slots, labels, hosts, conflicts."""
+"""I10: assignments only to agents live at that revision, within slots, labels, hosts, conflicts,
+and seats."""
 
 from __future__ import annotations
 
-from etcsched.audit.rules.base import Rule
+from etcsched.audit.history import Quiet
+from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Assignment, ConflictGroup, Drain, Job, Kind, Presence, Run
+from etcsched.core.records import (
+    Assignment,
+    ClusterSettings,
+    ConflictGroup,
+    Drain,
+    Job,
+    Kind,
+    Presence,
+    Run,
+    Seat,
+)
 from etcsched.core.states import HostsFor
 
 
@@ -14,10 +26,33 @@ class Placement(Rule):
     the state after it."""
 
     invariant = Invariant.I10
-    places = frozenset({Kind.ASSIGNMENT})
+    places = frozenset({Kind.ASSIGNMENT, Kind.SEAT, Kind.SETTINGS})
+
+    def __init__(self, court: Court) -> None:
+        super().__init__(court)
+        self._bounded_ms: int | None = None
+        """Since when settings bound the number of active agents; what was decided before may still
+        come in."""
+
+    @property
+    def _most_agents(self) -> int | None:
+        settings = self.state.record(ClusterSettings, Kind.SETTINGS)
+        return settings.max_active_agents if settings is not None else None
+
+    def begun(self) -> None:
+        self._bounded_ms = 0 if self._most_agents is not None else None
 
     def wrote(self, write: Write, step: Step) -> None:
         new = write.after.record if write.after is not None else None
+        if isinstance(new, ClusterSettings):
+            if new.max_active_agents is None:
+                self._bounded_ms = None
+            elif self._bounded_ms is None:
+                self._bounded_ms = step.at_ms
+        if isinstance(new, Seat):
+            text = f"{new.agent}: it gets a seat, and isn't here"
+            is_here = self.state.of(Kind.PRESENCE, new.agent) is not None
+            self.expect(is_here, text, step)
         if not isinstance(new, Assignment):
             return
         name = f"{new.job}/{new.run} to {new.agent}"
@@ -29,6 +64,13 @@ class Placement(Rule):
         is_drained = self.state.record(Drain, Kind.DRAIN, new.agent) is not None
         text = f"{name}: assigned, but the agent drains"
         self.expect(not (presence.draining or is_drained), text, step)
+        if self._bounded_ms is not None:
+            seat = self.state.of(Kind.SEAT, new.agent)
+            is_early = (
+                not new.seen.seat and step.at_ms - self._bounded_ms <= self.bounds.recovery_ms
+            )
+            is_seated = seat is not None and seat.mod_revision == new.seen.seat
+            self.expect(is_seated or is_early, f"{name}: assigned, but it has no seat", step)
         job = self.state.record(Job, Kind.JOB, new.job)
         if job is None:
             return
@@ -50,7 +92,29 @@ class Placement(Rule):
         is_scheduled = isinstance(run, Run) and run.is_tick
         return job.hosts_for is HostsFor.ALL or is_scheduled
 
+    def quieted(self, quiet: Quiet) -> None:
+        """All seats that may be are given, as far as agents are there, and no more."""
+        most, seats = self._most_agents, self.state.all_of(Kind.SEAT)
+        if most is None:
+            self.expect(
+                not seats, f"{len(seats)} seats, and settings ask for none", at_ms=quiet.at_ms
+            )
+            return
+        self.expect(len(seats) <= most, f"{len(seats)} seats, {most} may be", at_ms=quiet.at_ms)
+        drained = self.state.all_of(Kind.DRAIN)
+        standbys = {ids for ids in self.state.all_of(Kind.PRESENCE) if ids not in seats} - {
+            *drained
+        }
+        kept = [ids for ids in seats if ids not in self.state.all_of(Kind.PRESENCE)]
+        for (agent,) in sorted(standbys):
+            text = f"{agent}: stands by, with {len(seats)} of {most} seats given, {len(kept)} kept"
+            self.expect(len(seats) == most and not kept, text, at_ms=quiet.at_ms)
+
     def committed(self, step: Step) -> None:
+        if any(write.place is Kind.SEAT and write.after is not None for write in step.writes):
+            most, seats = self._most_agents, len(self.state.all_of(Kind.SEAT))
+            text = f"{seats} seats given, {most or 'none'} may be"
+            self.expect(most is not None and seats <= most, text, step)
         agents = {
             write.ids[0] for write in step.writes if write.place is Kind.ASSIGNMENT and write.is_new
         }

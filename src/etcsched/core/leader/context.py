@@ -22,6 +22,7 @@ from etcsched.core.leader.pool import Member, Pool, pool_of
 from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.runs import Author
 from etcsched.core.records import Job, Presence, Rotation, Run
+from etcsched.core.seats import Seating
 from etcsched.core.states import JobState, Placement
 from etcsched.core.times import Utc, utc_of
 from etcsched.core.view import Entry, RunKey, View
@@ -114,6 +115,7 @@ class Context:
         self._refused: set[Matter] = set()
         self._starting: Counter[str] = Counter()
         self.conflicts = Conflicts(view, lambda job: self._starting[job] > 0)
+        self.seating = Seating(view)
         self._pools: dict[Requirement, Pool] = {}
         self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
         self._rotated: dict[str, str] = {}
@@ -266,7 +268,8 @@ class Context:
         return len(self.view.assigned_to.get(agent, ())) + self._reserved_slots.get(agent, 0)
 
     def agents_changed(self) -> None:
-        """Presences or drains have changed: who is eligible is found out anew."""
+        """Presences, drains or seats have changed: who is eligible is found out anew."""
+        self.seating.changed()
         self._pools.clear()
         self._pools_of.clear()
 
@@ -277,7 +280,9 @@ class Context:
 
     def why_not(self, requirement: Requirement, presence: Presence) -> str | None:
         """Why this agent, full or not, isn't eligible; None: it is."""
-        return why_not(requirement, presence, presence.agent in self.view.drains)
+        is_drained = presence.agent in self.view.drains
+        is_standby = self.seating.is_standby(presence.agent)
+        return why_not(requirement, presence, is_drained, is_standby=is_standby)
 
     def is_eligible(self, requirement: Requirement, presence: Presence) -> bool:
         return self.why_not(requirement, presence) is None
@@ -337,7 +342,10 @@ class Context:
             presences = self.view.presences
             names = requirement.hosts or presences
             members = {
-                name: Member(entry.record.slots, rank_of(requirement, entry.record))
+                name: Member(
+                    entry.record.slots if self.seating.has_slots(name) else 0,
+                    rank_of(requirement, entry.record),
+                )
                 for name in names
                 if (entry := presences.get(name)) is not None
                 and self.is_eligible(requirement, entry.record)

@@ -18,6 +18,7 @@ from etcsched.core.records import (
     Order,
     Rotation,
     Run,
+    Seat,
     StartSeen,
     Term,
     Watermark,
@@ -286,6 +287,15 @@ class ForgetPause(Write, frozen=True, kw_only=True):
 
     name: str
     revision: int
+
+
+class ChangeSeats(Write, frozen=True, kw_only=True):
+    """Seats that are given (each with its agent's presence as seen) and taken (agent, the seat's
+    revision, its agent's presence: 0 says that it is gone), by the settings as seen."""
+
+    given: tuple[tuple[Seat, int], ...]
+    taken: tuple[tuple[str, int, int], ...]
+    settings_revision: int
 
 
 class AdvanceWatermark(Write, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from etcsched.core.leader.outages import Outages
 from etcsched.core.leader.overlap import Away
 from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
+from etcsched.core.leader.seats import Seats
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.leader.upkeep import Upkeep
@@ -69,6 +70,7 @@ class LeaderMachine:
         )
         self._requests = RequestDecider(context, self._runs)
         self._upkeep = Upkeep(context)
+        self._seats = Seats(context)
         self._next_watermark_s = now.mono_s
         self._watermark_looked_at_s = now.mono_s
         self._stopped = False
@@ -164,7 +166,7 @@ class LeaderMachine:
                 if change.kind is Kind.ASSIGNMENT:
                     self._context.load_changed(change.ids[0])
                 self._runs.look_at((change.ids[1], change.ids[2]))
-            case Kind.PRESENCE | Kind.DRAIN:
+            case Kind.PRESENCE | Kind.DRAIN | Kind.SEAT:
                 self._context.agents_changed()
                 self._runs.look_at_agent(change.ids[0])
                 self._outages.eligibility_changed(change.ids[0])
@@ -188,7 +190,10 @@ class LeaderMachine:
                 self._open.wake(change.ids[0])
             case Kind.WATERMARK:
                 self._fan_outs.look_at_all()
-            case Kind.ELECTION | Kind.TERM | Kind.EDITED | Kind.SETTINGS:
+            case Kind.SETTINGS:
+                self._context.agents_changed()
+                self._outages.eligibility_changed()
+            case Kind.ELECTION | Kind.TERM | Kind.EDITED:
                 pass  # Read whenever something is decided by them.
             case Kind.ORDER | Kind.ANSWER | Kind.JOIN | Kind.ROTATION:
                 pass
@@ -307,6 +312,7 @@ class LeaderMachine:
             self._look_at(matter)
         for reservation in context.release():
             self._released(reservation)
+        self._seats.decide()
         self._ticks.time_passed()
         self._requests.decide()
         self._runs.decide()

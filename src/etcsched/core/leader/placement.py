@@ -46,13 +46,17 @@ def requirement_of_run(job: Job, run: Run) -> Requirement:
     return requirement_of(job, run.origin)
 
 
-def why_not(requirement: Requirement, presence: Presence, is_drained: bool) -> str | None:
+def why_not(
+    requirement: Requirement, presence: Presence, is_drained: bool, *, is_standby: bool = False
+) -> str | None:
     """Why this agent isn't eligible, in words; None: it is. Slots are another matter: an agent
     that is full still counts as there."""
     if presence.draining:
         return "is stopping"
     if is_drained:
         return "is drained"
+    if is_standby:
+        return "stands by: all seats are taken (settings: max_active_agents)"
     if requirement.hosts and presence.agent not in requirement.hosts:
         return f"is not among the job's hosts ({', '.join(requirement.hosts)})"
     for name, value in requirement.labels:

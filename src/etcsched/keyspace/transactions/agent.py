@@ -41,6 +41,7 @@ class AgentTransactions:
                 Compare(keys.of(Kind.PAUSE, assignment.job), Target.MOD, seen.pause),
                 Compare(keys.pause_of_cluster(), Target.MOD, seen.cluster_pause),
                 Compare(keys.of(Kind.DRAIN, assignment.agent), Target.MOD, seen.drain),
+                Compare(keys.of(Kind.SEAT, assignment.agent), Target.MOD, seen.seat),
             ),
             (Put(report, encode(write.report)),),
             # Whose report is there? A claim of this very token and session is mine: the answer

@@ -71,6 +71,8 @@ class LeaderTransactions:
             case fx.ForgetJoin():
                 key = self._key(Kind.JOIN, write.target, write.instance)
                 return self._forget(key, write.revision)
+            case fx.ChangeSeats():
+                return self._seats(write)
             case fx.ForgetPause():
                 return self._forget(self._key(Kind.PAUSE, write.name), write.revision)
             case fx.ForgetJob():
@@ -106,6 +108,7 @@ class LeaderTransactions:
         if agent is not None:
             compares.append(self._as_seen(Kind.PRESENCE, presence_revision, agent))
             compares.append(self._as_seen(Kind.DRAIN, seen.drain, agent))
+            compares.append(self._as_seen(Kind.SEAT, seen.seat, agent))
         return compares
 
     def _consume(
@@ -373,6 +376,19 @@ class LeaderTransactions:
             )
             compares.append(Compare(key, Target.MOD, write.run_revision))
             then.append(Put(key, encode(write.run)))
+        return Txn(tuple(compares), tuple(then))
+
+    def _seats(self, write: fx.ChangeSeats) -> Txn:
+        compares = [self._as_seen(Kind.SETTINGS, write.settings_revision)]
+        then: list[Operation] = []
+        for agent, revision, presence_revision in write.taken:
+            compares.append(self._as_seen(Kind.SEAT, revision, agent))
+            compares.append(self._as_seen(Kind.PRESENCE, presence_revision, agent))
+            then.append(Delete(self._key(Kind.SEAT, agent)))
+        for seat, presence_revision in write.given:
+            compares.append(self._as_seen(Kind.SEAT, 0, seat.agent))
+            compares.append(self._as_seen(Kind.PRESENCE, presence_revision, seat.agent))
+            then.append(self._put(Kind.SEAT, seat, seat.agent))
         return Txn(tuple(compares), tuple(then))
 
     def _forget(self, key: str, revision: int) -> Txn:

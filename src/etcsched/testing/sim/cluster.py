@@ -303,6 +303,8 @@ class Cluster:
                 operators.drain(act.target)
             case "undrain":
                 operators.undrain(act.target)
+            case "bound agents":
+                operators.bound_agents(int(act.target) or None)
             case "trigger":
                 operators.trigger(act.target)
             case "cancel":

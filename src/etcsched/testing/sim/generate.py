@@ -60,7 +60,7 @@ _FAULTS: dict[str, tuple[float, str, tuple[float, float], tuple[float, ...]]] = 
 _ACTS: dict[str, float] = {
     "apply": 5, "disable": 1.5, "enable": 1, "delete": 1, "pause": 2, "resume": 0.5,
     "pause cluster": 1, "resume cluster": 0.5, "drain": 2, "undrain": 0.5, "trigger": 3,
-    "cancel": 2,
+    "cancel": 2, "bound agents": 0.7,
 }  # fmt: skip
 
 
@@ -166,6 +166,8 @@ def _acts(
             target = CLUSTER
         elif kind.endswith("drain"):
             target = chance.choice(agents)
+        elif kind == "bound agents":
+            target = str(chance.choice([0, 1, 1, 2]))  # 0: all
         acts.append(Act(at_s=round(at_s, 4), kind=kind, target=target, job=job))
         if kind in _UNDONE_BY and chance.random() < 0.8:
             later_s = min(lasts_s, at_s + chance.choice([0.005, 1.0, 5.0, 15.0, 30.0]))

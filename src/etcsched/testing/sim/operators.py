@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,7 @@ from etcsched.keyspace.transactions import submit_request
 from etcsched.operator import apply as jobs
 from etcsched.operator.drains import drain, undrain
 from etcsched.operator.pauses import pause, resume
+from etcsched.operator.settings import apply_settings
 from etcsched.operator.store import commit
 from etcsched.testing.sim.loop import Clock
 from etcsched.testing.sim.network import Link
@@ -138,6 +140,15 @@ class Operators:
             "",
             lambda: undrain(self._etcd, self._keys, agent, timeout_s=TIMEOUT_S),
         )
+
+    def bound_agents(self, most: int | None) -> None:
+        """How many receive runs; nobody judges whether this was told rightly."""
+        wanted = {"max_active_agents": most}
+        self.cluster.virtual_asyncio.start(self._set(wanted))
+
+    async def _set(self, wanted: dict[str, Any]) -> None:
+        with suppress(EtcschedError):
+            await apply_settings(self._etcd, self._keys, wanted, "sim", timeout_s=TIMEOUT_S)
 
     def trigger(self, name: str) -> None:
         self._request(RequestKind.TRIGGER, name)
