@@ -1,6 +1,8 @@
 # Every verb sets up what it needs. `make help` lists them.
 
 PY := .venv/bin/python
+# Most tests wait for leases and clocks, not for the processor.
+SIDE_BY_SIDE := -n 4 --dist loadfile
 .DEFAULT_GOAL := help
 .PHONY: help setup test check unit integration sim demo up bench bench-quick test-etcds format clean
 
@@ -12,7 +14,7 @@ setup:  ## make .venv with everything that development needs
 
 test: check  ## lint, types, and every test (starts its own etcd processes)
 	$(PY) -m tests.support.fetch_etcd --needed
-	$(PY) -m pytest
+	$(PY) -m pytest $(SIDE_BY_SIDE)
 
 check: setup  ## lint and types only
 	$(PY) -m ruff check .
@@ -23,7 +25,7 @@ unit: setup  ## the tests that need no etcd: seconds
 	$(PY) -m pytest -m "not etcd" tests/unit tests/property tests/cli
 
 integration: setup  ## the tests on real etcd processes
-	$(PY) -m pytest tests/contract tests/integration tests/e2e
+	$(PY) -m pytest $(SIDE_BY_SIDE) tests/contract tests/integration tests/e2e
 
 sim: setup  ## simulate clusters under faults: SEEDS=1000 JOBS=2, or SEED=42 to replay one
 	$(PY) -m etcsched.testing.sim $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario $(SCENARIO)) \

@@ -150,10 +150,14 @@ class OutageWatch:
     async def _poll_while_out(self, timeout_s: float) -> None:
         """Until some member has a leader, and has had time to lose it."""
         proof, step_s = OutageProof(timeout_s), timeout_s / POLLS_PER_ELECTION_TIMEOUT
-        calm_s = boottime_s() + CALM_AFTER * timeout_s
+        calm_after_s = CALM_AFTER * timeout_s
+        calm_s = boottime_s() + calm_after_s
         while True:
             poll = await self._poll(step_s)
             self.last_sights = tuple(poll.sights.values())
+            if Sight.HAS_LEADER not in self.last_sights:
+                # Whoever says so next may be an old leader that has just woken up.
+                calm_s = poll.done_s + calm_after_s
             proved_s = proof.polled(poll)
             if proved_s is not None:
                 self._tell(poll)

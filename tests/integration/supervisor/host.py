@@ -59,6 +59,12 @@ class Host:
         self.options: dict[str, bool | float] = {"idle_exit_s": 0.5}
         self.seen: list[SupervisorEvent] = []
 
+    def let_others_through(self) -> None:
+        """Other users reach what lies in it by its path."""
+        for directory in (self.directory, *self.directory.parents):
+            if directory.stat().st_mode & 0o011 != 0o011:
+                directory.chmod(0o711)
+
     @asynccontextmanager
     async def agent(self, incarnation: str = "agent-1") -> AsyncIterator[Agent]:
         client = await SupervisorClient.connect_or_start(

@@ -312,9 +312,7 @@ async def test_someone_who_keeps_the_output_open_delays_no_end(host: Host) -> No
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 async def test_a_command_runs_as_the_user_it_names(host: Host) -> None:
-    host.directory.chmod(0o711)
-    for parent in host.directory.parents[:2]:
-        parent.chmod(0o711)
+    host.let_others_through()
     results = host.directory / "results"
     script = "id -un; id -Gn; echo $HOME $USER $LOGNAME; echo x=1 > $RESULTS; umask"
     async with host.agent() as agent:
