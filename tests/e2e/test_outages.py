@@ -113,6 +113,11 @@ async def short_sessions(binary: EtcdBinary, directory: Path, members: int) -> A
         scene.world.add_agent(name)
     await scene.open()
     try:
+        for name in ("a1", "a2"):
+            # Until then, an outage would be as good as any other loss of etcd.
+            log = scene.world.directory / f"{name}.log"
+            text = f"connected to {members} members of etcd"
+            await scene.told(lambda log=log, text=text: text in log.read_text(), f"{name}: {text}")
         yield scene
     finally:
         await scene.close()

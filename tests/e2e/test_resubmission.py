@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.e2e.scene import Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 MANY = 1500
+AN_HOUR_AGO_MS = time.time_ns() // 1_000_000 - 3_600_000
 PUT_AT_ONCE = 100
 
 
@@ -39,11 +41,12 @@ async def test_a_failed_run_is_resubmitted(cluster: Scene) -> None:
 
 
 def died(number: int) -> Run:
-    at = utc_of(1_700_000_000_000 + 1000 * number)
+    """An hour ago: what is too old is forgotten while the test looks at it."""
+    at = utc_of(AN_HOUR_AGO_MS + 1000 * number)
     attempt = Attempt(number=1, agent="gone", token=1, assigned_at=at, outcome=Outcome.DIED)
     return Run(
         job="many",
-        id=f"20231114T221320.000Z-{number:04}",
+        id=f"{at.replace('-', '').replace(':', '')}-{number:04}",
         state=RunState.DIED,
         origin=Origin.REQUEST,
         created_at=at,

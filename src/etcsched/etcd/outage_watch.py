@@ -68,6 +68,7 @@ class OutageWatch:
         self._listed_s: float | None = None
         self._election_timeout_s: float | None = None
         self._complaint = ""
+        self._told_held = 0
         self._is_out = False
         self._is_polling = False
         self.last_sights: tuple[Sight, ...] = ()
@@ -116,6 +117,9 @@ class OutageWatch:
         self._listed_s = boottime_s()
         whys = await asyncio.gather(*(line.hold() for line in self._lines.values()))
         self._complain("; ".join(why for why in whys if why))
+        if self.held == len(self._lines) != self._told_held:
+            log.info("connected to %d members of etcd: an outage of it can be proven", self.held)
+        self._told_held = self.held
 
     def _complain(self, text: str) -> None:
         if text and text != self._complaint:
