@@ -55,30 +55,38 @@ class OutageProof:
         self._since_s = 0.0
         self._last_sent_s = 0.0
         self._has_begun = False
+        self.why_broken = ""
+        """What the last poll lacked, in words; nothing while the proof goes on."""
 
     def polled(self, poll: Poll) -> float | None:
         """The time that counts like the sending of an acknowledged keepalive, if it is proven."""
         members = frozenset(poll.sights)
         lasts_at_most_s = self._election_timeout_s / 2
-        if (
-            not members
-            or not _PROVES.issuperset(poll.sights.values())
-            or poll.done_s - poll.sent_s > lasts_at_most_s
-        ):
+        self.why_broken = _what_it_lacks(poll, lasts_at_most_s)
+        if self.why_broken:
             self._has_begun = False
             return None
-        goes_on = (
-            self._has_begun
-            and members == self._members
-            and poll.sent_s - self._last_sent_s <= lasts_at_most_s
-        )
-        if not goes_on:
+        gap_s = poll.sent_s - self._last_sent_s
+        if self._has_begun and gap_s > lasts_at_most_s:
+            self._has_begun = False
+            self.why_broken = f"no look for {gap_s:.1f} s"
+        if not self._has_begun or members != self._members:
             # What was seen lies anywhere within the poll: the window begins at its end.
             self._members, self._since_s, self._has_begun = members, poll.done_s, True
         self._last_sent_s = poll.sent_s
         if poll.sent_s - self._since_s > 2 * self._election_timeout_s:
             return poll.sent_s
         return None
+
+
+def _what_it_lacks(poll: Poll, lasts_at_most_s: float) -> str:
+    if not poll.sights:
+        return "no member is known"
+    proves_nothing = [f"{m:x} {s.value}" for m, s in poll.sights.items() if s not in _PROVES]
+    if proves_nothing:
+        return ", ".join(sorted(proves_nothing))
+    took_s = poll.done_s - poll.sent_s
+    return f"a look at all took {took_s:.1f} s" if took_s > lasts_at_most_s else ""
 
 
 def election_timeout_of(least_ttl_s: float) -> float:

@@ -133,11 +133,14 @@ class MemberLine:
             return Sight.UNKNOWN
         try:
             async with asyncio.timeout(limit_s):
-                if self.is_ended:
-                    if not await self._listens():
-                        return Sight.DOWN if self._idle.is_ended_in_order else Sight.UNKNOWN
+                if self.is_ended and not await self._listens():
+                    return Sight.DOWN if self._idle.is_ended_in_order else Sight.UNKNOWN
+                sight = await self._ask(limit_s)
+                if self.is_ended and sight is not Sight.UNKNOWN:
+                    # Not before it answers: the listener of a process that is being killed
+                    # outlives its connections for a moment, and what connects then is reset.
                     await self.connect(self._address[0], self._address[1])
-                return await self._ask(limit_s)
+                return sight
         except (OSError, TimeoutError):
             return Sight.UNKNOWN
 

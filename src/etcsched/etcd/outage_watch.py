@@ -163,6 +163,8 @@ class OutageWatch:
                 # Whoever says so next may be an old leader that has just woken up.
                 calm_s = poll.done_s + calm_after_s
             proved_s = proof.polled(poll)
+            if self._is_silent() and Sight.HAS_LEADER not in self.last_sights:
+                self._complain(proof.why_broken)
             if proved_s is not None:
                 self._tell(poll)
                 self._on_proved(proved_s)

@@ -48,6 +48,25 @@ async def test_only_an_orderly_end_counts(
         await line.close()
 
 
+async def test_a_listener_that_outlives_its_connections_for_a_moment() -> None:
+    """A killed process's connections end one after the other, and its listener among them."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    ended = asyncio.Event()
+    line = MemberLine(1, (), EtcdConfig(), ended)
+    try:
+        await line.connect("127.0.0.1", listener.getsockname()[1])
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        connection.close()
+        async with asyncio.timeout(LIMIT_S):
+            await ended.wait()
+        assert await line.look(LIMIT_S) is Sight.UNKNOWN, "it listens, but doesn't answer"
+        listener.close()
+        assert await line.look(LIMIT_S) is Sight.DOWN
+    finally:
+        await line.close()
+
+
 async def test_a_refusal_alone_says_nothing() -> None:
     """The connection stands; new ones are refused."""
     listener = socket.create_server(("127.0.0.1", 0))
