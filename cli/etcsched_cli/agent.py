@@ -9,7 +9,8 @@ import click
 
 from etcsched.core.durations import parse_duration_s
 from etcsched.core.errors import UsageError
-from etcsched_cli.daemon import log_level_option, start_log
+from etcsched.serving.address import AGENT_LISTEN, listen_of
+from etcsched_cli.daemon import listen_options, log_level_option, start_log
 from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
 
@@ -63,6 +64,7 @@ _option = partial(option, of="agent", show_envvar=True)
     "--accept-restored-cluster", is_flag=True, help="Go on with an etcd restored from a backup."
 )
 @click.option("--demo-etcd", is_flag=True, hidden=True)
+@listen_options("agent", AGENT_LISTEN)
 @log_level_option
 @click.pass_obj
 def agent(
@@ -79,6 +81,8 @@ def agent(
     allow_unfenced_auth: bool,
     accept_restored_cluster: bool,
     demo_etcd: bool,
+    listen: str | None,
+    listen_token_file: Path | None,
     log_level: str,
 ) -> None:
     """Run an agent until SIGTERM. SIGTERM lets what runs end first, for --stop-timeout at most.
@@ -90,6 +94,7 @@ def agent(
         stop_timeout_s = parse_duration_s(stop_timeout)
     except ValueError as error:
         raise UsageError(f"--stop-timeout: {error}") from None
+    listening = listen_of(listen, AGENT_LISTEN, listen_token_file)
     etcd_config = settings.etcd_config()
     start_log(log_level)
     # Nothing before this has loaded gRPC: the supervisor is forked before it exists.
@@ -110,6 +115,7 @@ def agent(
         allow_unfenced_auth=allow_unfenced_auth,
         accept_restored_cluster=accept_restored_cluster,
         is_demo=demo_etcd,
+        listen=listening,
     )
     run_agent(config, etcd_config)
 

@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "resume": Entry("pauses:resume", "Resume the whole cluster."),
     "leader": Entry("leader:leader", "Show who leads and who stands by."),
     "doctor": Entry("doctor:doctor", "Look for what is wrong, or soon will be."),
+    "health": Entry("health:health", "Ask this host's daemons whether they are well."),
     "audit": Entry("audit:audit", "Judge what a cluster did, live or from a recording."),
     "scheduler": Entry("scheduler:scheduler", "Run a scheduler node."),
     "agent": Entry("agent:agent", "Run an agent."),

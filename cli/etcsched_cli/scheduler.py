@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from etcsched_cli.daemon import log_level_option, start_log
+from etcsched.serving.address import SCHEDULER_LISTEN, listen_of
+from etcsched_cli.daemon import listen_options, log_level_option, start_log
 from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
 
@@ -39,6 +40,7 @@ _option = partial(option, of="scheduler", show_envvar=True)
     "--accept-restored-cluster", is_flag=True, help="Go on with an etcd restored from a backup."
 )
 @click.option("--demo-etcd", is_flag=True, hidden=True)
+@listen_options("scheduler", SCHEDULER_LISTEN)
 @log_level_option
 @click.pass_obj
 def scheduler(
@@ -49,6 +51,8 @@ def scheduler(
     allow_unfenced_auth: bool,
     accept_restored_cluster: bool,
     demo_etcd: bool,
+    listen: str | None,
+    listen_token_file: Path | None,
     log_level: str,
 ) -> None:
     """Run a scheduler node until SIGTERM. Any number can run; one leads, the others stand by.
@@ -56,6 +60,7 @@ def scheduler(
     \b
     etcsched --endpoints etcd-1:2379,etcd-2:2379,etcd-3:2379 scheduler
     """
+    listening = listen_of(listen, SCHEDULER_LISTEN, listen_token_file)
     etcd_config = settings.etcd_config()
     start_log(log_level)
     from etcsched.scheduler.config import SchedulerConfig
@@ -68,6 +73,7 @@ def scheduler(
         allow_unfenced_auth=allow_unfenced_auth,
         accept_restored_cluster=accept_restored_cluster,
         is_demo=demo_etcd,
+        listen=listening,
         state_dir=state_dir,
     )
     run_scheduler(config, etcd_config)

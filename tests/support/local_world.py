@@ -105,6 +105,7 @@ class LocalWorld:
             *login,
             role,
             f"--id={id_ or name}",
+            "--listen=off",
             *arguments,
         )
         self.nodes[name] = NodeProcess(role, name, argv, self._on_line)

@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-SHELLS = frozenset({"audit", "etcd", "scheduler", "agent", "operator", "local", "demo", "testing"})
+SHELLS = frozenset(
+    {"audit", "etcd", "serving", "scheduler", "agent", "operator", "local", "demo", "testing"}
+)
 PURE = frozenset({"core", "keyspace", "jobfile"})
 
 ALLOWED: dict[str, frozenset[str]] = {
@@ -20,8 +22,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     **{shell: frozenset({*PURE, "ports", shell}) for shell in SHELLS},
 }
 BETWEEN_SHELLS: dict[str, frozenset[str]] = {
-    "scheduler": frozenset({"etcd"}),
-    "agent": frozenset({"etcd"}),
+    "scheduler": frozenset({"etcd", "serving"}),
+    "agent": frozenset({"etcd", "serving"}),
     "operator": frozenset({"etcd"}),
     "local": frozenset({"etcd"}),
     "demo": frozenset({"audit", "etcd", "local", "operator"}),

@@ -14,6 +14,7 @@ import msgspec
 from etcsched.core.agent.users import ANY_BUT_ROOT
 from etcsched.core.errors import UsageError
 from etcsched.keyspace.keys import DEFAULT_PREFIX
+from etcsched.serving.address import Listen
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -51,6 +52,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     accept_restored_cluster: bool = False
     is_demo: bool = False
     allow_unfenced_auth: bool = False
+    listen: Listen | None = None
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.agent_id):

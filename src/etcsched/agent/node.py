@@ -44,6 +44,8 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, WatchEvent
 from etcsched.keyspace.transactions import AgentGuard, AgentTransactions
 from etcsched.ports import Snapshot
+from etcsched.serving.health import Condition, serve_health
+from etcsched.serving.metrics import NodeMetrics
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class AgentNode:
         self._writer: Writer | None = None
         self._writing: set[asyncio.Task[None]] = set()
         self._spool = Spool(state.spool)
+        self._metrics = NodeMetrics("agent", config.agent_id)
         self._supervised = Supervised(
             state,
             config.agent_id,
@@ -111,9 +114,11 @@ class AgentNode:
             self._loop.add_signal_handler(number, self._post, ev.StopRequested())
         self._loop.add_signal_handler(signal.SIGHUP, self._post, ev.RestartRequested())
         try:
-            self._read_spool()
-            await self._supervised.connect()
-            ending = await self._serve()
+            who = f"agent {self._config.agent_id}"
+            async with serve_health(self._config.listen, who, self._condition, self._metrics.text):
+                self._read_spool()
+                await self._supervised.connect()
+                ending = await self._serve()
         finally:
             await self._sessions.stop()
             await self._supervised.close()
@@ -123,6 +128,16 @@ class AgentNode:
                 self._sessions.high_water.write()
         log.info("agent %s stopped", self._config.agent_id)
         return ending
+
+    def _condition(self) -> Condition:
+        machine = self._machine
+        lacking = machine.lacking(_now())
+        if lacking:
+            return Condition(False, lacking)
+        text = f"{machine.occupied_slots} of {self._config.slot_count} slots in use"
+        if machine.is_leaving:
+            return Condition(True, f"is stopping, {text}")
+        return Condition(True, f"is drained, {text}" if machine.is_drained else text)
 
     def _read_spool(self) -> None:
         reports = self._spool.read()
@@ -167,8 +182,7 @@ class AgentNode:
         try:
             while self._inbox:
                 event = self._inbox.popleft()
-                now = Instant(time.time_ns() // 1_000_000, boottime_s())
-                for effect in self._machine.handle(event, now):
+                for effect in self._machine.handle(event, _now()):
                     self._do(effect)
         except Exception as error:
             # Callbacks of the loop come here too, and have nobody to raise to.
@@ -337,6 +351,10 @@ class AgentNode:
         )
         if pruned.files:
             log.info("deleted %d old output files, %d bytes", pruned.files, pruned.size_bytes)
+
+
+def _now() -> Instant:
+    return Instant(time.time_ns() // 1_000_000, boottime_s())
 
 
 def _name(attempt_id: str) -> str:

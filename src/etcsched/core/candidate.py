@@ -136,6 +136,17 @@ class CandidateMachine:
         """Why this node doesn't stand for election, as far as it has a reason."""
         return self._reason
 
+    @property
+    def lacking(self) -> str:
+        """What keeps this node from leading if its turn came; empty: nothing."""
+        match self.standing:
+            case Standing.LEADING | Standing.STANDBY:
+                return ""
+            case Standing.OUT:
+                return "it has no session with etcd"
+            case Standing.BARRED:
+                return self._reason or "it doesn't stand for election yet"
+
     def _own_token(self) -> int:
         entry = self._view.candidates.get(f"{self._lease:x}") if self._lease is not None else None
         return entry.create_revision if entry is not None else 0

@@ -66,10 +66,11 @@ class LocalCluster:
         self._on_line(ETCD_NAME, f"etcd {binary.version} serves at {', '.join(self.endpoints)}")
         for number in range(1, options.schedulers + 1):
             name = f"scheduler-{number}"
-            self._add("scheduler", name, (f"--state-dir={options.directory / name}",))
+            more = (f"--state-dir={options.directory / name}", *self._listening(number))
+            self._add("scheduler", name, more)
         for number in range(1, options.agents + 1):
             name = f"agent-{number}"
-            self._add("agent", name, self._agent_arguments(name))
+            self._add("agent", name, (*self._agent_arguments(name), *self._listening(number)))
         for node in self.nodes.values():
             await node.start()
 
@@ -82,6 +83,11 @@ class LocalCluster:
                 raise EtcschedError(f"port {wanted} is in use; choose another with --etcd-port")
             return (wanted,) if wanted else ()
         return (DEFAULT_ETCD_PORT,) if is_free(DEFAULT_ETCD_PORT) else ()
+
+    def _listening(self, number: int) -> tuple[str, ...]:
+        """Where every command finds etcd, it finds the first node of each kind as well."""
+        is_usual = number == 1 and self._options.etcd_port is None
+        return () if is_usual else ("--listen=127.0.0.1:0",)
 
     def _agent_arguments(self, name: str) -> tuple[str, ...]:
         options, user = self._options, getpass.getuser()

@@ -8,6 +8,7 @@ import msgspec
 
 from etcsched.core.leader.context import Options
 from etcsched.keyspace.keys import DEFAULT_PREFIX
+from etcsched.serving.address import Listen
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,3 +25,4 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     accept_restored_cluster: bool = False
     state_dir: Path | None = None
     options: Options = Options()
+    listen: Listen | None = None

@@ -54,6 +54,8 @@ from etcsched.keyspace.transactions import (
 from etcsched.ports import Snapshot, WatchUpdate
 from etcsched.scheduler.config import SchedulerConfig
 from etcsched.scheduler.leadership import Leadership
+from etcsched.serving.health import Condition, serve_health
+from etcsched.serving.metrics import NodeMetrics
 
 log = logging.getLogger(__name__)
 
@@ -103,19 +105,32 @@ class SchedulerNode:
         self._options = config.options
         self._steps: set[asyncio.Task[None]] = set()
         state_dir = config.state_dir
+        self._metrics = NodeMetrics("scheduler", config.node)
         self._high_water = HighWater(state_dir / "revision" if state_dir is not None else None)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        self._etcd = EtcdClient(self._etcd_config, on_raft_term=self._on_raft_term)
-        try:
-            await self._wait_for_etcd()
-            if not self._stopping.is_set():
-                await self._serve()
-        finally:
-            await self._etcd.close()
+        who = f"scheduler {self._config.node}"
+        async with serve_health(self._config.listen, who, self._condition, self._metrics.text):
+            self._etcd = EtcdClient(self._etcd_config, on_raft_term=self._on_raft_term)
+            try:
+                await self._wait_for_etcd()
+                if not self._stopping.is_set():
+                    await self._serve()
+            finally:
+                await self._etcd.close()
+
+    def _condition(self) -> Condition:
+        """A standby is as well as a leader: it could lead."""
+        if not self._has_snapshot.is_set():
+            return Condition(False, "it hasn't read from etcd yet")
+        if self._candidate.lacking:
+            return Condition(False, self._candidate.lacking)
+        if self._candidate.leading is not None:
+            return Condition(True, f"leads, term {self._candidate.leading.number}")
+        return Condition(True, "stands by")
 
     async def _serve(self) -> None:
         log.info("scheduler %s started (pid %d)", self._config.node, os.getpid())

@@ -74,6 +74,14 @@ class AgentMachine:
         """The attempts that take up those slots."""
         return tuple(self._attempts.occupying)
 
+    def lacking(self, now: Instant) -> str:
+        """What keeps it from running anything though it should; empty: nothing."""
+        return self._standing.lacking(now)
+
+    @property
+    def is_drained(self) -> bool:
+        return self._standing.drained
+
     @property
     def is_unsettled(self) -> bool:
         """Whether something is under way, or an outcome neither in etcd nor on disk."""

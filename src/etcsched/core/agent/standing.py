@@ -74,6 +74,14 @@ class Standing:
             and now.mono_s + self.settings.claim_least_s < self.deadline_mono_s
         )
 
+    def lacking(self, now: Instant) -> str:
+        """What keeps it from running anything though it should; empty: nothing."""
+        if self.supervisor is None:
+            return "it has no supervisor"
+        if not self.has_session(now):
+            return "it has no session with etcd"
+        return "" if self.may_write else "it hasn't joined yet"
+
     def presence(self, now: Instant) -> Presence:
         assert self.session is not None
         settings = self.settings
