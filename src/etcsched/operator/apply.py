@@ -1,7 +1,7 @@
 """Applying job files and deleting jobs: what would change, and changing it.
 
-A batch of up to a hundred jobs is written whole or not at all, each job as it was seen, and the
-watermark too, since timelines are counted from it. Whoever loses a race looks again.
+A batch of some jobs is written whole or not at all, each job as it was seen, and the watermark too,
+since timelines are counted from it. Whoever loses a race looks again.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import msgspec
 
 from etcsched.core import timeline
 from etcsched.core.errors import NotFound, Refused
-from etcsched.core.records import Gap, Job, Kind, Watermark
+from etcsched.core.records import Job, Kind, Watermark
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.jobfile.writing import fields_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import TicksSeen, write_jobs
 from etcsched.operator.changes import ChangeKind, FieldChange
-from etcsched.operator.decided import begin_of_edits
+from etcsched.operator.decided import Decided, decided_of
 from etcsched.operator.store import commit, found, read, read_all
 from etcsched.ports import Etcd
 
 __all__ = ["ChangeKind", "FieldChange", "JobChange", "all_jobs", "apply", "delete", "plan"]
 
-_BATCH: Final = 40
-"""Three compares a job, and etcd takes 128 of a transaction."""
+_BATCH: Final = 30
+"""Four compares a job, and etcd takes 128 of a transaction."""
 _TRIES: Final = 30
 _PAUSE_S: Final = 0.02
 
@@ -46,9 +46,7 @@ class _Seen(msgspec.Struct, frozen=True):
     watermark: Utc | None
     watermark_revision: int
     jobs: tuple[tuple[Job | None, int], ...]
-    open_from: tuple[Utc | None, ...]
-    begins: tuple[Utc, ...]
-    """When an edit of each job made now begins."""
+    decided: tuple[Decided, ...]
     ticks: TicksSeen
 
 
@@ -99,8 +97,8 @@ async def delete(
             old = seen.jobs[index][0]
             if old is None or old.current.state is JobState.DELETED:
                 raise NotFound(f"job {batch[index]}: there is none; see etcsched jobs list")
-            begin = seen.begins[index]
-            return timeline.delete(old, begin, seen.watermark, seen.open_from[index], by)
+            decided = seen.decided[index]
+            return timeline.delete(old, decided.begin, seen.watermark, decided.open_from, by)
 
         return revise
 
@@ -138,25 +136,20 @@ async def _write(
 async def _look(etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc) -> _Seen:
     wanted = [keys.watermark, *(keys.of(Kind.JOB, name) for name in names)]
     (at_watermark, *at_jobs), revision = await read(etcd, wanted)
-    gaps, _ = await read(etcd, [keys.of(Kind.GAP, n) for n in names], revision=revision)
-    there = [name for name, kv in zip(names, at_jobs, strict=True) if kv is not None]
-    begins, ticks = await begin_of_edits(etcd, keys, there, now, revision)
-    begin_of = dict(zip(there, begins, strict=True))
+    decided, ticks = await decided_of(etcd, keys, names, now, revision)
     watermark = found(Watermark, at_watermark)
-    open_from = [found(Gap, kv) for kv in gaps]
     return _Seen(
         watermark=watermark.through if watermark is not None else None,
         watermark_revision=at_watermark.mod_revision if at_watermark is not None else 0,
         jobs=tuple((found(Job, kv), kv.mod_revision if kv is not None else 0) for kv in at_jobs),
-        open_from=tuple(gap.decided_through if gap is not None else None for gap in open_from),
-        begins=tuple(begin_of.get(name, now) for name in names),
+        decided=tuple(decided),
         ticks=ticks,
     )
 
 
 def _revised(seen: _Seen, index: int, new: Job) -> Job:
-    old, _ = seen.jobs[index]
-    return timeline.revise(old, new, seen.begins[index], seen.watermark, seen.open_from[index])
+    (old, _), decided = seen.jobs[index], seen.decided[index]
+    return timeline.revise(old, new, decided.begin, seen.watermark, decided.open_from)
 
 
 def _change(old: Job | None, new: Job) -> JobChange:

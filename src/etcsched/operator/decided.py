@@ -1,15 +1,18 @@
 """Ticks that the leader has decided ahead of the watermark, as whoever edits a job must know them.
 
-The watermark moves once in a while, runs are created at once. An edit that took its time before a
-tick, and is committed after the tick's run, would say of that run that it was never due. So an edit
-begins after the latest tick that has a run.
+The watermark moves once in a while, runs are created at once, and so is an outage's account of its
+ticks. An edit that took its time before a tick, and is committed after the tick's decision, would
+say of it that it was never due; or make a tick due of a time that is accounted for. So an edit
+begins after the latest tick that has a run, and after what the job's gap says is decided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from etcsched.core.records import Run
+import msgspec
+
+from etcsched.core.records import Gap, Kind, Run
 from etcsched.core.states import Origin
 from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.keyspace.keys import Keys
@@ -18,21 +21,37 @@ from etcsched.keyspace.transactions import TicksSeen
 from etcsched.operator.store import found, read_ranges
 from etcsched.ports import Etcd
 
-__all__ = ["begin_of_edits"]
+__all__ = ["Decided", "decided_of"]
 
 
-async def begin_of_edits(
+class Decided(msgspec.Struct, frozen=True):
+    """Of one job. ``begin``: when an edit made now begins. ``open_from``: how far its gap says that
+    its ticks are decided, if there is one."""
+
+    begin: Utc
+    open_from: Utc | None
+
+
+async def decided_of(
     etcd: Etcd, keys: Keys, jobs: Sequence[str], now: Utc, revision: int
-) -> tuple[list[Utc], TicksSeen]:
-    """For each job ``now``, or right after its latest tick that has a run at ``revision``."""
+) -> tuple[list[Decided], TicksSeen]:
+    """For each job, as it stands at ``revision``."""
     tick = tick_id(ms_of(now) // 1000 * 1000)
-    spans = [span for job in jobs for span in keys.runs_from(job, tick)]
-    results, _ = await read_ranges(etcd, [Range(*span) for span in spans], revision)
-    begins = []
-    for place in range(0, len(results), 2):
-        runs = [found(Run, kv) for result in results[place : place + 2] for kv in result.kvs]
-        begins.append(max([now, *(_after(run) for run in runs if run is not None)]))
-    return begins, TicksSeen(tick, revision)
+    ranges: list[Range] = []
+    for job in jobs:
+        ranges += [Range(*span) for span in keys.runs_from(job, tick)]
+        ranges.append(Range(keys.of(Kind.GAP, job)))
+    results, _ = await read_ranges(etcd, ranges, revision)
+    decided = []
+    for place in range(0, len(results), 3):
+        active, archived, gaps = results[place : place + 3]
+        runs = [found(Run, kv) for kv in (*active.kvs, *archived.kvs)]
+        begin = max([now, *(_after(run) for run in runs if run is not None)])
+        gap = found(Gap, gaps.kvs[0]) if gaps.kvs else None
+        if gap is not None:
+            begin = max(begin, utc_of(ms_of(gap.decided_through) + 1))
+        decided.append(Decided(begin, gap.decided_through if gap is not None else None))
+    return decided, TicksSeen(tick, revision)
 
 
 def _after(run: Run) -> Utc:

@@ -13,7 +13,7 @@ from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_pause
-from etcsched.operator.decided import begin_of_edits
+from etcsched.operator.decided import decided_of
 from etcsched.operator.store import commit, found, read, read_all
 from etcsched.ports import Etcd
 
@@ -45,26 +45,24 @@ async def _change(
     name = CLUSTER if job is None else job
     wanted = [keys.of(Kind.PAUSE, name), keys.watermark]
     if job is not None:
-        wanted += [keys.of(Kind.JOB, job), keys.of(Kind.GAP, job)]
+        wanted.append(keys.of(Kind.JOB, job))
     changes = False
     for _ in range(_TRIES):
         (at_pause, at_watermark, *of_job), revision = await read(etcd, wanted)
         if job is not None:
-            at_job = of_job[0]
-            record = found(Job, at_job)
+            record = found(Job, of_job[0])
             if record is None or record.current.state is JobState.DELETED:
                 raise NotFound(f"job {job}: there is none; see etcsched jobs list")
-            at_gap = of_job[1]
-            gaps = [found(Gap, at_gap)] if at_gap is not None else []
-            (begin,), ticks = await begin_of_edits(etcd, keys, [job], now, revision)
+            (decided,), ticks = await decided_of(etcd, keys, [job], now, revision)
+            begin, open_from = decided.begin, decided.open_from
         else:
             # One of the whole cluster isn't held up by the runs of all its jobs.
             begin, ticks = now, None
-            gaps = list(await read_all(etcd, keys.all_of(Kind.GAP), Gap))
+            gaps = await read_all(etcd, keys.all_of(Kind.GAP), Gap)
+            open_from = min((gap.decided_through for gap in gaps), default=None)
         old = found(Pause, at_pause)
         watermark = found(Watermark, at_watermark)
         through = watermark.through if watermark is not None else None
-        open_from = min((gap.decided_through for gap in gaps if gap is not None), default=None)
         if by is not None:
             new: Pause | None = timeline.begin_pause(old, begin, through, open_from, by)
         else:

@@ -32,7 +32,7 @@ from etcsched.ports import LeaseInfo, Snapshot
 from etcsched.testing.model_history import History
 from etcsched.testing.txn_rules import MAX_REQUEST_BYTES, MAX_TXN_OPS, check_form
 
-__all__ = ["ModelStore"]
+__all__ = ["ModelStore", "next_look_s"]
 
 LEAST_TTL_S = 2
 MOST_TTL_S = 9_000_000_000
@@ -41,11 +41,12 @@ EXPIRY_LOOK_S = 0.5
 
 
 class _Lease:
-    __slots__ = ("expires_s", "keys", "ttl_s")
+    __slots__ = ("expires_s", "keys", "look_s", "ttl_s")
 
     def __init__(self, ttl_s: int) -> None:
         self.ttl_s = ttl_s
         self.expires_s = 0.0
+        self.look_s = 0.0
         self.keys: set[str] = set()
 
 
@@ -211,7 +212,7 @@ class ModelStore:
         while self._looks:
             look_s, lease = self._looks[0]
             found = self._leases.get(lease)
-            if found is not None and _first_look(found.expires_s) == look_s:
+            if found is not None and found.look_s == look_s:
                 return look_s
             heapq.heappop(self._looks)
         return None
@@ -338,7 +339,8 @@ class ModelStore:
 
     def _renew(self, lease: int, renewed: _Lease, more_s: float = 0.0) -> None:
         renewed.expires_s = self.now_s + renewed.ttl_s + more_s
-        heapq.heappush(self._looks, (_first_look(renewed.expires_s), lease))
+        renewed.look_s = _first_look(renewed.expires_s)
+        heapq.heappush(self._looks, (renewed.look_s, lease))
 
 
 def _related(actual: int | bytes, compare: Compare) -> bool:
@@ -375,3 +377,8 @@ def _without_value(kv: KeyValue) -> KeyValue:
 
 def _first_look(expires_s: float) -> float:
     return math.ceil(expires_s / EXPIRY_LOOK_S) * EXPIRY_LOOK_S
+
+
+def next_look_s(now_s: float) -> float:
+    """When the store looks for expired leases for the first time after ``now_s``."""
+    return (math.floor(now_s / EXPIRY_LOOK_S) + 1) * EXPIRY_LOOK_S

@@ -12,14 +12,18 @@ from etcsched.core.records import Gap, Job, Kind, Run
 from etcsched.core.states import JobState, Origin, Recovery, RunState
 from etcsched.core.times import ms_of, utc_of
 
+_DECIDES = ("recovery", "catch_up_limit", "recover_within_s", "pickup_buffer_s", "splay_s")
+"""Fields of a job by which an outage's ticks are decided."""
 _CLOCKS = frozenset({FaultKind.CLOCK})
 
 
 class _Outage(msgspec.Struct):
     """What an outage's end has decided so far: ticks that run although they were missed, ticks
-    that are recorded as missed (first, last, count), and when that began."""
+    that are recorded as missed (first, last, count), and when that began. ``redefined``: since
+    then, so that the job as it is now doesn't say what was right for all of them."""
 
     began_ms: int
+    redefined: bool = False
     could_start: bool = True
     chosen: list[int] = []
     missed: list[tuple[int, int, int]] = []
@@ -31,7 +35,7 @@ class Recoveries(Rule):
     recovery bound, may go either way."""
 
     invariant = Invariant.I9
-    places = frozenset({Kind.RUN, ARCHIVE, Kind.GAP, Kind.ASSIGNMENT})
+    places = frozenset({Kind.RUN, ARCHIVE, Kind.GAP, Kind.ASSIGNMENT, Kind.JOB})
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
@@ -49,6 +53,8 @@ class Recoveries(Rule):
         run = self.birth(write) if write.place in (Kind.RUN, ARCHIVE) else None
         if run is not None:
             self._born(run, step)
+        elif write.place is Kind.JOB and (outage := self._outages.get(write.ids[0])) is not None:
+            outage.redefined = outage.redefined or _is_other_mode(write)
         elif write.place is Kind.ASSIGNMENT and write.after is not None:
             self._alone(write, step)
 
@@ -110,7 +116,9 @@ class Recoveries(Rule):
     # --- one outage
 
     def _judge(self, job: Job, outage: _Outage, step: Step) -> None:
-        if not self._knows_the_time(step.at_ms) or self.court.definitions.unknown(job.name):
+        if outage.redefined or not self._knows_the_time(step.at_ms):
+            return
+        if self.court.definitions.unknown(job.name):
             return
         chosen = sorted(outage.chosen)
         may_run = outage.could_start and self._can_start(job)
@@ -172,3 +180,13 @@ class Recoveries(Rule):
 
     def not_judged(self) -> list[str]:
         return ["ticks at the edges of pickup_buffer and recover_within may go either way"]
+
+
+def _is_other_mode(write: Write) -> bool:
+    before = write.before.record if write.before is not None else None
+    after = write.after.record if write.after is not None else None
+    return (
+        isinstance(before, Job)
+        and isinstance(after, Job)
+        and any(getattr(before, field) != getattr(after, field) for field in _DECIDES)
+    )

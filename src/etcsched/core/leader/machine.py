@@ -173,7 +173,7 @@ class LeaderMachine:
             case Kind.JOB:
                 self._runs.chains.job_changed(change.ids[0])
                 self._ticks.job_changed(change.ids[0])
-                self._outages.look_at(change.ids[0])
+                self._outages.job_changed(change.ids[0])
                 self._runs.look_at_job(change.ids[0])
             case Kind.PAUSE | Kind.CALENDAR:
                 self._limits_changed(change.kind, change.ids[0])

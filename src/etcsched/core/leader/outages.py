@@ -49,10 +49,11 @@ class _Recovery:
     (``known``).
     """
 
-    __slots__ = ("alone_ms", "is_cautious", "known", "plan", "single_ms")
+    __slots__ = ("after_ms", "alone_ms", "is_cautious", "known", "plan", "single_ms")
 
-    def __init__(self, plan: recovery.Plan, alone_ms: int) -> None:
+    def __init__(self, plan: recovery.Plan, after_ms: int, alone_ms: int) -> None:
         self.plan = plan
+        self.after_ms = after_ms
         self.alone_ms = alone_ms
         self.is_cautious = False
         self.single_ms: int | None = None
@@ -133,6 +134,14 @@ class Outages:
         for name, gap in self._view.gaps.items():
             if not gap.record.closed and self._may_run(agent, name):
                 self._end_if_over(name)
+
+    def job_changed(self, name: str) -> None:
+        """What isn't decided yet goes by the job as it is now."""
+        recovering, entry = self._recoveries.get(name), self._view.jobs.get(name)
+        if recovering is not None and entry is not None:
+            through_ms = recovering.plan.through_ms
+            recovering.plan = self._plan(entry.record, recovering.after_ms, through_ms)
+        self.look_at(name)
 
     def look_at(self, name: str) -> None:
         """Something that the job's outage waits for may have changed."""
@@ -216,9 +225,8 @@ class Outages:
     # --- recoveries
 
     def _begin_recovery(self, job: Job, after_ms: int, through_ms: int) -> None:
-        context, name = self._context, job.name
-        can_start = context.can_start(job)
-        plan = recovery.plan(job, self._view.limits_of(job), after_ms, through_ms, can_start)
+        name = job.name
+        plan = self._plan(job, after_ms, through_ms)
         alone_ms = after_ms
         if not self.has_open_gap(name):
             if not self._context.waits_for_agent(job):
@@ -226,9 +234,13 @@ class Outages:
                 for tick_ms in self.due_ticks(job, after_ms, alone_ms):
                     self._open.add(name, tick_ms, job.priority)
             self._open.hold(name, alone_ms + 1)
-        self._recoveries[name] = _Recovery(plan, alone_ms)
+        self._recoveries[name] = _Recovery(plan, after_ms, alone_ms)
         self._runs.waiting.recovering.add(name)
         self._due[name] = None
+
+    def _plan(self, job: Job, after_ms: int, through_ms: int) -> recovery.Plan:
+        can_start = self._context.can_start(job)
+        return recovery.plan(job, self._view.limits_of(job), after_ms, through_ms, can_start)
 
     def _go_on(self, name: str) -> None:
         """One step, once all before it is settled (else whatever settles wakes the job again)."""

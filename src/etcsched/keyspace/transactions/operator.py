@@ -33,7 +33,7 @@ def submit_request(keys: Keys, request: Request) -> Txn:
 
 
 class TicksSeen(msgspec.Struct, frozen=True):
-    """The runs of ticks from ``tick`` on were looked at in ``revision``."""
+    """The runs of ticks from ``tick`` on, and the gaps, were looked at in ``revision``."""
 
     tick: str
     revision: int
@@ -46,14 +46,14 @@ def write_jobs(
     ticks: TicksSeen | None = None,
 ) -> Txn:
     """All of them or none: each as it was seen (0: new), and the watermark too, since each job's
-    timeline is counted from it. So it is from the ticks that the leader decided ahead of the
-    watermark: no run of those may have come since they were looked at."""
+    timeline is counted from it. So it is from what the leader decided ahead of the watermark: no
+    run of such a tick, and no word on an outage, may have come since they were looked at."""
     compares = [Compare(keys.watermark, Target.MOD, watermark_revision)]
     compares += [Compare(keys.of(Kind.JOB, job.name), Target.MOD, seen) for job, seen in jobs]
     if ticks is not None:
         for job, seen in jobs:
             # Nothing was ever due of a job that isn't there.
-            compares += _no_run_since(keys, job.name, ticks) if seen else ()
+            compares += _nothing_decided_since(keys, job.name, ticks) if seen else ()
     puts = [Put(keys.of(Kind.JOB, job.name), encode(job)) for job, _ in jobs]
     return Txn(tuple(compares), (*puts, _edit(keys)))
 
@@ -98,15 +98,17 @@ def write_pause(
         Compare(keys.watermark, Target.MOD, watermark_revision),
     ]
     if ticks is not None:
-        compares += _no_run_since(keys, name, ticks)
+        compares += _nothing_decided_since(keys, name, ticks)
     return Txn(tuple(compares), (Put(key, encode(pause)), _edit(keys)))
 
 
-def _no_run_since(keys: Keys, job: str, ticks: TicksSeen) -> tuple[Compare, ...]:
-    return tuple(
-        Compare(start, Target.CREATE, ticks.revision + 1, Relation.LESS, end)
+def _nothing_decided_since(keys: Keys, job: str, ticks: TicksSeen) -> tuple[Compare, ...]:
+    since = ticks.revision + 1
+    runs = (
+        Compare(start, Target.CREATE, since, Relation.LESS, end)
         for start, end in keys.runs_from(job, ticks.tick)
     )
+    return (*runs, Compare(keys.of(Kind.GAP, job), Target.MOD, since, Relation.LESS))
 
 
 def _edit(keys: Keys) -> Put:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from etcsched.core.clock import Instant
-from etcsched.testing.model_store import ModelStore
+from etcsched.testing.model_store import ModelStore, next_look_s
 
 MOST_AT_ONCE = 50_000
 """More at one instant are a loop that makes no progress."""
@@ -44,13 +44,16 @@ class Loop:
 
     def run_until(self, end_s: float) -> None:
         due, store = self._due, self._store
-        at_once, last_s = 0, -1.0
+        at_once, last_s, look_s = 0, -1.0, 0.0
         while True:
             next_s = due[0][0] if due else math.inf
-            expiry_s = store.next_expiry_s()
-            if expiry_s is not None and expiry_s <= next_s and expiry_s <= end_s:
-                store.advance(expiry_s)
-                continue
+            if next_s >= look_s:
+                # The store looks for leases that have expired at certain times only.
+                expiry_s = store.next_expiry_s()
+                if expiry_s is not None and expiry_s <= next_s and expiry_s <= end_s:
+                    store.advance(expiry_s)
+                    continue
+                look_s = next_look_s(min(next_s, end_s))
             if next_s > end_s:
                 break
             at_once = at_once + 1 if next_s == last_s else 0
