@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -26,14 +28,18 @@ async def world(tmp_path: Path, start_etcd: StartEtcd) -> AsyncIterator[LocalWor
     await world.stop()
 
 
-async def address_of(world: LocalWorld, node: str) -> str:
-    """As its log says."""
+async def said(world: LocalWorld, node: str, words: str) -> str:
+    """What follows these words in the node's log, once they are there."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             for name, line in world.log:
-                if name == node and HEALTH_AT in line:
-                    return line.partition(HEALTH_AT)[2]
+                if name == node and words in line:
+                    return line.partition(words)[2]
             await asyncio.sleep(0.05)
+
+
+async def address_of(world: LocalWorld, node: str) -> str:
+    return await said(world, node, HEALTH_AT)
 
 
 async def health(world: LocalWorld, node: str) -> Finished:
@@ -83,3 +89,57 @@ async def test_a_port_that_is_taken(world: LocalWorld) -> None:
     refused = await world.cli("scheduler", "--id=s2", f"--listen={taken}")
     assert refused.code == 1
     assert f"can't listen on {taken}" in refused.err.splitlines()[-1]
+
+
+async def metrics(world: LocalWorld, node: str) -> dict[str, float]:
+    """By name and labels, as its page has them."""
+    url = f"http://{await address_of(world, node)}/metrics"
+    page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+    lines = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+async def measured(world: LocalWorld, node: str, what: str, least: float = 1) -> dict[str, float]:
+    """All metrics, once one of them has come to at least so much."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            found = await metrics(world, node)
+            if found.get(what, -1) >= least:
+                return found
+            await asyncio.sleep(0.1)
+
+
+async def test_metrics_of_runs_and_of_a_fence(world: LocalWorld, tmp_path: Path) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text(
+        "jobs:\n"
+        "  quick: {run: {exec: ['true']}, schedule: {cron: '* * * * * *'}, overlap: skip}\n"
+        "  long: {run: {exec: [sleep, '600']}, state: ad_hoc_active, on_agent_loss: hold}\n"
+    )
+    applied = await world.cli("apply", str(file))
+    assert applied.code == 0, applied
+    found = await measured(world, "s1", 'etcsched_runs_ended_total{state="completed"}', 2)
+    assert found["etcsched_leader"] == 1
+    assert found["etcsched_leaderships_total"] == 1
+    assert found["etcsched_lateness_seconds_count"] >= 2
+    assert 0 < found["etcsched_lateness_seconds_sum"] < 30
+    assert found["etcsched_batch_writes_count"] >= 2
+    assert found['etcsched_etcd_call_seconds_count{call="Txn"}'] >= 2
+    (endpoint,) = (urlsplit(url).netloc for url in world.etcd.endpoints)
+    assert found[f'etcsched_etcd_db_size_bytes{{endpoint="{endpoint}"}}'] > 10_000
+    assert found["etcsched_session_slack_seconds_count"] >= 1
+    for steering in (("pause", "quick"), ("trigger", "long")):
+        done = await world.cli("jobs", *steering)
+        assert done.code == 0, done
+    await said(world, "a1", "claimed long/")
+    await measured(world, "s1", 'etcsched_runs{state="running"}')
+    found = await measured(world, "a1", "etcsched_agent_slots_in_use")
+    assert found["etcsched_process_start_seconds_count"] >= 2
+    # Frozen, etcd proves no outage: what runs has to stop before its lease could end.
+    world.etcd.freeze(0)
+    found = await measured(world, "a1", "etcsched_fence_slack_seconds_count")
+    assert found['etcsched_processes_ended_total{cause="fenced"}'] == 1
+    assert found["etcsched_fence_slack_seconds_sum"] > 0
+    await measured(world, "a1", "etcsched_sessions_lost_total")
+    await measured(world, "s1", "etcsched_sessions_lost_total")
+    world.etcd.thaw(0)

@@ -19,6 +19,7 @@ from typing import assert_never, cast
 
 from etcsched import __version__
 from etcsched.agent.config import AgentConfig, base_environment, own_user
+from etcsched.agent.metrics import AgentMetrics
 from etcsched.agent.output_files import prune_output
 from etcsched.agent.presence import PresenceKeeper
 from etcsched.agent.sessions import SessionKeeper
@@ -45,7 +46,6 @@ from etcsched.keyspace.ops import KeyValue, WatchEvent
 from etcsched.keyspace.transactions import AgentGuard, AgentTransactions
 from etcsched.ports import Snapshot
 from etcsched.serving.health import Condition, serve_health
-from etcsched.serving.metrics import NodeMetrics
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,6 @@ class AgentNode:
         self._writer: Writer | None = None
         self._writing: set[asyncio.Task[None]] = set()
         self._spool = Spool(state.spool)
-        self._metrics = NodeMetrics("agent", config.agent_id)
         self._supervised = Supervised(
             state,
             config.agent_id,
@@ -85,7 +84,7 @@ class AgentNode:
             isolate=config.isolate,
             use_cgroup=config.use_cgroup,
         )
-        self._etcd = EtcdClient(etcd_config)
+        self._etcd = EtcdClient(etcd_config, on_call=self._called)
         self._sessions = SessionKeeper(config, self._etcd, state, self._post)
         self._presence = PresenceKeeper(self._etcd, self._keys, config.agent_id, self._post)
         self._machine = AgentMachine(
@@ -106,6 +105,7 @@ class AgentNode:
                 session_ttl_s=config.session_ttl_s,
             )
         )
+        self._metrics = AgentMetrics(config.agent_id, config.slot_count, self._machine, _now)
 
     async def run(self) -> Ending:
         """Until a signal ends it. Raises what no waiting can mend (``EtcschedError``)."""
@@ -128,6 +128,9 @@ class AgentNode:
                 self._sessions.high_water.write()
         log.info("agent %s stopped", self._config.agent_id)
         return ending
+
+    def _called(self, call: str, took_s: float, has_failed: bool) -> None:
+        self._metrics.called(call, took_s, has_failed)
 
     def _condition(self) -> Condition:
         machine = self._machine
@@ -182,6 +185,7 @@ class AgentNode:
         try:
             while self._inbox:
                 event = self._inbox.popleft()
+                self._metrics.happened(event)
                 for effect in self._machine.handle(event, _now()):
                     self._do(effect)
         except Exception as error:
@@ -244,6 +248,7 @@ class AgentNode:
             _make_room(effect)
         except OSError as error:
             log.error("no place for the output of %s: %s", _name(effect.attempt_id), error)  # noqa: TRY400
+        self._metrics.starting(effect.attempt_id)
         self._supervised.start(effect)
 
     # --- the writer
@@ -257,6 +262,7 @@ class AgentNode:
             AgentGuard(self._keys, self._config.agent_id, create_revision),
             self._on_results,
             lambda: self._post(ev.PresenceGone(create_revision)),
+            on_sending=self._metrics.batch_sent,
         )
         task = self._tasks.create_task(self._writer.run())
         self._writing.add(task)

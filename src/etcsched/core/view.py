@@ -7,7 +7,7 @@ watched range with its revisions, and a few indexes that follow from them.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any, Generic, TypeVar
 
@@ -210,6 +210,14 @@ class View:
             for state in states
             for run in self._in_state.get((job, state), ())
         ]
+
+    def run_counts(self) -> Counter[RunState]:
+        """How many runs aren't over, by state; the cost is in how many jobs have any."""
+        counts: Counter[RunState] = Counter()
+        for (_, state), runs in self._in_state.items():
+            counts[state] += len(runs)
+        counts[RunState.QUEUED] += sum(len(queue) for queue in self.queued_of.values())
+        return counts
 
     def has_unqueued(self, lane: str) -> bool:
         """Whether any active run of the lane isn't queued."""

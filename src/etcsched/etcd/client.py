@@ -78,7 +78,8 @@ class _Call(msgspec.Struct, frozen=True):
 class EtcdClient:
     """Implements ``ports.Etcd``. Make it, use it and close it in one event loop.
 
-    ``on_raft_term`` hears of each term higher than all before it in any answer.
+    ``on_raft_term`` hears of each term higher than all before it in any answer, ``on_call`` of each
+    call that is over: its name, the seconds that it took, and whether it failed.
     """
 
     def __init__(
@@ -86,11 +87,13 @@ class EtcdClient:
         config: EtcdConfig,
         *,
         on_raft_term: Callable[[int], None] | None = None,
+        on_call: Callable[[str, float, bool], None] | None = None,
         watch_timing: WatchTiming = DEFAULT_TIMING,
         rng: random.Random | None = None,
     ) -> None:
         self.config = config
         self.on_raft_term = on_raft_term
+        self._on_call = on_call
         self.last_raft_term = 0
         self._watch_timing = watch_timing
         self._rng = rng or random.Random()
@@ -223,10 +226,17 @@ class EtcdClient:
 
     async def call(self, rpc: Rpc, request: Any, *, effect: Effect, timeout_s: float) -> Any:
         """The response of whichever endpoint answers."""
-        deadline_s = asyncio.get_running_loop().time() + timeout_s
-        return await self._call(
-            _Call(rpc, request, effect, deadline_s, timeout_s), tuple(self._order)
-        )
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        call = _Call(rpc, request, effect, began_s + timeout_s, timeout_s)
+        has_failed = True
+        try:
+            response = await self._call(call, tuple(self._order))
+            has_failed = False
+            return response
+        finally:
+            if self._on_call is not None:
+                self._on_call(rpc.value[1], loop.time() - began_s, has_failed)
 
     async def call_at(
         self, connection: Connection, rpc: Rpc, request: Any, *, timeout_s: float

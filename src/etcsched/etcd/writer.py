@@ -41,7 +41,8 @@ class Writer:
       submissions are dropped. Answers to what was in flight then still come where they were
       committed. Any other write may or may not have been committed by an earlier sending.
 
-    Both callbacks run in the event loop and mustn't block. A new guard needs a new writer.
+    The callbacks run in the event loop and mustn't block; ``on_sending`` hears how many writes go
+    into a transaction. A new guard needs a new writer.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Writer:
         on_results: Callable[[list[WriteResult]], None],
         on_guard_refused: Callable[[], None],
         *,
+        on_sending: Callable[[int], None] | None = None,
         linger_s: float = 0.002,
         max_in_flight: int = 4,
         timeout_s: float = WRITE_TIMEOUT_S,
@@ -59,6 +61,7 @@ class Writer:
         self._outbox = Outbox(guard)
         self._on_results = on_results
         self._on_guard_refused = on_guard_refused
+        self._on_sending = on_sending
         self._linger_s = linger_s
         self._max_in_flight = max_in_flight
         self._timeout_s = timeout_s
@@ -124,7 +127,10 @@ class Writer:
                 return
             self._due = False
             self._in_flight += 1
-            self._group.create_task(self._commit(self._outbox.take()))
+            batch = self._outbox.take()
+            if self._on_sending is not None:
+                self._on_sending(len(batch))
+            self._group.create_task(self._commit(batch))
 
     def _lingered(self) -> None:
         self._lingering = None

@@ -24,6 +24,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range
 from etcsched.keyspace.transactions import LeaderGuard, LeaderTransactions
 from etcsched.ports import Etcd
+from etcsched.scheduler.metrics import SchedulerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +48,22 @@ class Leadership:
         guard: LeaderGuard,
         clock: Callable[[], Instant],
         step_down: Callable[[str], None],
+        metrics: SchedulerMetrics,
     ) -> None:
         self._etcd = etcd
         self._keys = keys
         self._machine = machine
         self._clock = clock
         self._step_down = step_down
+        self._metrics = metrics
         self._transactions = LeaderTransactions(keys)
-        self._writer = Writer(etcd, guard, self._on_results, self._on_guard_refused)
+        self._writer = Writer(
+            etcd,
+            guard,
+            self._on_results,
+            self._on_guard_refused,
+            on_sending=metrics.batch_sent,
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._is_over = False
@@ -87,6 +96,7 @@ class Leadership:
     # --- results and timers
 
     def _on_results(self, results: list[WriteResult]) -> None:
+        self._metrics.answered(results)
         self.tell(*map(leader_event, results))
 
     def _on_guard_refused(self) -> None:
@@ -113,6 +123,7 @@ class Leadership:
         for effect in effects:
             match effect:
                 case fx.Write():
+                    self._metrics.sending(effect)
                     self._writer.submit(effect.seq, self._transactions.build(effect))
                 case fx.ConfirmLoss():
                     self._spawn(self._confirm_loss(effect))

@@ -53,15 +53,15 @@ from etcsched.keyspace.transactions import (
 )
 from etcsched.ports import Snapshot, WatchUpdate
 from etcsched.scheduler.config import SchedulerConfig
+from etcsched.scheduler.etcd_check import check_etcd
 from etcsched.scheduler.leadership import Leadership
+from etcsched.scheduler.metrics import SchedulerMetrics
 from etcsched.serving.health import Condition, serve_health
-from etcsched.serving.metrics import NodeMetrics
 
 log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 0.25
 CLOCK_EVERY_S = 60.0
-CHECK_EVERY_S = 10.0
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
 
@@ -105,7 +105,9 @@ class SchedulerNode:
         self._options = config.options
         self._steps: set[asyncio.Task[None]] = set()
         state_dir = config.state_dir
-        self._metrics = NodeMetrics("scheduler", config.node)
+        self._metrics = SchedulerMetrics(
+            config.node, self._view, lambda: self._candidate.leading, instant_now
+        )
         self._high_water = HighWater(state_dir / "revision" if state_dir is not None else None)
 
     async def run(self) -> None:
@@ -114,7 +116,9 @@ class SchedulerNode:
             loop.add_signal_handler(number, self._stopping.set)
         who = f"scheduler {self._config.node}"
         async with serve_health(self._config.listen, who, self._condition, self._metrics.text):
-            self._etcd = EtcdClient(self._etcd_config, on_raft_term=self._on_raft_term)
+            self._etcd = EtcdClient(
+                self._etcd_config, on_raft_term=self._on_raft_term, on_call=self._metrics.called
+            )
             try:
                 await self._wait_for_etcd()
                 if not self._stopping.is_set():
@@ -140,7 +144,7 @@ class SchedulerNode:
                 watch = tasks.create_task(self._follow())
                 sessions = tasks.create_task(self._hold_sessions())
                 beat = tasks.create_task(self._beat())
-                check = tasks.create_task(self._check_etcd())
+                check = tasks.create_task(check_etcd(self._etcd, self._high_water, self._metrics))
                 await self._stopping.wait()
                 await self._leave()
                 for task in (watch, sessions, beat, check, *self._steps):
@@ -205,6 +209,8 @@ class SchedulerNode:
         self._do(self._candidate.view_changed(changes, is_live, instant_now()))
         self._refuse_to_lead_on_ruins()
         if self._leadership is not None:
+            if is_live:
+                self._metrics.seen(changes)
             self._leadership.tell(ev.ViewChanged(changes))
 
     def _refuse_to_lead_on_ruins(self) -> None:
@@ -213,25 +219,6 @@ class SchedulerNode:
             names = " and ".join(self._feed.unreadable)
             reason = f"state/{names} can't be read: put it right, or delete it, with etcdctl"
             self._do(self._candidate.step_down(reason, instant_now(), bar_s=4 * PROGRESS_EVERY_S))
-
-    async def _check_etcd(self) -> None:
-        """Say loudly what etcd itself doesn't make anybody feel: it refuses no nested put for lack
-        of space (docs/adr/0007)."""
-        said: set[str] = set()
-        while True:
-            raised = {
-                f"etcd {member.endpoint} raises the alarm {alarm}"
-                for member in await self._etcd.status()
-                for alarm in member.alarms
-            }
-            for line in sorted(raised - said):
-                log.error("%s: compact, defragment and disarm it now (see etcsched doctor)", line)
-            said = raised
-            try:
-                await asyncio.to_thread(self._high_water.write)
-            except OSError as error:
-                log.warning("can't write the revision seen: %s", error)
-            await asyncio.sleep(CHECK_EVERY_S)
 
     # --- session and election
 
@@ -244,6 +231,7 @@ class SchedulerNode:
             session = Session(
                 self._etcd_config,
                 ttl_s=self._config.session_ttl_s,
+                on_renewed=self._metrics.session_renewed,
                 on_lost=self._on_session_lost,
             )
             try:
@@ -260,12 +248,14 @@ class SchedulerNode:
                 election_timeout_s=max(measured_s, self._config.options.election_timeout_s),
             )
             self._session = session
+            self._metrics.session_opened(session.deadline_mono_s)
             log.info("session %x opened", session.lease)
             self._do(self._candidate.session_opened(session.lease, instant_now()))
             await self._session_over.wait()
 
     def _on_session_lost(self, loss: SessionLoss) -> None:
         log.warning("%s", loss.text)
+        self._metrics.session_lost()
         self._session = None
         self._session_over.set()
         self._do(self._candidate.session_lost(loss.text))
@@ -351,13 +341,14 @@ class SchedulerNode:
         )
         guard = LeaderGuard(self._keys, effect.term, effect.term_revision)
         leadership = Leadership(
-            self._etcd, self._keys, machine, guard, instant_now, self._on_step_down
+            self._etcd, self._keys, machine, guard, instant_now, self._on_step_down, self._metrics
         )
         log.warning(
             "leads: term %d, fencing token %d, %d jobs, %d active runs",
             effect.term.number, effect.term.token, len(self._view.jobs), len(self._view.runs),
         )  # fmt: skip
         self._warn_of_a_watermark_ahead()
+        self._metrics.leads()
         self._leadership = leadership
         self._leading = self._tasks.create_task(leadership.run())
 
@@ -381,6 +372,7 @@ class SchedulerNode:
         if self._leading is not None:
             self._leading.cancel()
         self._leadership = self._leading = None
+        self._metrics.demoted()
         if not self._stopping.is_set():
             self._standby.rebuild()
 

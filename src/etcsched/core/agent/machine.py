@@ -12,6 +12,7 @@ session (a lease), the presence (the key that says so), and the attempts (``assi
 from __future__ import annotations
 
 import enum
+import math
 from typing import assert_never
 
 from etcsched.core.agent import effects as fx
@@ -77,6 +78,17 @@ class AgentMachine:
     def lacking(self, now: Instant) -> str:
         """What keeps it from running anything though it should; empty: nothing."""
         return self._standing.lacking(now)
+
+    def deadline_of(self, attempt_id: str) -> float | None:
+        """Until when its process may live, on the monotonic clock; None: there is none."""
+        attempt = self._attempts.by_id.get(attempt_id)
+        if attempt is None or attempt.deadline_mono_s == math.inf:
+            return None
+        return attempt.deadline_mono_s
+
+    @property
+    def session_ttl_s(self) -> int:
+        return self._settings.session_ttl_s
 
     @property
     def is_drained(self) -> bool:

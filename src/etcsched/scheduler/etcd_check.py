@@ -1,0 +1,36 @@
+"""Looking after etcd itself: what it doesn't make anybody feel is said loudly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from etcsched.etcd.high_water import HighWater
+from etcsched.ports import Etcd
+from etcsched.scheduler.metrics import SchedulerMetrics
+
+log = logging.getLogger(__name__)
+
+CHECK_EVERY_S = 10.0
+
+
+async def check_etcd(etcd: Etcd, high_water: HighWater, metrics: SchedulerMetrics) -> None:
+    """For ever. etcd refuses no nested put for lack of space (docs/adr/0007), so its alarms are
+    looked for; and the highest revision seen goes to disk."""
+    said: set[str] = set()
+    while True:
+        members = await etcd.status()
+        metrics.etcd_answered(members)
+        raised = {
+            f"etcd {member.endpoint} raises the alarm {alarm}"
+            for member in members
+            for alarm in member.alarms
+        }
+        for line in sorted(raised - said):
+            log.error("%s: compact, defragment and disarm it now (see etcsched doctor)", line)
+        said = raised
+        try:
+            await asyncio.to_thread(high_water.write)
+        except OSError as error:
+            log.warning("can't write the revision seen: %s", error)
+        await asyncio.sleep(CHECK_EVERY_S)
