@@ -20,13 +20,11 @@ from etcsched.core.errors import EtcschedError, UsageError
 from etcsched.etcd.binaries import EtcdBinary, find_etcd, provide_etcd
 from etcsched.etcd.member import (
     EXEC_BOUND_TO_PARENT,
-    HOST,
     STOP_GRACE_S,
     EtcdMember,
-    free_ports,
-    is_free,
     wait_healthy,
 )
+from etcsched.etcd.ports import HOST, ReservedPort, is_free
 
 __all__ = [
     "EXEC_BOUND_TO_PARENT",
@@ -106,6 +104,7 @@ class EmbeddedEtcd:
         self._tls = tls
         self._members: tuple[EtcdMember, ...] = ()
         self._ports: tuple[MemberPorts, ...] = ()
+        self._reserved: list[ReservedPort] = []
 
     @property
     def members(self) -> tuple[EtcdMember, ...]:
@@ -120,12 +119,18 @@ class EmbeddedEtcd:
         """Start every member and wait until all serve. On failure none is left running."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         refuse_locked_data(self.directory)
-        self._ports = self._plan_ports()
-        self._members = tuple(
-            EtcdMember(self.binary, self._name(i), self.directory, self._arguments(i))
-            for i in range(self._size)
-        )
         try:
+            self._ports = self._plan_ports()
+            self._members = tuple(
+                EtcdMember(
+                    self.binary,
+                    self._name(i),
+                    self.directory,
+                    self._arguments(i),
+                    self._reserve_any(),
+                )
+                for i in range(self._size)
+            )
             for member in self._members:
                 member.spawn()
             await wait_healthy(self._members, timeout_s)
@@ -138,11 +143,13 @@ class EmbeddedEtcd:
         async with asyncio.TaskGroup() as group:
             for member in self._members:
                 group.create_task(member.stop(grace_s))
+        self._release_ports()
 
     def kill(self) -> None:
         """End every member by force, at once."""
         for member in self._members:
             member.kill()
+        self._release_ports()
 
     async def wait_failed(self) -> str:
         """Return when a member has ended, with one line that says which and why."""
@@ -171,23 +178,39 @@ class EmbeddedEtcd:
     def _plan_ports(self) -> tuple[MemberPorts, ...]:
         """Members of a cluster know each other by peer port, so those stay what they were."""
         remembered = self._remembered_ports()
-        fresh = iter(free_ports(2 * self._size))
         planned = []
         for index in range(self._size):
             last = remembered[index] if remembered else MemberPorts(client=0, peer=0)
             if self._client_ports:
                 client = self._client_ports[index]
-                if not is_free(client):
+                if not self._reserve(client):
                     raise EtcschedError(
                         f"port {client} on {HOST} is in use: stop what listens there, "
                         "or choose another"
                     )
             else:
-                client = last.client if is_free(last.client) else next(fresh)
-            keep_peer = is_free(last.peer) or (last.peer and self._size > 1)
-            planned.append(MemberPorts(client=client, peer=last.peer if keep_peer else next(fresh)))
+                client = last.client if self._reserve(last.client) else self._reserve_any()
+            keep_peer = self._reserve(last.peer) or (last.peer and self._size > 1)
+            peer = last.peer if keep_peer else self._reserve_any()
+            planned.append(MemberPorts(client=client, peer=peer))
         (self.directory / PORTS_FILE).write_bytes(msgspec.json.encode(planned))
         return tuple(planned)
+
+    def _reserve(self, port: int) -> bool:
+        """False: a server listens there, or it is none."""
+        reserved = ReservedPort.of(port) if port else None
+        if reserved is not None:
+            self._reserved.append(reserved)
+        return reserved is not None
+
+    def _reserve_any(self) -> int:
+        """While a member is down, nobody else takes its ports."""
+        self._reserved.append(ReservedPort.any_free())
+        return self._reserved[-1].port
+
+    def _release_ports(self) -> None:
+        while self._reserved:
+            self._reserved.pop().release()
 
     def _remembered_ports(self) -> tuple[MemberPorts, ...]:
         path = self.directory / PORTS_FILE

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import platform
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,27 +17,20 @@ import msgspec
 
 from etcsched.core.errors import EtcschedError
 from etcsched.etcd.binaries import EtcdBinary
+from etcsched.etcd.ports import HOST
 
 __all__ = [
     "EXEC_BOUND_TO_PARENT",
-    "HOST",
     "STOP_GRACE_S",
     "EtcdMember",
-    "free_ports",
-    "is_free",
     "wait_healthy",
 ]
 
-HOST = "127.0.0.1"
 # A cluster stopped whole can't hand over its leadership, and some versions try for 7 s.
 STOP_GRACE_S = 3.0
 HEALTH_TIMEOUT_S = 2.0
 HEALTH_POLL_S = 0.02
 LOG_TAIL_BYTES = 16_384
-# Below Linux's default range for outgoing connections: none of those takes a member's port
-# while the member is down.
-FREE_PORTS = range(20_000, 32_768)
-
 EXEC_BOUND_TO_PARENT = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
@@ -57,10 +47,16 @@ class _LogEntry(msgspec.Struct, frozen=True):
 
 
 class EtcdMember:
-    """One etcd process, its directory ``<directory>/<name>`` and its log beside it."""
+    """One etcd process, its directory ``<directory>/<name>`` and its log beside it. It answers
+    health checks in plain text at ``health_port``, whatever its clients have to show."""
 
     def __init__(
-        self, binary: EtcdBinary, name: str, directory: Path, arguments: Iterable[str]
+        self,
+        binary: EtcdBinary,
+        name: str,
+        directory: Path,
+        arguments: Iterable[str],
+        health_port: int,
     ) -> None:
         self.name = name
         self.data_dir = directory / name
@@ -68,7 +64,7 @@ class EtcdMember:
         self._binary = binary
         self._arguments = tuple(arguments)
         self._process: subprocess.Popen[bytes] | None = None
-        self._health_port = 0
+        self._health_port = health_port
 
     @property
     def pid(self) -> int:
@@ -85,7 +81,6 @@ class EtcdMember:
         ``.log.1``."""
         if self.pid:
             raise RuntimeError(f"etcd member {self.name} runs already")
-        self._health_port = free_ports(1)[0]
         if self.log_path.exists():
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
         with self.log_path.open("wb") as log:
@@ -179,32 +174,6 @@ async def wait_healthy(members: Iterable[EtcdMember], timeout_s: float) -> None:
         if time.monotonic() > deadline_s:
             raise EtcschedError(f"{waiting[0].explain()}; waited {timeout_s:.0f} s")
         await asyncio.sleep(HEALTH_POLL_S)
-
-
-def is_free(port: int) -> bool:
-    """Whether a server could listen there now; port 0 is none."""
-    if port == 0:
-        return False
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
-                return False
-            raise
-    return True
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on now; another program may still be quicker."""
-    chosen: list[int] = []
-    for port in random.sample(FREE_PORTS, k=len(FREE_PORTS)):
-        if len(chosen) == count:
-            return chosen
-        if is_free(port):
-            chosen.append(port)
-    raise EtcschedError(f"no free port on {HOST} from {FREE_PORTS.start} to {FREE_PORTS.stop - 1}")
 
 
 def _environment() -> dict[str, str]:
