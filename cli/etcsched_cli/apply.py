@@ -11,7 +11,7 @@ import click
 
 from etcsched.core.states import OnDisconnect
 from etcsched.core.times import utc_of
-from etcsched.jobfile import load, mentions_chains, read_files
+from etcsched.jobfile import Draft, load, read_files
 from etcsched_cli.connect import run
 from etcsched_cli.output import Cell, Column, output_options, print_all, print_json, styled, table
 from etcsched_cli.settings import Settings
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etcsched.core.records import Job
+    from etcsched.core.times import Utc
+    from etcsched.jobfile import JobFiles
     from etcsched.keyspace.keys import Keys
     from etcsched.operator.apply import JobChange
     from etcsched.operator.calendars import CalendarChange
     from etcsched.operator.conflicts import GroupChange
+    from etcsched.operator.defined import Defined
     from etcsched.operator.settings import SettingsChange
     from etcsched.ports import Etcd
 
@@ -36,6 +39,7 @@ _COLUMNS = [
     Column("before", whole=True),
     Column("after", whole=True),
 ]
+_LISTED = 20
 _FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
 
 
@@ -66,63 +70,128 @@ def validate(settings: Settings, files: tuple[str, ...], as_json: bool) -> None:
 @click.command(short_help="Apply job files.")
 @_FILES
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@click.option(
+    "--prune", is_flag=True, help="Remove what came from files, and these don't name any more."
+)
+@click.option("--yes", "-y", is_flag=True, help="Don't ask before removing.")
 @output_options()
 @click.pass_obj
-def apply(settings: Settings, files: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+def apply(
+    settings: Settings,
+    files: tuple[str, ...],
+    dry_run: bool,
+    prune: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Make the cluster's jobs, calendars, conflict groups and settings what FILES say.
 
     With any problem in any file nothing is applied. Applied again, nothing changes. What no
-    file names stays as it is.
+    file names stays as it is, unless --prune is given: then FILES are all that there are. Settings
+    always stay.
 
     \b
     etcsched apply jobs/ --dry-run
+    etcsched apply jobs/ --prune
     """
-    from etcsched.operator import apply as operator
-    from etcsched.operator.calendars import apply_calendars, plan_calendars
-    from etcsched.operator.conflicts import apply_groups, plan_groups
-    from etcsched.operator.settings import apply_settings, plan_settings
+    from etcsched.operator.defined import read_defined
 
     now_ms = settings.environment.now_ms()
-    texts = read_files(files)
-    known = load(texts, now_ms) if not mentions_chains(texts) else None
+    draft = Draft(read_files(files), now_ms)
+    if not draft.is_sound:
+        # Whatever the cluster has; this names every problem.
+        draft.resolved(None)
 
     async def work(etcd: Etcd, keys: Keys) -> list[Change]:
-        # What is chained to may be in the cluster only.
-        wanted = known or load(texts, now_ms, await operator.all_jobs(etcd, keys))
-        now, by, timeout_s = utc_of(now_ms), settings.operator, settings.timeout_s
-        changes: list[Change] = []
-        if wanted.settings:
-            # First, since not everybody may change them: then nothing is half done.
-            if dry_run:
-                changes.append(await plan_settings(etcd, keys, wanted.settings))
-            else:
-                changes.append(
-                    await apply_settings(etcd, keys, wanted.settings, by, timeout_s=timeout_s)
-                )
-        # Before the jobs that use them.
-        if dry_run:
-            changes += await plan_calendars(etcd, keys, wanted.calendars)
+        gone: Defined | None = None
+        if prune:
+            there = await read_defined(etcd, keys)
+            gone = there.unnamed(draft.names)
+            wanted = draft.resolved(there.without(gone).known())
+        elif draft.refers_to_others:
+            wanted = draft.resolved((await read_defined(etcd, keys)).known())
         else:
-            changes += await apply_calendars(
-                etcd, keys, wanted.calendars, now, by, timeout_s=timeout_s
-            )
+            wanted = draft.resolved(None)
         if dry_run:
-            changes += await operator.plan(etcd, keys, wanted.jobs, now)
-        else:
-            changes += await operator.apply(etcd, keys, wanted.jobs, now, by, timeout_s=timeout_s)
-        # Last, since their jobs have to be there.
-        if dry_run:
-            changes += await plan_groups(etcd, keys, wanted.conflicts)
-        else:
-            changes += await apply_groups(etcd, keys, wanted.conflicts, by, timeout_s=timeout_s)
-        _say_what_is_waived(wanted.jobs, changes)
-        return changes
+            return await _plan(etcd, keys, wanted, gone, utc_of(now_ms))
+        if gone is not None and not yes:
+            _confirm(gone)
+        return await _apply(etcd, keys, wanted, gone, settings, utc_of(now_ms))
 
     changes = run(settings, work)
     if as_json:
         print_json(changes)
     else:
         print_all(_render(changes, dry_run))
+
+
+async def _plan(
+    etcd: Etcd, keys: Keys, wanted: JobFiles, gone: Defined | None, now: Utc
+) -> list[Change]:
+    from etcsched.operator import apply as operator
+    from etcsched.operator.calendars import plan_calendars
+    from etcsched.operator.conflicts import plan_groups
+    from etcsched.operator.pruning import plan_removal
+    from etcsched.operator.settings import plan_settings
+
+    changes: list[Change] = []
+    if wanted.settings:
+        changes.append(await plan_settings(etcd, keys, wanted.settings))
+    changes += await plan_calendars(etcd, keys, wanted.calendars)
+    changes += await operator.plan(etcd, keys, wanted.jobs, now)
+    changes += await plan_groups(etcd, keys, wanted.conflicts)
+    if gone is not None:
+        changes += plan_removal(gone)
+    _say_what_is_waived(wanted.jobs, changes)
+    return changes
+
+
+async def _apply(
+    etcd: Etcd,
+    keys: Keys,
+    wanted: JobFiles,
+    gone: Defined | None,
+    settings: Settings,
+    now: Utc,
+) -> list[Change]:
+    from etcsched.operator import apply as operator
+    from etcsched.operator.calendars import apply_calendars
+    from etcsched.operator.conflicts import apply_groups
+    from etcsched.operator.pruning import remove
+    from etcsched.operator.settings import apply_settings
+
+    by, timeout_s = settings.operator, settings.timeout_s
+    changes: list[Change] = []
+    if wanted.settings:
+        # First, since not everybody may change them: then nothing is half done.
+        changes.append(await apply_settings(etcd, keys, wanted.settings, by, timeout_s=timeout_s))
+    # Before the jobs that use them.
+    changes += await apply_calendars(etcd, keys, wanted.calendars, now, by, timeout_s=timeout_s)
+    changes += await operator.apply(etcd, keys, wanted.jobs, now, by, timeout_s=timeout_s)
+    # After their jobs, which have to be there.
+    changes += await apply_groups(etcd, keys, wanted.conflicts, by, timeout_s=timeout_s)
+    if gone is not None:
+        # Last: what is kept may have referred to it.
+        removed, stay = await remove(etcd, keys, gone, now, by, timeout_s=timeout_s)
+        changes += removed
+        for why in stay:
+            click.echo(f"note: {why}; apply again with --prune", err=True)
+    _say_what_is_waived(wanted.jobs, changes)
+    return changes
+
+
+def _confirm(gone: Defined) -> None:
+    found: dict[str, Iterable[str]] = {
+        "job": gone.jobs,
+        "calendar": gone.calendars,
+        "conflict group": gone.conflicts,
+    }
+    lines = [f"{kind} {name}" for kind, names in found.items() for name in names]
+    if not lines:
+        return
+    more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+    click.echo("\n".join([*lines[:_LISTED], *more]), err=True)
+    click.confirm(f"Remove {_count(len(lines), 'item')}?", abort=True, err=True)
 
 
 def _say_what_is_waived(jobs: Iterable[Job], changes: Sequence[Change]) -> None:
@@ -150,7 +219,7 @@ def _render(changes: Sequence[Change], dry_run: bool) -> Iterable[RenderableType
         yield table(_COLUMNS, rows)
         yield ""
     counts = Counter(change.kind.value for change in changes)
-    done = {"create": "created", "update": "updated", "unchanged": "unchanged"}
+    done = {"create": "created", "update": "updated", "delete": "removed", "unchanged": "unchanged"}
     text = ", ".join(f"{counts[kind]} {word}" for kind, word in done.items() if counts[kind])
     yield f"would be: {text}" if dry_run else text
 

@@ -46,7 +46,7 @@ from etcsched.core.states import RunState
 from etcsched.core.times import ms_of, tick_id, utc_of
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
-from etcsched.jobfile.load import load
+from etcsched.jobfile.load import Known, load
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import EventType
@@ -124,7 +124,9 @@ class Scene:
         self._fields |= jobs
         now_ms = _now_ms()
         others = {job.name: job for job in self.history.records(Kind.JOB, Job).values()}
-        wanted = load([("jobs.yaml", json.dumps({"jobs": written}))], now_ms, others).jobs
+        wanted = load(
+            [("jobs.yaml", json.dumps({"jobs": written}))], now_ms, Known(jobs=others)
+        ).jobs
         changes = await operator.apply(
             self.etcd, self.keys, wanted, utc_of(now_ms), "test", timeout_s=CALL_TIMEOUT_S
         )

@@ -83,6 +83,10 @@ class Refused(EtcschedError):
     exit_code = 5
 
 
+class CalendarInUse(Refused):
+    """Jobs go by a calendar that was to be deleted."""
+
+
 class InvalidJobFile(UsageError):
     """Job files that can't be applied; ``problems`` holds one line each (file:line: field: why)."""
 

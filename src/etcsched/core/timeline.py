@@ -33,6 +33,7 @@ from etcsched.core.times import Utc, ms_of, utc_of
 
 __all__ = [
     "begin_pause",
+    "calendars_in_use",
     "delete",
     "end_pause",
     "last_tick",
@@ -132,6 +133,12 @@ def revise_calendar(
         revised = replace(new, versions=versions, unknown=old.unknown)
     decided = _earlier(watermark, open_from)
     return replace(revised, versions=_without_ended(revised.versions, decided))
+
+
+def calendars_in_use(job: Job, watermark: Utc | None, open_from: Utc | None = None) -> set[str]:
+    """The calendars that still have a say in one of its ticks."""
+    versions = _without_ended(job.versions, _earlier(watermark, open_from))
+    return {name for version in versions for name in version.calendars}
 
 
 def ticks(job: Job, limits: Limits, after_ms: int, through_ms: int) -> Iterator[int]:

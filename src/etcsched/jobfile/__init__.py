@@ -1,12 +1,12 @@
-"""Job files: YAML in, jobs out, or every problem of every file at once.
+"""Job files: YAML in, jobs out, or every problem of every file at once; and jobs back to YAML.
 
 ``reading`` finds the files, ``nodes`` is YAML with its places, ``fields`` and ``schedules`` read
 single values, ``chains`` and ``notify`` what follows a run, ``jobs`` puts a job together,
 ``calendars``, ``windows``, ``conflicts`` and ``settings`` read what they are named after, ``load``
-is the whole.
+is the whole. ``writing`` has jobs in the words of files, ``exporting`` whole files.
 """
 
-from etcsched.jobfile.load import JobFiles, load, mentions_chains
+from etcsched.jobfile.load import Draft, JobFiles, Known, load
 from etcsched.jobfile.reading import read_files
 
-__all__ = ["JobFiles", "load", "mentions_chains", "read_files"]
+__all__ = ["Draft", "JobFiles", "Known", "load", "read_files"]

@@ -60,14 +60,23 @@ def read_names(
     return names
 
 
-def check_uses(names: Iterable[Value], known: Collection[str]) -> None:
+def check_uses(
+    names: Iterable[Value],
+    written: Collection[str],
+    others: Collection[str] = (),
+    *,
+    is_asked: bool = False,
+) -> None:
+    """``others`` are in the cluster; not ``is_asked``: nobody has looked there."""
+    known = {*written, *others}
+    place = "these files and the cluster" if is_asked else "these files"
     for item in names:
         if item.text() not in known:
             if known:
                 item.refuse(unknown_text("calendar", item.text(), sorted(known)))
             else:
                 item.refuse(
-                    f"unknown calendar {item.text()!r}; these files have none, write it below the "
+                    f"unknown calendar {item.text()!r}; {place} have none, write it below the "
                     "top-level map calendars"
                 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from etcsched.core.conflicts import contradiction
@@ -33,23 +33,30 @@ def read_groups(problems: Problems, value: Value, places: GroupPlaces) -> list[C
 
 
 def check_groups(
-    problems: Problems, groups: list[ConflictGroup], places: GroupPlaces, jobs: Collection[str]
+    problems: Problems,
+    groups: list[ConflictGroup],
+    places: GroupPlaces,
+    jobs: Collection[str],
+    others: Mapping[str, ConflictGroup],
 ) -> None:
-    """What can be seen only once all files are read: a job that is in none of them, and orders
-    that contradict each other."""
+    """What can be seen only once all files are read: a job that is in none of them (nor in the
+    cluster), and orders that contradict each other, or those of ``others``."""
     for group in groups:
         for item in places[group.group].items("[close_books, report]"):
             if item.text() not in jobs:
                 item.refuse(unknown_text("job", item.text(), sorted(jobs)))
-    orders = {group.group: group.jobs for group in groups}
+    own = {group.group: group.jobs for group in groups}
+    # The files' come last, so that one of them is refused where any has a part in it.
+    orders = {name: group.jobs for name, group in others.items() if name not in own} | own
     while (cycle := contradiction(orders)) is not None:
         in_it = [name for name, order in orders.items() if len(set(cycle) & set(order)) > 1]
         last = in_it[-1]
-        chain = " before ".join([*cycle, cycle[0]])
-        places[last].refuse(
-            f"its order contradicts that of {', '.join(in_it[:-1])} ({chain}); "
-            "put these jobs in one order everywhere"
-        )
+        if last in own:
+            chain = " before ".join([*cycle, cycle[0]])
+            places[last].refuse(
+                f"its order contradicts that of {', '.join(in_it[:-1])} ({chain}); "
+                "put these jobs in one order everywhere"
+            )
         del orders[last]
 
 

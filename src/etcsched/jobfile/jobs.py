@@ -25,7 +25,7 @@ from etcsched.jobfile.hosts import check_hosts
 from etcsched.jobfile.nodes import Problems, Value, unknown_text
 from etcsched.jobfile.notify import notified, read_notify
 from etcsched.jobfile.placeholders import BUILTINS
-from etcsched.jobfile.schedules import check_placeholders, read_action, read_patterns
+from etcsched.jobfile.schedules import PastAt, check_placeholders, read_action, read_patterns
 from etcsched.jobfile.windows import read_windows
 
 __all__ = ["MAX_JOB_BYTES", "known_entries", "read_defaults", "read_job"]
@@ -101,21 +101,26 @@ def known_entries(value: Value) -> dict[str, Value]:
 def read_defaults(problems: Problems, value: Value, now_ms: int) -> dict[str, Value]:
     """The defaults' fields, looked through for problems even where no job uses them."""
     defaults = problems.attempt(known_entries, value) or {}
-    _read_all(problems, defaults, {}, now_ms)
+    _read_all(problems, defaults, {}, now_ms, [])
     return defaults
 
 
 def read_job(
-    problems: Problems, name: str, value: Value, defaults: dict[str, Value], now_ms: int
+    problems: Problems,
+    name: str,
+    value: Value,
+    defaults: dict[str, Value],
+    now_ms: int,
+    past: list[PastAt],
 ) -> list[Job]:
     """The job, and those that its notifications are; nothing, and problems noted, where there is
-    anything wrong."""
+    anything wrong. Its times that have passed are added to ``past``."""
     before = len(problems)
     problems.attempt(lambda v: fields.read_job_name(v, name), value)
     own = problems.attempt(known_entries, value)
     if own is None:
         return []
-    read = _read_all(problems, own, defaults, now_ms)
+    read = _read_all(problems, own, defaults, now_ms, past)
     run = own.get("run", defaults.get("run"))
     if run is None:
         value.refuse("has no run; write e.g. run: {exec: [/bin/true]}")
@@ -143,7 +148,11 @@ def read_job(
 
 
 def _read_all(
-    problems: Problems, own: dict[str, Value], defaults: dict[str, Value], now_ms: int
+    problems: Problems,
+    own: dict[str, Value],
+    defaults: dict[str, Value],
+    now_ms: int,
+    past: list[PastAt],
 ) -> dict[str, Any]:
     """What could be read, by the fields' names in files."""
     read: dict[str, Any] = {}
@@ -160,7 +169,7 @@ def _read_all(
     schedule = own.get("schedule", defaults.get("schedule"))
     if schedule is not None:
         timezone = read.get("timezone", "UTC")
-        patterns = problems.attempt(lambda v: read_patterns(v, timezone, now_ms), schedule)
+        patterns = problems.attempt(lambda v: read_patterns(v, timezone, now_ms, past), schedule)
         read["schedule"] = patterns or ()
     calendars = read_names(problems, own, defaults)
     read["calendars"] = tuple(dict.fromkeys(item.text() for item in calendars))

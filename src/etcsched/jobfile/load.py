@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from etcsched.core.errors import InvalidJobFile
 from etcsched.core.records import Calendar, ConflictGroup, Job
+from etcsched.core.states import JobState
 from etcsched.jobfile.calendars import check_uses, read_calendars, read_names
 from etcsched.jobfile.chains import check_chains
 from etcsched.jobfile.conflicts import GroupPlaces, check_groups, read_groups
 from etcsched.jobfile.jobs import read_defaults, read_job
 from etcsched.jobfile.nodes import Problems, Value, documents_of, unknown_text
+from etcsched.jobfile.schedules import PastAt
 from etcsched.jobfile.settings import read_settings
 
-__all__ = ["JobFiles", "load", "mentions_chains"]
+__all__ = ["Draft", "JobFiles", "Known", "load"]
 
 _TOP_LEVEL = ["defaults", "jobs", "calendars", "conflicts", "settings"]
 
@@ -31,65 +33,128 @@ class JobFiles(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
 
 
-def mentions_chains(files: Sequence[tuple[str, str]]) -> bool:
-    """Whether what other jobs there are may matter to them."""
-    return any("chain" in text or "notify" in text for _, text in files)
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cluster has, which files may refer to."""
+
+    jobs: Mapping[str, Job]
+    calendars: Collection[str] = ()
+    conflicts: Mapping[str, ConflictGroup] = {}
 
 
-def load(
-    files: Sequence[tuple[str, str]], now_ms: int, others: Mapping[str, Job] | None = None
-) -> JobFiles:
-    """What (name, text) files say. ``others`` are the jobs that the cluster has, which they may
-    chain to (None: nobody has looked).
+class Draft:
+    """Files as read, before anybody has looked whether what they refer to exists.
 
-    ``defaults`` hold for the jobs of their own file, all its documents. ``InvalidJobFile`` has
-    one line for every problem: ``file:line: field: what is wrong; what would be right``.
+    ``defaults`` hold for the jobs of their own file, all its documents.
     """
-    problems = Problems()
-    jobs: list[Job] = []
-    places: dict[str, str] = {}
-    settings: dict[str, Any] = {}
-    settings_places: dict[str, str] = {}
-    calendars: list[Calendar] = []
-    calendar_places: dict[str, str] = {}
-    uses: list[Value] = []
-    groups: list[ConflictGroup] = []
-    group_places: GroupPlaces = {}
-    chains: dict[str, Value] = {}
-    for number, (file, text) in enumerate(files):
+
+    def __init__(self, files: Sequence[tuple[str, str]], now_ms: int) -> None:
+        self._problems = Problems()
+        self._now_ms = now_ms
+        self._jobs: list[Job] = []
+        self._places: dict[str, str] = {}
+        self._settings: dict[str, Any] = {}
+        self._settings_places: dict[str, str] = {}
+        self._calendars: list[Calendar] = []
+        self._calendar_places: dict[str, str] = {}
+        self._uses: list[Value] = []
+        self._groups: list[ConflictGroup] = []
+        self._group_places: GroupPlaces = {}
+        self._chains: dict[str, Value] = {}
+        self._past: dict[str, list[PastAt]] = {}
+        for number, (file, text) in enumerate(files):
+            self._read(number, file, text)
+
+    @property
+    def is_sound(self) -> bool:
+        """False: the files are wrong, whatever the cluster has."""
+        return not len(self._problems)
+
+    @property
+    def refers_to_others(self) -> bool:
+        """Whether what the cluster has may matter to what the files say."""
+        unknown = any(use.text() not in self._calendar_places for use in self._uses)
+        return unknown or bool(self._chains or self._groups or self._past)
+
+    @property
+    def names(self) -> JobFiles:
+        """As ``resolved``, unchecked: for who only asks what is named."""
+        return JobFiles(
+            jobs=self._jobs,
+            calendars=self._calendars,
+            conflicts=self._groups,
+            settings=self._settings,
+        )
+
+    def resolved(self, known: Known | None) -> JobFiles:
+        """The whole, checked against what the cluster has (None: nobody has looked).
+
+        ``InvalidJobFile`` has one line for every problem: ``file:line: field: what is wrong; what
+        would be right``.
+        """
+        there = known or Known(jobs={})
+        check_uses(self._uses, self._calendar_places, there.calendars, is_asked=known is not None)
+        jobs = {
+            name for name, job in there.jobs.items() if job.current.state is not JobState.DELETED
+        }
+        check_groups(
+            self._problems, self._groups, self._group_places, self._places.keys() | jobs,
+            there.conflicts,
+        )  # fmt: skip
+        self._check_past(there.jobs)
+        if self.is_sound:
+            by_name = {job.name: job for job in self._jobs}
+            check_chains(by_name, self._chains, known.jobs if known is not None else None)
+        if not self.is_sound:
+            raise InvalidJobFile(self._problems.lines())
+        return self.names
+
+    def _read(self, number: int, file: str, text: str) -> None:
+        problems, now_ms = self._problems, self._now_ms
         sections = _sections(problems, number, file, text)
         defaults: dict[str, Value] = {}
         for value in sections["defaults"]:
             defaults |= read_defaults(problems, value, now_ms)
         for value in sections["settings"]:
-            settings |= read_settings(problems, value, settings_places)
+            self._settings |= read_settings(problems, value, self._settings_places)
         for value in sections["calendars"]:
-            calendars += read_calendars(problems, value, calendar_places, now_ms)
+            self._calendars += read_calendars(problems, value, self._calendar_places, now_ms)
         for value in sections["conflicts"]:
-            groups += read_groups(problems, value, group_places)
+            self._groups += read_groups(problems, value, self._group_places)
         for value in sections["jobs"]:
             entries = problems.attempt(lambda v: v.entries("{name: {run: ...}}"), value) or {}
             for name, entry in entries.items():
-                if name in places:
-                    entry.refuse(f"is given twice; first in {places[name]}")
-                places.setdefault(name, entry.place)
-                made = read_job(problems, name, entry, defaults, now_ms)
-                jobs += made
-                if made:
-                    uses += read_names(problems, entry.entries("{}"), defaults)
-                if made and made[0].chain:
-                    chains[name] = _chain_of(entry, defaults)
-                for job in made[1:]:
-                    if job.name in places:
-                        entry.refuse(f"{job.name} is its notification's name; rename that job")
-                    places.setdefault(job.name, entry.place)
-    check_uses(uses, calendar_places)
-    check_groups(problems, groups, group_places, places.keys())
-    if not len(problems):
-        check_chains({job.name: job for job in jobs}, chains, others)
-    if len(problems):
-        raise InvalidJobFile(problems.lines())
-    return JobFiles(jobs=jobs, calendars=calendars, conflicts=groups, settings=settings)
+                self._read_job(name, entry, defaults)
+
+    def _read_job(self, name: str, entry: Value, defaults: dict[str, Value]) -> None:
+        if name in self._places:
+            entry.refuse(f"is given twice; first in {self._places[name]}")
+        self._places.setdefault(name, entry.place)
+        past: list[PastAt] = []
+        made = read_job(self._problems, name, entry, defaults, self._now_ms, past)
+        self._jobs += made
+        if made:
+            self._uses += read_names(self._problems, entry.entries("{}"), defaults)
+        if past:
+            self._past[name] = past
+        if made and made[0].chain:
+            self._chains[name] = _chain_of(entry, defaults)
+        for job in made[1:]:
+            if job.name in self._places:
+                entry.refuse(f"{job.name} is its notification's name; rename that job")
+            self._places.setdefault(job.name, entry.place)
+
+    def _check_past(self, known: Mapping[str, Job]) -> None:
+        """A time that a job has had since before it passed may stay: files are applied again."""
+        for name, found in self._past.items():
+            has = known[name].current.patterns if name in known else ()
+            for past in found:
+                if past.pattern not in has:
+                    past.value.refuse(past.problem)
+
+
+def load(files: Sequence[tuple[str, str]], now_ms: int, known: Known | None = None) -> JobFiles:
+    """What (name, text) files say, as ``Draft.resolved`` has it."""
+    return Draft(files, now_ms).resolved(known)
 
 
 def _chain_of(job: Value, defaults: dict[str, Value]) -> Value:

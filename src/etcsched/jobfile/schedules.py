@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from etcsched.core.records import Action, Exec, Shell
-from etcsched.core.schedule import Cron, Pattern, parse_at, parse_every, schedule_of
+from etcsched.core.schedule import At, Cron, Pattern, parse_at, parse_every, schedule_of
 from etcsched.core.times import ms_of, utc_of
 from etcsched.jobfile.fields import check_known
 from etcsched.jobfile.nodes import FieldError, Value, unknown_text
 from etcsched.jobfile.placeholders import names_in
 
-__all__ = ["read_action", "read_patterns"]
+__all__ = ["PastAt", "check_placeholders", "read_action", "read_patterns"]
 
 _SCHEDULE = "{cron: 0 3 * * *, calendars: [holidays]}"
 _EXECUTORS = ["exec", "shell"]
@@ -48,9 +50,21 @@ def check_placeholders(value: Value, action: Action, known: list[str]) -> None:
                 item.refuse(unknown_text("parameter", name, known))
 
 
-def read_patterns(value: Value, timezone: str, now_ms: int) -> tuple[Pattern, ...]:
+class PastAt(msgspec.Struct, frozen=True):
+    """An ``at`` whose time has passed. ``problem`` is what is wrong with it, unless the job has had
+    it before."""
+
+    value: Value
+    pattern: At
+    problem: str
+
+
+def read_patterns(
+    value: Value, timezone: str, now_ms: int, past: list[PastAt] | None = None
+) -> tuple[Pattern, ...]:
     """One pattern or a list of them. An ``every`` is anchored now; whether an earlier anchor
-    holds is for the timeline to say."""
+    holds is for the timeline to say. Times that have passed are put into ``past``, for whoever
+    knows the job as it was, or refused where that is None."""
     items = value.items("[{cron: 0 3 * * *}, {every: 1h}]") if value.is_list() else [value]
     if not value.is_list() and value.is_map() and set(value.entries(_SCHEDULE)) == {"calendars"}:
         raise FieldError(value, f"has no pattern; write e.g. {_SCHEDULE}")
@@ -61,7 +75,17 @@ def read_patterns(value: Value, timezone: str, now_ms: int) -> tuple[Pattern, ..
         extra = [] if value.is_list() else ["calendars"]
         kind, given = _only_entry(item, "{cron: 0 3 * * *}", "field", _PATTERNS, extra)
         try:
-            patterns[_read_pattern(kind, given.text(), timezone, now_ms)] = None
+            pattern = _read_pattern(kind, given.text(), timezone, now_ms)
+            if isinstance(pattern, At) and ms_of(pattern.time) <= now_ms:
+                flaw = (
+                    f"{given.text()!r} has passed (it is {utc_of(now_ms)} now); give a later "
+                    "time, or take the pattern out"
+                )
+                if past is None:
+                    given.refuse(flaw)
+                else:
+                    past.append(PastAt(given, pattern, flaw))
+            patterns[pattern] = None
         except FieldError:
             raise
         except ValueError as error:
@@ -73,13 +97,7 @@ def _read_pattern(kind: str, text: str, timezone: str, now_ms: int) -> Pattern:
     if kind == "every":
         return parse_every(text, now_ms)
     if kind == "at":
-        at = parse_at(text, timezone)
-        if ms_of(at.time) <= now_ms:
-            raise ValueError(
-                f"{text!r} has passed (it is {utc_of(now_ms)} now); give a later time, "
-                "or take the pattern out"
-            )
-        return at
+        return parse_at(text, timezone)
     pattern = Cron(text)
     if schedule_of((pattern,), timezone).next_after(now_ms) is None:
         raise ValueError(f"{text!r} is never due in {timezone}")

@@ -1,4 +1,8 @@
-"""Jobs and settings in the words of job files: what people see of them, and of their changes."""
+"""Jobs and settings in the words of job files: what people see of them, and of their changes.
+
+Whatever a file can say of a job stands in ``fields_of``: a change that it didn't show would be one
+that nobody sees coming.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from etcsched.core.records import (
 from etcsched.core.schedule import At, Cron, Every, Pattern
 from etcsched.core.states import ConditionOp
 
-__all__ = ["fields_of", "pattern_text", "schedule_text", "settings_of"]
+__all__ = ["action_of", "fields_of", "pattern_text", "schedule_text", "settings_of"]
 
 
 def fields_of(job: Job) -> dict[str, Any]:
@@ -28,7 +32,7 @@ def fields_of(job: Job) -> dict[str, Any]:
     default = Job(name=job.name, run=job.run, versions=job.versions)
     current = job.current
     found: dict[str, Any] = {
-        "run": _action(job.run),
+        "run": action_of(job.run),
         "schedule": [_pattern(pattern) for pattern in current.patterns],
         "calendars": list(current.calendars),
         "windows": [_window(window) for window in current.windows],
@@ -44,10 +48,23 @@ def fields_of(job: Job) -> dict[str, Any]:
         _put(found, field, getattr(job, field), getattr(default, field), lambda value: value)
     for field in ("tags", "hosts", "prefer"):
         _put(found, field, getattr(job, field), (), list)
-    for field in ("recovery", "overlap", "on_agent_loss", "placement", "hosts_for"):
+    for field in (
+        "recovery",
+        "overlap",
+        "on_agent_loss",
+        "on_disconnect",
+        "placement",
+        "hosts_for",
+    ):
         _put(found, field, getattr(job, field), getattr(default, field), lambda value: value.value)
     _put(found, "splay", job.splay_s, default.splay_s, format_duration)
-    for field in ("pickup_buffer", "recover_within", "timeout", "kill_grace"):
+    for field in (
+        "pickup_buffer",
+        "recover_within",
+        "timeout",
+        "kill_grace",
+        "disconnect_grace",
+    ):
         seconds, usual_s = getattr(job, f"{field}_s"), getattr(default, f"{field}_s")
         _put(found, field, seconds, usual_s, format_duration)
     _put(found, "per_host", job.per_host, False, lambda value: value)
@@ -151,7 +168,7 @@ def _pattern(pattern: Pattern) -> dict[str, str]:
             assert_never(pattern)
 
 
-def _action(action: Action) -> dict[str, Any]:
+def action_of(action: Action) -> dict[str, Any]:
     match action:
         case Exec(argv):
             return {"exec": list(argv)}

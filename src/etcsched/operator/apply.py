@@ -23,10 +23,10 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import TicksSeen, write_jobs
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import Decided, decided_of
-from etcsched.operator.store import commit, found, read, read_all
+from etcsched.operator.store import commit, found, read
 from etcsched.ports import Etcd
 
-__all__ = ["ChangeKind", "FieldChange", "JobChange", "all_jobs", "apply", "delete", "plan"]
+__all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan", "prune"]
 
 _BATCH: Final = 30
 """Four compares a job, and etcd takes 128 of a transaction."""
@@ -50,12 +50,9 @@ class _Seen(msgspec.Struct, frozen=True):
     ticks: TicksSeen
 
 
-_Revise = Callable[[_Seen, int], Job]
-"""The record to write for the job at an index, or the very one that was seen."""
-
-
-async def all_jobs(etcd: Etcd, keys: Keys) -> dict[str, Job]:
-    return {job.name: job for job in await read_all(etcd, keys.all_of(Kind.JOB), Job)}
+_Revise = Callable[[_Seen, int], Job | None]
+"""The record to write for the job at an index; the very one that was seen, or None where there is
+none: nothing."""
 
 
 async def plan(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now: Utc) -> list[JobChange]:
@@ -109,6 +106,34 @@ async def delete(
     return changes
 
 
+async def prune(
+    etcd: Etcd, keys: Keys, jobs: Sequence[Job], now: Utc, by: str, *, timeout_s: float
+) -> list[JobChange]:
+    """Delete these jobs as they were looked at. ``Refused`` where one has been changed since: then
+    it, and those of its batch and of later ones, stay."""
+
+    def revise_in(batch: Sequence[Job]) -> _Revise:
+        def revise(seen: _Seen, index: int) -> Job | None:
+            old = seen.jobs[index][0]
+            if old is None or old.current.state is JobState.DELETED:
+                return old
+            if old != batch[index]:
+                raise Refused(
+                    f"job {old.name} was changed by {old.changed_by or 'others'} while this went "
+                    "on, so it stays, and what else was to be removed; look again with --dry-run"
+                )
+            decided = seen.decided[index]
+            return timeline.delete(old, decided.begin, seen.watermark, decided.open_from, by)
+
+        return revise
+
+    changes: list[JobChange] = []
+    for batch in _batches(jobs):
+        names = [job.name for job in batch]
+        changes += await _write(etcd, keys, names, revise_in(batch), now, timeout_s)
+    return changes
+
+
 async def _write(
     etcd: Etcd, keys: Keys, names: Sequence[str], revise: _Revise, now: Utc, timeout_s: float
 ) -> list[JobChange]:
@@ -116,11 +141,16 @@ async def _write(
     for _ in range(_TRIES):
         seen = await _look(etcd, keys, names, now)
         revised = [revise(seen, index) for index in range(len(names))]
-        changes = [_change(old, new) for (old, _), new in zip(seen.jobs, revised, strict=True)]
+        changes = [
+            _change(old, new) if new is not None else JobChange(name, ChangeKind.UNCHANGED)
+            for name, (old, _), new in zip(names, seen.jobs, revised, strict=True)
+        ]
         # A lost answer makes the next look find our own work; what it was is in the first plan.
         first_plan = first_plan or changes
         pairs = zip(seen.jobs, revised, strict=True)
-        writes = [(new, revision) for (old, revision), new in pairs if new is not old]
+        writes = [
+            (new, revision) for (old, revision), new in pairs if new is not None and new is not old
+        ]
         if not writes:
             return first_plan
         txn = write_jobs(keys, writes, seen.watermark_revision, seen.ticks)

@@ -10,8 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from etcsched.core import timeline
-from etcsched.core.errors import NotFound, Refused
-from etcsched.core.limits import calendars_of
+from etcsched.core.errors import CalendarInUse, NotFound, Refused
 from etcsched.core.records import Calendar, Gap, Job, Kind, Watermark
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc
@@ -86,21 +85,26 @@ async def apply_calendars(
     return [await _apply(etcd, keys, calendar, now, by, timeout_s) for calendar in calendars]
 
 
-async def delete_calendar(etcd: Etcd, keys: Keys, name: str, *, timeout_s: float) -> None:
-    """``NotFound`` where there is none, ``Refused`` where jobs use it, or did so just now."""
+async def delete_calendar(
+    etcd: Etcd, keys: Keys, name: str, *, timeout_s: float, expected: Calendar | None = None
+) -> None:
+    """``NotFound`` where there is none, ``CalendarInUse`` where jobs use it, or did so just now;
+    ``Refused`` where it isn't as ``expected`` any more."""
     is_sent = False
     for _ in range(_TRIES):
-        (kv, edited), _revision = await read(
-            etcd, [keys.of(Kind.CALENDAR, name), keys.of(Kind.EDITED)]
-        )
+        wanted = [keys.of(Kind.CALENDAR, name), keys.of(Kind.EDITED), keys.watermark]
+        (kv, edited, at_watermark), _revision = await read(etcd, wanted)
         if kv is None:
             if is_sent:
                 return
             raise _no_such_calendar(name)
-        users = [job.name for job in await _jobs(etcd, keys) if name in calendars_of(job)]
+        if expected is not None and found(Calendar, kv) != expected:
+            raise Refused(f"calendar {name} was changed by others while this went on, so it stays")
+        watermark = found(Watermark, at_watermark)
+        users = await _users(etcd, keys, name, watermark.through if watermark else None)
         if users:
             more = f" and {len(users) - _NAMED} more" if len(users) > _NAMED else ""
-            raise Refused(
+            raise CalendarInUse(
                 f"calendar {name}: used by {', '.join(users[:_NAMED])}{more}; take it out of their "
                 "files first (ticks just past are decided by what was in force then, so it may "
                 "take a minute until it counts as unused)"
@@ -112,6 +116,18 @@ async def delete_calendar(etcd: Etcd, keys: Keys, name: str, *, timeout_s: float
             return
         await asyncio.sleep(random.uniform(0, _PAUSE_S))
     raise _raced(name)
+
+
+async def _users(etcd: Etcd, keys: Keys, name: str, watermark: Utc | None) -> list[str]:
+    """Jobs of which any tick that isn't decided goes by it."""
+    open_from = {
+        gap.job: gap.decided_through for gap in await read_all(etcd, keys.all_of(Kind.GAP), Gap)
+    }
+    return [
+        job.name
+        for job in await read_all(etcd, keys.all_of(Kind.JOB), Job)
+        if name in timeline.calendars_in_use(job, watermark, open_from.get(job.name))
+    ]
 
 
 async def list_calendars(etcd: Etcd, keys: Keys) -> list[CalendarView]:

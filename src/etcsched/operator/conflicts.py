@@ -75,8 +75,10 @@ async def apply_groups(
     return [await _apply(etcd, keys, group, by, timeout_s) for group in groups]
 
 
-async def delete_group(etcd: Etcd, keys: Keys, name: str, *, timeout_s: float) -> None:
-    """``NotFound`` where there is none."""
+async def delete_group(
+    etcd: Etcd, keys: Keys, name: str, *, timeout_s: float, expected: ConflictGroup | None = None
+) -> None:
+    """``NotFound`` where there is none; ``Refused`` where it isn't as ``expected`` any more."""
     key = keys.of(Kind.CONFLICT, name)
     is_sent = False
     for _ in range(_TRIES):
@@ -85,6 +87,10 @@ async def delete_group(etcd: Etcd, keys: Keys, name: str, *, timeout_s: float) -
             if is_sent:
                 return
             raise _no_such_group(name)
+        if expected is not None and found(ConflictGroup, kv) != expected:
+            raise Refused(
+                f"conflict group {name} was changed by others while this went on, so it stays"
+            )
         is_sent = True
         txn = delete_txn(keys, name, kv.mod_revision)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:

@@ -53,10 +53,10 @@ async def pages(
     keys_only: bool = False,
     limit: int = 0,
     page_size: int = 0,
+    revision: int = 0,
 ) -> AsyncIterator[RangeResult]:
-    """A range in pages, all of one revision; at most ``limit`` keys (0: all). Records that may be
-    large go with a smaller ``page_size`` (0: ``PAGE``)."""
-    revision = 0
+    """A range in pages, all of one revision (0: the newest); at most ``limit`` keys (0: all).
+    Records that may be large go with a smaller ``page_size`` (0: ``PAGE``)."""
     page_size = page_size or PAGE
     while True:
         size = min(page_size, limit) if limit else page_size
@@ -72,11 +72,15 @@ async def pages(
 
 
 async def listed(
-    etcd: Etcd, span: tuple[str, str], *, keys_only: bool = False, limit: int = 0
+    etcd: Etcd,
+    span: tuple[str, str],
+    *,
+    keys_only: bool = False,
+    limit: int = 0,
+    revision: int = 0,
 ) -> list[KeyValue]:
-    return [
-        kv async for page in pages(etcd, *span, keys_only=keys_only, limit=limit) for kv in page.kvs
-    ]
+    in_pages = pages(etcd, *span, keys_only=keys_only, limit=limit, revision=revision)
+    return [kv async for page in in_pages for kv in page.kvs]
 
 
 async def read_all(etcd: Etcd, span: tuple[str, str], type_: type[R], limit: int = 0) -> list[R]:

@@ -8,7 +8,7 @@ from etcsched.core.errors import InvalidJobFile
 from etcsched.core.records import Condition, Exec, Job, Link
 from etcsched.core.states import ConditionOp, JobState, RunState
 from etcsched.core.times import Utc, ms_of
-from etcsched.jobfile import load
+from etcsched.jobfile import Known, load
 from etcsched.jobfile.writing import fields_of
 from tests.support.jobs import job as made
 
@@ -17,12 +17,17 @@ HEAD = "jobs:\n  b: {run: {exec: [b]}, state: chain_active}\n  a:\n    run: {exe
 
 
 def load_all(text: str, others: dict[str, Job] | None = None) -> dict[str, Job]:
-    return {job.name: job for job in load([("a.yaml", text)], NOW_MS, others).jobs}
+    return {
+        job.name: job
+        for job in load(
+            [("a.yaml", text)], NOW_MS, Known(jobs=others) if others is not None else None
+        ).jobs
+    }
 
 
 def problems(text: str, others: dict[str, Job] | None = None) -> list[str]:
     with pytest.raises(InvalidJobFile) as error:
-        load([("a.yaml", text)], NOW_MS, others)
+        load([("a.yaml", text)], NOW_MS, Known(jobs=others) if others is not None else None)
     return error.value.problems
 
 

@@ -1,0 +1,290 @@
+"""Job files and the cluster: export, prune, and what files may refer to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from etcsched.core.records import (
+    Calendar,
+    ClusterSettings,
+    ConflictGroup,
+    Exec,
+    Job,
+    Kind,
+    Noop,
+    ScheduleVersion,
+    Watermark,
+)
+from etcsched.core.states import JobState
+from etcsched.core.times import Utc
+from tests.cli.console import NOW, Console
+
+FILES = """\
+settings:
+  resubmit_states: [died, missed]
+calendars:
+  holidays:
+    exclude: [2026-12-24/2026-12-26]
+conflicts:
+  ledger: [close_books, report]
+jobs:
+  close_books:
+    run:
+      exec: [/opt/erp/close, --date, '{scheduled_date}']
+    schedule:
+    - {cron: 30 2 * * 1-5}
+    calendars: [holidays]
+    timezone: Europe/Berlin
+    recovery: all
+    timeout: 2h
+    chain:
+    - to: report
+      on: [completed, failed]
+    notify:
+    - on: [failed, died]
+      run:
+        shell: |
+          echo one
+          echo two
+  once:
+    run:
+      exec: [/bin/true]
+    schedule:
+    - {at: '2026-11-22T20:00:00Z'}
+  report:
+    run: {shell: make-report}
+    state: chain_active
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "jobs.yaml"
+    path.write_text(FILES)
+    return path
+
+
+# --- export
+
+
+def test_export_gives_the_files_back(console: Console, file: Path) -> None:
+    console.ok("apply", str(file))
+    revision = console.store.revision
+    printed = console.ok("export")
+    assert printed == FILES
+    console.now = Utc("2026-11-22T19:30:00.000Z")
+    assert console.ok("apply", "-", stdin=printed) == "7 unchanged\n"
+    assert console.store.revision == revision
+
+
+def test_an_export_of_some_jobs_has_their_calendars(console: Console, file: Path) -> None:
+    file.write_text(FILES.replace("  once:\n", "  once:\n    tags: [a, b]\n"))
+    console.ok("apply", str(file))
+    assert list(_sections(console.ok("export", "--tag", "a", "--tag", "b"))) == ["jobs:"]
+    result = console.run("export", "close_books")
+    assert list(_sections(result.stdout)) == ["calendars:", "jobs:"]
+    assert "  close_books:\n" in result.stdout
+    assert "once" not in result.stdout
+    assert result.stderr == (
+        "note: close_books: chains to report, which isn't there; apply refuses that\n"
+        "note: close_books: chains to close_books.notify, which isn't there; apply refuses that\n"
+    )
+    assert console.fails(4, "export", "nightly") == (
+        "etcsched: job nightly: there is none; see etcsched jobs list"
+    )
+
+
+def _sections(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and line[0] not in " #-"]
+
+
+def test_what_has_passed_is_taken_only_by_who_has_it(console: Console, file: Path) -> None:
+    console.ok("apply", str(file))
+    console.now = Utc("2026-11-23T08:00:00.000Z")
+    result = console.run("export")
+    assert (result.exit_code, result.stdout) == (0, FILES)
+    assert result.stderr == (
+        "note: once: at a time that has passed; only a cluster that has it already takes it\n"
+    )
+    assert console.ok("apply", str(file)) == "7 unchanged\n"
+    console.ok("jobs", "delete", "once", "--yes")
+    assert "'2026-11-22T20:00:00Z' has passed" in console.fails(2, "apply", str(file))
+    assert "'2026-11-22T20:00:00Z' has passed" in console.fails(2, "validate", str(file))
+
+
+def test_an_export_says_what_it_lacks(console: Console, file: Path) -> None:
+    file.write_text(FILES.replace("at: '2026-11-22T20:00:00Z'", "every: 1h"))
+    console.ok("apply", str(file))
+    console.ok("jobs", "delete", "once", "--yes")
+    group = ConflictGroup(group="g", jobs=("once", "report", "close_books"))
+    console.put(group, Kind.CONFLICT, "g")
+    group = ConflictGroup(group="h", jobs=("once", "report"))
+    console.put(group, Kind.CONFLICT, "h")
+    version = ScheduleVersion(since=NOW, state=JobState.AD_HOC_ACTIVE)
+    bench = Job(name="bench", run=Noop(), versions=(version,))
+    console.put(bench, Kind.JOB, "bench")
+    newer = Job(name="newer", run=Exec(("x",)), versions=(version,), unknown={"v": 2, "later": 1})
+    console.put(newer, Kind.JOB, "newer")
+    console.put_raw(console.keys.of(Kind.JOB, "broken"), b"{")
+    result = console.run("export")
+    assert result.exit_code == 1
+    assert "  g: [report, close_books]\n" in result.stdout
+    assert "bench" not in result.stdout
+    assert result.stderr.splitlines() == [
+        "note: bench: has the executor noop, which no job file can give; left out",
+        "note: conflict group g is written without: no job once",
+        "note: conflict group h is left out: no job once",
+        "note: newer: later: of a newer version; left out",
+        "etcsched: /etcsched/v1/spec/jobs/broken can't be read, so it is left out; see doctor",
+    ]
+
+
+def test_an_export_of_nothing(console: Console) -> None:
+    assert console.ok("export") == "# nothing to write\n"
+
+
+# --- prune
+
+
+def test_prune_removes_what_the_files_no_longer_name(console: Console, file: Path) -> None:
+    console.ok("apply", str(file))
+    version = ScheduleVersion(since=NOW, state=JobState.AD_HOC_ACTIVE)
+    console.put(Job(name="by_hand", run=Noop(), versions=(version,)), Kind.JOB, "by_hand")
+    file.write_text("jobs: {report: {run: {shell: make-report}, state: chain_active}}\n")
+    assert console.ok("apply", str(file)) == "1 unchanged\n"
+    planned = console.ok("apply", str(file), "--prune", "--dry-run")
+    shown = (
+        "CHANGE  JOB                    FIELD  BEFORE  AFTER\n"
+        "delete  (conflicts: ledger)\n"
+        "delete  close_books\n"
+        "delete  close_books.notify\n"
+        "delete  once\n"
+        "delete  (calendars: holidays)\n"
+        "\n"
+    )
+    assert planned == f"{shown}would be: 5 removed, 1 unchanged\n"
+    assert console.get(Job, Kind.JOB, "once").current.state is JobState.ENABLED
+
+    # The watermark has passed all that went by the calendar.
+    console.put(Watermark(through=Utc("2026-11-22T19:20:00.000Z"), term=1), Kind.WATERMARK)
+    assert console.ok("apply", str(file), "--prune", "--yes") == (
+        f"{shown}5 removed, 1 unchanged\n"
+    )
+    for name in ("close_books", "close_books.notify", "once"):
+        job = console.get(Job, Kind.JOB, name)
+        assert (job.current.state, job.changed_by[:5]) == (JobState.DELETED, "anna@")
+    assert console.get(ConflictGroup, Kind.CONFLICT, "ledger") is None
+    assert console.get(Calendar, Kind.CALENDAR, "holidays") is None
+    assert console.get(Job, Kind.JOB, "by_hand").current.state is JobState.AD_HOC_ACTIVE
+    assert console.get(ClusterSettings, Kind.SETTINGS).resubmit_states
+    assert console.ok("apply", str(file), "--prune") == "1 unchanged\n"
+
+
+def test_prune_asks(console: Console, file: Path) -> None:
+    console.ok("apply", str(file))
+    file.write_text(FILES.replace("  once:\n", "  twice:\n"))
+    result = console.run("apply", str(file), "--prune", stdin="n\n")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.startswith("job once\nRemove 1 item? [y/N]: ")
+    # Not even what is new was applied.
+    assert console.get(Job, Kind.JOB, "twice") is None
+    result = console.run("apply", str(file), "--prune", stdin="y\n")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (
+        0, "1 created, 1 removed, 6 unchanged"
+    )  # fmt: skip
+
+
+def test_a_calendar_that_ticks_just_past_go_by_stays(console: Console, file: Path) -> None:
+    console.ok("apply", str(file))
+    console.now = Utc("2026-11-22T19:10:00.000Z")
+    file.write_text(FILES.replace("    calendars: [holidays]\n", "").replace("holidays", "new"))
+    result = console.run("--timeout", "300ms", "apply", str(file), "--prune", "--yes")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("\n1 created, 1 updated, 5 unchanged\n")
+    assert result.stderr.startswith("note: calendar holidays: used by close_books; ")
+    assert result.stderr.endswith("; apply again with --prune\n")
+    assert console.get(Calendar, Kind.CALENDAR, "holidays") is not None
+
+
+def test_what_is_kept_must_not_need_what_goes(console: Console, file: Path) -> None:
+    console.ok("apply", str(file))
+    file.write_text(
+        "jobs: {close_books: {run: {shell: x}, schedule: {every: 1h}, chain: [{to: report}]}}\n"
+    )
+    before = console.store.revision
+    assert console.fails(2, "apply", str(file), "--prune", "--yes") == (
+        f"etcsched: {file}:1: jobs.close_books.chain[0]: unknown job 'report'; "
+        "known are close_books"
+    )
+    assert console.store.revision == before
+
+
+def test_what_others_changed_meanwhile_stays(
+    console: Console, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console.ok("apply", str(file))
+    file.write_text(FILES.replace("  once:\n", "  twice:\n"))
+    from etcsched.operator import pruning
+
+    prune = pruning.prune
+
+    async def late(*args: object, **options: object) -> object:
+        job = console.get(Job, Kind.JOB, "once")
+        changed = Job(name="once", run=job.run, versions=job.versions, changed_by="eva@h")
+        console.put(changed, Kind.JOB, "once")
+        return await prune(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pruning, "prune", late)
+    assert console.fails(5, "apply", str(file), "--prune", "--yes") == (
+        "etcsched: job once was changed by eva@h while this went on, so it stays, and what else "
+        "was to be removed; look again with --dry-run"
+    )
+    assert console.get(Job, Kind.JOB, "once").current.state is JobState.ENABLED
+
+
+# --- what files may refer to
+
+
+def test_files_may_refer_to_what_the_cluster_has(console: Console, file: Path) -> None:
+    console.ok("apply", str(file))
+    text = (
+        "conflicts: {other: [close_books, late]}\n"
+        "jobs:\n"
+        "  late:\n"
+        "    run: {shell: x}\n"
+        "    schedule: {cron: 0 5 * * *, calendars: [holidays]}\n"
+        "    chain: [{to: report}]\n"
+    )
+    file.write_text(text)
+    assert console.ok("apply", str(file)).endswith("\n2 created\n")
+    assert console.fails(2, "validate", str(file)).splitlines() == [
+        f"{file}:1: conflicts.other[0]: unknown job 'close_books'; known are late",
+        f"{file}:5: jobs.late.schedule.calendars[0]: unknown calendar 'holidays'; these files have "
+        "none, write it below the top-level map calendars",
+    ]
+    file.write_text(text.replace("holidays", "holliday").replace("close_books", "close_boks"))
+    assert console.fails(2, "apply", str(file)).splitlines() == [
+        f"{file}:1: conflicts.other[0]: unknown job 'close_boks'; did you mean close_books "
+        "or close_books.notify?",
+        f"{file}:5: jobs.late.schedule.calendars[0]: unknown calendar 'holliday'; did you mean "
+        "holidays?",
+    ]
+
+
+def test_groups_agree_with_those_of_the_cluster(console: Console, file: Path) -> None:
+    console.ok("apply", str(file))
+    file.write_text("conflicts: {other: [report, once, close_books]}\n")
+    assert console.fails(2, "apply", str(file)) == (
+        f"etcsched: {file}:1: conflicts.other: its order contradicts that of ledger (close_books "
+        "before report before once before close_books); put these jobs in one order everywhere"
+    )
+
+
+def test_a_file_that_refers_to_nothing_asks_the_cluster_for_nothing_but_its_jobs(
+    console: Console, file: Path
+) -> None:
+    console.is_reachable = False
+    file.write_text("jobs: {a: {run: {shell: x}, schdule: {every: 1h}}}\n")
+    assert "unknown field 'schdule'; did you mean schedule?" in console.fails(2, "apply", str(file))
