@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "apply": Entry("apply:apply", "Apply job files: jobs and settings."),
     "validate": Entry("apply:validate", "Check job files, without a cluster."),
     "export": Entry("export:export", "Write job files of what the cluster has."),
+    "import": Entry("imports:import_", "Turn crontabs into job files."),
     "jobs": Entry("jobs:jobs", "List, trigger, pause, resume, delete jobs."),
     "explain": Entry("explain:explain", "Say why a run waits or runs there, or a job doesn't run."),
     "runs": Entry("runs:runs", "List, show, follow, cancel, release, resubmit, wait for runs."),

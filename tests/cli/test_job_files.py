@@ -288,3 +288,89 @@ def test_a_file_that_refers_to_nothing_asks_the_cluster_for_nothing_but_its_jobs
     console.is_reachable = False
     file.write_text("jobs: {a: {run: {shell: x}, schdule: {every: 1h}}}\n")
     assert "unknown field 'schdule'; did you mean schedule?" in console.fails(2, "apply", str(file))
+
+
+# --- import crontab
+
+
+CRONTAB = """\
+MAILTO=""
+17 * * * * root run-parts /etc/cron.hourly
+@reboot root /opt/bin/first
+"""
+
+
+def test_import_crontab(console: Console, tmp_path: Path) -> None:
+    path = tmp_path / "crontab"
+    path.write_text(CRONTAB)
+    args = ("import", "crontab", str(path), "--system", "--timezone", "Europe/Berlin")
+    result = console.run(*args, "--host", "host-a")
+    assert result.exit_code == 1
+    assert result.stdout == (
+        f"# from {path}; cron's zone: Europe/Berlin\n"
+        "jobs:\n"
+        "  cron.hourly:\n"
+        "    run: {shell: run-parts /etc/cron.hourly}\n"
+        "    schedule:\n"
+        "    - {cron: 17 * * * *}\n"
+        "    timezone: Europe/Berlin\n"
+        "    user: root\n"
+        "    hosts: [host-a]\n"
+    )
+    *notes, missing = result.stderr.splitlines()
+    assert all(note.startswith("note: ") for note in notes)
+    assert missing == (
+        f"left out: {path}:3: @reboot is no time; give a job lifecycle: host_startup, then it runs "
+        "on each agent that joins"
+    )
+    assert console.ok("validate", "-", stdin=result.stdout) == "1 job, no problem\n"
+
+    path.write_text(CRONTAB.replace("@reboot", "@daily"))
+    written = tmp_path / "jobs.yaml"
+    result = console.run(*args, "-o", str(written))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert console.ok("apply", str(written)).endswith("\n2 created\n")
+    assert console.fails(2, *args, "-o", str(written)) == (
+        f"etcsched: {written}: is there already; choose another name"
+    )
+
+
+def test_import_crontab_from_elsewhere(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = console.run("import", "crontab", "-", stdin="6 6 * * * run\n", TZ="Asia/Tokyo")
+    assert "    timezone: Asia/Tokyo\n" in result.stdout
+    directory = tmp_path / "cron.d"
+    directory.mkdir()
+    (directory / "one").write_text("6 6 * * * root one\n")
+    (directory / "two.dpkg-old").write_text("6 6 * * * root two\n")
+    result = console.run("import", "crontab", str(directory), "--system", "--timezone", "UTC")
+    assert "  one:\n" in result.stdout
+    assert "two" not in result.stdout
+
+    program = tmp_path / "crontab"
+    program.write_text("#!/bin/sh\n[ \"$1\" = -l ] && echo '6 6 * * * run'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    result = console.run("import", "crontab", "--timezone", "UTC")
+    assert result.stdout.startswith("# from crontab; cron's zone: UTC\njobs:\n  run:\n")
+    assert "    user: " in result.stdout
+    program.write_text("#!/bin/sh\necho no crontab for anna >&2\nexit 1\n")
+    assert console.fails(2, "import", "crontab") == (
+        "etcsched: crontab -l: no crontab for anna; give a FILE, or - for standard input"
+    )
+    program.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "crontab -l can't be run here" in console.fails(2, "import", "crontab")
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["/nonexistent"], "/nonexistent:1: can't be read: No such file or directory"),
+        (["-", "--timezone", "UTC"], "-: no entries"),
+        (["-", "--system", "--user", "x"], "--user: with --system each entry names its own"),
+    ],
+)
+def test_import_crontab_refuses(console: Console, args: list[str], line: str) -> None:
+    assert console.fails(2, "import", "crontab", *args) == f"etcsched: {line}"

@@ -1,0 +1,167 @@
+"""etcsched import: job files from what other schedulers have."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import click
+
+from etcsched.core.errors import InvalidJobFile, UsageError
+from etcsched_cli.settings import Settings
+
+__all__ = ["import_"]
+
+_SYSTEM: Final = ("/etc/crontab", "/etc/cron.d")
+_TIMEOUT_S: Final = 10.0
+_MAX_BYTES: Final = 4 << 20
+
+
+@click.group("import", short_help="Turn crontabs into job files.")
+def import_() -> None:
+    """Turn what other schedulers have into job files. Nothing is applied."""
+
+
+@import_.command()
+@click.argument("files", nargs=-1, metavar="[FILE...]")
+@click.option("--system", is_flag=True, help="Each entry names its user, as /etc/crontab does.")
+@click.option("--user", metavar="USER", help="Whose crontab it is.  [default: with no FILE, you]")
+@click.option("--host", metavar="AGENT", default="", help="Keep the jobs on this agent.")
+@click.option("--timezone", metavar="ZONE", help="Cron's zone.  [default: this machine's]")
+@click.option("--output", "-o", metavar="FILE", help="Write there, not to standard output.")
+@click.pass_context
+def crontab(
+    ctx: click.Context,
+    files: tuple[str, ...],
+    system: bool,
+    user: str | None,
+    host: str,
+    timezone: str | None,
+    output: str | None,
+) -> None:
+    """Print a job file that does what crontabs do: your own (crontab -l), with --system
+    /etc/crontab and /etc/cron.d, or FILEs (- for stdin).
+
+    What is different then, and what couldn't be carried over, is said on standard error; exit code
+    1 if an entry is missing.
+
+    \b
+    etcsched import crontab > jobs/mine.yaml
+    etcsched import crontab --system --host host-a -o jobs/host-a.yaml
+    """
+    from etcsched.jobfile.crontab import read_crontab
+    from etcsched.jobfile.exporting import to_yaml
+    from etcsched.jobfile.from_crontab import import_crontabs
+
+    settings: Settings = ctx.obj
+    if system and user:
+        raise UsageError("--user: with --system each entry names its own")
+    if output is not None and Path(output).exists():
+        raise UsageError(f"{output}: is there already; choose another name")
+    if not files and not system:
+        texts = [("crontab", _own())]
+        user = user or _me()
+    else:
+        texts = _read(files or tuple(path for path in _SYSTEM if Path(path).exists()))
+    zone, zone_note = (timezone, "") if timezone else _local_zone()
+    found = import_crontabs(
+        [read_crontab(name, text, is_system=system) for name, text in texts],
+        timezone=zone,
+        user=user or "",
+        host=host,
+        now_ms=settings.environment.now_ms(),
+    )
+    if not found.document and not found.left_out:
+        raise UsageError(f"{', '.join(name for name, _ in texts) or _SYSTEM[0]}: no entries")
+    text = f"# from {', '.join(name for name, _ in texts)}; cron's zone: {zone}\n"
+    text += to_yaml(found.document) if found.document else ""
+    if output is not None:
+        with Path(output).open("x", encoding="utf-8") as file:
+            file.write(text)
+    else:
+        click.echo(text, nl=False)
+    for note in [*filter(None, [zone_note]), *found.notes]:
+        click.echo(f"note: {note}", err=True)
+    for missing in found.left_out:
+        click.echo(f"left out: {missing}", err=True)
+    ctx.exit(1 if found.left_out else 0)
+
+
+def _own() -> str:
+    try:
+        done = subprocess.run(
+            ["crontab", "-l"], capture_output=True, check=False, timeout=_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        raise UsageError(
+            "crontab -l can't be run here; give a FILE, or - for standard input"
+        ) from None
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise UsageError(f"crontab -l: {why or 'failed'}; give a FILE, or - for standard input")
+    return _decoded("crontab", done.stdout)
+
+
+def _me() -> str:
+    from pwd import getpwuid
+
+    try:
+        return getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""
+
+
+def _read(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """A directory stands for the files in it that cron reads: those without a dot in their name."""
+    found = []
+    for path in paths:
+        names = [path]
+        if path != "-" and Path(path).is_dir():
+            inside = sorted(entry for entry in Path(path).iterdir() if entry.is_file())
+            names = [str(entry) for entry in inside if not {".", "~"} & {*entry.name}]
+        for name in names:
+            if name == "-":
+                found.append(("-", sys.stdin.read()))
+                continue
+            try:
+                raw = Path(name).read_bytes()
+            except OSError as error:
+                raise InvalidJobFile([f"{name}:1: can't be read: {error.strerror}"]) from None
+            found.append((name, _decoded(name, raw)))
+    return found
+
+
+def _decoded(name: str, raw: bytes) -> str:
+    if len(raw) > _MAX_BYTES:
+        raise InvalidJobFile([f"{name}:1: over {_MAX_BYTES >> 20} MiB"])
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise InvalidJobFile([f"{name}:{line}: isn't text in UTF-8"]) from None
+
+
+def _local_zone() -> tuple[str, str]:
+    """This machine's zone, and what is to be said about it."""
+    from etcsched.core.schedule import check_timezone
+
+    candidates = [os.environ.get("TZ", "").lstrip(":")]
+    with suppress(OSError, UnicodeDecodeError):
+        candidates.append(Path("/etc/timezone").read_text(encoding="utf-8").strip())
+    candidates.append(str(Path("/etc/localtime").resolve()).rpartition("zoneinfo/")[2])
+    for zone in candidates:
+        if zone in ("", "Etc/UTC"):
+            continue
+        try:
+            check_timezone(zone)
+        except ValueError:
+            continue
+        return zone, ""
+    if "Etc/UTC" in candidates:
+        return "UTC", ""
+    return "UTC", "this machine's zone isn't known, so times count as UTC's; see --timezone"
