@@ -4,7 +4,7 @@ PY := .venv/bin/python
 # Most tests wait for leases and clocks, not for the processor.
 SIDE_BY_SIDE := -n 4 --dist loadfile
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration sim demo up bench bench-quick test-etcds format clean
+.PHONY: help setup test check unit integration sim mutants demo up bench bench-quick test-etcds format clean
 
 help:  ## list these verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ integration: setup  ## the tests on real etcd processes
 sim: setup  ## simulate clusters under faults: SEEDS=1000 JOBS=2, or SEED=42 to replay one
 	$(PY) -m etcsched.testing.sim $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario $(SCENARIO)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(JOBS),--jobs $(JOBS))
+
+mutants: setup  ## plant each known bug in turn, and see that the simulator catches it: JOBS=2
+	$(PY) -m tests.mutants $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SHORT),--short)
 
 demo: setup  ## a cluster, kills, and a verdict, in under a minute
 	$(PY) -m etcsched_cli demo

@@ -14,8 +14,8 @@ from etcsched.testing.sim.generate import scenario_of
 from etcsched.testing.sim.scenario import Scenario
 from etcsched.testing.sim.simulate import Result, simulate
 
-ROUNDS = 20
-SEEDS_A_ROUND = 30
+ROUNDS = 12
+SEEDS_A_ROUND = 25
 KEPT = sorted((Path(__file__).parent / "seeds").glob("*.json"))
 
 

@@ -27,8 +27,6 @@ __all__ = ["Definitions"]
 
 _LOOK_AHEAD_MS = 6 * 3_600_000
 _VERSION_FIELDS = frozenset({"since", "state", "patterns", "timezone", "calendars", "windows"})
-_JOB_FIELDS = ("per_host",)
-"""What changes which ticks are due, and isn't understood here yet."""
 _NO_DAYS = CalendarVersion(since=utc_of(0))
 
 
@@ -262,9 +260,6 @@ def _extend(
 
 
 def _not_understood(job: Job) -> str:
-    for name in _JOB_FIELDS:
-        if getattr(job, name, None):
-            return name
     for version in job.versions:
         for name in version.__struct_fields__:
             if name not in _VERSION_FIELDS and getattr(version, name):

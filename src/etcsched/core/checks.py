@@ -36,6 +36,7 @@ from etcsched.core.records import (
     Seat,
     Watermark,
 )
+from etcsched.core.retry import RETRIED
 from etcsched.core.schedule.patterns import Cron
 from etcsched.core.schedule.schedule import schedule_of
 from etcsched.core.states import FINAL, ConditionOp
@@ -112,6 +113,9 @@ def _problem_with_job(job: Job) -> str | None:
             return "its windows overlap, or aren't in the order of their times"
     if any(before.since > after.since for before, after in pairwise(job.versions)):
         return "its versions aren't in the order of their times"
+    for outcome in job.retry.on:
+        if outcome not in RETRIED:
+            return f"nothing is retried that ended {outcome.value}"
     return next((wrong for link in job.chain if (wrong := _problem_with_link(link))), None)
 
 

@@ -200,7 +200,7 @@ class ModelStore:
     def advance(self, now_s: float) -> None:
         """Let time pass, and leases expire on the way, each in a revision of its own."""
         while (due_s := self.next_expiry_s()) is not None and due_s <= now_s:
-            self.now_s = due_s
+            self.now_s = max(self.now_s, due_s)
             _, lease = heapq.heappop(self._looks)
             self.lease_revoke(lease)
         self.now_s = max(self.now_s, now_s)
@@ -220,6 +220,10 @@ class ModelStore:
     def lose_leader(self) -> None:
         """Until ``elect``, no lease expires."""
         self.has_leader = False
+
+    def regain_leader(self) -> None:
+        """The one that was lost was only frozen: what should have expired does so now."""
+        self.has_leader = True
 
     def elect(self, election_timeout_s: float = 1.0) -> None:
         """etcd gets a new leader: a higher term, and every lease starts anew and a bit longer,

@@ -180,7 +180,8 @@ class Story:
     def created(self, run: str, *, agent: str = "a", attempt: int = 1, **fields: Any) -> int:
         """Assigned at once; the token."""
         job, term = fields.get("job", "job"), fields.get("term", 1)
-        more = {"seen": fields.pop("seen")} if "seen" in fields else {}
+        of_assignment = ("seen", "assigned_at", "on_disconnect")
+        more = {name: fields.pop(name) for name in of_assignment if name in fields}
         record = a_run(run, RunState.ASSIGNED, agent=agent, attempt=attempt, **fields)
         return self.put(
             (KEYS.of(Kind.RUN, job, run), record),
@@ -269,8 +270,8 @@ class Story:
 
 
 def an_assignment(agent: str, run: str, attempt: int = 1, **fields: Any) -> Assignment:
-    values = {"job": "job", "term": 1, "seen": StartSeen(job=1), **fields}
+    values = {"job": "job", "term": 1, "seen": StartSeen(job=1), "assigned_at": at(0), **fields}
     return Assignment(
         run=run, agent=agent, incarnation=f"{agent}1", attempt=attempt, action=Exec(("/bin/true",)),
-        assigned_at=at(0), **values,
+        **values,
     )  # fmt: skip

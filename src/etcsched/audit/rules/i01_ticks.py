@@ -8,18 +8,24 @@ from etcsched.audit.history import Quiet
 from etcsched.audit.rules.base import Court, Rule, tick_of
 from etcsched.audit.state import ARCHIVE, Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Calendar, Gap, Job, Kind, Pause, Run, Watermark
+from etcsched.core.records import Calendar, FanOut, Gap, Job, Kind, Pause, Run, Watermark, host_in
 from etcsched.core.times import ms_of, utc_of
 
 _TIDY_ABOVE = 256
 
 
 class Ticks(Rule):
-    """A tick is expected once the watermark passes it. By then it must be a run or a record,
+    """A tick is expected once the watermark passes it. By then it must be a run or a record (of a
+    job that runs on each agent: a fan-out, which then becomes a run for each agent that it names),
     unless its job has an open gap that says it isn't decided yet: then it is owed."""
 
     invariant = Invariant.I1
-    places = frozenset({Kind.RUN, ARCHIVE, Kind.WATERMARK, Kind.JOB, Kind.PAUSE, Kind.CALENDAR})
+    places = frozenset(
+        {
+            Kind.RUN, ARCHIVE, Kind.WATERMARK, Kind.JOB, Kind.PAUSE, Kind.CALENDAR,
+            Kind.FAN_OUT,
+        }
+    )  # fmt: skip
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
@@ -36,7 +42,10 @@ class Ticks(Rule):
             for ids, held in self.state.all_of(place).items():
                 self._born.add(ids)
                 if isinstance(held.record, Run):
-                    self._decide(held.record, self._ticks_of(held.record))
+                    self._decide(held.record.job, self._ticks_of(held.record))
+        for held in self.state.all_of(Kind.FAN_OUT).values():
+            if isinstance(held.record, FanOut):
+                self._decide(held.record.job, [ms_of(held.record.scheduled_at)])
         for (job,), held in self.state.all_of(Kind.GAP).items():
             if isinstance(held.record, Gap) and not held.record.closed:
                 after_ms = ms_of(held.record.decided_through)
@@ -49,6 +58,8 @@ class Ticks(Rule):
                 self._watermark_moved(write, step)
             case Kind.JOB | Kind.PAUSE | Kind.CALENDAR:
                 self._defined(write, step)
+            case Kind.FAN_OUT:
+                self._fanned_out(write, step)
             case _ if (run := self.birth(write)) is not None:
                 name = "/".join(write.ids)
                 is_first = write.ids not in self._born
@@ -127,35 +138,57 @@ class Ticks(Rule):
         if tick_ms is None or self._definitions.unknown(run.job):
             return
         name = f"{run.job}/{run.id}"
+        if (host := host_in(run.id)) != "":
+            fan_out = self.state.record(FanOut, Kind.FAN_OUT, run.job, run.id.partition("@")[0])
+            is_named = fan_out is not None and host in fan_out.agents
+            self.expect(is_named, f"{name}: no fan-out of its tick names {host}", step)
+            return
         ticks = self._ticks_of(run)
         if run.missed_count > 1:
             text = f"{name} records {run.missed_count} missed ticks, due were {len(ticks)}"
             self.expect(len(ticks) == run.missed_count, text, step)
         else:
             self.expect(self._definitions.is_due(run.job, tick_ms), f"{name}: wasn't due", step)
-        twice = self._decide(run, ticks)
-        for tick in twice[:1]:
-            self.expect(False, f"{name}: {run.job}'s tick {utc_of(tick)} is decided twice", step)
+        self._decided_now(run.job, ticks, name, step)
 
-    def _decide(self, run: Run, ticks: list[int]) -> list[int]:
+    def _fanned_out(self, write: Write, step: Step) -> None:
+        name = "/".join(write.ids)
+        before = write.before.record if write.before is not None else None
+        after = write.after.record if write.after is not None else None
+        if isinstance(after, FanOut) and write.is_new:
+            tick_ms = ms_of(after.scheduled_at)
+            is_due = self._definitions.is_due(after.job, tick_ms)
+            self.expect(is_due, f"{name}: it is fanned out, and wasn't due", step)
+            self._decided_now(after.job, [tick_ms], name, step)
+        elif isinstance(before, FanOut) and self.state.of(Kind.JOB, before.job) is not None:
+            for agent in before.agents:
+                is_born = (before.job, f"{before.run}@{agent}") in self._born
+                text = f"{name}: its fan-out is gone, and there was no run on {agent}"
+                self.expect(is_born, text, step)
+
+    def _decided_now(self, job: str, ticks: list[int], name: str, step: Step) -> None:
+        for tick in self._decide(job, ticks)[:1]:
+            self.expect(False, f"{name}: {job}'s tick {utc_of(tick)} is decided twice", step)
+
+    def _decide(self, job: str, ticks: list[int]) -> list[int]:
         """Those that were decided before."""
-        owed, decided = self._owed[run.job], self._decided[run.job]
+        owed, decided = self._owed[job], self._decided[job]
         twice = []
         for tick_ms in ticks:
             if tick_ms in owed:
                 owed.discard(tick_ms)
             elif tick_ms > self._definitions.through_ms and tick_ms not in decided:
                 decided.add(tick_ms)
-            elif len(run.id) <= len("20261122T190000Z"):  # else: one of several, one a host
+            else:
                 twice.append(tick_ms)
         if len(decided) > _TIDY_ABOVE:
             through_ms = self._definitions.through_ms
-            self._decided[run.job] = {tick for tick in decided if tick > through_ms}
+            self._decided[job] = {tick for tick in decided if tick > through_ms}
         return twice
 
     def _ticks_of(self, run: Run) -> list[int]:
         tick_ms = tick_of(run)
-        if tick_ms is None:
+        if tick_ms is None or host_in(run.id):
             return []
         if run.missed_through is None:
             return [tick_ms]

@@ -81,7 +81,7 @@ class Operations(Rule):
                 answer = step.of(Kind.ANSWER, request)
                 self.expect(answer is not None and answer.after is not None, text, step)
             case Kind.JOB | Kind.PAUSE | Kind.DRAIN | Kind.REQUEST as place:
-                does, mark = _read(write)
+                does, mark = (None, "") if _is_regrouped(write, step) else _read(write)
                 effect = _Effect(step.revision, step.at_ms, mark, does)
                 self._effects[place, write.ids[0]].append(effect)
             case _:
@@ -163,6 +163,17 @@ class Operations(Rule):
         if Truth.OPERATIONS not in self.court.holds:
             return ["what operators were told isn't recorded; only requests' answers are judged"]
         return []
+
+
+def _is_regrouped(write: Write, step: Step) -> bool:
+    """Who puts a job into a conflict group puts the job's record again as it is."""
+    return (
+        write.place is Kind.JOB
+        and write.before is not None
+        and write.after is not None
+        and write.before.record == write.after.record
+        and any(other.place is Kind.CONFLICT for other in step.writes)
+    )
 
 
 def _read(write: Write) -> tuple[OperationKind | None, str]:

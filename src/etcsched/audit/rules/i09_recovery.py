@@ -8,7 +8,7 @@ from etcsched.audit.history import FaultKind
 from etcsched.audit.rules.base import Court, Rule, tick_of
 from etcsched.audit.state import ARCHIVE, Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Gap, Job, Kind, Run
+from etcsched.core.records import FanOut, Gap, Job, Kind, Run, host_in
 from etcsched.core.states import JobState, Origin, Recovery, RunState
 from etcsched.core.times import ms_of, utc_of
 
@@ -35,7 +35,7 @@ class Recoveries(Rule):
     recovery bound, may go either way."""
 
     invariant = Invariant.I9
-    places = frozenset({Kind.RUN, ARCHIVE, Kind.GAP, Kind.ASSIGNMENT, Kind.JOB})
+    places = frozenset({Kind.RUN, ARCHIVE, Kind.GAP, Kind.ASSIGNMENT, Kind.JOB, Kind.FAN_OUT})
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
@@ -51,8 +51,10 @@ class Recoveries(Rule):
 
     def wrote(self, write: Write, step: Step) -> None:
         run = self.birth(write) if write.place in (Kind.RUN, ARCHIVE) else None
-        if run is not None:
+        if run is not None and not host_in(run.id):
             self._born(run, step)
+        elif write.place is Kind.FAN_OUT and write.is_new:
+            self._fanned_out(write, step)
         elif write.place is Kind.JOB and (outage := self._outages.get(write.ids[0])) is not None:
             outage.redefined = outage.redefined or _is_other_mode(write)
         elif write.place is Kind.ASSIGNMENT and write.after is not None:
@@ -87,23 +89,45 @@ class Recoveries(Rule):
             else:
                 last_ms = ms_of(run.missed_through) if run.missed_through is not None else tick_ms
                 outage.missed.append((tick_ms, last_ms, max(1, run.missed_count)))
-                outage.could_start = outage.could_start and self._can_start(job)
-        elif run.state is not RunState.OVERLAPPED and self._knows_the_time(step.at_ms):
-            late_ms = step.at_ms - tick_ms
-            most_ms = int(job.pickup_buffer_s * 1000) + self.bounds.recovery_ms
-            text = (
-                f"{run.job}/{run.id}: {late_ms // 1000} s late, beyond its pickup buffer, and it "
-                "runs as if it weren't"
-            )
-            self.expect(late_ms <= most_ms, text, step)
+                outage.could_start = outage.could_start and self._can_start(job, step.at_ms)
+        elif run.state is not RunState.OVERLAPPED:
+            self._judge_lateness(job, f"{run.job}/{run.id}", tick_ms, step)
+
+    def _fanned_out(self, write: Write, step: Step) -> None:
+        """The decision on a tick of a job that runs on each agent."""
+        fan_out = write.after.record if write.after is not None else None
+        if not isinstance(fan_out, FanOut):
+            return
+        job = self.state.record(Job, Kind.JOB, fan_out.job)
+        tick_ms = ms_of(fan_out.scheduled_at)
+        self._latest_run_ms[fan_out.job] = max(tick_ms, self._latest_run_ms.get(fan_out.job, 0))
+        if fan_out.origin is Origin.RECOVERY:
+            outage = self._outages.setdefault(fan_out.job, _Outage(began_ms=step.at_ms))
+            outage.chosen.append(tick_ms)
+        elif job is not None:
+            self._judge_lateness(job, f"{fan_out.job}/{fan_out.run}", tick_ms, step)
+
+    def _judge_lateness(self, job: Job, name: str, tick_ms: int, step: Step) -> None:
+        if not self._knows_the_time(step.at_ms):
+            return
+        late_ms = step.at_ms - tick_ms
+        most_ms = int((job.pickup_buffer_s + job.splay_s) * 1000) + self.bounds.recovery_ms
+        text = (
+            f"{name}: {late_ms // 1000} s late, beyond its pickup buffer, and it runs as if it "
+            "weren't"
+        )
+        self.expect(late_ms <= most_ms, text, step)
 
     def _alone(self, write: Write, step: Step) -> None:
-        """Runs that catch up go one at a time, oldest first."""
+        """Runs that catch up go one at a time, oldest first; those that are bound to an agent,
+        each agent's."""
         _, job, run_id = write.ids
         run = self.state.record(Run, Kind.RUN, job, run_id)
         if run is None or run.origin is not Origin.RECOVERY:
             return
         for other_id in self.state.runs_of.get(job, set()) - {run_id}:
+            if host_in(other_id) != host_in(run_id):
+                continue
             other = self.state.record(Run, Kind.RUN, job, other_id)
             if other is None or other.origin is not Origin.RECOVERY:
                 continue
@@ -121,7 +145,7 @@ class Recoveries(Rule):
         if self.court.definitions.unknown(job.name):
             return
         chosen = sorted(outage.chosen)
-        may_run = outage.could_start and self._can_start(job)
+        may_run = outage.could_start and self._can_start(job, step.at_ms)
         match job.recovery:
             case Recovery.LAST:
                 text = f"{job.name}: recovery last, and {len(chosen)} missed ticks run"
@@ -170,8 +194,12 @@ class Recoveries(Rule):
             text = f"{job.name}, due {utc_of(newest_ms)}: it doesn't run, and an older one does"
             self.expect(tick_ms > newest_ms, text, step)
 
-    def _can_start(self, job: Job) -> bool:
-        return job.current.state is JobState.ENABLED
+    def _can_start(self, job: Job, at_ms: int) -> bool:
+        """For sure: no window of it opens or closes about now."""
+        span_ms, version = self.bounds.recovery_ms, job.current
+        edges = (edge for each in version.windows for edge in (each.since, each.until))
+        is_sure = all(abs(ms_of(edge) - at_ms) > span_ms for edge in edges)
+        return is_sure and version.at(at_ms).state is JobState.ENABLED
 
     def _knows_the_time(self, at_ms: int) -> bool:
         """... and the leader knew it too."""

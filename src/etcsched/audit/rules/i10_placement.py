@@ -18,7 +18,7 @@ from etcsched.core.records import (
     Run,
     Seat,
 )
-from etcsched.core.states import HostsFor
+from etcsched.core.states import HostsFor, OnDisconnect, RunState
 
 
 class Placement(Rule):
@@ -129,7 +129,8 @@ class Placement(Rule):
                 self._judge_groups(write, step)
 
     def _judge_groups(self, write: Write, step: Step) -> None:
-        """No other job of one of its conflict groups is assigned, on any agent."""
+        """No other job of one of its conflict groups is assigned, on any agent; one whose agent is
+        lost and that is held, only if its process may run on."""
         _, job, run = write.ids
         for (group,), held in self.state.all_of(Kind.CONFLICT).items():
             if not isinstance(held.record, ConflictGroup) or job not in held.record.jobs:
@@ -139,5 +140,15 @@ class Placement(Rule):
                     continue
                 for other_run in self.state.runs_of.get(other, ()):
                     text = f"{job}/{run}: assigned beside {other}/{other_run}, both in {group}"
-                    is_beside = bool(self.state.agents_of.get((other, other_run)))
+                    is_beside = self._may_run(other, other_run)
                     self.expect(not is_beside, text, step)
+
+    def _may_run(self, job: str, run_id: str) -> bool:
+        run = self.state.record(Run, Kind.RUN, job, run_id)
+        is_held = run is not None and run.state is RunState.HELD
+        for agent in self.state.agents_of.get((job, run_id), ()):
+            assignment = self.state.record(Assignment, Kind.ASSIGNMENT, agent, job, run_id)
+            runs_on = assignment is not None and assignment.on_disconnect is OnDisconnect.CONTINUE
+            if runs_on or not is_held:
+                return True
+        return False

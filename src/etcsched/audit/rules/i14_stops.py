@@ -7,8 +7,9 @@ from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import Step, Write
 from etcsched.audit.truth import AttemptId
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import CLUSTER, Drain, Job, Kind, Pause, Report, Run
+from etcsched.core.records import CLUSTER, Assignment, Drain, Job, Kind, Pause, Report, Run
 from etcsched.core.states import JobState, Origin
+from etcsched.core.times import ms_of
 
 
 class Stops(Rule):
@@ -54,7 +55,11 @@ class Stops(Rule):
             allowed.add(JobState.AD_HOC_ACTIVE)
         if run.origin in (Origin.CHAIN, Origin.RESUBMISSION):
             allowed.add(JobState.CHAIN_ACTIVE)
-        state = definition.current.state if definition is not None else None
+        state = None
+        assignment = self.state.record(Assignment, Kind.ASSIGNMENT, *write.ids)
+        if definition is not None and assignment is not None:
+            # A window of it opens or closes by the clock of the leader, who assigned it.
+            state = definition.current.at(ms_of(assignment.assigned_at)).state
         word = state.value if state is not None else "gone"
         self.expect(state in allowed, f"{name}: claimed while its job was {word}", step)
 

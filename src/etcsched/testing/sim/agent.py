@@ -21,6 +21,7 @@ from etcsched.keyspace.outbox import Rejected, WriteResult
 from etcsched.keyspace.presence_steps import PresenceWrite
 from etcsched.testing.sim.loop import Clock
 from etcsched.testing.sim.network import Link
+from etcsched.testing.sim.outage_watch import SimOutageWatch
 from etcsched.testing.sim.process import Process
 from etcsched.testing.sim.sender import Sender
 from etcsched.testing.sim.session import SimSession
@@ -35,6 +36,7 @@ BEAT_S = 0.25
 IDLE_BEAT_S = 1.0
 """Of one that has nothing to report; sessions and supervisors wake it by themselves."""
 RESTART_S = 0.3
+SUSPICIOUS_OF_TTL = 0.4
 FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE)
 
 
@@ -134,6 +136,14 @@ class SimAgent:
         self._inbox: deque[ev.Event] = deque()
         self._is_handling = False
         self.is_over = False
+        self._outage_watch = SimOutageWatch(
+            self.link,
+            parts,
+            silent_s=lambda: 0.0 if self._session is None else self._session.silent_s(),
+            suspicious_s=SUSPICIOUS_OF_TTL * plan.ttl_s,
+            on_proved=self._outage_proved,
+        )
+        cluster.etcd.on_killed[self] = self._member_killed
         past = () if self._saved is None else (self._saved[1],)
         self.machine = parts.agent(
             Settings(
@@ -174,6 +184,7 @@ class SimAgent:
 
     def die(self) -> None:
         self.process.die()
+        self.cluster.etcd.on_killed.pop(self, None)
         for watch in self.link.watches:
             watch.close()
         if self.host.supervisor.listener is not None and self.host.agent is self:
@@ -317,6 +328,7 @@ class SimAgent:
         self.host.disk.session = (session.lease, incarnation)
         self._saved = None
         self._session = session
+        self._outage_watch.heard()
         self.post(
             ev.SessionOpened(
                 incarnation=incarnation,
@@ -328,7 +340,19 @@ class SimAgent:
 
     def _renewed(self, session: SimSession, deadline_s: float) -> None:
         if session is self._session:
+            if session.silent_s() < SUSPICIOUS_OF_TTL * self._ttl_s:
+                self._outage_watch.heard()
             self.post(ev.SessionRenewed(deadline_s))
+
+    def _member_killed(self) -> None:
+        """Its kernel ends the connections that it had."""
+        link = self.link
+        if not (link.cut_in or link.cut_out):
+            self.process.loop.after(link.latency_s(), self.process.hear, self._outage_watch.suspect)
+
+    def _outage_proved(self, sent_s: float) -> None:
+        if self._session is not None:
+            self._session.outage_proved(sent_s)
 
     def _lost(self, session: SimSession, why: str) -> None:
         if session is self._session:

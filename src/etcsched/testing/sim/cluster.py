@@ -27,15 +27,15 @@ from etcsched.core.agent.attempt import parse_attempt_id
 from etcsched.core.clock import MAX_JUMP_S, MAX_SLEW
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Options
-from etcsched.core.records import Job, Kind, Pause, Record
-from etcsched.core.states import JobState
+from etcsched.core.records import Job, Kind, Pause, Record, Run
+from etcsched.core.states import JobState, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.codec import MalformedRecord, change_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import DeleteResult, EventType, Range, Txn, WatchEvent
 from etcsched.testing.model_store import ModelStore
-from etcsched.testing.sim import faults
+from etcsched.testing.sim import acts, faults
 from etcsched.testing.sim.agent import SimHost
 from etcsched.testing.sim.etcd import SimEtcd
 from etcsched.testing.sim.loop import Clock, Loop
@@ -283,34 +283,8 @@ class Cluster:
         self.record_entry(msgspec.structs.replace(fault, until_ms=self.loop.now_ms))
 
     def _act(self, act: Act) -> None:
-        operators = self.operators
         self.trace("ACT", f"{act.kind} {act.target}")
-        match act.kind:
-            case "apply":
-                assert act.job is not None
-                operators.apply(act.job)
-            case "disable":
-                operators.set_state(act.target, JobState.DISABLED)
-            case "enable":
-                operators.set_state(act.target, JobState.ENABLED)
-            case "delete":
-                operators.delete(act.target)
-            case "pause" | "pause cluster":
-                operators.pause(act.target)
-            case "resume" | "resume cluster":
-                operators.resume(act.target)
-            case "drain":
-                operators.drain(act.target)
-            case "undrain":
-                operators.undrain(act.target)
-            case "bound agents":
-                operators.bound_agents(int(act.target) or None)
-            case "trigger":
-                operators.trigger(act.target)
-            case "cancel":
-                operators.cancel(act.target)
-            case other:
-                raise AssertionError(f"no operator does {other!r}")
+        acts.do(self, act)
 
     def compact(self) -> None:
         if self.store.revision > self.store.compact_revision:
@@ -337,8 +311,18 @@ class Cluster:
     def record(self, kind: Kind, *ids: str) -> Record | None:
         return self.records(kind).get(ids)
 
-    def active_runs(self, job: str) -> list[str]:
-        return [ids[1] for ids in self.records(Kind.RUN) if ids[0] == job]
+    def active_runs(self, job: str, *states: RunState) -> list[str]:
+        """Their ids; ``states``: any, or these."""
+        return [
+            ids[1]
+            for ids, run in self.records(Kind.RUN).items()
+            if ids[0] == job and isinstance(run, Run) and (not states or run.state in states)
+        ]
+
+    def archived_runs(self, job: str) -> list[str]:
+        """Their ids, the oldest first."""
+        kvs = self.store.range(Range(*self.keys.archive_of(job), keys_only=True)).kvs
+        return [self.keys.parse_archive(kv.key)[1] for kv in kvs]
 
     def _job_names(self) -> list[str]:
         return [

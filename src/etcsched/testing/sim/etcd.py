@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from etcsched.core.errors import EtcschedError
+from etcsched.core.outage import Sight
 from etcsched.core.records import Change
 from etcsched.keyspace.codec import change_of, change_of_event
 from etcsched.keyspace.keys import Keys
@@ -23,10 +25,20 @@ if TYPE_CHECKING:
 ELECTION_TIMEOUT_S = 1.0
 
 
+class Outage(enum.IntEnum):
+    """What became of the members, of which the last one led."""
+
+    HOSTS_GONE = 0
+    KILLED = 1
+    NO_QUORUM = 2
+    """All but one are killed, and the last one finds out that it leads nobody."""
+    LEADER_FROZEN = 3
+    """... or it is frozen, and wakes up as the others come back."""
+
+
 class SimEtcd:
-    """``is_down``: no member answers (``refuses``: and says so), and no lease expires.
-    ``frozen``: members that answer nothing until they thaw, and then do what they were sent.
-    """
+    """``outage``: nothing is answered, and no lease expires. ``frozen``: members that answer
+    nothing until they thaw, and then do what they were sent."""
 
     members = 3
 
@@ -35,8 +47,10 @@ class SimEtcd:
         self.loop = loop
         self.keys = keys
         self.chance = chance
-        self.is_down = False
-        self.refuses = False
+        self.outage: Outage | None = None
+        self._outage_since_s = 0.0
+        self.on_killed: dict[object, Callable[[], None]] = {}
+        """Who hears that connections ended, as those of killed processes do."""
         self.frozen: set[int] = set()
         self.watches: list[Watch] = []
         self.counts: Counter[str] = Counter()
@@ -52,6 +66,33 @@ class SimEtcd:
     @property
     def raft_term(self) -> int:
         return self.store.raft_term
+
+    @property
+    def is_down(self) -> bool:
+        return self.outage is not None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether callers learn at once that nothing answers."""
+        return self.outage is Outage.KILLED
+
+    def sight(self, member: int) -> Sight:
+        """What somebody sees of a member that it had an idle connection to."""
+        if member in self.frozen:
+            return Sight.UNKNOWN
+        is_last = member == self.members - 1
+        match self.outage:
+            case None:
+                return Sight.HAS_LEADER
+            case Outage.HOSTS_GONE:
+                return Sight.UNKNOWN
+            case Outage.NO_QUORUM if is_last:
+                knows = self.loop.now_s > self._outage_since_s + 2 * ELECTION_TIMEOUT_S
+                return Sight.LEADERLESS if knows else Sight.HAS_LEADER
+            case Outage.LEADER_FROZEN if is_last:
+                return Sight.UNKNOWN
+            case _:
+                return Sight.DOWN
 
     def serves(self, member: int) -> bool:
         return not self.is_down and member not in self.frozen
@@ -98,15 +139,24 @@ class SimEtcd:
             if self.store.lease_revoke(lease):
                 self.count("lease lost in an election")
 
-    def go_down(self, *, refuses: bool) -> None:
-        self.is_down, self.refuses = True, refuses
+    def go_down(self, outage: Outage) -> None:
+        self.outage, self._outage_since_s = outage, self.loop.now_s
         self.store.lose_leader()
         for watch in list(self.watches):
             watch.break_off()
+        if outage is not Outage.HOSTS_GONE:
+            for tell in list(self.on_killed.values()):
+                tell()
 
     def come_up(self) -> None:
-        self.is_down = False
-        self.elect()
+        woke = self.outage is Outage.LEADER_FROZEN
+        self.outage = None
+        if woke and self.chance.random() < 0.5:
+            # In time to go on leading, and to find that leases have expired while it slept.
+            self.count("old leader goes on")
+            self.store.regain_leader()
+        else:
+            self.elect()
 
     def freeze(self, member: int) -> None:
         self.frozen.add(member)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from etcsched.audit.history import FaultKind
 from etcsched.core.records import Kind
 from etcsched.keyspace.ops import Delete, Txn
+from etcsched.testing.sim.etcd import Outage
 from etcsched.testing.sim.scenario import FaultPlan
 
 if TYPE_CHECKING:
@@ -283,9 +284,10 @@ def _etcd_elects(cluster: Cluster, plan: FaultPlan) -> Begun | None:
 
 
 def _etcd_down(cluster: Cluster, plan: FaultPlan) -> Begun | None:
+    """``amount``: an ``Outage``."""
     if cluster.etcd.is_down:
         return None
-    cluster.etcd.go_down(refuses=plan.amount > 0.5)
+    cluster.etcd.go_down(Outage(int(plan.amount)))
     return Begun(FaultKind.ETCD, "etcd", "nothing is answered", cluster.etcd.come_up)
 
 

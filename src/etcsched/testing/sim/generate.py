@@ -4,11 +4,19 @@ at random times, around ticks, and around faults."""
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from etcsched.core.clock import MAX_SKEW_S
 from etcsched.core.records import CLUSTER
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched.testing.sim.jobs import random_job
+from etcsched.testing.sim.jobs import (
+    CALENDARS,
+    GROUPS,
+    random_calendar,
+    random_group,
+    random_job,
+    random_settings,
+)
 from etcsched.testing.sim.scenario import Act, AgentPlan, FaultPlan, Scenario, SchedulerPlan
 
 STARTS = (
@@ -51,7 +59,7 @@ _FAULTS: dict[str, tuple[float, str, tuple[float, float], tuple[float, ...]]] = 
     "clock stepped": (1, _ANY, (2, 40), (3600, -3600, 86400, -86400, 4, -4, 1.5, -1.5)),
     "clock rate": (1, _ANY, (10, 60), (0.05, -0.05, 0.02, -0.02)),
     "etcd elects": (4, _ETCD, (0.1, 0.1), (0, 1, 1)),
-    "etcd down": (1, _ETCD, (1, 30), (0, 1)),
+    "etcd down": (1.5, _ETCD, (1, 30), (0, 1, 2, 3)),
     "member frozen": (1.5, _ETCD, (1, 20), (0, 1, 2)),
     "compacted": (1.5, _ETCD, (0.1, 0.1), (0,)),
     "no space": (0.3, _ETCD, (1, 10), (0,)),
@@ -60,7 +68,8 @@ _FAULTS: dict[str, tuple[float, str, tuple[float, float], tuple[float, ...]]] = 
 _ACTS: dict[str, float] = {
     "apply": 5, "disable": 1.5, "enable": 1, "delete": 1, "pause": 2, "resume": 0.5,
     "pause cluster": 1, "resume cluster": 0.5, "drain": 2, "undrain": 0.5, "trigger": 3,
-    "cancel": 2, "bound agents": 0.7,
+    "cancel": 2, "resubmit": 1.5, "resubmit all": 0.7, "release": 1, "settings": 1,
+    "apply calendar": 1, "delete calendar": 0.4, "apply group": 1, "delete group": 0.4,
 }  # fmt: skip
 
 
@@ -68,13 +77,16 @@ _CLOCKS_FOR_A_JUDGEMENT = 4
 """With fewer, nobody may be left who could tell that the leader's clock is wrong by a day, and it
 takes the watermark with it: a limit that is known."""
 
+_MORE = 12
+
 _UNDONE_BY = {
     "disable": "enable", "pause": "resume", "pause cluster": "resume cluster", "drain": "undrain"
 }  # fmt: skip
 """Most stops are short, or little would run."""
 
 
-def scenario_of(seed: int, faulty_s: float | None = None) -> Scenario:
+def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = ()) -> Scenario:
+    """``more``: of these kinds of faults there are many more than of others."""
     chance = random.Random(f"scenario {seed}")
     start = Utc(chance.choice(STARTS))
     lasts_s = faulty_s or chance.choice([60.0, 120.0, 180.0, 240.0])
@@ -96,9 +108,14 @@ def scenario_of(seed: int, faulty_s: float | None = None) -> Scenario:
         for n in range(1, chance.choice([1, 2, 3, 3, 4]) + 1)
     )
     names = [f"j{n}" for n in range(1, chance.choice([2, 3, 4, 5, 6]) + 1)]
-    jobs = tuple(random_job(chance, name, start) for name in names)
-    faults = _faults(chance, lasts_s, [s.name for s in schedulers], [a.host for a in agents])
-    acts = _acts(chance, lasts_s, start, names, [a.agent for a in agents], faults)
+    jobs = tuple(
+        random_job(chance, name, start, names[place:]) for place, name in enumerate(names, start=1)
+    )
+    faults = _faults(chance, lasts_s, [s.name for s in schedulers], [a.host for a in agents], more)
+    acts = (
+        *_first_acts(chance, start, names),
+        *_acts(chance, lasts_s, start, names, [a.agent for a in agents], faults),
+    )
     return Scenario(
         seed=seed,
         start=start,
@@ -113,15 +130,20 @@ def scenario_of(seed: int, faulty_s: float | None = None) -> Scenario:
 
 
 def _faults(
-    chance: random.Random, lasts_s: float, schedulers: list[str], hosts: list[str]
+    chance: random.Random,
+    lasts_s: float,
+    schedulers: list[str],
+    hosts: list[str],
+    more: Sequence[str],
 ) -> tuple[FaultPlan, ...]:
     kinds = list(_FAULTS)
-    weights = [_FAULTS[kind][0] for kind in kinds]
-    plans = []
+    weights = [_FAULTS[kind][0] * (_MORE if kind in more else 1) for kind in kinds]
+    plans: list[FaultPlan] = []
     when_s = 8.0
     for _ in range(chance.randint(0, round(lasts_s / 10))):
-        # Now and then several come close together.
-        when_s = chance.uniform(8.0, lasts_s) if chance.random() < 0.6 else when_s
+        # Now and then several come close together, and to the same node.
+        is_near = bool(plans) and chance.random() < 0.4
+        when_s = when_s if is_near else chance.uniform(8.0, lasts_s)
         at_s = min(lasts_s - 1.0, when_s + chance.choice([0.0, 0.1, 1.0, 5.0]))
         (kind,) = chance.choices(kinds, weights)
         _, whom, (least_s, most_s), amounts = _FAULTS[kind]
@@ -131,13 +153,16 @@ def _faults(
             _ANY: ["leader", *schedulers, *hosts, *hosts],
             _ETCD: [""],
         }[whom]
+        target = chance.choice(targets)
+        if is_near and plans[-1].target in targets and chance.random() < 0.5:
+            target = plans[-1].target
         if kind == "clock stepped" and len(schedulers) + len(hosts) < _CLOCKS_FOR_A_JUDGEMENT:
             amounts = tuple(amount for amount in amounts if abs(amount) <= MAX_SKEW_S)
         plans.append(
             FaultPlan(
                 at_s=round(at_s, 3),
                 kind=kind,
-                target=chance.choice(targets),
+                target=target,
                 for_s=round(chance.uniform(least_s, most_s), 3),
                 amount=chance.choice(amounts),
             )
@@ -159,20 +184,55 @@ def _acts(
     for _ in range(chance.randint(0, round(lasts_s / 12))):
         at_s = _awkward_s(chance, lasts_s, faults)
         (kind,) = chance.choices(kinds, weights)
-        target, job = chance.choice(jobs), None
-        if kind == "apply":
-            job = random_job(chance, target, utc_of(ms_of(start) + round(at_s * 1000)))
-        elif kind.endswith("cluster"):
-            target = CLUSTER
-        elif kind.endswith("drain"):
-            target = chance.choice(agents)
-        elif kind == "bound agents":
-            target = str(chance.choice([0, 1, 1, 2]))  # 0: all
-        acts.append(Act(at_s=round(at_s, 4), kind=kind, target=target, job=job))
+        act = _act(chance, kind, round(at_s, 4), start, jobs, agents)
+        target = act.target
+        acts.append(act)
         if kind in _UNDONE_BY and chance.random() < 0.8:
             later_s = min(lasts_s, at_s + chance.choice([0.005, 1.0, 5.0, 15.0, 30.0]))
             acts.append(Act(at_s=round(later_s, 4), kind=_UNDONE_BY[kind], target=target))
     return tuple(sorted(acts, key=lambda act: act.at_s))
+
+
+def _first_acts(chance: random.Random, start: Utc, jobs: list[str]) -> tuple[Act, ...]:
+    """What jobs are defined with."""
+    calendars = [random_calendar(chance, name, start) for name in CALENDARS]
+    acts = [
+        Act(at_s=0.5, kind="apply calendar", target=c.name, calendar=c)
+        for c in calendars
+        if chance.random() < 0.7
+    ]
+    if len(jobs) > 2 and chance.random() < 0.3:
+        group = random_group(chance, GROUPS[0], jobs)
+        acts.append(Act(at_s=1.5, kind="apply group", target=group.group, group=group))
+    return tuple(acts)
+
+
+def _act(
+    chance: random.Random, kind: str, at_s: float, start: Utc, jobs: list[str], agents: list[str]
+) -> Act:
+    now = utc_of(ms_of(start) + round(at_s * 1000))
+    target = chance.choice(jobs)
+    match kind:
+        case "apply":
+            job = random_job(chance, target, now, jobs[jobs.index(target) + 1 :])
+            return Act(at_s=at_s, kind=kind, target=target, job=job)
+        case "apply calendar":
+            calendar = random_calendar(chance, chance.choice(CALENDARS), now)
+            return Act(at_s=at_s, kind=kind, target=calendar.name, calendar=calendar)
+        case "apply group":
+            group = random_group(chance, chance.choice(GROUPS), jobs)
+            return Act(at_s=at_s, kind=kind, target=group.group, group=group)
+        case "settings":
+            return Act(at_s=at_s, kind=kind, settings=random_settings(chance))
+        case "delete calendar":
+            target = chance.choice(CALENDARS)
+        case "delete group":
+            target = chance.choice(GROUPS)
+        case "pause cluster" | "resume cluster":
+            target = CLUSTER
+        case "drain" | "undrain":
+            target = chance.choice(agents)
+    return Act(at_s=at_s, kind=kind, target=target)
 
 
 def _awkward_s(chance: random.Random, lasts_s: float, faults: tuple[FaultPlan, ...]) -> float:

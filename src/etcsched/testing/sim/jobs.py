@@ -4,12 +4,37 @@ simulated cluster has it from then on."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from etcsched.core.records import Action, Exec, Job, Keep, Noop, Retry, ScheduleVersion
+from etcsched.core.records import (
+    Action,
+    Calendar,
+    CalendarVersion,
+    Condition,
+    ConflictGroup,
+    Exec,
+    Job,
+    Keep,
+    Link,
+    Noop,
+    Retry,
+    ScheduleVersion,
+    Window,
+)
+from etcsched.core.retry import RETRIED
 from etcsched.core.schedule import At, Cron, Every, Pattern
-from etcsched.core.states import JobState, OnAgentLoss, Overlap, Recovery
+from etcsched.core.states import (
+    ConditionOp,
+    HostsFor,
+    JobState,
+    OnAgentLoss,
+    OnDisconnect,
+    Overlap,
+    Placement,
+    Recovery,
+    RunState,
+)
 from etcsched.core.times import Utc, ms_of, utc_of
 
 CRONS = (
@@ -20,6 +45,12 @@ ZONES = ("UTC", "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe
 EVERY_S = (10, 15, 20, 30, 30, 45, 60, 90)
 TAKES_S = (0.01, 1.0, 5.0, 12.0, 20.0, 30.0, 60.0)
 """Most take long: it is what runs that faults hit."""
+CALENDARS = ("c1", "c2")
+GROUPS = ("g1", "g2")
+ENDS = (RunState.COMPLETED, RunState.FAILED, RunState.TIMED_OUT, RunState.DIED, RunState.CANCELLED,
+        RunState.MISSED, RunState.OVERLAPPED)  # fmt: skip
+RESULT = "n"
+"""Each process leaves a digit below this name, which chains ask for."""
 
 
 def random_retry(chance: random.Random) -> Retry:
@@ -29,6 +60,7 @@ def random_retry(chance: random.Random) -> Retry:
         exponential=chance.random() < 0.5,
         cap_s=chance.choice([None, 20.0]),
         jitter_s=chance.choice([0.0, 2.0]),
+        on=tuple(chance.sample(RETRIED, chance.choice([1, 2, 2]))),
     )
 
 
@@ -48,23 +80,87 @@ FIELDS: dict[str, tuple[float, Callable[[random.Random], Any]]] = {
     "require": (0.1, lambda c: {"zone": c.choice(["a", "b"])}),
     "hosts": (0.1, lambda c: tuple(c.sample(["a1", "a2", "a3"], c.randint(1, 2)))),
     "retry": (0.4, random_retry),
+    "placement": (0.4, lambda c: c.choice(list(Placement))),
+    "hosts_for": (0.2, lambda c: c.choice(list(HostsFor))),
+    "prefer": (0.2, lambda c: (c.choice(["a1", "a2", "zone=a", "zone=b"]),)),
+    "on_disconnect": (0.15, lambda c: c.choice(list(OnDisconnect))),
+    "splay_s": (0.12, lambda c: c.choice([2.0, 8.0, 20.0])),
+    "per_host": (0.1, lambda c: True),
+    "user": (0.03, lambda c: "nobody-there"),
+    "params": (0.1, lambda c: {"day": "{scheduled_date}"}),
 }
 
 
-def random_job(chance: random.Random, name: str, start: Utc) -> Job:
+def random_job(chance: random.Random, name: str, start: Utc, later: Sequence[str] = ()) -> Job:
+    """``later``: the jobs that its chain may go to; none of them leads back to it."""
     fields = {
         field: make(chance) for field, (share, make) in FIELDS.items() if chance.random() < share
     }
-    states = [JobState.ENABLED] * 12 + [JobState.DISABLED, JobState.AD_HOC_ACTIVE]
+    states = [JobState.ENABLED] * 12 + list(JobState)[1:4]
     version = ScheduleVersion(
         since=start,
         state=chance.choice(states),
         patterns=tuple(random_pattern(chance, start) for _ in range(chance.choice([1, 1, 1, 2]))),
         timezone=chance.choice(ZONES),
+        calendars=tuple(chance.sample(CALENDARS, chance.choice([0] * 7 + [1, 2]))),
+        windows=(random_window(chance, start),) if chance.random() < 0.12 else (),
     )
+    if later and chance.random() < 0.35:
+        targets = chance.sample(list(later), min(len(later), chance.choice([1, 1, 2])))
+        fields["chain"] = tuple(random_link(chance, to) for to in targets)
+        fields["results"] = (RESULT,)
     # Nothing is pruned: the auditor looks for every tick.
     keep = Keep(runs=1_000_000)
     return Job(name=name, run=random_action(chance), versions=(version,), keep=keep, **fields)
+
+
+def random_window(chance: random.Random, start: Utc) -> Window:
+    since_ms = ms_of(start) + 1000 * chance.randint(5, 120)
+    return Window(
+        since=utc_of(since_ms),
+        until=utc_of(since_ms + 1000 * chance.randint(5, 90)),
+        state=chance.choice([None, JobState.DISABLED, JobState.ENABLED]),
+        patterns=chance.choice([None, (random_pattern(chance, start),)]),
+    )
+
+
+def random_link(chance: random.Random, to: str) -> Link:
+    numbers = [ConditionOp.LESS_THAN, ConditionOp.EQUALS, ConditionOp.AT_LEAST]
+    when = Condition(name=RESULT, op=chance.choice(numbers), values=(str(chance.randint(0, 9)),))
+    return Link(
+        to=to,
+        on=tuple(chance.sample(ENDS, chance.choice([1, 1, 2, 4]))),
+        when=(when,) if chance.random() < 0.25 else (),
+        within="* 0-11,13-23 * * *" if chance.random() < 0.1 else "",
+        joins=chance.random() < 0.35,
+    )
+
+
+def random_calendar(chance: random.Random, name: str, start: Utc) -> Calendar:
+    """Mostly about the day that it is, or the one before or after."""
+    days = [utc_of(ms_of(start) + days * 86_400_000)[:10] for days in (-1, 0, 0, 0, 1)]
+    version = CalendarVersion(
+        since=start,
+        exclude=tuple({chance.choice(days)} if chance.random() < 0.5 else ()),
+        include=tuple({chance.choice(days)} if chance.random() < 0.4 else ()),
+    )
+    return Calendar(name=name, versions=(version,))
+
+
+def random_group(chance: random.Random, name: str, jobs: Sequence[str]) -> ConflictGroup:
+    members = chance.sample(list(jobs), min(len(jobs), chance.choice([2, 2, 3])))
+    return ConflictGroup(group=name, jobs=tuple(members))
+
+
+def random_settings(chance: random.Random) -> dict[str, Any]:
+    """By their names in a job file, as ``apply_settings`` takes them."""
+    return chance.choice(
+        [
+            {"max_active_agents": chance.choice([None, 1, 1, 2])},
+            {"recovery_rate": chance.choice([0.2, 1.0, 10.0, 100.0])},
+            {"resubmit_states": tuple(chance.sample(ENDS, 3))},
+        ]
+    )
 
 
 def random_pattern(chance: random.Random, start: Utc) -> Pattern:

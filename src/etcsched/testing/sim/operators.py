@@ -12,12 +12,25 @@ import msgspec
 
 from etcsched.audit.history import Operation, OperationKind, OperationOutcome
 from etcsched.core.errors import EtcschedError, NotFound, OutcomeUnknown, Refused
-from etcsched.core.records import CLUSTER, Job, Kind, Request, RequestKind
-from etcsched.core.states import JobState
+from etcsched.core.records import (
+    CLUSTER,
+    SCHEMA_VERSION,
+    Calendar,
+    ClusterSettings,
+    ConflictGroup,
+    Job,
+    Kind,
+    Release,
+    Request,
+    RequestKind,
+)
+from etcsched.core.states import JobState, RunState
 from etcsched.core.times import utc_of
 from etcsched.keyspace.ops import Range, RangeResult, Txn, TxnResult
 from etcsched.keyspace.transactions import submit_request
 from etcsched.operator import apply as jobs
+from etcsched.operator.calendars import apply_calendars, delete_calendar
+from etcsched.operator.conflicts import apply_groups, delete_group
 from etcsched.operator.drains import drain, undrain
 from etcsched.operator.pauses import pause, resume
 from etcsched.operator.settings import apply_settings
@@ -141,17 +154,58 @@ class Operators:
             lambda: undrain(self._etcd, self._keys, agent, timeout_s=TIMEOUT_S),
         )
 
-    def bound_agents(self, most: int | None) -> None:
-        """How many receive runs; nobody judges whether this was told rightly."""
-        wanted = {"max_active_agents": most}
-        self.cluster.virtual_asyncio.start(self._set(wanted))
+    # Whether these were told rightly, nobody judges; what they bring, everybody does.
 
-    async def _set(self, wanted: dict[str, Any]) -> None:
-        with suppress(EtcschedError):
-            await apply_settings(self._etcd, self._keys, wanted, "sim", timeout_s=TIMEOUT_S)
+    def set_settings(self, wanted: dict[str, Any]) -> None:
+        known = convert(wanted)
+        self._unjudged(
+            lambda: apply_settings(self._etcd, self._keys, known, "sim", timeout_s=TIMEOUT_S)
+        )
+
+    def apply_calendar(self, calendar: Calendar) -> None:
+        now = self._now()
+        self._unjudged(
+            lambda: apply_calendars(
+                self._etcd, self._keys, [calendar], now, "sim", timeout_s=TIMEOUT_S
+            )
+        )
+
+    def delete_calendar(self, name: str) -> None:
+        self._unjudged(lambda: delete_calendar(self._etcd, self._keys, name, timeout_s=TIMEOUT_S))
+
+    def apply_group(self, group: ConflictGroup) -> None:
+        self._unjudged(
+            lambda: apply_groups(self._etcd, self._keys, [group], "sim", timeout_s=TIMEOUT_S)
+        )
+
+    def delete_group(self, name: str) -> None:
+        self._unjudged(lambda: delete_group(self._etcd, self._keys, name, timeout_s=TIMEOUT_S))
+
+    def _unjudged(self, work: Callable[[], Awaitable[Any]]) -> None:
+        async def do() -> None:
+            with suppress(EtcschedError):
+                await work()
+
+        self.cluster.virtual_asyncio.start(do())
+
+    # --- requests
 
     def trigger(self, name: str) -> None:
         self._request(RequestKind.TRIGGER, name)
+
+    def resubmit(self, name: str, most: int) -> None:
+        """The newest of the job's runs that are over (``operator.resubmit`` asks alike)."""
+        over = self.cluster.archived_runs(name)[-most:]
+        is_forced = self.link.chance.random() < 0.3
+        for run in over:
+            self._request(RequestKind.RESUBMIT, name, run, force=is_forced)
+
+    def release(self, name: str) -> None:
+        """Some run of the job that is held, if there is one; or another."""
+        runs = self.cluster.active_runs(name, RunState.HELD) or self.cluster.active_runs(name)
+        if runs:
+            how = self.link.chance.choice(list(Release))
+            self._request(RequestKind.RELEASE, name, self.link.chance.choice(runs), release=how)
 
     def cancel(self, name: str) -> None:
         """Some run of the job that is active, if there is one."""
@@ -159,7 +213,7 @@ class Operators:
         if active:
             self._request(RequestKind.CANCEL, name, self.link.chance.choice(active))
 
-    def _request(self, kind: RequestKind, job: str, run: str = "") -> None:
+    def _request(self, kind: RequestKind, job: str, run: str = "", **more: Any) -> None:
         mark = self._mark()
         request = Request(
             id=f"{self._now().replace('-', '').replace(':', '')}-{mark}",
@@ -168,6 +222,7 @@ class Operators:
             at=self._now(),
             by=mark,
             run=run,
+            **more,
         )
 
         async def submit() -> bool:
@@ -240,3 +295,9 @@ def _has_changed(result: Any) -> bool:
     if isinstance(result, list):
         return any(change.kind is not jobs.ChangeKind.UNCHANGED for change in result)
     return bool(result)
+
+
+def convert(wanted: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are kept in a scenario's file, in the types that they have."""
+    whole = msgspec.convert(msgspec.to_builtins(wanted) | {"v": SCHEMA_VERSION}, ClusterSettings)
+    return {name: getattr(whole, name) for name in wanted}

@@ -12,6 +12,7 @@ from etcsched.agent.supervisor.attempt import Attempt
 from etcsched.core.agent.machine import AgentMachine
 from etcsched.core.candidate import CandidateMachine
 from etcsched.core.leader.machine import LeaderMachine
+from etcsched.core.outage import OutageProof, Sight
 from etcsched.core.session import SessionValidity, first_validity
 from etcsched.core.view import View
 from etcsched.keyspace.feed import Feed
@@ -28,8 +29,8 @@ from etcsched.keyspace.transactions import (
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """Classes and functions under their own names; ``unknown_is_failure`` is the planted bug of
-    that name, which lies in no part."""
+    """Classes and functions under their own names. Two planted bugs lie in no part: to take an
+    unknown outcome for a failure, and what a refused connection shows of a member."""
 
     candidate: Callable[..., CandidateMachine] = CandidateMachine
     leader: Callable[..., LeaderMachine] = LeaderMachine
@@ -46,7 +47,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     win_term: Callable[..., Any] = win_term
     first_validity: Callable[..., SessionValidity] = first_validity
     supervised: Callable[..., Attempt] = Attempt
+    outage_proof: Callable[..., OutageProof] = OutageProof
     unknown_is_failure: bool = False
+    sight_of_refusal: Sight = Sight.UNKNOWN
 
 
 PRODUCT = Parts()

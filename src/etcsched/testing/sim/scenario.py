@@ -3,9 +3,11 @@ shrinker takes pieces out of it; it can be kept as JSON."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from etcsched.core.records import Job
+from etcsched.core.records import Calendar, ConflictGroup, Job
 
 __all__ = ["Act", "AgentPlan", "FaultPlan", "Scenario", "SchedulerPlan"]
 
@@ -44,12 +46,15 @@ class FaultPlan(Plan, frozen=True, kw_only=True):
 
 
 class Act(Plan, frozen=True, kw_only=True):
-    """What an operator does. ``job`` is the definition that is applied."""
+    """What an operator does. ``job``, ``calendar``, ``group``, ``settings``: what is applied."""
 
     at_s: float
     kind: str
     target: str = ""
     job: Job | None = None
+    calendar: Calendar | None = None
+    group: ConflictGroup | None = None
+    settings: dict[str, Any] = {}
 
 
 class Scenario(Plan, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ class SimSession:
         self._on_renewed = on_renewed
         self._on_lost = on_lost
         self._validity: SessionValidity | None = None
+        self._acknowledged_s = 0.0
         etcd, sent_s = link.etcd, self._mono_s()
         if lease:
             link.call(
@@ -67,6 +68,18 @@ class SimSession:
     def valid(self) -> bool:
         return self._validity is not None and self._validity.valid_at(self._mono_s())
 
+    def silent_s(self) -> float:
+        """For how long no keepalive was acknowledged; 0: it is over."""
+        if self._validity is None or self._validity.end is not None:
+            return 0.0
+        return self._mono_s() - self._acknowledged_s
+
+    def outage_proved(self, sent_s: float) -> None:
+        before = self._current
+        self._validity = after = before.outage_proved(sent_s=sent_s, now_s=self._mono_s())
+        if after.end is None and after.deadline_s > before.deadline_s:
+            self._on_renewed(after.deadline_s)
+
     def give_up(self) -> None:
         if self._validity is not None:
             self._validity = self._validity.ended(SessionEnd.GIVEN_UP)
@@ -85,7 +98,7 @@ class SimSession:
         if validity.end is not None:
             self._on_begun(OutcomeUnknown("etcd's answer came after the session's deadline"))
             return
-        self._validity = validity
+        self._validity, self._acknowledged_s = validity, sent_s
         self._on_begun(self)
         self._process.after(self._interval_s, self._renew, 0)
         self._process.after(validity.deadline_s - self._mono_s(), self._look)
@@ -121,6 +134,7 @@ class SimSession:
         if after.end is not None:
             self._lost(after)
         elif after.deadline_s > before.deadline_s:
+            self._acknowledged_s = sent_s
             self._on_renewed(after.deadline_s)
             self._process.after(self._interval_s, self._renew, 0)
         else:
