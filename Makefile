@@ -4,7 +4,7 @@ PY := .venv/bin/python
 # Most tests wait for leases and clocks, not for the processor.
 SIDE_BY_SIDE := -n 4 --dist loadfile
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration sim mutants demo up bench bench-quick test-etcds format clean
+.PHONY: help setup test check unit integration sim golden mutants demo up bench bench-quick test-etcds format clean
 
 help:  ## list these verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ sim: setup  ## simulate clusters under faults: SEEDS=1000 JOBS=2, or SEED=42 to 
 
 mutants: setup  ## plant each known bug in turn, and see that the simulator catches it: JOBS=2
 	$(PY) -m tests.mutants $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SHORT),--short)
+
+golden: setup  ## write the scenarios in tests/scenarios/golden anew, and show what differs
+	$(PY) -m tests.scenarios.golden $(NAMES)
 
 demo: setup  ## a cluster, kills, and a verdict, in under a minute
 	$(PY) -m etcsched_cli demo

@@ -21,7 +21,7 @@ from tests.integration.agent.fleet import (
 
 GONE_S = 10.0
 RESTART_TTL_S = 30
-"""Its processes are told to end when half of it is over, and starting takes its time."""
+"""Its processes are told to end when three quarters of it are over; starting takes its time."""
 
 
 async def a_job_that_waits(fleet: Fleet, run: str, go: Path) -> int:

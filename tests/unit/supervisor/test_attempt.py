@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from etcsched.agent.config import AgentConfig
 from etcsched.agent.supervisor.attempt import Attempt, Stage, exit_and_signal
 from etcsched.agent.supervisor.messages import EndReason, Start
+from etcsched.core.outage import (
+    POLLS_PER_ELECTION_TIMEOUT,
+    OutageProof,
+    Poll,
+    Sight,
+    election_timeout_of,
+)
+from etcsched.core.session import first_validity
+from tests.support.jobs import job
 
+KEEPALIVES_PER_TTL = 4
 SIGTERM, SIGKILL = signal.SIGTERM, signal.SIGKILL
 
 
@@ -49,7 +60,7 @@ def played(subject: Attempt) -> list[tuple[float, int]]:
     ("deadline_s", "grace_s", "expected"),
     [
         (100.0, 10.0, [(90.0, SIGTERM), (100.0, SIGKILL)]),
-        (100.0, 80.0, [(50.0, SIGTERM), (100.0, SIGKILL)]),
+        (100.0, 80.0, [(75.0, SIGTERM), (100.0, SIGKILL)]),
         (100.0, 0.0, [(100.0, SIGKILL)]),
     ],
 )
@@ -59,16 +70,31 @@ def test_fencing(deadline_s: float, grace_s: float, expected: list[tuple[float, 
     assert subject.ending is EndReason.FENCED
 
 
-def test_half_of_what_remains_counts_from_the_last_move() -> None:
+def test_a_quarter_of_what_remains_counts_from_the_last_move() -> None:
     subject = attempt(deadline_s=10.0, grace_s=60.0)
-    subject.move_deadline(13.0, 3.0)
-    assert played(subject) == [(8.0, SIGTERM), (13.0, SIGKILL)]
+    subject.move_deadline(15.0, 3.0)
+    assert played(subject) == [(12.0, SIGTERM), (15.0, SIGKILL)]
+
+
+def test_an_outage_of_etcd_can_be_proven_before_a_job_is_told_to_stop() -> None:
+    """With the default TTL and kill grace, and etcd's defaults: the last keepalive may be as old as
+    the time between two, and the proof takes more than two election timeouts and two looks."""
+    ttl_s = AgentConfig(id="a").session_ttl_s
+    subject = attempt(grace_s=job().kill_grace_s)
+    subject.move_deadline(first_validity(sent_s=0.0, ttl_s=ttl_s, raft_term=1).deadline_s, 0.1)
+    timeout_s = election_timeout_of(2)
+    proof = OutageProof(timeout_s)
+    at_s = ttl_s / KEEPALIVES_PER_TTL
+    while proof.polled(Poll(sent_s=at_s, done_s=at_s, sights={1: Sight.DOWN})) is None:
+        at_s += timeout_s / POLLS_PER_ELECTION_TIMEOUT
+    ((told_s, _), *_) = played(subject)
+    assert told_s - at_s > 0.5
 
 
 def test_a_deadline_may_be_moved_back() -> None:
     subject = attempt(deadline_s=100.0)
     subject.move_deadline(20.0, 10.0)
-    assert played(subject) == [(15.0, SIGTERM), (20.0, SIGKILL)]
+    assert played(subject) == [(17.5, SIGTERM), (20.0, SIGKILL)]
 
 
 def test_a_fenced_attempt_is_saved_by_no_move() -> None:

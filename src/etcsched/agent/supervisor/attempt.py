@@ -8,10 +8,11 @@ process that ends by itself and leaves others behind ends the attempt for them t
 SIGTERM and the kill grace, like a systemd service's.
 
 **Fencing.** The agent moves the deadline on with every keepalive. At each move (and at the start)
-the supervisor fixes SIGTERM at ``deadline - min(kill_grace, (deadline - now) / 2)``, with ``now``
-the time of the move: an agent that falls silent leaves the processes half of its lease to go on
-and, at most, the other half to stop. SIGKILL comes at the deadline itself. Once SIGTERM was sent
-for the deadline's sake, moving the deadline saves nothing any more.
+the supervisor fixes SIGTERM at ``deadline - min(kill_grace, (deadline - now) / 4)``, with ``now``
+the time of the move: an agent that falls silent leaves the processes three quarters of its lease to
+go on, in which an outage of etcd can be proven, and at most the last one to stop (ADR 27). SIGKILL
+comes at the deadline itself. Once SIGTERM was sent for the deadline's sake, moving the deadline
+saves nothing any more.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ KILL_REPEAT_S = 0.005
 KILL_REPEAT_MAX_S = 1.0
 """... and, backing off, this often where processes can't die (uninterruptible sleep) or aren't
 ours to kill."""
+
+
+FENCING_SHARE = 0.25
+"""At most this much of what remains of a lease is for processes to stop in."""
 
 
 class Stage(enum.Enum):
@@ -64,7 +69,7 @@ class Attempt:
             return  # Said again, nothing is moved: SIGTERM doesn't come later either.
         self.deadline_s = deadline_s
         left_s = max(0.0, deadline_s - now_s)
-        self.fence_at_s = deadline_s - min(self.kill_grace_s, left_s / 2)
+        self.fence_at_s = deadline_s - min(self.kill_grace_s, left_s * FENCING_SHARE)
 
     def kill(self, reason: EndReason, grace_s: float, now_s: float) -> int | None:
         """Signal to send now, if any."""

@@ -24,6 +24,7 @@ from etcsched.audit.history import (
     WordKind,
 )
 from etcsched.core.agent.attempt import parse_attempt_id
+from etcsched.core.agent.effects import StartProcess
 from etcsched.core.clock import MAX_JUMP_S, MAX_SLEW
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Options
@@ -42,8 +43,9 @@ from etcsched.testing.sim.loop import Clock, Loop
 from etcsched.testing.sim.network import Link
 from etcsched.testing.sim.operators import Operators
 from etcsched.testing.sim.parts import PRODUCT, Parts
-from etcsched.testing.sim.scenario import Act, AgentPlan, FaultPlan, Scenario
+from etcsched.testing.sim.scenario import Act, AgentPlan, FaultPlan, Scenario, SchedulerPlan
 from etcsched.testing.sim.scheduler import SimScheduler
+from etcsched.testing.sim.supervisor import Behaviour, by_argv
 from etcsched.testing.sim.virtual_asyncio import VirtualLoop
 
 CALM_S = 45.0
@@ -59,7 +61,9 @@ _TRANSIENT = (
 
 
 class Cluster:
-    """``tell`` gets every entry of the history. ``lines``: what a person reads, if asked for."""
+    """``tell`` gets every entry of the history. ``lines``: what a person reads, if asked for.
+    ``chance_of``: whom to ask, by name, other than by the scenario's seed. ``behaves``: what each
+    process does."""
 
     def __init__(
         self,
@@ -68,7 +72,11 @@ class Cluster:
         parts: Parts = PRODUCT,
         *,
         keeps_lines: bool = False,
+        chance_of: Callable[[str], random.Random] | None = None,
+        behaves: Callable[[StartProcess], Behaviour] = by_argv,
     ) -> None:
+        self._chance_of = chance_of
+        self.behaves = behaves
         random.seed(scenario.seed)  # What operators' commands draw their pauses from.
         self.scenario = scenario
         self.parts = parts
@@ -88,6 +96,7 @@ class Cluster:
         self._hash = hashlib.blake2b(digest_size=8)
         self._clocks: dict[str, Clock] = {}
         self._heals: dict[int, Callable[[], None]] = {}
+        self._fault_count = 0
         self.store.subscribe(self._committed)
         self.operators = Operators(self, self.chance_of("operators"))
         truths = (Truth.WORDS, Truth.OPERATIONS, Truth.FAULTS, Truth.FENCES)
@@ -100,15 +109,19 @@ class Cluster:
         for node in scenario.schedulers:
             loop.at(node.at_s, self.start_scheduler, node.name)
         for plan in scenario.agents:
-            host = self.hosts[plan.host] = SimHost(self, plan, self._clock(plan.host))
-            loop.at(plan.at_s, host.start)
+            loop.at(plan.at_s, self._add_host(plan).start)
         for job in scenario.jobs:
             loop.at(1.0, self.operators.apply, job)
         for act in scenario.acts:
             loop.at(act.at_s, self._act, act)
-        for number, fault in enumerate(scenario.faults):
-            loop.at(fault.at_s, self._begin_fault, number, fault)
+        for fault in scenario.faults:
+            loop.at(fault.at_s, self._strike, fault)
         loop.run_until(scenario.faulty_s)
+        self.finish()
+
+    def finish(self) -> None:
+        """Heal all, let it go on for a while, and end it."""
+        loop = self.loop
         self._heal_all()
         loop.run_until(loop.now_s + CALM_S)
         self._calm_down()
@@ -120,6 +133,8 @@ class Cluster:
 
     def chance_of(self, name: str) -> random.Random:
         """Each has its own, so that what is taken out of a scenario changes little else."""
+        if self._chance_of is not None:
+            return self._chance_of(name)
         return random.Random(f"{self.scenario.seed} {name}")
 
     # --- heal, calm, quiet
@@ -187,6 +202,19 @@ class Cluster:
             self._clocks[name] = Clock(self.loop, 1000.0 + 100.0 * len(self._clocks))
         return self._clocks[name]
 
+    def _add_host(self, plan: AgentPlan) -> SimHost:
+        host = self.hosts[plan.host] = SimHost(self, plan, self._clock(plan.host))
+        return host
+
+    def add_agent(self, plan: AgentPlan) -> None:
+        """One that the scenario doesn't know, now."""
+        self._add_host(plan).start()
+
+    def add_scheduler(self, plan: SchedulerPlan) -> None:
+        schedulers = (*self.scenario.schedulers, plan)
+        self.scenario = msgspec.structs.replace(self.scenario, schedulers=schedulers)
+        self.start_scheduler(plan.name)
+
     def start_scheduler(self, name: str) -> None:
         before = self.schedulers.get(name)
         if before is not None and before.process.is_alive:
@@ -248,10 +276,16 @@ class Cluster:
 
     # --- faults and acts
 
-    def _begin_fault(self, number: int, plan: FaultPlan) -> None:
+    def _strike(self, plan: FaultPlan) -> None:
+        self.begin_fault(plan)
+
+    def begin_fault(self, plan: FaultPlan) -> int | None:
+        """The fault's number; None: there is nobody to hit."""
         begun = faults.begin(self, plan)
         if begun is None:
-            return
+            return None
+        self._fault_count += 1
+        number = self._fault_count
         self.injected[plan.kind] += 1
         self.trace("FAULT", f"{plan.kind} {begun.target} for {plan.for_s:g} s ({begun.proof})")
         fault = Fault(
@@ -278,6 +312,11 @@ class Cluster:
 
         self._heals[number] = healed
         self.loop.after(plan.for_s, healed)
+        return number
+
+    def heal(self, number: int) -> None:
+        """Before its time."""
+        self._heals[number]()
 
     def _tell_healed(self, fault: Fault) -> None:
         self.record_entry(msgspec.structs.replace(fault, until_ms=self.loop.now_ms))

@@ -86,7 +86,7 @@ class Operators:
         self.cluster = cluster
         self.process = Process(cluster.loop, Clock(cluster.loop, 5000.0))
         self.link = Link(self.process, cluster.etcd, chance)
-        self._etcd: Any = OperatorClient(self.link, cluster.virtual_asyncio)
+        self.etcd: Any = OperatorClient(self.link, cluster.virtual_asyncio)
         self._keys = cluster.keys
         self._marks = 0
         self._under_way: dict[tuple[OperationKind, str], list[str]] = {}
@@ -99,7 +99,7 @@ class Operators:
             OperationKind.APPLY,
             job.name,
             mark,
-            lambda: jobs.apply(self._etcd, self._keys, [job], now, mark, timeout_s=TIMEOUT_S),
+            lambda: jobs.apply(self.etcd, self._keys, [job], now, mark, timeout_s=TIMEOUT_S),
             detail=job.current.state.value,
         )
 
@@ -116,7 +116,7 @@ class Operators:
             OperationKind.DELETE,
             name,
             mark,
-            lambda: jobs.delete(self._etcd, self._keys, [name], now, mark, timeout_s=TIMEOUT_S),
+            lambda: jobs.delete(self.etcd, self._keys, [name], now, mark, timeout_s=TIMEOUT_S),
         )
 
     def pause(self, name: str) -> None:
@@ -125,7 +125,7 @@ class Operators:
             OperationKind.PAUSE,
             name,
             mark,
-            lambda: pause(self._etcd, self._keys, job, now, mark, timeout_s=TIMEOUT_S),
+            lambda: pause(self.etcd, self._keys, job, now, mark, timeout_s=TIMEOUT_S),
         )
 
     def resume(self, name: str) -> None:
@@ -134,7 +134,7 @@ class Operators:
             OperationKind.RESUME,
             name,
             "",
-            lambda: resume(self._etcd, self._keys, job, now, timeout_s=TIMEOUT_S),
+            lambda: resume(self.etcd, self._keys, job, now, timeout_s=TIMEOUT_S),
         )
 
     def drain(self, agent: str) -> None:
@@ -143,7 +143,7 @@ class Operators:
             OperationKind.DRAIN,
             agent,
             mark,
-            lambda: drain(self._etcd, self._keys, agent, now, mark, timeout_s=TIMEOUT_S),
+            lambda: drain(self.etcd, self._keys, agent, now, mark, timeout_s=TIMEOUT_S),
         )
 
     def undrain(self, agent: str) -> None:
@@ -151,7 +151,7 @@ class Operators:
             OperationKind.UNDRAIN,
             agent,
             "",
-            lambda: undrain(self._etcd, self._keys, agent, timeout_s=TIMEOUT_S),
+            lambda: undrain(self.etcd, self._keys, agent, timeout_s=TIMEOUT_S),
         )
 
     # Whether these were told rightly, nobody judges; what they bring, everybody does.
@@ -159,27 +159,27 @@ class Operators:
     def set_settings(self, wanted: dict[str, Any]) -> None:
         known = convert(wanted)
         self._unjudged(
-            lambda: apply_settings(self._etcd, self._keys, known, "sim", timeout_s=TIMEOUT_S)
+            lambda: apply_settings(self.etcd, self._keys, known, "sim", timeout_s=TIMEOUT_S)
         )
 
     def apply_calendar(self, calendar: Calendar) -> None:
         now = self._now()
         self._unjudged(
             lambda: apply_calendars(
-                self._etcd, self._keys, [calendar], now, "sim", timeout_s=TIMEOUT_S
+                self.etcd, self._keys, [calendar], now, "sim", timeout_s=TIMEOUT_S
             )
         )
 
     def delete_calendar(self, name: str) -> None:
-        self._unjudged(lambda: delete_calendar(self._etcd, self._keys, name, timeout_s=TIMEOUT_S))
+        self._unjudged(lambda: delete_calendar(self.etcd, self._keys, name, timeout_s=TIMEOUT_S))
 
     def apply_group(self, group: ConflictGroup) -> None:
         self._unjudged(
-            lambda: apply_groups(self._etcd, self._keys, [group], "sim", timeout_s=TIMEOUT_S)
+            lambda: apply_groups(self.etcd, self._keys, [group], "sim", timeout_s=TIMEOUT_S)
         )
 
     def delete_group(self, name: str) -> None:
-        self._unjudged(lambda: delete_group(self._etcd, self._keys, name, timeout_s=TIMEOUT_S))
+        self._unjudged(lambda: delete_group(self.etcd, self._keys, name, timeout_s=TIMEOUT_S))
 
     def _unjudged(self, work: Callable[[], Awaitable[Any]]) -> None:
         async def do() -> None:
@@ -191,29 +191,30 @@ class Operators:
     # --- requests
 
     def trigger(self, name: str) -> None:
-        self._request(RequestKind.TRIGGER, name)
+        self.request(RequestKind.TRIGGER, name)
 
     def resubmit(self, name: str, most: int) -> None:
         """The newest of the job's runs that are over (``operator.resubmit`` asks alike)."""
         over = self.cluster.archived_runs(name)[-most:]
         is_forced = self.link.chance.random() < 0.3
         for run in over:
-            self._request(RequestKind.RESUBMIT, name, run, force=is_forced)
+            self.request(RequestKind.RESUBMIT, name, run, force=is_forced)
 
     def release(self, name: str) -> None:
         """Some run of the job that is held, if there is one; or another."""
         runs = self.cluster.active_runs(name, RunState.HELD) or self.cluster.active_runs(name)
         if runs:
             how = self.link.chance.choice(list(Release))
-            self._request(RequestKind.RELEASE, name, self.link.chance.choice(runs), release=how)
+            self.request(RequestKind.RELEASE, name, self.link.chance.choice(runs), release=how)
 
     def cancel(self, name: str) -> None:
         """Some run of the job that is active, if there is one."""
         active = self.cluster.active_runs(name)
         if active:
-            self._request(RequestKind.CANCEL, name, self.link.chance.choice(active))
+            self.request(RequestKind.CANCEL, name, self.link.chance.choice(active))
 
-    def _request(self, kind: RequestKind, job: str, run: str = "", **more: Any) -> None:
+    def request(self, kind: RequestKind, job: str, run: str = "", **more: Any) -> None:
+        """``more``: fields of the request."""
         mark = self._mark()
         request = Request(
             id=f"{self._now().replace('-', '').replace(':', '')}-{mark}",
@@ -227,7 +228,7 @@ class Operators:
 
         async def submit() -> bool:
             txn = submit_request(self._keys, request)
-            await commit(self._etcd, txn, timeout_s=TIMEOUT_S)
+            await commit(self.etcd, txn, timeout_s=TIMEOUT_S)
             return True
 
         self._start(OperationKind.REQUEST, request.id, mark, submit, detail=kind.value)

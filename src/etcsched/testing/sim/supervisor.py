@@ -1,8 +1,6 @@
 """A host's supervisor and the processes below it. When an attempt is to be signalled, the product's
-own state machine says; what a process makes of a signal, its argument list does.
-
-``("sim", takes_s, exit code, "stubborn" or "")``: how long it runs, how it ends, and whether it
-ignores SIGTERM.
+own state machine says; what a process makes of a signal, its argument list does, unless the cluster
+knows otherwise: ``("sim", takes_s, exit code, "stubborn" or "")``.
 """
 
 from __future__ import annotations
@@ -12,6 +10,8 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from zlib import crc32
+
+import msgspec
 
 from etcsched.agent.supervisor.attempt import Attempt, exit_and_signal
 from etcsched.agent.supervisor.messages import EndReason, Start
@@ -30,14 +30,29 @@ TERM_S = 0.05
 """From SIGTERM to the end of a process that obeys it."""
 
 
+class Behaviour(msgspec.Struct, frozen=True):
+    """What a process does: how long it runs, how it ends, and whether it ignores SIGTERM.
+    ``results`` is the content of its results file."""
+
+    takes_s: float
+    exit_code: int = 0
+    is_stubborn: bool = False
+    results: bytes = b""
+
+
+def by_argv(start: fx.StartProcess) -> Behaviour:
+    argv = start.argv
+    results = f"n={crc32(start.attempt_id.encode()) % 10}\n".encode()
+    return Behaviour(float(argv[1]), int(argv[2]), argv[3:4] == ("stubborn",), results)
+
+
 class Job:
     """One attempt's process. ``lease``: the session under which its agent started it."""
 
-    def __init__(self, attempt: Attempt, start: fx.StartProcess, lease: int) -> None:
+    def __init__(self, attempt: Attempt, behaviour: Behaviour, lease: int) -> None:
         self.attempt = attempt
-        self.start = start
+        self.behaviour = behaviour
         self.lease = lease
-        self.is_stubborn = start.argv[3:4] == ("stubborn",)
 
 
 class SimSupervisor:
@@ -127,12 +142,13 @@ class SimSupervisor:
         attempt = self.cluster.parts.supervised(
             asked, pid=next(self._pids), started_ms=self._wall_ms(), now_s=self._now_s()
         )
-        job = self.jobs[start.attempt_id] = Job(attempt, start, lease)
+        behaviour = self.cluster.behaves(start)
+        job = self.jobs[start.attempt_id] = Job(attempt, behaviour, lease)
         self.cluster.process_started(self.host, start.attempt_id)
         self._tell(ev.ProcessStarted(attempt_id=start.attempt_id, started_ms=attempt.started_ms))
-        takes_s, exit_code = float(start.argv[1]), int(start.argv[2])
+        status = behaviour.exit_code << 8
         self.process.loop.after(
-            takes_s, self.process.hear, self._over, start.attempt_id, exit_code << 8
+            behaviour.takes_s, self.process.hear, self._over, start.attempt_id, status
         )
         self._schedule(job)
 
@@ -172,7 +188,7 @@ class SimSupervisor:
             self._schedule(job)
 
     def _signal(self, job: Job, number: int | None) -> None:
-        if number == signal.SIGTERM and not job.is_stubborn:
+        if number == signal.SIGTERM and not job.behaviour.is_stubborn:
             self.process.after(TERM_S, self._over, job.attempt.attempt_id, int(signal.SIGTERM))
         elif number == signal.SIGKILL:
             self._over(job.attempt.attempt_id, int(signal.SIGKILL))
@@ -196,7 +212,7 @@ class SimSupervisor:
                 ended_ms=self._wall_ms(),
                 exit_code=exit_code,
                 signal=number,
-                results=f"n={crc32(attempt_id.encode()) % 10}\n".encode(),
+                results=job.behaviour.results,
             )
         )
 
