@@ -25,6 +25,14 @@ from etcsched.etcd.stubs import rpc_pb2
 
 _IDENTIFY_S = 3.0
 _CONNECT_S = 3.0
+_NO_ANSWER = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
 
 
 class _Idle(asyncio.Protocol):
@@ -57,6 +65,8 @@ class MemberLine:
         self._transport: asyncio.Transport | None = None
         self._address: Any = None
         self._connection: Connection | None = None
+        self.why_unknown = ""
+        """What the last look lacked, if it proved nothing."""
 
     @property
     def is_held(self) -> bool:
@@ -129,20 +139,29 @@ class MemberLine:
 
     async def look(self, limit_s: float) -> Sight:
         """Takes at most ``limit_s``."""
+        self.why_unknown = ""
         if self._idle is None:
-            return Sight.UNKNOWN
+            return self._unknown("was never connected")
         try:
             async with asyncio.timeout(limit_s):
                 if self.is_ended and not await self._listens():
-                    return Sight.DOWN if self._idle.is_ended_in_order else Sight.UNKNOWN
+                    if self._idle.is_ended_in_order:
+                        return Sight.DOWN
+                    return self._unknown("refuses connections, but its last one was reset")
                 sight = await self._ask(limit_s)
                 if self.is_ended and sight is not Sight.UNKNOWN:
                     # Not before it answers: the listener of a process that is being killed
                     # outlives its connections for a moment, and what connects then is reset.
                     await self.connect(self._address[0], self._address[1])
                 return sight
-        except (OSError, TimeoutError):
-            return Sight.UNKNOWN
+        except TimeoutError:
+            return self._unknown(f"didn't answer within {limit_s:.1f} s")
+        except OSError as error:
+            return self._unknown(f"{error.strerror or error}")
+
+    def _unknown(self, why: str) -> Sight:
+        self.why_unknown = why
+        return Sight.UNKNOWN
 
     async def _listens(self) -> bool:
         """False: refused, at the very address that it was connected to."""
@@ -162,20 +181,16 @@ class MemberLine:
         """Any answer but "no leader" says that it has one: the member looks at that before
         anything else, also before it asks who calls."""
         if self._connection is None:
-            return Sight.UNKNOWN
+            return self._unknown("was never reached")
         request = rpc_pb2.RangeRequest(key=b"\0", serializable=True, keys_only=True)
         try:
             await self._connection.rpcs[Rpc.RANGE](request, timeout=limit_s, metadata=[HAS_LEADER])
         except grpc.aio.AioRpcError as error:
             if (error.details() or "").endswith("etcdserver: no leader"):
                 return Sight.LEADERLESS
-            if error.code() in (
-                grpc.StatusCode.UNAVAILABLE,
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-                grpc.StatusCode.CANCELLED,
-                grpc.StatusCode.UNKNOWN,
-            ):
-                return Sight.UNKNOWN
+            if error.code() in _NO_ANSWER:
+                end = "its connection ended" if self.is_ended else "its connection stands"
+                return self._unknown(f"gave no answer ({error.code().name.lower()}; {end})")
         return Sight.HAS_LEADER
 
 

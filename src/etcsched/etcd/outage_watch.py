@@ -164,7 +164,7 @@ class OutageWatch:
                 calm_s = poll.done_s + calm_after_s
             proved_s = proof.polled(poll)
             if self._is_silent() and Sight.HAS_LEADER not in self.last_sights:
-                self._complain(proof.why_broken)
+                self._complain(self._why_unknown() or proof.why_broken)
             if proved_s is not None:
                 self._tell(poll)
                 self._on_proved(proved_s)
@@ -176,6 +176,10 @@ class OutageWatch:
                     self._ended.clear()
                     return
             await asyncio.sleep(max(poll.sent_s + step_s - boottime_s(), 0))
+
+    def _why_unknown(self) -> str:
+        whys = {m: line.why_unknown for m, line in self._lines.items() if line.why_unknown}
+        return "; ".join(f"{m:x} {why}" for m, why in sorted(whys.items()))
 
     def _is_stale(self) -> bool:
         return self._listed_s is None or boottime_s() > self._listed_s + STALE_S
