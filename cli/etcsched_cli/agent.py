@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from etcsched.core.durations import parse_duration_s
 from etcsched.core.errors import UsageError
-from etcsched.serving.address import AGENT_LISTEN, listen_of
+from etcsched.core.sizes import parse_size_bytes
+from etcsched.serving.address import AGENT_LISTEN, OFF, OUTPUT_LISTEN, Address, listen_of
 from etcsched_cli.daemon import listen_options, log_level_option, start_log
 from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
 
+T = TypeVar("T")
 _option = partial(option, of="agent", show_envvar=True)
 
 
@@ -54,6 +58,39 @@ _option = partial(option, of="agent", show_envvar=True)
     show_default=True,
     help="How long what runs may go on after SIGTERM.",
 )
+@_option(
+    "--output-listen",
+    metavar="HOST:PORT|off",
+    help="Where the output of its runs is served, to whoever has its token from etcd.  "
+    f"[default: {OUTPUT_LISTEN}, or any port]",
+)
+@_option(
+    "--output-address",
+    metavar="HOST[:PORT]",
+    default="",
+    help="By which others reach that.  [default: the address that it reaches etcd from]",
+)
+@_option(
+    "--output-keep",
+    metavar="DURATION",
+    default="7d",
+    show_default=True,
+    help="How long output is kept.",
+)
+@_option(
+    "--output-keep-size",
+    metavar="SIZE",
+    default="1GiB",
+    show_default=True,
+    help="How much output is kept; the oldest goes first.",
+)
+@_option(
+    "--output-cap",
+    metavar="SIZE",
+    default="16MiB",
+    show_default=True,
+    help="How much is kept of one attempt's.",
+)
 @_option("--isolate", is_flag=True, help="A PID namespace around all attempts (root only).")
 @_option(
     "--allow-unfenced-auth",
@@ -77,6 +114,11 @@ def agent(
     ttl_s: int,
     state_dir: Path | None,
     stop_timeout: str,
+    output_listen: str | None,
+    output_address: str,
+    output_keep: str,
+    output_keep_size: str,
+    output_cap: str,
     isolate: bool,
     allow_unfenced_auth: bool,
     accept_restored_cluster: bool,
@@ -90,10 +132,7 @@ def agent(
     \b
     etcsched --endpoints etcd-1:2379,etcd-2:2379 agent --label role=erp --slots 8
     """
-    try:
-        stop_timeout_s = parse_duration_s(stop_timeout)
-    except ValueError as error:
-        raise UsageError(f"--stop-timeout: {error}") from None
+    stop_timeout_s = _parsed("--stop-timeout", parse_duration_s, stop_timeout)
     listening = listen_of(listen, AGENT_LISTEN, listen_token_file)
     etcd_config = settings.etcd_config()
     start_log(log_level)
@@ -111,6 +150,12 @@ def agent(
         state_dir=state_dir,
         session_ttl_s=ttl_s,
         stop_timeout_s=stop_timeout_s,
+        output_listen=_output_listen(output_listen),
+        output_port_may_vary=output_listen is None,
+        output_address=_output_address(output_address),
+        output_keep_s=_parsed("--output-keep", parse_duration_s, output_keep),
+        output_keep_bytes=_parsed("--output-keep-size", parse_size_bytes, output_keep_size),
+        output_cap_bytes=_parsed("--output-cap", parse_size_bytes, output_cap),
         isolate=isolate,
         allow_unfenced_auth=allow_unfenced_auth,
         accept_restored_cluster=accept_restored_cluster,
@@ -118,6 +163,25 @@ def agent(
         listen=listening,
     )
     run_agent(config, etcd_config)
+
+
+def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+def _output_listen(text: str | None) -> Address | None:
+    return None if text == OFF else Address.parse(text or OUTPUT_LISTEN, "--output-listen")
+
+
+def _output_address(text: str) -> str:
+    """Checked here: nobody else would before somebody wants output."""
+    if text:
+        has_port = ":" in text.rpartition("]")[2]
+        Address.parse(text if has_port else f"{text}:1", "--output-address")
+    return text
 
 
 def _label(text: str) -> tuple[str, str]:

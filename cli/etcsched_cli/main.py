@@ -38,7 +38,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "import": Entry("imports:import_", "Turn crontabs into job files."),
     "jobs": Entry("jobs:jobs", "List, trigger, pause, resume, delete jobs."),
     "explain": Entry("explain:explain", "Say why a run waits or runs there, or a job doesn't run."),
-    "runs": Entry("runs:runs", "List, show, follow, cancel, release, resubmit, wait for runs."),
+    "runs": Entry("runs:runs", "List, show, read, cancel, release, resubmit, wait for runs."),
     "calendars": Entry("calendars:calendars", "List, show, delete, import calendars."),
     "conflicts": Entry("conflicts:conflicts", "List, show, delete conflict groups."),
     "recovery": Entry("recovery:recovery", "Preview what the end of an outage would bring."),

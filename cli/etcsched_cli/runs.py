@@ -18,6 +18,7 @@ from etcsched.operator import runs as operator
 from etcsched.operator.ids import request_id
 from etcsched.operator.runs import RunView, parse_run_name
 from etcsched_cli.connect import run as run_connected
+from etcsched_cli.logs import show_logs
 from etcsched_cli.output import (
     Cell,
     Column,
@@ -45,15 +46,21 @@ if TYPE_CHECKING:
 _STATES = click.Choice([state.value for state in RunState])
 
 
-@click.group(short_help="List, show, follow, cancel, release, resubmit, wait for runs.")
+@click.group(short_help="List, show, read, cancel, release, resubmit, wait for runs.")
 def runs() -> None:
-    """List, show, follow, cancel, release, resubmit, wait for runs. A run is named JOB/ID."""
+    """List, show, cancel, release, resubmit, wait for runs, and read what they wrote.
+
+    A run is named JOB/ID.
+    """
 
 
 runs.add_command(resubmit)
 
 
 runs.add_command(show_tree)
+
+
+runs.add_command(show_logs)
 
 
 @runs.command("list")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from etcsched.audit.history import Begun, Entry, Hole, Revision
-from etcsched.audit.recorder import Recorder
+from etcsched.audit.recorder import Recorder, discreet
 from etcsched.audit.state import Keyspace
 from etcsched.core.records import Kind, Record, Run
 from etcsched.etcd.client import EtcdClient
@@ -112,7 +112,7 @@ class History:
         for kv in held.kvs:
             mine = self.now.get(kv.key)
             changed_since = self._changed_at.get(kv.key, 0) > held.revision
-            if mine != kv and not changed_since:
+            if mine != discreet(self._keys, kv) and not changed_since:
                 raise Gap(f"{kv.key}: etcd holds {kv}, recorded was {mine}")
 
     def tell(self) -> str:

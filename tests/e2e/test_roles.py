@@ -23,7 +23,7 @@ from tests.support.local_world import Finished
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 KEYS = Keys()
-USERS = ("scheduler", "agent-a1", "operator", "admin", "viewer")
+USERS = ("scheduler", "agent-a1", "operator", "admin", "viewer", "watcher")
 
 Grants = list[tuple[Access, str, str | None]]
 
@@ -42,6 +42,7 @@ def grants_of_agent(agent: str) -> Grants:
         prefix(KEYS.of(Kind.ASSIGNMENT, agent) + "/"),
         prefix(KEYS.of(Kind.ORDER, agent) + "/"),
         (Access.READ_WRITE, KEYS.of(Kind.PRESENCE, agent), None),
+        (Access.READ_WRITE, KEYS.access(agent), None),
         prefix(KEYS.of(Kind.REPORT, agent) + "/", Access.READ_WRITE),
     ]
 
@@ -65,6 +66,8 @@ GRANTS: dict[str, Grants] = {
         prefix(KEYS.prefix + "requests/", Access.READ_WRITE),
     ],
     "viewer": [prefix(KEYS.prefix)],
+    # Everything but the access to output, which comes first.
+    "watcher": [(Access.READ, KEYS.archive_prefix, range_end_of(KEYS.prefix))],
 }
 
 
@@ -145,6 +148,7 @@ async def test_the_full_path_with_users_of_their_own(guarded: Scene, tmp_path: P
         ("agent-a1", KEYS.of(Kind.JOB, "job")),
         ("operator", KEYS.term),
         ("operator", KEYS.of(Kind.PRESENCE, "a1")),
+        ("agent-a1", KEYS.access("a2")),
         ("viewer", KEYS.of(Kind.REQUEST, "r")),
     ],
 )
@@ -164,8 +168,9 @@ async def test_what_a_role_mustnt_write(guarded: Scene, user: str, key: str) -> 
             with pytest.raises(ClusterRefused, match="permission denied"):
                 await client.txn(txn)
         if user == "agent-a1":
-            with pytest.raises(ClusterRefused, match="permission denied"):
-                await client.range(Range(KEYS.of(Kind.ASSIGNMENT, "a2") + "/"))
+            for key in (KEYS.of(Kind.ASSIGNMENT, "a2") + "/", KEYS.access("a2")):
+                with pytest.raises(ClusterRefused, match="permission denied"):
+                    await client.range(Range(key))
 
 
 async def test_nobody_gets_in_as_nobody(guarded: Scene) -> None:
@@ -187,3 +192,20 @@ async def test_only_an_admin_changes_settings(guarded: Scene, tmp_path: Path) ->
     assert (same.code, same.out) == (0, "1 unchanged\n"), same
     seen = await cli(guarded, "viewer", "settings", "show", "--json")
     assert '"failed"' in seen.out
+
+
+async def test_who_may_see_the_cluster_needn_t_see_output(guarded: Scene) -> None:
+    await guarded.apply(words={"run": {"exec": ["echo", "for", "some"]}})
+    triggered = await cli(guarded, "operator", "jobs", "trigger", "words", "--wait")
+    assert triggered.code == 0, triggered
+    run = await guarded.run_ended("words")
+    for user in ("viewer", "operator"):
+        seen = await cli(guarded, user, "runs", "logs", f"words/{run.id}")
+        assert (seen.code, seen.out) == (0, "for some\n"), seen
+    for looking in (["status"], ["agents", "list"], ["runs", "list", "words"]):
+        seen = await cli(guarded, "watcher", *looking)
+        assert seen.code == 0, seen
+    refused = await cli(guarded, "watcher", "runs", "logs", f"words/{run.id}")
+    assert (refused.code, refused.out) == (5, ""), refused
+    assert "permission" in refused.err
+    await guarded.settle()

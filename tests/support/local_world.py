@@ -85,6 +85,7 @@ class LocalWorld:
             f"--allow-user={own_user()}",
             f"--default-user={own_user()}",
             f"--stop-timeout={STOP_TIMEOUT_S:g}s",
+            "--output-listen=127.0.0.1:0",
             f"--state-dir={self.directory / (directory or name)}",
         )
         self._add("agent", name, (*own, *arguments), login, id_, wrap)

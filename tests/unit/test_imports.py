@@ -24,7 +24,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 BETWEEN_SHELLS: dict[str, frozenset[str]] = {
     "scheduler": frozenset({"etcd", "serving"}),
     "agent": frozenset({"etcd", "serving"}),
-    "operator": frozenset({"etcd"}),
+    "operator": frozenset({"etcd", "serving"}),
     "local": frozenset({"etcd"}),
     "demo": frozenset({"audit", "etcd", "local", "operator"}),
     "testing": frozenset({"agent", "audit", "etcd", "operator"}),

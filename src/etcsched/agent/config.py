@@ -14,7 +14,7 @@ import msgspec
 from etcsched.core.agent.users import ANY_BUT_ROOT
 from etcsched.core.errors import UsageError
 from etcsched.keyspace.keys import DEFAULT_PREFIX
-from etcsched.serving.address import Listen
+from etcsched.serving.address import Address, Listen
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -30,6 +30,10 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``users``: those whom jobs may name; only root can have any but itself. Empty: of an agent that
     runs as root everyone but root, else itself. ``default_user`` is whom a job without a user runs
     as; empty: of an agent that runs as root nobody, so that such a job is declined.
+
+    ``output_listen`` is where output is served (None: nowhere), ``output_address`` what others
+    reach it by; empty: found out, and the port is the one it listens on. ``output_port_may_vary``:
+    where that port is taken, any other will do.
 
     ``output_cap_bytes`` is kept of one attempt's output, ``output_keep_bytes`` and
     ``output_keep_s`` of all. ``isolate`` (root only): a PID namespace around all attempts.
@@ -53,6 +57,9 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     is_demo: bool = False
     allow_unfenced_auth: bool = False
     listen: Listen | None = None
+    output_listen: Address | None = None
+    output_port_may_vary: bool = False
+    output_address: str = ""
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.agent_id):

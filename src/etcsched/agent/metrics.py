@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
 from etcsched.core.agent import events as ev
 from etcsched.core.agent.machine import AgentMachine
 from etcsched.core.clock import Instant
 from etcsched.core.session import margin_of
-from etcsched.serving.metrics import NodeMetrics
+from etcsched.serving.metrics import Histogram, NodeMetrics
 
 __all__ = ["AgentMetrics"]
 
@@ -31,8 +31,8 @@ class AgentMetrics(NodeMetrics):
         self._start_s = Histogram(
             "etcsched_process_start_seconds",
             "From a claim that is committed to its process.",
-            buckets=_START_S,
-            registry=self.registry,
+            _START_S,
+            self.registry,
         )
         self._over = Counter(
             "etcsched_processes_ended",
@@ -45,8 +45,8 @@ class AgentMetrics(NodeMetrics):
         self._fence_slack_s = Histogram(
             "etcsched_fence_slack_seconds",
             "Before its lease could end, how long ago a process that had to stop was over.",
-            buckets=_FENCE_SLACK_S,
-            registry=self.registry,
+            _FENCE_SLACK_S,
+            self.registry,
         )
         self._supervisors = Counter(
             "etcsched_supervisors_lost",

@@ -15,12 +15,15 @@ import signal
 import socket
 import time
 from collections import deque
+from functools import partial
 from typing import assert_never, cast
 
 from etcsched import __version__
+from etcsched.agent.condition import condition_of, is_writing
 from etcsched.agent.config import AgentConfig, base_environment, own_user
 from etcsched.agent.metrics import AgentMetrics
 from etcsched.agent.output_files import prune_output
+from etcsched.agent.output_service import OutputService
 from etcsched.agent.presence import PresenceKeeper
 from etcsched.agent.sessions import SessionKeeper
 from etcsched.agent.spool import Spool
@@ -45,7 +48,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, WatchEvent
 from etcsched.keyspace.transactions import AgentGuard, AgentTransactions
 from etcsched.ports import Snapshot
-from etcsched.serving.health import Condition, serve_health
+from etcsched.serving.health import serve_health
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +66,13 @@ class Ending(enum.Enum):
 class AgentNode:
     """Made and run in one event loop; only lease renewal and the spool have threads."""
 
-    def __init__(self, config: AgentConfig, etcd_config: EtcdConfig, state: StateDir) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        etcd_config: EtcdConfig,
+        state: StateDir,
+        output: OutputService | None,
+    ) -> None:
         self._config = config
         self._state = state
         self._keys = Keys(config.prefix)
@@ -86,7 +95,13 @@ class AgentNode:
         )
         self._etcd = EtcdClient(etcd_config, on_call=self._called)
         self._sessions = SessionKeeper(config, self._etcd, state, self._post)
-        self._presence = PresenceKeeper(self._etcd, self._keys, config.agent_id, self._post)
+        self._presence = PresenceKeeper(
+            self._etcd,
+            self._keys,
+            config.agent_id,
+            self._post,
+            output.access if output is not None else None,
+        )
         self._machine = AgentMachine(
             Settings(
                 agent=config.agent_id,
@@ -103,8 +118,11 @@ class AgentNode:
                 past_incarnations=self._sessions.past_incarnations,
                 stop_timeout_s=config.stop_timeout_s,
                 session_ttl_s=config.session_ttl_s,
+                output_address=output.address if output is not None else "",
             )
         )
+        if output is not None:
+            output.is_writing = partial(is_writing, self._machine)
         self._metrics = AgentMetrics(config.agent_id, config.slot_count, self._machine, _now)
 
     async def run(self) -> Ending:
@@ -115,7 +133,8 @@ class AgentNode:
         self._loop.add_signal_handler(signal.SIGHUP, self._post, ev.RestartRequested())
         try:
             who = f"agent {self._config.agent_id}"
-            async with serve_health(self._config.listen, who, self._condition, self._metrics.text):
+            condition = partial(condition_of, self._machine, self._config.slot_count, _now)
+            async with serve_health(self._config.listen, who, condition, self._metrics.text):
                 self._read_spool()
                 await self._supervised.connect()
                 ending = await self._serve()
@@ -131,16 +150,6 @@ class AgentNode:
 
     def _called(self, call: str, took_s: float, has_failed: bool) -> None:
         self._metrics.called(call, took_s, has_failed)
-
-    def _condition(self) -> Condition:
-        machine = self._machine
-        lacking = machine.lacking(_now())
-        if lacking:
-            return Condition(False, lacking)
-        text = f"{machine.occupied_slots} of {self._config.slot_count} slots in use"
-        if machine.is_leaving:
-            return Condition(True, f"is stopping, {text}")
-        return Condition(True, f"is drained, {text}" if machine.is_drained else text)
 
     def _read_spool(self) -> None:
         reports = self._spool.read()

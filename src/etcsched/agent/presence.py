@@ -18,7 +18,7 @@ from etcsched.core.errors import (
     NoSpace,
     OutcomeUnknown,
 )
-from etcsched.core.records import Kind, Report
+from etcsched.core.records import Kind, OutputAccess, Report
 from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
@@ -42,13 +42,18 @@ class PresenceKeeper:
     """``report`` gets the answers, in the order of the steps."""
 
     def __init__(
-        self, etcd: Etcd, keys: Keys, agent: str, report: Callable[[ev.Event], None]
+        self,
+        etcd: Etcd,
+        keys: Keys,
+        agent: str,
+        report: Callable[[ev.Event], None],
+        access: OutputAccess | None = None,
     ) -> None:
         self._etcd = etcd
         self._keys = keys
         self._agent = agent
         self._report = report
-        self._steps = PresenceSteps(keys)
+        self._steps = PresenceSteps(keys, access)
         self._more = asyncio.Event()
 
     def submit(self, step: Step) -> None:

@@ -45,5 +45,7 @@ def run_agent(config: AgentConfig, etcd_config: EtcdConfig) -> None:
 
 async def _run(config: AgentConfig, etcd_config: EtcdConfig, state: StateDir) -> Ending:
     from etcsched.agent.node import AgentNode
+    from etcsched.agent.output_service import serve_output
 
-    return await AgentNode(config, etcd_config, state).run()
+    async with serve_output(config, etcd_config, state) as output:
+        return await AgentNode(config, etcd_config, state, output).run()

@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from itertools import groupby
 
+from msgspec.structs import replace
+
 from etcsched.audit.history import Begun, Entry, Hole, Revision, Truth
 from etcsched.core.errors import Compacted
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import EventType, KeyValue, Range, range_end_of
+from etcsched.keyspace.ops import EventType, KeyValue, Range, WatchEvent, range_end_of
 from etcsched.ports import Etcd, Snapshot, WatchUpdate
 
-__all__ = ["Recorder", "now_ms"]
+__all__ = ["Recorder", "discreet", "now_ms"]
 
 PAGE = 1000
 DELETIONS_WITHIN_S = 10.0
@@ -81,9 +83,9 @@ class Recorder:
                     self._moved.notify_all()
 
     def _begin(self, kvs: tuple[KeyValue, ...], revision: int) -> None:
-        prefix = self._keys.prefix
+        prefix, told = self._keys.prefix, tuple(discreet(self._keys, kv) for kv in kvs)
         self._tell(
-            Begun(at_ms=now_ms(), prefix=prefix, revision=revision, kvs=kvs, holds=self._holds)
+            Begun(at_ms=now_ms(), prefix=prefix, revision=revision, kvs=told, holds=self._holds)
         )
         self.revision = revision
         self._mod_revisions = {kv.key: kv.mod_revision for kv in kvs}
@@ -97,7 +99,7 @@ class Recorder:
             return
         for revision, events in groupby(update.events, lambda event: event.kv.mod_revision):
             seen_ms = at_ms if revision > self._past_revision else 0
-            told = tuple(events)
+            told = tuple(_discreet_event(self._keys, event) for event in events)
             for event in told:
                 if event.type is EventType.PUT:
                     self._mod_revisions[event.kv.key] = revision
@@ -152,6 +154,18 @@ class Recorder:
             and mine.get(key, 0) <= revision
             and (key in mine or self.revision <= revision)
         )
+
+
+def discreet(keys: Keys, kv: KeyValue) -> KeyValue:
+    """As it is recorded: a recording is handed around, so it has no tokens."""
+    return replace(kv, value=b"") if kv.key.startswith(keys.access_prefix) else kv
+
+
+def _discreet_event(keys: Keys, event: WatchEvent) -> WatchEvent:
+    if not event.kv.key.startswith(keys.access_prefix):
+        return event
+    before = discreet(keys, event.prev) if event.prev is not None else None
+    return replace(event, kv=discreet(keys, event.kv), prev=before)
 
 
 def now_ms() -> int:

@@ -17,7 +17,8 @@ from etcsched.keyspace.ops import EventType, KeyValue, WatchEvent
 __all__ = ["ARCHIVE", "Held", "Keyspace", "Place", "Step", "Write"]
 
 ARCHIVE: Final = "archive"
-Place = Kind | Literal["archive"]
+ACCESS: Final = "access"
+Place = Kind | Literal["archive", "access"]
 R = TypeVar("R", bound=Record)
 
 
@@ -144,6 +145,8 @@ class Keyspace:
         if key.startswith(self.keys.archive_prefix):
             job, slash, run = key[len(self.keys.archive_prefix) :].partition("/")
             return (ARCHIVE, (job, run)) if slash else (None, ())
+        if key.startswith(self.keys.access_prefix):
+            return ACCESS, (key[len(self.keys.access_prefix) :],)
         return self.keys.parse(key) or (None, ())
 
     def _apply(self, write: Write) -> None:
@@ -182,7 +185,7 @@ def _mark(index: dict[K, set[V]], key: K, value: V, is_there: bool) -> None:
 
 def _held(place: Place | None, kv: KeyValue) -> Held:
     record: Record | None = None
-    if place is not None:
+    if place is not None and place != ACCESS:
         try:
             record = decode(Run if place == ARCHIVE else RECORD_TYPES[place], kv.value)
         except MalformedRecord:

@@ -340,6 +340,7 @@ class Presence(Record, frozen=True, kw_only=True):
     """An agent that is here. ``incarnation`` is its session: the lease, in hexadecimal.
 
     ``users`` are those whose jobs it runs, ``default_user`` is whom a job without a user runs as.
+    ``output_address`` is where it serves what its runs wrote (``OutputAccess``); empty: nowhere.
     """
 
     agent: str
@@ -356,6 +357,17 @@ class Presence(Record, frozen=True, kw_only=True):
     users: tuple[str, ...] = ()
     default_user: str = ""
     draining: bool = False
+    output_address: str = ""
+
+
+class OutputAccess(Record, frozen=True, kw_only=True):
+    """How to get at what an agent's runs wrote, at its presence's ``output_address``: the token
+    that it wants, and the SHA-256 of the certificate that it shows. Leased as its presence is, in
+    a place of its own, so that who may see the cluster needn't be let see output."""
+
+    agent: str
+    token: str
+    certificate_sha256: str
 
 
 class Report(Record, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from etcsched.core.records import (
     Join,
     Kind,
     Order,
+    OutputAccess,
     Pause,
     Presence,
     Record,
@@ -69,7 +70,8 @@ RECORD_TYPES: dict[Kind, type[Record]] = {
 }
 
 _encoder = msgspec.json.Encoder()
-_decoders = {type_: msgspec.json.Decoder(type_) for type_ in set(RECORD_TYPES.values())}
+_types: set[type[Record]] = {*RECORD_TYPES.values(), OutputAccess}
+_decoders = {type_: msgspec.json.Decoder(type_) for type_ in _types}
 
 
 class MalformedRecord(EtcschedError):

@@ -1,7 +1,7 @@
 """Where each record lives (DESIGN 2, docs/keyspace.md).
 
-The layout is by writer. Everything but the archive lies between ``election/`` and the end of
-``state/``, so that one watch covers it.
+The layout is by writer. Everything but the archive and the access to outputs lies between
+``election/`` and the end of ``state/``, so that one watch covers it.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Keys:
         self.watched = prefix + "election/"
         self.watched_end = prefix + "state0"  # '0' follows '/': the end of state/
         self.archive_prefix = prefix + "archive/"
+        self.access_prefix = prefix + "access/"
         self._parsers: dict[str, Callable[[list[str]], tuple[Kind, tuple[str, ...]] | None]] = {
             "election": _flat(Kind.ELECTION),
             "presence": _flat(Kind.PRESENCE),
@@ -115,6 +116,9 @@ class Keys:
         if ids and not prefix.endswith("/"):
             prefix += "/"
         return prefix, range_end_of(prefix)
+
+    def access(self, agent: str) -> str:
+        return f"{self.access_prefix}{agent}"
 
     def archive(self, job: str, run: str) -> str:
         return f"{self.archive_prefix}{job}/{run}"

@@ -9,7 +9,7 @@ from collections import deque
 
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
-from etcsched.core.records import Presence
+from etcsched.core.records import OutputAccess, Presence
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import RangeResult, Txn, TxnResult
@@ -20,8 +20,10 @@ Step = PresenceWrite | fx.RevokeLease | fx.ReadReports
 
 
 class PresenceSteps:
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, access: OutputAccess | None = None) -> None:
+        """``access`` stands beside the presence."""
         self._keys = keys
+        self._access = access
         self._steps: deque[Step] = deque()
 
     def __bool__(self) -> bool:
@@ -46,9 +48,11 @@ class PresenceSteps:
     def txn_of(self, step: PresenceWrite) -> Txn:
         match step:
             case fx.JoinPresence():
-                return join_presence(self._keys, step.lease, step.presence)
+                return join_presence(self._keys, step.lease, step.presence, self._access)
             case fx.UpdatePresence():
-                return update_presence(self._keys, step.lease, step.create_revision, step.presence)
+                return update_presence(
+                    self._keys, step.lease, step.create_revision, step.presence, self._access
+                )
             case fx.LeavePresence():
                 return leave_presence(self._keys, step.agent, step.create_revision)
 

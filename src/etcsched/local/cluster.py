@@ -96,6 +96,7 @@ class LocalCluster:
             f"--allow-user={user}",
             f"--default-user={user}",
             f"--stop-timeout={options.stop_timeout_s:g}s",
+            "--output-listen=127.0.0.1:0",
             f"--state-dir={options.directory / name}",
         )
 

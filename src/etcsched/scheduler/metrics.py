@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
 from etcsched.core.clock import Instant
 from etcsched.core.leader import effects as fx
@@ -18,7 +18,7 @@ from etcsched.core.times import ms_of
 from etcsched.core.view import View
 from etcsched.etcd.writer import Committed, WriteResult
 from etcsched.ports import MemberStatus
-from etcsched.serving.metrics import NodeMetrics
+from etcsched.serving.metrics import Histogram, NodeMetrics
 
 __all__ = ["SchedulerMetrics"]
 
@@ -41,8 +41,8 @@ class SchedulerMetrics(NodeMetrics):
         self._lateness_s = Histogram(
             "etcsched_lateness_seconds",
             "From a tick's time (and its splay) to its agent's claim, the first attempt's.",
-            buckets=_LATENESS_S,
-            registry=self.registry,
+            _LATENESS_S,
+            self.registry,
         )
         self._ended = Counter(
             "etcsched_runs_ended",
@@ -50,8 +50,8 @@ class SchedulerMetrics(NodeMetrics):
             ["state"],
             registry=self.registry,
         )
-        for state in FINAL:
-            self._ended.labels(state.value)  # Shown from the first, so that rates are right.
+        # Shown from the first, so that rates are right.
+        self._ended_in = {state: self._ended.labels(state.value) for state in FINAL}
         self._leaderships = Counter(
             "etcsched_leaderships",
             "How often this scheduler came to lead.",
@@ -179,7 +179,7 @@ class SchedulerMetrics(NodeMetrics):
             if isinstance(result, Committed):
                 for run in runs:
                     # One record may stand for many ticks of a long outage.
-                    self._ended.labels(run.state.value).inc(max(run.missed_count, 1))
+                    self._ended_in[run.state].inc(max(run.missed_count, 1))
 
     def etcd_answered(self, members: Iterable[MemberStatus]) -> None:
         for member in members:

@@ -11,11 +11,21 @@ import msgspec
 
 from etcsched.core.errors import UsageError
 
-__all__ = ["AGENT_LISTEN", "OFF", "SCHEDULER_LISTEN", "Address", "Listen", "listen_of"]
+__all__ = [
+    "AGENT_LISTEN",
+    "OFF",
+    "OUTPUT_LISTEN",
+    "SCHEDULER_LISTEN",
+    "Address",
+    "Listen",
+    "listen_of",
+    "read_token",
+]
 
 SCHEDULER_LISTEN: Final = "127.0.0.1:7631"
 AGENT_LISTEN: Final = "127.0.0.1:7632"
 """Where ``etcsched health`` looks for the daemons of its host."""
+OUTPUT_LISTEN: Final = "0.0.0.0:7633"
 OFF: Final = "off"
 
 LEAST_TOKEN_CHARS: Final = 16

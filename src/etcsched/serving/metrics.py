@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    Info,
-    ProcessCollector,
-    generate_latest,
-)
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Info, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from etcsched import __version__
 
-__all__ = ["Gauges", "NodeMetrics"]
+__all__ = ["Gauges", "Histogram", "NodeMetrics"]
 
 Labelled = dict[str, float]
 """Values by their label's."""
@@ -25,6 +20,51 @@ Labelled = dict[str, float]
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _SLACK_S = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 30.0)
 _BATCH = (1, 2, 5, 10, 20, 50, 100)
+
+
+class Histogram(Collector):
+    """Counted in the event loop alone, so that it needs no lock: prometheus_client's own takes five
+    times as long, which a leader at thousands of runs a second feels. ``label`` "": there is none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        help_: str,
+        buckets: Sequence[float],
+        registry: CollectorRegistry,
+        label: str = "",
+    ) -> None:
+        """``buckets`` are their upper bounds, ascending."""
+        self._name = name
+        self._help = help_
+        self._bounds = tuple(float(bound) for bound in buckets)
+        self._label = label
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+        if not label:
+            self._begin("")
+        registry.register(self)
+
+    def observe(self, value: float, label: str = "") -> None:
+        if label not in self._counts:
+            self._begin(label)
+        self._counts[label][bisect_left(self._bounds, value)] += 1
+        self._sums[label] += value
+
+    def _begin(self, label: str) -> None:
+        self._counts[label] = [0] * (len(self._bounds) + 1)
+        self._sums[label] = 0.0
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        family = HistogramMetricFamily(
+            self._name, self._help, labels=[self._label] if self._label else []
+        )
+        names = [*map(str, self._bounds), "+Inf"]
+        for label, counts in self._counts.items():
+            buckets = list(zip(names, accumulate(counts), strict=True))
+            family.add_metric([label] if self._label else [], buckets, self._sums[label])
+        yield family
 
 
 class Gauges(Collector):
@@ -64,9 +104,9 @@ class NodeMetrics:
         self._call_s = Histogram(
             "etcsched_etcd_call_seconds",
             "How long calls to etcd took, those included that failed.",
-            ["call"],
-            buckets=_LATENCY_S,
-            registry=self.registry,
+            _LATENCY_S,
+            self.registry,
+            label="call",
         )
         self._failures = Counter(
             "etcsched_etcd_call_failures",
@@ -77,22 +117,20 @@ class NodeMetrics:
         self._batch = Histogram(
             "etcsched_batch_writes",
             "Writes that went to etcd in one transaction.",
-            buckets=_BATCH,
-            registry=self.registry,
+            _BATCH,
+            self.registry,
         )
         self._slack_s = Histogram(
             "etcsched_session_slack_seconds",
             "What was left of the session each time that etcd renewed it.",
-            buckets=_SLACK_S,
-            registry=self.registry,
+            _SLACK_S,
+            self.registry,
         )
         self._sessions_lost = Counter(
             "etcsched_sessions_lost",
             "Sessions that ended though the daemon went on.",
             registry=self.registry,
         )
-        # Finding a labelled child takes longer than observing.
-        self._call_children: dict[str, Histogram] = {}
         self.add_gauges(
             {
                 "etcsched_session_remaining_seconds": (
@@ -113,10 +151,7 @@ class NodeMetrics:
         return generate_latest(self.registry)
 
     def called(self, call: str, took_s: float, has_failed: bool) -> None:
-        child = self._call_children.get(call)
-        if child is None:
-            child = self._call_children[call] = self._call_s.labels(call)
-        child.observe(took_s)
+        self._call_s.observe(took_s, call)
         if has_failed:
             self._failures.labels(call).inc()
 

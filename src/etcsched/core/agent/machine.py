@@ -87,6 +87,11 @@ class AgentMachine:
         return attempt.deadline_mono_s
 
     @property
+    def knows_processes(self) -> bool:
+        """Whether its supervisor has said which there are."""
+        return self._standing.supervisor is not None
+
+    @property
     def session_ttl_s(self) -> int:
         return self._settings.session_ttl_s
 

@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_user: str = ""
     base_env: dict[str, str] = {}
     past_incarnations: tuple[str, ...] = ()
+    output_address: str = ""
     session_ttl_s: int = 10
     stop_timeout_s: float = 60.0
     claim_least_s: float = 0.5
@@ -102,4 +103,5 @@ class Standing:
             users=settings.users,
             default_user=settings.default_user,
             draining=self.leaving,
+            output_address=settings.output_address,
         )

@@ -6,7 +6,7 @@ These stand alone, never nested: a put whose lease is gone fails the whole trans
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.records import Candidate, Kind, Presence
+from etcsched.core.records import Candidate, Kind, OutputAccess, Presence
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Compare, Delete, Put, Range, Target, Txn
@@ -47,24 +47,39 @@ def win_term(keys: Keys, write: fx.WinTerm) -> Txn:
     )
 
 
-def join_presence(keys: Keys, lease: int, presence: Presence) -> Txn:
+def join_presence(
+    keys: Keys, lease: int, presence: Presence, access: OutputAccess | None = None
+) -> Txn:
     """Register an agent: refused while another of its id is present (else branch: who)."""
     key = keys.of(Kind.PRESENCE, presence.agent)
     return Txn(
-        (Compare(key, Target.CREATE, 0),), (Put(key, encode(presence), lease),), (Range(key),)
-    )
-
-
-def update_presence(keys: Keys, lease: int, create_revision: int, presence: Presence) -> Txn:
-    """Renew what an agent says of itself."""
-    key = keys.of(Kind.PRESENCE, presence.agent)
-    return Txn(
-        (Compare(key, Target.CREATE, create_revision),),
-        (Put(key, encode(presence), lease),),
+        (Compare(key, Target.CREATE, 0),),
+        (Put(key, encode(presence), lease), *_access(keys, lease, access)),
         (Range(key),),
     )
 
 
+def update_presence(
+    keys: Keys,
+    lease: int,
+    create_revision: int,
+    presence: Presence,
+    access: OutputAccess | None = None,
+) -> Txn:
+    """Renew what an agent says of itself."""
+    key = keys.of(Kind.PRESENCE, presence.agent)
+    return Txn(
+        (Compare(key, Target.CREATE, create_revision),),
+        (Put(key, encode(presence), lease), *_access(keys, lease, access)),
+        (Range(key),),
+    )
+
+
+def _access(keys: Keys, lease: int, access: OutputAccess | None) -> tuple[Put, ...]:
+    return (Put(keys.access(access.agent), encode(access), lease),) if access is not None else ()
+
+
 def leave_presence(keys: Keys, agent: str, create_revision: int) -> Txn:
+    """The access to its output goes with the lease."""
     key = keys.of(Kind.PRESENCE, agent)
     return Txn((Compare(key, Target.CREATE, create_revision),), (Delete(key),))

@@ -1,0 +1,252 @@
+"""``runs logs`` against an agent's real output service and a model of etcd."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from etcsched.agent.output_service import OutputService
+from etcsched.core.records import Attempt, Kind, Presence, Report, Run
+from etcsched.core.states import Origin, Outcome, RunState
+from etcsched.core.times import Utc
+from etcsched.keyspace.codec import encode
+from etcsched.keyspace.ops import Delete, Txn
+from tests.cli.console import NOW, Console, _assign
+from tests.support.output_server import serve_in_thread, write
+
+RUN = "job/r1"
+SINCE = Utc("2026-11-22T18:00:00.000Z")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "output"
+
+
+@pytest.fixture
+def agent(console: Console, root: Path) -> Iterator[OutputService]:
+    """host-b, which is here, and serves output."""
+    with serve_in_thread(root, "host-b") as service:
+        present(console, service)
+        yield service
+
+
+def present(console: Console, service: OutputService) -> None:
+    presence = Presence(
+        agent="host-b",
+        incarnation="1f",
+        supervisor="s",
+        slots=4,
+        host="host-b",
+        pid=1,
+        since=SINCE,
+        clock=SINCE,
+        version="0.1.0",
+        output_address=service.address,
+    )
+    console.put(presence, Kind.PRESENCE, "host-b")
+    console.put_raw(console.keys.access("host-b"), encode(service.access))
+
+
+def attempt(number: int = 1, agent: str = "host-b", **fields: Any) -> Attempt:
+    return Attempt(
+        **{
+            "number": number,
+            "agent": agent,
+            "token": 10 * number,
+            "assigned_at": SINCE,
+            "outcome": Outcome.COMPLETED,
+            "started_at": SINCE,
+            "ended_at": NOW,
+            **fields,
+        }
+    )
+
+
+def over(console: Console, *attempts: Attempt, state: RunState = RunState.COMPLETED) -> None:
+    run = Run(
+        job="job",
+        id="r1",
+        state=state,
+        origin=Origin.REQUEST,
+        created_at=SINCE,
+        agent=attempts[-1].agent if attempts else "",
+        attempt=len(attempts),
+        attempts=attempts,
+    )
+    console.archive(run)
+
+
+def says(console: Console, *args: str) -> tuple[str, str]:
+    """Standard output, and the notes beside it."""
+    result = console.run("runs", "logs", *args)
+    assert result.exit_code == 0, result.output
+    return result.stdout, result.stderr
+
+
+def test_from_the_agent(console: Console, agent: OutputService, root: Path) -> None:
+    write(root, "job", "r1", 1, b"one\ntwo \xff\n")
+    over(console, attempt(output_bytes=10, tail="two\n"))
+    result = console.run("runs", "logs", RUN)
+    assert result.stdout_bytes == b"one\ntwo \xff\n"
+    assert result.stderr == ""
+
+
+def test_the_last_of_several_attempts_or_one(
+    console: Console, agent: OutputService, root: Path
+) -> None:
+    write(root, "job", "r1", 1, b"first\n")
+    write(root, "job", "r1", 2, b"second\n")
+    over(console, attempt(1, output_bytes=6, outcome=Outcome.FAILED), attempt(2, output_bytes=7))
+    assert says(console, RUN) == ("second\n", "-- attempt 2 of 2, on host-b\n")
+    assert says(console, RUN, "--attempt", "1") == ("first\n", "")
+    line = console.fails(4, "runs", "logs", RUN, "--attempt", "3")
+    assert line == "etcsched: job/r1 has no attempt 3; it has 1, 2"
+
+
+def test_of_a_lost_agent_there_is_the_tail(console: Console) -> None:
+    over(console, attempt(output_bytes=9000, tail="the end\n"))
+    assert says(console, RUN) == (
+        "the end\n",
+        "-- agent host-b isn't here; this is the tail that it reported, "
+        "the last 8 of 9000 bytes:\n",
+    )
+
+
+def test_a_tail_that_is_all(console: Console) -> None:
+    over(console, attempt(output_bytes=8, tail="the end\n"))
+    assert says(console, RUN) == ("the end\n", "")
+
+
+def test_of_an_agent_that_died_nothing_is_known(console: Console) -> None:
+    over(console, attempt(outcome=Outcome.DIED, ended_at=None), state=RunState.DIED)
+    assert says(console, RUN) == ("", "-- agent host-b isn't here; what it wrote isn't known\n")
+
+
+def test_what_is_pruned(console: Console, agent: OutputService) -> None:
+    over(console, attempt(output_bytes=9000, tail="the end\n"))
+    text, note = says(console, RUN)
+    assert text == "the end\n"
+    assert note.startswith("-- agent host-b has no output of attempt 1 (any more); this is the ta")
+
+
+def test_an_agent_that_serves_none(console: Console, agent: OutputService) -> None:
+    service = OutputService(Path("/"), "", agent.access)
+    present(console, service)
+    over(console, attempt(output_bytes=9000, tail="the end\n"))
+    assert "agent host-b serves no output (--output-listen)" in says(console, RUN)[1]
+
+
+def test_a_wrong_token_is_refused(console: Console, agent: OutputService, root: Path) -> None:
+    write(root, "job", "r1", 1, b"not for you")
+    stranger = replace(agent.access, token="another-token-of-that-length")
+    console.put_raw(console.keys.access("host-b"), encode(stranger))
+    over(console, attempt(output_bytes=9000, tail="the end\n"))
+    text, note = says(console, RUN)
+    assert text == "the end\n"
+    assert "agent host-b doesn't give it: 401" in note
+
+
+def test_another_one_at_its_address(console: Console, agent: OutputService, root: Path) -> None:
+    write(root, "job", "r1", 1, b"not its own")
+    other = replace(agent.access, certificate_sha256="0" * 64)
+    console.put_raw(console.keys.access("host-b"), encode(other))
+    over(console, attempt(output_bytes=9000, tail="the end\n"))
+    text, note = says(console, RUN)
+    assert text == "the end\n"
+    assert "another answers there than etcd knows of" in note
+
+
+def test_a_run_that_hasnt_begun(console: Console) -> None:
+    over(console, state=RunState.MISSED)
+    assert says(console, RUN) == ("", "-- job/r1 has written nothing: it is missed\n")
+    assert says(console, "-f", RUN) == ("", "-- job/r1 has written nothing: it is missed\n")
+    assert console.fails(4, "runs", "logs", "job/none").startswith("etcsched: run job/none: there")
+
+
+def test_of_a_run_in_progress_whose_agent_is_away(console: Console) -> None:
+    _assign(console, "20261122T185500Z", "host-b", claimed=True)
+    line = console.fails(3, "runs", "logs", "rotate_logs/20261122T185500Z")
+    assert line == "etcsched: agent host-b isn't here; what attempt 1 wrote is there alone"
+
+
+def test_an_agent_that_doesnt_answer(console: Console, agent: OutputService) -> None:
+    _assign(console, "20261122T185500Z", "host-b", claimed=True)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        agent.address = f"127.0.0.1:{silent.getsockname()[1]}"
+        present(console, agent)
+        line = console.fails(3, "--timeout=200ms", "runs", "logs", "rotate_logs/20261122T185500Z")
+    assert f"agent host-b at {agent.address}: no answer within 0.2 s" in line
+
+
+def test_following_until_it_is_over(console: Console, agent: OutputService, root: Path) -> None:
+    """Live, over a retry, with what was beyond the cap of the agent."""
+    writing, is_asked = {1}, threading.Event()
+
+    def is_writing(job: str, run: str, number: int) -> bool:
+        is_asked.set()
+        return number in writing
+
+    agent.is_writing = is_writing
+    run = Run(
+        job="job",
+        id="r1",
+        state=RunState.ASSIGNED,
+        origin=Origin.REQUEST,
+        created_at=SINCE,
+        agent="host-b",
+        attempt=1,
+    )
+    console.put(run, Kind.RUN, "job", "r1")
+    _claim(console, 1)
+    write(root, "job", "r1", 1, b"begun\n")
+    steps = threading.Thread(target=_happens, args=(console, root, writing, is_asked, run))
+    steps.start()
+    text, notes = says(console, "-f", RUN)
+    steps.join()
+    assert text == "begun\nended\nagain\nthe end\n"
+    assert notes.splitlines() == [
+        "-- attempt 1, on host-b",
+        "-- attempt 2, on host-b",
+        "-- the agent has kept 6 of 9000 bytes; this is the end:",
+        "-- job/r1 is over: failed (exit code 3)",
+    ]
+
+
+def _claim(console: Console, number: int) -> int:
+    report = Report(
+        job="job",
+        run="r1",
+        attempt=number,
+        token=10 * number,
+        incarnation="1f",
+        supervisor="s",
+        claimed_at=SINCE,
+        started_at=SINCE,
+    )
+    return console.put(report, Kind.REPORT, "host-b", "job", "r1")
+
+
+def _happens(
+    console: Console, root: Path, writing: set[int], is_asked: threading.Event, run: Run
+) -> None:
+    assert is_asked.wait(30)
+    write(root, "job", "r1", 1, b"ended\n")
+    first = attempt(1, output_bytes=12, outcome=Outcome.FAILED)
+    writing.add(2)
+    writing.remove(1)
+    console.put(replace(run, attempt=2, attempts=(first,)), Kind.RUN, "job", "r1")
+    _claim(console, 2)
+    write(root, "job", "r1", 2, b"again\n")
+    writing.remove(2)
+    failed = attempt(
+        2, output_bytes=9000, tail="the end\n", outcome=Outcome.FAILED, reason="exit code 3"
+    )
+    over(console, first, failed, state=RunState.FAILED)
+    console.store.txn(Txn((), (Delete(console.keys.of(Kind.RUN, "job", "r1")),)))
