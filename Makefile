@@ -4,7 +4,7 @@ PY := .venv/bin/python
 # Most tests wait for leases and clocks, not for the processor.
 SIDE_BY_SIDE := -n 4 --dist loadfile
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration sim golden mutants demo up bench bench-quick test-etcds format clean
+.PHONY: help setup test check unit integration sim golden mutants demo compose-demo compose-images up bench bench-quick test-etcds format clean
 
 help:  ## list these verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,12 @@ golden: setup  ## write the scenarios in tests/scenarios/golden anew, and show w
 
 demo: setup  ## a cluster, kills, and a verdict, in under a minute
 	$(PY) -m etcsched_cli demo
+
+compose-demo: setup  ## the same in containers, with freezes and cuts (needs a Docker Engine)
+	$(PY) -m etcsched_cli demo --compose compose
+
+compose-images: setup  ## the containers' base images without a registry (root, debootstrap)
+	compose/offline-images
 
 up: setup  ## a whole cluster on this machine until Ctrl-C
 	$(PY) -m etcsched_cli up

@@ -1,4 +1,4 @@
-"""``etcsched demo``: a cluster, kills, and a verdict, in under a minute."""
+"""``etcsched demo``: a cluster, faults, and a verdict."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,25 @@ from rich.text import Text
 
 from etcsched.audit.recording import RecordingWriter
 from etcsched.audit.verdict import plain
-from etcsched.demo.scenario import Demo, Milestone
+from etcsched.demo.compose import ComposeDemo
+from etcsched.demo.local import LocalDemo
+from etcsched.demo.stage import Audience, Milestone
 from etcsched.demo.verdict import Verdict
 from etcsched.operator.cluster import ClusterView
 from etcsched_cli.audit import open_new, verdict_shown
 from etcsched_cli.output import print_all
 
-SHOWN_MILESTONES = 8
+SHOWN_MILESTONES = 12
 
 
-@click.command()
+@click.command(short_help="A cluster, faults, and a verdict.")
 @click.option("--seconds", default=45.0, show_default=True, help="About how long it runs.")
+@click.option(
+    "--compose",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIRECTORY",
+    help="Use the Compose cluster of this directory, which must be up, and hurt it more.",
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Write the verdict as JSON.")
 @click.option(
     "--record",
@@ -38,61 +47,61 @@ SHOWN_MILESTONES = 8
     help="Keep the history that is judged, for etcsched audit.",
 )
 @click.option("--verbose", is_flag=True, help="Show every node's log.")
-def demo(seconds: float, report: Path | None, record: Path | None, verbose: bool) -> None:
+def demo(
+    seconds: float, compose: Path | None, report: Path | None, record: Path | None, verbose: bool
+) -> None:
     """Start a cluster in a temporary directory, run jobs, kill the leader and a busy agent, and
     judge from etcd's events and from the jobs' own words whether all was as promised.
 
-    Exits 0 only if it was.
+    With --compose it is a cluster of containers, of which some are killed, frozen and cut off.
+
+    Exits 0 only if all was as promised.
     """
     console = Console()
     with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="etcsched-demo-"))
         writer = None
         if record is not None:
             writer = RecordingWriter(stack.enter_context(open_new(record)))
-        verdict = asyncio.run(_run(console, Path(directory), seconds, verbose, writer))
+        audience = stack.enter_context(_audience(console, verbose, writer))
+        if compose is not None:
+            verdict = asyncio.run(ComposeDemo(compose, audience).run())
+        else:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="etcsched-demo-"))
+            verdict = asyncio.run(LocalDemo(Path(directory), audience, seconds).run())
     _print(console, verdict)
     if report is not None:
         report.write_text(json.dumps(_plain(verdict), indent=2) + "\n")
     sys.exit(0 if verdict.is_clean else 1)
 
 
-async def _run(
-    console: Console,
-    directory: Path,
-    seconds: float,
-    verbose: bool,
-    writer: RecordingWriter | None,
-) -> Verdict:
+@contextlib.contextmanager
+def _audience(
+    console: Console, verbose: bool, writer: RecordingWriter | None
+) -> Iterator[Audience]:
+    """A live table on a terminal, else one line a milestone."""
+
+    def log(node: str, line: str) -> None:
+        if verbose:
+            console.print(f"{node}: {line}", markup=False, highlight=False, soft_wrap=True)
+
     if not console.is_terminal:
-        return await Demo(
-            directory,
+        yield Audience(
             show=lambda view: None,
             tell=lambda milestone: console.print(
                 _line_of(milestone), highlight=False, soft_wrap=True
             ),
-            log=lambda node, line: _log(console, node, line, verbose),
+            log=log,
             record=writer,
-        ).run(seconds)
+        )
+        return
     milestones: list[Milestone] = []
     with Live(console=console, refresh_per_second=4) as live:
-
-        def show(view: ClusterView) -> None:
-            live.update(_screen(view, milestones))
-
-        demo = Demo(
-            directory,
-            show,
-            milestones.append,
-            lambda node, line: _log(console, node, line, verbose),
-            writer,
+        yield Audience(
+            show=lambda view: live.update(_screen(view, milestones)),
+            tell=milestones.append,
+            log=log,
+            record=writer,
         )
-        return await demo.run(seconds)
-
-
-def _log(console: Console, node: str, line: str, verbose: bool) -> None:
-    if verbose:
-        console.print(f"{node}: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _line_of(milestone: Milestone) -> str:
@@ -115,12 +124,16 @@ def _screen(view: ClusterView, milestones: list[Milestone]) -> Group:
 
 def _print(console: Console, verdict: Verdict) -> None:
     table = Table(title="verdict", title_justify="left")
-    table.add_column("of the ticks that were due")
+    table.add_column("runs")
     table.add_column("count", justify="right")
     rows = (
-        ("due", verdict.due),
-        ("completed", verdict.completed),
-        ("attempts reassigned", verdict.reassigned),
+        ("ticks that were due", verdict.due),
+        ("of these completed", verdict.completed),
+        ("moved from an agent that was lost", verdict.reassigned),
+        ("missed while nobody led, and recovered", verdict.recovered),
+        ("retried", verdict.retried),
+        ("held back by a conflict", verdict.conflicted),
+        ("chained to another run", verdict.chained),
         ("lost", len(verdict.lost)),
         ("doubled", len(verdict.doubled)),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import pwd
 import re
@@ -109,10 +108,11 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def own_user() -> str:
+    """Its number where it has no name, as in many containers."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        return getpass.getuser()
+        return str(os.geteuid())
 
 
 def base_environment() -> dict[str, str]:

@@ -26,6 +26,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     due: int
     completed: int
     reassigned: int
+    recovered: int
+    """Ticks that were missed, since nobody led, and have run after all."""
+    retried: int
+    conflicted: int
+    """Runs that waited until their conflict group was free."""
+    chained: int
     lost: tuple[str, ...]
     doubled: tuple[str, ...]
     worst_lateness_ms: int
@@ -51,6 +57,7 @@ def conclude(auditor: Auditor, jobs: Iterable[str], until_ms: int) -> Verdict:
         for ids, held in auditor.state.all_of(ARCHIVE).items()
         if isinstance(held.record, Run) and held.record.origin is not Origin.REQUEST
     }
+    well = [run for run in runs.values() if run.state is RunState.COMPLETED]
     executions = auditor.executions.by_run
     done = {ids: sum(e.end_ms is not None for e in its) for ids, its in executions.items()}
     completed = {
@@ -69,6 +76,12 @@ def conclude(auditor: Auditor, jobs: Iterable[str], until_ms: int) -> Verdict:
         due=len(due),
         completed=len(completed),
         reassigned=sum(run.reassigns for run in runs.values()),
+        recovered=sum(run.origin is Origin.RECOVERY for run in well),
+        retried=sum(run.retries for run in runs.values()),
+        conflicted=sum(
+            any(step.state is RunState.CONFLICTED for step in run.history) for run in well
+        ),
+        chained=sum(run.origin is Origin.CHAIN for run in well),
         lost=tuple("/".join(ids) for ids in sorted(due.keys() - completed)),
         doubled=tuple(sorted(doubled)),
         worst_lateness_ms=max(late_ms, default=0),

@@ -51,6 +51,13 @@ def test_a_job_without_a_user_runs_as_the_agents_own_unless_that_is_root(
     assert AgentConfig().effective_default_user == ""
 
 
+def test_a_user_without_a_name_is_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers, whose users needn't be in any list."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1_234_567)
+    assert own_user() == "1234567"
+    assert AgentConfig().allowed_users == ("1234567",)
+
+
 def test_only_root_can_run_jobs_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     with pytest.raises(UsageError, match="alice"):
