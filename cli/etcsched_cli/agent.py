@@ -13,7 +13,8 @@ from etcsched.core.durations import parse_duration_s
 from etcsched.core.errors import UsageError
 from etcsched.core.sizes import parse_size_bytes
 from etcsched.serving.address import AGENT_LISTEN, OFF, OUTPUT_LISTEN, Address, listen_of
-from etcsched_cli.daemon import listen_options, log_level_option, start_log
+from etcsched_cli.daemon import listen_options
+from etcsched_cli.daemon_log import log_options, logged
 from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
 
@@ -102,7 +103,7 @@ _option = partial(option, of="agent", show_envvar=True)
 )
 @click.option("--demo-etcd", is_flag=True, hidden=True)
 @listen_options("agent", AGENT_LISTEN)
-@log_level_option
+@log_options("agent")
 @click.pass_obj
 def agent(
     settings: Settings,
@@ -126,6 +127,7 @@ def agent(
     listen: str | None,
     listen_token_file: Path | None,
     log_level: str,
+    log_format: str,
 ) -> None:
     """Run an agent until SIGTERM. SIGTERM lets what runs end first, for --stop-timeout at most.
 
@@ -135,7 +137,6 @@ def agent(
     stop_timeout_s = _parsed("--stop-timeout", parse_duration_s, stop_timeout)
     listening = listen_of(listen, AGENT_LISTEN, listen_token_file)
     etcd_config = settings.etcd_config()
-    start_log(log_level)
     # Nothing before this has loaded gRPC: the supervisor is forked before it exists.
     from etcsched.agent.config import AgentConfig
     from etcsched.agent.run import run_agent
@@ -162,7 +163,8 @@ def agent(
         is_demo=demo_etcd,
         listen=listening,
     )
-    run_agent(config, etcd_config)
+    with logged(log_level, log_format, "agent", config.agent_id):
+        run_agent(config, etcd_config)
 
 
 def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:

@@ -1,9 +1,7 @@
-"""What the commands of both daemons have in common: where they listen, and their log."""
+"""What the commands of both daemons have in common: where they listen."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +10,7 @@ import click
 
 from etcsched_cli.options import option
 
-__all__ = ["listen_options", "log_level_option", "start_log"]
+__all__ = ["listen_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,22 +35,3 @@ def listen_options(of: str, default: str) -> Callable[[F], F]:
         )(command)
 
     return decorate
-
-
-log_level_option = click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-)
-
-
-def start_log(level: str) -> None:
-    """To standard error, one event a line, in UTC."""
-    formatter = logging.Formatter(
-        "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S"
-    )
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from etcsched.serving.address import SCHEDULER_LISTEN, listen_of
-from etcsched_cli.daemon import listen_options, log_level_option, start_log
+from etcsched_cli.daemon import listen_options
+from etcsched_cli.daemon_log import log_options, logged
 from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
 
@@ -41,7 +42,7 @@ _option = partial(option, of="scheduler", show_envvar=True)
 )
 @click.option("--demo-etcd", is_flag=True, hidden=True)
 @listen_options("scheduler", SCHEDULER_LISTEN)
-@log_level_option
+@log_options("scheduler")
 @click.pass_obj
 def scheduler(
     settings: Settings,
@@ -54,6 +55,7 @@ def scheduler(
     listen: str | None,
     listen_token_file: Path | None,
     log_level: str,
+    log_format: str,
 ) -> None:
     """Run a scheduler node until SIGTERM. Any number can run; one leads, the others stand by.
 
@@ -62,7 +64,6 @@ def scheduler(
     """
     listening = listen_of(listen, SCHEDULER_LISTEN, listen_token_file)
     etcd_config = settings.etcd_config()
-    start_log(log_level)
     from etcsched.scheduler.config import SchedulerConfig
     from etcsched.scheduler.node import run_scheduler
 
@@ -76,4 +77,5 @@ def scheduler(
         listen=listening,
         state_dir=state_dir,
     )
-    run_scheduler(config, etcd_config)
+    with logged(log_level, log_format, "scheduler", config.node):
+        run_scheduler(config, etcd_config)

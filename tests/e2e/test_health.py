@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +23,7 @@ HEALTH_AT = "health and metrics at http://"
 async def world(tmp_path: Path, start_etcd: StartEtcd) -> AsyncIterator[LocalWorld]:
     world = LocalWorld(tmp_path / "world", await start_etcd())
     world.add_scheduler("s1", "--listen=127.0.0.1:0")
-    world.add_agent("a1", "--listen=127.0.0.1:0")
+    world.add_agent("a1", "--listen=127.0.0.1:0", "--log-format=json")
     await world.start()
     yield world
     await world.stop()
@@ -39,7 +40,8 @@ async def said(world: LocalWorld, node: str, words: str) -> str:
 
 
 async def address_of(world: LocalWorld, node: str) -> str:
-    return await said(world, node, HEALTH_AT)
+    """As its log says, be it for people or JSON."""
+    return (await said(world, node, HEALTH_AT)).partition('"')[0]
 
 
 async def health(world: LocalWorld, node: str) -> Finished:
@@ -81,6 +83,25 @@ async def test_frozen_and_gone(world: LocalWorld) -> None:
         await until(world, node, 0, node)
         await world.kill(node)
         await until(world, node, 1, "no daemon at")
+
+
+async def test_every_line_of_the_log_is_json(world: LocalWorld) -> None:
+    await until(world, "a1", 0, "agent a1")
+    assert await world.end("a1") == 0
+    entries = [json.loads(line) for node, line in world.log if node == "a1"]
+    assert {(entry["role"], entry["node"]) for entry in entries} == {("agent", "a1")}
+    assert entries[-1]["message"] == "agent a1 stopped"
+    assert entries[0]["at"] <= entries[-1]["at"]
+    # What ends it is such a line, too.
+    taken = await address_of(world, "s1")
+    refused = await world.cli(
+        "agent", "--id=a1", "--log-format=json", f"--listen={taken}", "--output-listen=off",
+        f"--state-dir={world.directory / 'other'}",
+    )  # fmt: skip
+    assert refused.code == 1, refused
+    last = json.loads(refused.err.splitlines()[-1])
+    assert last["level"] == "error"
+    assert f"can't listen on {taken}" in last["message"]
 
 
 async def test_a_port_that_is_taken(world: LocalWorld) -> None:
@@ -131,7 +152,7 @@ async def test_metrics_of_runs_and_of_a_fence(world: LocalWorld, tmp_path: Path)
     for steering in (("pause", "quick"), ("trigger", "long")):
         done = await world.cli("jobs", *steering)
         assert done.code == 0, done
-    await said(world, "a1", "claimed long/")
+    await said(world, "a1", '"message":"claimed long/')
     await measured(world, "s1", 'etcsched_runs{state="running"}')
     found = await measured(world, "a1", "etcsched_agent_slots_in_use")
     assert found["etcsched_process_start_seconds_count"] >= 2

@@ -29,15 +29,14 @@ from etcsched.agent.sessions import SessionKeeper
 from etcsched.agent.spool import Spool
 from etcsched.agent.state_dir import StateDir
 from etcsched.agent.supervised import Supervised
+from etcsched.agent.wording import about_attempt, name_of, summary_of
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
 from etcsched.core.agent.machine import AgentMachine
 from etcsched.core.agent.standing import Settings
 from etcsched.core.clock import Instant
 from etcsched.core.errors import AgentIdInUse
-from etcsched.core.records import Change, Kind, Report
-from etcsched.core.states import Outcome
-from etcsched.core.times import ms_of
+from etcsched.core.records import Change, Kind
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.etcd.session import boottime_s
@@ -211,7 +210,7 @@ class AgentNode:
             case fx.StartProcess():
                 self._start(effect)
             case fx.KillProcess():
-                log.info("stopping %s (%s)", _name(effect.attempt_id), effect.cause.value)
+                log.info("stopping %s (%s)", name_of(effect.attempt_id), effect.cause.value)
                 self._supervised.kill(effect)
             case fx.MoveDeadlines():
                 self._supervised.move_deadlines(effect)
@@ -243,7 +242,8 @@ class AgentNode:
             return
         write_id = write_id_of(effect)
         if isinstance(effect, fx.ReportOutcome):
-            log.info("%s %s", _name(write_id.attempt_id), _summary(effect.report))
+            about = about_attempt(write_id.attempt_id)
+            log.info("%s %s", name_of(write_id.attempt_id), summary_of(effect.report), extra=about)
         self._writer.submit(write_id, self._transactions.build(effect))
 
     def _end(self, ending: Ending, id_in_use: str = "") -> None:
@@ -252,11 +252,12 @@ class AgentNode:
 
     def _start(self, effect: fx.StartProcess) -> None:
         token = effect.attempt_id.rpartition("/")[2]
-        log.info("claimed %s (token %s)", _name(effect.attempt_id), token)
+        about = about_attempt(effect.attempt_id)
+        log.info("claimed %s (token %s)", name_of(effect.attempt_id), token, extra=about)
         try:
             _make_room(effect)
         except OSError as error:
-            log.error("no place for the output of %s: %s", _name(effect.attempt_id), error)  # noqa: TRY400
+            log.error("no place for the output of %s: %s", name_of(effect.attempt_id), error)  # noqa: TRY400
         self._metrics.starting(effect.attempt_id)
         self._supervised.start(effect)
 
@@ -291,11 +292,11 @@ class AgentNode:
                 case Committed():
                     self._sessions.high_water.saw(result.revision)
                     if write_id.effect is fx.Adopt:
-                        log.info("taken up again: %s", _name(write_id.attempt_id))
+                        log.info("taken up again: %s", name_of(write_id.attempt_id))
                 case Refused():
                     if write_id.effect is fx.ReportOutcome:
                         log.warning(
-                            "%s: too late, its run has moved on", _name(write_id.attempt_id)
+                            "%s: too late, its run has moved on", name_of(write_id.attempt_id)
                         )
                 case _:
                     assert_never(result)
@@ -370,22 +371,6 @@ class AgentNode:
 
 def _now() -> Instant:
     return Instant(time.time_ns() // 1_000_000, boottime_s())
-
-
-def _name(attempt_id: str) -> str:
-    job, run, number, _ = attempt_id.split("/")
-    return f"{job}/{run} attempt {number}"
-
-
-def _summary(report: Report) -> str:
-    """``completed (1.2 s)``, ``failed: exit code 3 (0.1 s)``."""
-    assert report.outcome is not None
-    text = report.outcome.value
-    if report.reason and report.outcome is not Outcome.COMPLETED:
-        text += f": {report.reason}"
-    if report.started_at is not None and report.ended_at is not None:
-        text += f" ({(ms_of(report.ended_at) - ms_of(report.started_at)) / 1000:.3g} s)"
-    return text
 
 
 def _make_room(effect: fx.StartProcess) -> None:

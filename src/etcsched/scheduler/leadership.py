@@ -184,4 +184,6 @@ class Leadership:
 
 def _log(note: fx.Note) -> None:
     subject = f"{note.job}/{note.run}: " if note.run else ""
-    log.log(logging.WARNING if note.is_warning else logging.INFO, "%s%s", subject, note.text)
+    about = {"job": note.job, "run": note.run, "agent": note.agent}
+    level = logging.WARNING if note.is_warning else logging.INFO
+    log.log(level, "%s%s", subject, note.text, extra=about)
