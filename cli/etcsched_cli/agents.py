@@ -11,6 +11,7 @@ from etcsched.core.times import utc_of
 from etcsched.operator.cluster import AgentView, read_agents
 from etcsched.operator.drains import drain as drain_agent
 from etcsched.operator.drains import undrain as undrain_agent
+from etcsched_cli.completion import complete_agents
 from etcsched_cli.connect import run
 from etcsched_cli.output import Column, age, output_options, show, styled, table
 from etcsched_cli.settings import Settings
@@ -50,7 +51,7 @@ def list_agents(settings: Settings, as_json: bool, watch: bool) -> None:
 
 
 @agents.command()
-@click.argument("agent")
+@click.argument("agent", shell_complete=complete_agents)
 @click.option("--absent-too", is_flag=True, help="Also one that isn't here (yet).")
 @click.pass_obj
 def drain(settings: Settings, agent: str, absent_too: bool) -> None:
@@ -76,7 +77,7 @@ def drain(settings: Settings, agent: str, absent_too: bool) -> None:
 
 
 @agents.command()
-@click.argument("agent")
+@click.argument("agent", shell_complete=complete_agents)
 @click.pass_obj
 def undrain(settings: Settings, agent: str) -> None:
     """Let AGENT have runs again.

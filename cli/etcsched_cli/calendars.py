@@ -28,9 +28,9 @@ def calendars() -> None:
 
 
 @calendars.command("list")
-@output_options()
+@output_options(watch=True)
 @click.pass_obj
-def list_(settings: Settings, as_json: bool) -> None:
+def list_(settings: Settings, as_json: bool, watch: bool) -> None:
     """Show all calendars: their days, and the jobs that use them.
 
     \b
@@ -39,16 +39,16 @@ def list_(settings: Settings, as_json: bool) -> None:
     from etcsched.operator.calendars import list_calendars
 
     async def work(etcd: Etcd, keys: Keys) -> Any:
-        return await show(lambda: list_calendars(etcd, keys), _table, as_json=as_json)
+        return await show(lambda: list_calendars(etcd, keys), _table, as_json=as_json, watch=watch)
 
     run(settings, work)
 
 
 @calendars.command("show")
 @click.argument("calendar")
-@output_options()
+@output_options(watch=True)
 @click.pass_obj
-def show_(settings: Settings, calendar: str, as_json: bool) -> None:
+def show_(settings: Settings, calendar: str, as_json: bool, watch: bool) -> None:
     """Show CALENDAR: all its days, and the jobs that use it.
 
     \b
@@ -57,7 +57,9 @@ def show_(settings: Settings, calendar: str, as_json: bool) -> None:
     from etcsched.operator.calendars import read_calendar
 
     async def work(etcd: Etcd, keys: Keys) -> Any:
-        return await show(lambda: read_calendar(etcd, keys, calendar), _render, as_json=as_json)
+        return await show(
+            lambda: read_calendar(etcd, keys, calendar), _render, as_json=as_json, watch=watch
+        )
 
     run(settings, work)
 

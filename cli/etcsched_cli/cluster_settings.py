@@ -26,9 +26,9 @@ def settings() -> None:
 
 
 @settings.command("show")
-@output_options()
+@output_options(watch=True)
 @click.pass_obj
-def show_settings(settings: Settings, as_json: bool) -> None:
+def show_settings(settings: Settings, as_json: bool, watch: bool) -> None:
     """Show the cluster's settings.
 
     \b
@@ -41,7 +41,7 @@ def show_settings(settings: Settings, as_json: bool) -> None:
         async def read() -> dict[str, Any]:
             return settings_of(await read_settings(etcd, keys))
 
-        return await show(read, _render, as_json=as_json)
+        return await show(read, _render, as_json=as_json, watch=watch)
 
     run(settings, work)
 

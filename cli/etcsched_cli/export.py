@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from etcsched_cli.completion import complete_jobs
 from etcsched_cli.connect import run
 from etcsched_cli.settings import Settings
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Write job files of what the cluster has.")
-@click.argument("names", nargs=-1, metavar="[JOB...]")
+@click.argument("names", nargs=-1, metavar="[JOB...]", shell_complete=complete_jobs)
 @click.option("--tag", "tags", multiple=True, help="Only jobs with this tag (with all of several).")
 @click.pass_context
 def export(ctx: click.Context, names: tuple[str, ...], tags: tuple[str, ...]) -> None:

@@ -16,6 +16,7 @@ from etcsched.operator import requests
 from etcsched.operator.coming import ComingTick, coming_ticks
 from etcsched.operator.ids import request_id
 from etcsched.operator.jobs import JobView, Pausing, list_jobs, read_job
+from etcsched_cli.completion import complete_jobs
 from etcsched_cli.connect import run
 from etcsched_cli.options import read_param
 from etcsched_cli.output import (
@@ -95,7 +96,7 @@ def list_(
 
 
 @jobs.command("show")
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @output_options(watch=True)
 @click.pass_obj
 def show_(settings: Settings, job: str, as_json: bool, watch: bool) -> None:
@@ -118,7 +119,7 @@ def show_(settings: Settings, job: str, as_json: bool, watch: bool) -> None:
 
 
 @jobs.command("next")
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @click.option("--count", "-n", type=click.IntRange(1, 1000), default=10, show_default=True)
 @output_options()
 @click.pass_obj
@@ -141,7 +142,7 @@ def next_(settings: Settings, job: str, count: int, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.argument("job")
+@click.argument("job", shell_complete=complete_jobs)
 @click.option("--param", "params", metavar="NAME=VALUE", multiple=True, help="In its parameters.")
 @click.option("--wait", is_flag=True, help="Until it is over; exit code 0 only if it completed.")
 @output_options()
@@ -188,7 +189,7 @@ def _say_triggered(answer: Answer, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.argument("names", nargs=-1, required=True, metavar="JOB...")
+@click.argument("names", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_jobs)
 @click.pass_obj
 def pause(settings: Settings, names: tuple[str, ...]) -> None:
     """Pause JOBs: from now on nothing of them starts. What runs goes on.
@@ -202,7 +203,7 @@ def pause(settings: Settings, names: tuple[str, ...]) -> None:
 
 
 @jobs.command()
-@click.argument("names", nargs=-1, required=True, metavar="JOB...")
+@click.argument("names", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_jobs)
 @click.pass_obj
 def resume(settings: Settings, names: tuple[str, ...]) -> None:
     """Resume JOBs. What would have been due in between never was.
@@ -216,7 +217,7 @@ def resume(settings: Settings, names: tuple[str, ...]) -> None:
 
 
 @jobs.command()
-@click.argument("names", nargs=-1, required=True, metavar="JOB...")
+@click.argument("names", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_jobs)
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @click.pass_obj
 def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:

@@ -13,13 +13,14 @@ from etcsched.keyspace.keys import Keys
 from etcsched.operator.logs import Note, Text, follow_output, read_output
 from etcsched.operator.runs import parse_run_name
 from etcsched.ports import Etcd
+from etcsched_cli.completion import complete_runs
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.output import clean
 from etcsched_cli.settings import Settings
 
 
 @click.command("logs")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.option("-f", "--follow", is_flag=True, help="Go on until it is over, retries included.")
 @click.option("--attempt", "number", type=click.IntRange(1), help="This one.  [default: the last]")
 @click.option("--raw", is_flag=True, help="On a terminal, too, just as it was written.")

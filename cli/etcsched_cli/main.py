@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple, NoReturn
 import click
 
 from etcsched.core.errors import EtcschedError
+from etcsched_cli.config_file import choose_context, choose_file
 from etcsched_cli.options import option
-from etcsched_cli.settings import Settings, read_config_file
+from etcsched_cli.settings import Settings
 
 __all__ = ["cli", "main"]
 
@@ -32,6 +33,7 @@ class Entry(NamedTuple):
 
 COMMANDS: Final[dict[str, Entry]] = {
     "status": Entry("status:status", "Show the cluster on one screen."),
+    "top": Entry("top:top", "Watch the cluster in one screen."),
     "apply": Entry("apply:apply", "Apply job files: jobs and settings."),
     "validate": Entry("apply:validate", "Check job files, without a cluster."),
     "export": Entry("export:export", "Write job files of what the cluster has."),
@@ -50,6 +52,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "doctor": Entry("doctor:doctor", "Look for what is wrong, or soon will be."),
     "health": Entry("health:health", "Ask this host's daemons whether they are well."),
     "audit": Entry("audit:audit", "Judge what a cluster did, live or from a recording."),
+    "contexts": Entry("contexts:contexts", "List the clusters that the configuration file names."),
+    "completion": Entry("completion:completion", "Print the completion script of a shell."),
     "scheduler": Entry("scheduler:scheduler", "Run a scheduler node."),
     "agent": Entry("agent:agent", "Run an agent."),
     "up": Entry("up:up", "Run a whole cluster on this machine."),
@@ -89,6 +93,7 @@ class LazyGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Ends the process, in the one way for every error (exit codes: ``core.errors``)."""
         extra["standalone_mode"] = False
+        extra["complete_var"] = "_ETCSCHED_COMPLETE"
         # gRPC's own log would stand between our lines; what matters comes back as errors.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         arguments = list(sys.argv[1:] if args is None else args)
@@ -137,9 +142,15 @@ def _say(text: str) -> None:
     "--config",
     metavar="FILE",
     is_eager=True,
-    callback=read_config_file,
-    expose_value=False,
+    callback=choose_file,
     help="Configuration file.  [default: ~/.config/etcsched/config.yaml]",
+)
+@option(
+    "--context",
+    metavar="NAME",
+    is_eager=True,
+    callback=choose_context,
+    help="Which of the clusters that the configuration file names.",
 )
 @option(
     "--endpoints",

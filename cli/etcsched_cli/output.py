@@ -66,6 +66,7 @@ _STYLES: Final = {
     "standby": "cyan",
     "full": "yellow",
     "absent": "red",
+    "outage": "red",
     "disabled": "bright_black",
     "ok": "green",
     "warning": "yellow",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from etcsched_cli.completion import complete_jobs
 from etcsched_cli.connect import run
 from etcsched_cli.output import Column, moment, output_options, show, table
 from etcsched_cli.settings import Settings
@@ -27,7 +28,7 @@ def recovery() -> None:
 
 
 @recovery.command()
-@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=complete_jobs)
 @output_options(watch=True)
 @click.pass_obj
 def preview(settings: Settings, jobs: tuple[str, ...], as_json: bool, watch: bool) -> None:

@@ -17,6 +17,7 @@ from etcsched.operator import resubmit as operator
 from etcsched.operator.ids import request_id
 from etcsched.operator.requests import check_known
 from etcsched.operator.runs import parse_run_name
+from etcsched_cli.completion import complete_runs
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.options import read_param
 from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled, table
@@ -35,7 +36,7 @@ _SHOWN = 20
 
 
 @click.command(short_help="Run again what is over.")
-@click.argument("names", nargs=-1, metavar="[RUN]...")
+@click.argument("names", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs)
 @click.option("--job", help="Runs of this job.")
 @click.option("--tag", "tags", multiple=True, help="Of jobs with this tag (with each, if several).")
 @click.option("--state", "states", type=_STATES, multiple=True, help="That ended so.")

@@ -17,6 +17,7 @@ from etcsched.operator import requests
 from etcsched.operator import runs as operator
 from etcsched.operator.ids import request_id
 from etcsched.operator.runs import RunView, parse_run_name
+from etcsched_cli.completion import complete_jobs, complete_runs
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.logs import show_logs
 from etcsched_cli.output import (
@@ -64,7 +65,7 @@ runs.add_command(show_logs)
 
 
 @runs.command("list")
-@click.argument("job", required=False)
+@click.argument("job", required=False, shell_complete=complete_jobs)
 @click.option("--state", "states", type=_STATES, multiple=True, help="Only in these states.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @output_options(watch=True)
@@ -102,7 +103,7 @@ def list_runs(
 
 
 @runs.command("show")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @output_options(watch=True)
 @click.pass_obj
 def show_run(settings: Settings, run: str, as_json: bool, watch: bool) -> None:
@@ -125,7 +126,7 @@ def show_run(settings: Settings, run: str, as_json: bool, watch: bool) -> None:
 
 
 @runs.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.pass_obj
 def cancel(settings: Settings, run: str) -> None:
     """End RUN (JOB/ID): at once if it waits, with its kill_grace if it runs.
@@ -153,7 +154,7 @@ def cancel(settings: Settings, run: str) -> None:
 
 
 @runs.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.option("--reassign", "how", flag_value="reassign", help="Run it again on another agent.")
 @click.option("--died", "how", flag_value="died", help="End it as died.")
 @click.pass_obj
@@ -189,7 +190,7 @@ def release(settings: Settings, run: str, how: str | None) -> None:
 
 
 @runs.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.option("--for", "for_", metavar="DURATION", help="At most so long.  [default: for ever]")
 @output_options()
 @click.pass_context

@@ -7,23 +7,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from etcsched.core.errors import UsageError
-from etcsched.core.text import is_text
+from etcsched_cli.config_file import PASSWORD
 
 if TYPE_CHECKING:
     from etcsched.etcd.config import EtcdConfig
     from etcsched.ports import Etcd
 
-__all__ = ["Environment", "Settings", "read_config_file"]
-
-_DEFAULT_FILE: Final = "~/.config/etcsched/config.yaml"
-_NAMES: Final = ("endpoints", "prefix", "cacert", "cert", "key", "user", "password", "timeout")
-_PASSWORD: Final = "etcsched.password"
+__all__ = ["Environment", "Settings"]
 
 
 def open_client(config: EtcdConfig, timeout_s: float) -> Etcd:
@@ -76,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             user=user or None,
             password=password
             if colon
-            else os.environ.get("ETCSCHED_PASSWORD", ctx.meta.get(_PASSWORD)),
+            else os.environ.get("ETCSCHED_PASSWORD", ctx.meta.get(PASSWORD)),
             timeout_s=timeout_s,
         )
 
@@ -110,52 +106,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         except (KeyError, OSError):  # a container's user may have no name
             user = str(os.getuid())
         return f"{user}@{socket.gethostname()}"
-
-
-def read_config_file(ctx: click.Context, _param: click.Parameter, given: str | None) -> None:
-    """Its entries are the options' defaults: a map of the global options' long names."""
-    path = Path(given or _DEFAULT_FILE).expanduser()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        if given is None:
-            return
-        raise UsageError(f"--config {path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"configuration file {path}: can't be read: {error}") from None
-    entries = _parse(path, text)
-    ctx.meta[_PASSWORD] = entries.pop("password", None)
-    ctx.default_map = entries
-
-
-def _parse(path: Path, text: str) -> dict[str, str]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        loaded = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        why = "nested too deeply" if deep else " ".join(str(error).split())
-        raise UsageError(f"configuration file {path}: not YAML: {why}") from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise UsageError(f"configuration file {path}: must be a map like endpoints: host:2379")
-    unknown = [str(name) for name in loaded if name not in _NAMES]
-    if unknown:
-        raise UsageError(
-            f"configuration file {path}: unknown {', '.join(unknown)}; known are "
-            f"{', '.join(_NAMES)}"
-        )
-    entries = {
-        name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in loaded.items()
-    }
-    for name, value in entries.items():
-        if not is_text(value):
-            raise UsageError(f"configuration file {path}: {name}: {value!a} isn't text")
-    return entries
 
 
 def _path(text: str | None) -> Path | None:

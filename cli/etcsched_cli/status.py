@@ -45,14 +45,14 @@ def status(settings: Settings, as_json: bool, watch: bool) -> None:
 def _render(view: ClusterView) -> Iterable[RenderableType]:
     yield facts(
         [
-            ("leader", _leader(view)),
+            ("leader", leader_cell(view)),
             ("schedulers", _schedulers(view)),
-            ("paused", ("everything is paused: nothing starts", "yellow") if view.paused else ""),
+            ("paused", paused_cell(view)),
             ("jobs", str(view.jobs)),
-            ("runs", _runs(view)),
+            ("runs", runs_text(view)),
             *_some("waiting", [(f"{r.run}: {r.text}", "yellow") for r in view.waits]),
             *_some("outages", [(f"{j}: {text}", "red") for j, text in view.outages.items()]),
-            ("late", _lateness(view)),
+            ("late", lateness_text(view)),
             ("next tick", _next_tick(view)),
             (
                 "decided",
@@ -65,7 +65,7 @@ def _render(view: ClusterView) -> Iterable[RenderableType]:
     yield agents_table(view.agents, ms_of(view.at))
 
 
-def _leader(view: ClusterView) -> Cell:
+def leader_cell(view: ClusterView) -> Cell:
     term = view.leader.term
     if not view.leader.node or term is None:
         return ("nobody leads: nothing is decided; start etcsched scheduler", "red")
@@ -79,7 +79,11 @@ def _schedulers(view: ClusterView) -> str:
     )
 
 
-def _runs(view: ClusterView) -> str:
+def paused_cell(view: ClusterView) -> Cell:
+    return ("everything is paused: nothing starts", "yellow") if view.paused else ""
+
+
+def runs_text(view: ClusterView) -> str:
     text = f"{view.running} running, {view.assigned} assigned, {view.waiting} waiting"
     return text + (f"; {view.requests} requests unanswered" if view.requests else "")
 
@@ -91,7 +95,7 @@ def _some(name: str, lines: list[Cell]) -> list[tuple[str, Cell]]:
     return [(name if number == 0 else "", line) for number, line in enumerate(lines)]
 
 
-def _lateness(view: ClusterView) -> str:
+def lateness_text(view: ClusterView) -> str:
     late = view.lateness
     if late is None:
         return ""

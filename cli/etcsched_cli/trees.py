@@ -9,6 +9,7 @@ import click
 
 from etcsched.operator.runs import parse_run_name
 from etcsched.operator.trees import MAX_RUNS, ChainTree, TreeNode, read_tree
+from etcsched_cli.completion import complete_runs
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.output import Cell, Tree, output_options, show, styled, tree
 from etcsched_cli.settings import Settings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("tree")
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @output_options(watch=True)
 @click.pass_obj
 def show_tree(settings: Settings, run: str, as_json: bool, watch: bool) -> None:

@@ -517,7 +517,7 @@ def test_flag_then_environment_then_file(console: Console) -> None:
     path.write_text("endpoint: x\n")
     assert console.fails(2, "status") == (
         f"etcsched: configuration file {path}: unknown endpoint; known are endpoints, prefix, "
-        "cacert, cert, key, user, password, timeout"
+        "cacert, cert, key, user, password, timeout, context, contexts"
     )
     path.write_text("[")
     assert console.fails(2, "status").startswith(f"etcsched: configuration file {path}: not YAML: ")

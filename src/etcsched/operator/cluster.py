@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -43,6 +44,8 @@ __all__ = [
     "LeaderView",
     "NextTick",
     "SchedulerView",
+    "lateness_of",
+    "next_ticks",
     "read_agents",
     "read_cluster",
     "read_leader",
@@ -141,7 +144,15 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     outages: dict[str, str] = {}
 
 
-async def read_cluster(etcd: Etcd, keys: Keys, now_ms: int) -> ClusterView:
+async def read_cluster(
+    etcd: Etcd,
+    keys: Keys,
+    now_ms: int,
+    lateness: Lateness | None = None,
+    *,
+    with_next_tick: bool = True,
+) -> ClusterView:
+    """``lateness`` None: it is found out."""
     counts, _ = await read_ranges(
         etcd,
         [
@@ -157,6 +168,9 @@ async def read_cluster(etcd: Etcd, keys: Keys, now_ms: int) -> ClusterView:
     waits = Waits({}, {})
     if (gaps or active > assigned) and jobs <= JOBS_LOOKED_AT:
         waits = waits_of(await read_view(etcd, keys), now_ms)
+    ticks: list[NextTick] = []
+    if with_next_tick and jobs <= JOBS_LOOKED_AT:
+        ticks = await next_ticks(etcd, keys, cluster_pause, now_ms, 1)
     return ClusterView(
         at=utc_of(now_ms),
         leader=await read_leader(etcd, keys, now_ms),
@@ -167,10 +181,8 @@ async def read_cluster(etcd: Etcd, keys: Keys, now_ms: int) -> ClusterView:
         assigned=max(assigned - running, 0),
         waiting=max(active - assigned, 0),
         requests=requests,
-        lateness=await _lateness(etcd, keys),
-        next_tick=await _next_tick(etcd, keys, cluster_pause, now_ms)
-        if jobs <= JOBS_LOOKED_AT
-        else None,
+        lateness=lateness or lateness_of(await newest_of_all(etcd, keys, _RUNS_LOOKED_AT)),
+        next_tick=next(iter(ticks), None),
         members=await etcd.status(),
         waits=tuple(waits.runs.values()),
         outages=waits.outages,
@@ -308,11 +320,7 @@ def _agent_view(
     )
 
 
-async def _lateness(etcd: Etcd, keys: Keys) -> Lateness | None:
-    return _lateness_of(await newest_of_all(etcd, keys, _RUNS_LOOKED_AT))
-
-
-def _lateness_of(runs: Sequence[Run]) -> Lateness | None:
+def lateness_of(runs: Sequence[Run]) -> Lateness | None:
     views = [view for run in runs if (view := view_of(run)).lateness_ms is not None]
     views.sort(key=lambda view: view.at, reverse=True)
     ranked = sorted((view.lateness_ms or 0, view.name) for view in views[:_STARTS])
@@ -322,22 +330,23 @@ def _lateness_of(runs: Sequence[Run]) -> Lateness | None:
     return Lateness(len(ranked), ranked[len(ranked) // 2][0], worst_ms, worst)
 
 
-async def _next_tick(
-    etcd: Etcd, keys: Keys, cluster_pause: Pause | None, now_ms: int
-) -> NextTick | None:
+async def next_ticks(
+    etcd: Etcd, keys: Keys, cluster_pause: Pause | None, now_ms: int, count: int
+) -> list[NextTick]:
+    """The nearest, of as many jobs."""
     pauses: dict[str, Pause] = {}
     for kv in await listed(etcd, keys.all_of(Kind.PAUSE)):
         pause, place = found(Pause, kv), keys.parse(kv.key)
         if pause is not None and place is not None and place[1][0] != CLUSTER:
             pauses[place[1][0]] = pause
     calendars = await read_calendars(etcd, keys)
-    first: NextTick | None = None
+    ticks = []
     for kv in await listed(etcd, keys.all_of(Kind.JOB)):
         job = found(Job, kv)
         if job is None:
             continue
         limits = Limits((pauses.get(job.name), cluster_pause), calendars)
         tick_ms = next_tick(job, limits, now_ms)
-        if tick_ms is not None and (first is None or utc_of(tick_ms) < first.at):
-            first = NextTick(job.name, utc_of(tick_ms))
-    return first
+        if tick_ms is not None:
+            ticks.append(NextTick(job.name, utc_of(tick_ms)))
+    return heapq.nsmallest(count, ticks, key=lambda tick: (tick.at, tick.job))

@@ -1,0 +1,116 @@
+"""What ``etcsched top`` shows: the cluster, what runs in it, what is next, and what failed last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from etcsched.core.records import CLUSTER, Kind, Pause, Report, Run
+from etcsched.core.states import RunState
+from etcsched.core.times import Utc
+from etcsched.keyspace.keys import Keys
+from etcsched.operator.cluster import (
+    ClusterView,
+    NextTick,
+    lateness_of,
+    next_ticks,
+    read_cluster,
+)
+from etcsched.operator.runs import newest_of_all
+from etcsched.operator.store import found, listed, read
+from etcsched.ports import Etcd
+
+__all__ = ["Failure", "RunningView", "TopView", "read_top"]
+
+JOBS_LOOKED_AT: Final = 2_000
+"""Every look computes their next ticks."""
+_RUNS_LOOKED_AT: Final = 200
+_FAILED: Final = (
+    RunState.FAILED,
+    RunState.TIMED_OUT,
+    RunState.DIED,
+    RunState.ABANDONED,
+    RunState.MISSED,
+)
+
+
+class RunningView(msgspec.Struct, frozen=True, kw_only=True):
+    run: str
+    agent: str
+    attempt: int
+    since: Utc
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """``at``: when it was over."""
+
+    run: str
+    state: RunState
+    at: Utc
+    agent: str
+    reason: str
+
+
+class TopView(msgspec.Struct, frozen=True, kw_only=True):
+    """``running``: those that run longest first. ``next_ticks`` are empty where there are more
+    jobs than are looked at."""
+
+    cluster: ClusterView
+    running: tuple[RunningView, ...]
+    next_ticks: tuple[NextTick, ...]
+    failures: tuple[Failure, ...]
+
+
+async def read_top(etcd: Etcd, keys: Keys, now_ms: int, most: int) -> TopView:
+    """At most so many of each."""
+    newest = await newest_of_all(etcd, keys, _RUNS_LOOKED_AT)
+    cluster = await read_cluster(etcd, keys, now_ms, lateness_of(newest), with_next_tick=False)
+    ticks: Sequence[NextTick] = ()
+    if cluster.jobs <= JOBS_LOOKED_AT:
+        (pause,), _ = await read(etcd, [keys.of(Kind.PAUSE, CLUSTER)])
+        ticks = await next_ticks(etcd, keys, found(Pause, pause), now_ms, most)
+    return TopView(
+        cluster=cluster,
+        running=tuple((await _running(etcd, keys))[:most]),
+        next_ticks=tuple(ticks),
+        failures=tuple(_failures(newest)[:most]),
+    )
+
+
+async def _running(etcd: Etcd, keys: Keys) -> list[RunningView]:
+    claims = []
+    for kv in await listed(etcd, keys.all_of(Kind.REPORT)):
+        place, report = keys.parse(kv.key), found(Report, kv)
+        if place is None or place[0] is not Kind.REPORT or report is None:
+            continue
+        if report.outcome is None:
+            claims.append(
+                RunningView(
+                    run=f"{report.job}/{report.run}",
+                    agent=place[1][0],
+                    attempt=report.attempt,
+                    since=report.started_at or report.claimed_at,
+                )
+            )
+    return sorted(claims, key=lambda claim: (claim.since, claim.run))
+
+
+def _failures(newest: Sequence[Run]) -> list[Failure]:
+    """The newest first."""
+    failures = []
+    for run in newest:
+        if run.state not in _FAILED or not run.history:
+            continue
+        last = run.attempts[-1] if run.attempts else None
+        failures.append(
+            Failure(
+                run=f"{run.job}/{run.id}",
+                state=run.state,
+                at=run.history[-1].at,
+                agent=last.agent if last is not None else "",
+                reason=run.history[-1].cause,
+            )
+        )
+    return sorted(failures, key=lambda failure: (failure.at, failure.run), reverse=True)

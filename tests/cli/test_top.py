@@ -1,0 +1,112 @@
+"""``etcsched top``, whole, on wide and narrow terminals."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+
+from etcsched.core.records import Gap, Kind, Run
+from etcsched.core.states import Origin, RunState
+from etcsched.core.times import Utc
+from tests.cli.console import Console, job
+
+SINCE = Utc("2026-11-22T18:00:00.000Z")
+
+SCREEN = """
+leader  host-a, term 7, for 30m
+runs    1 running, 1 assigned, 1 waiting
+late    LATE
+
+AGENT   STATE  USED  SLOTS  RUNNING  LABELS    HOST    UP  VERSION
+host-a  ready     1      4        0            host-a  1h  0.1.0
+host-b  full      1      1        1  role=erp  host-b  1h  0.1.0
+
+RUNNING
+RUN                           ON      FOR  ATTEMPT
+rotate_logs/20261122T185500Z  host-b  5m         1
+
+WAITING
+RUN                STATE   WHY
+lonely             outage  OUTAGE
+close_books/asked  ready   WAITS
+
+NEXT
+JOB          IN     AT
+rotate_logs  4m59s  2026-11-22T19:05:00Z
+close_books  7h29m  2026-11-23T02:30:00Z
+lonely       8h59m  2026-11-23T04:00:00Z
+
+FAILED LAST
+RUN                           STATE   AGO     ON      WHY
+close_books/20261122T023000Z  failed  16h29m  host-a  exit code 3
+"""
+FOLDED = {
+    200: {
+        "LATE": ["12 ms (median of the last 2 starts, worst 12 ms (close_books/20261122T023000Z))"],
+        "OUTAGE": [
+            "an outage since 2026-11-22T18:00:00.000Z: no agent; now: no agent may run it: "
+            "host-a is not among the job's hosts (gone); host-b is not among the job's hosts (gone)"
+        ],
+        "WAITS": [
+            "no agent may run it: host-a doesn't run jobs as root (see its --allow-user and "
+            "--default-user); host-b doesn't run jobs as root (see its --allow-user and "
+            "--default-user)"
+        ],
+    },
+    80: {
+        "LATE": [
+            "12 ms (median of the last 2 starts, worst 12 ms",
+            "        (close_books/20261122T023000Z))",
+        ],
+        "OUTAGE": [
+            "an outage since 2026-11-22T18:00:00.000Z: no agent;",
+            "                           now: no agent may run it: host-a is not among the",
+            "                           job's hosts (gone); host-b is not among the job's",
+            "                           hosts (gone)",
+        ],
+        "WAITS": [
+            "no agent may run it: host-a doesn't run jobs as root",
+            "                           (see its --allow-user and --default-user); host-b",
+            "                           doesn't run jobs as root (see its --allow-user and",
+            "                           --default-user)",
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("columns", [200, 80])
+def test_the_screen(cluster: Console, columns: int) -> None:
+    cluster.put(job("lonely", cron="0 4 * * *", hosts=("gone",)), Kind.JOB, "lonely")
+    gap = Gap(job="lonely", since=SINCE, decided_through=SINCE, reason="no agent")
+    cluster.put(gap, Kind.GAP, "lonely")
+    waiting = Run(
+        job="close_books",
+        id="asked",
+        state=RunState.READY,
+        origin=Origin.REQUEST,
+        created_at=Utc("2026-11-22T18:59:50.000Z"),
+    )
+    cluster.put(waiting, Kind.RUN, "close_books", "asked")
+    expected = SCREEN.removeprefix("\n")
+    for place, lines in FOLDED[columns].items():
+        expected = expected.replace(place, "\n".join(lines))
+    assert cluster.ok("top", "--once", columns=columns) == expected
+
+
+def test_an_empty_cluster(console: Console) -> None:
+    assert console.ok("top", "--once") == dedent(
+        """\
+        leader  nobody leads: nothing is decided; start etcsched scheduler
+        runs    0 running, 0 assigned, 0 waiting
+
+        no agent is here; start one with etcsched agent
+        """
+    )
+
+
+def test_no_more_than_asked_for(cluster: Console) -> None:
+    found = cluster.json("top", "--once", "--most", "1")
+    assert [tick["job"] for tick in found["next_ticks"]] == ["rotate_logs"]
+    assert [failure["run"] for failure in found["failures"]] == ["close_books/20261122T023000Z"]
+    assert [one["run"] for one in found["running"]] == ["rotate_logs/20261122T185500Z"]

@@ -1,0 +1,59 @@
+"""``--watch``: on every list and every object, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from etcsched_cli.main import cli
+from tests.cli.console import Console
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+LOOKS = [path for path in commands(cli) if path[-1] in ("list", "show", "status", "leader", "tree")]
+
+
+@pytest.mark.parametrize("path", LOOKS, ids=" ".join)
+def test_whatever_is_looked_at_can_be_watched(path: tuple[str, ...]) -> None:
+    command: click.Command = cli
+    for name in path:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None
+        command = found
+    flags = {flag for parameter in command.params for flag in parameter.opts}
+    assert {"--json", "--watch"} <= flags
+
+
+@pytest.mark.parametrize("args", [("jobs", "list"), ("calendars", "list"), ("settings", "show")])
+def test_again_and_again(
+    cluster: Console, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
+    looks = 0
+
+    async def three_times(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio, "sleep", three_times)
+    result = cluster.run(*args, "--watch", "--json")
+    assert result.exit_code == 130
+    lines = result.stdout.splitlines()
+    assert len(lines) == 3
+    assert json.loads(lines[0]) == json.loads(lines[2])
