@@ -1,0 +1,37 @@
+"""What the daemons' options turn down before anything is started, in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.console import Console
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("agent", "--output-keep=7"), "--output-keep: '7' has no unit; did you mean 7s?"),
+        (("agent", "--output-keep-size=1G"), "--output-keep-size: '1G' is not a size; write a"),
+        (("agent", "--output-cap=lots"), "--output-cap: 'lots' is not a size; write a whole"),
+        (("agent", "--stop-timeout=1"), "--stop-timeout: '1' has no unit; did you mean 1s?"),
+        (("agent", "--output-listen=7633"), "--output-listen '7633': write HOST:PORT"),
+        (("agent", "--output-address=a b"), "--output-address 'a b:1': write HOST:PORT"),
+        (("agent", "--listen=0.0.0.0:7632"), "--listen 0.0.0.0:7632 is open to the network: give"),
+        (("scheduler", "--listen=[::]:7631"), "--listen [::]:7631 is open to the network: give"),
+        (("scheduler", "--listen=nowhere"), "--listen 'nowhere': write HOST:PORT"),
+        (("scheduler", "--listen-token-file=/none"), "--listen-token-file /none: can't be read"),
+    ],
+)
+def test_one_line(console: Console, args: tuple[str, ...], words: str) -> None:
+    line = console.fails(2, *args)
+    assert line.startswith(f"etcsched: {words}"), line
+    assert "\n" not in line
+
+
+def test_from_the_environment(console: Console, tmp_path: Path) -> None:
+    line = console.fails(2, "agent", ETCSCHED_AGENT_OUTPUT_CAP="1")
+    assert line.startswith("etcsched: --output-cap: '1' is not a size")
+    line = console.fails(2, "scheduler", ETCSCHED_SCHEDULER_LISTEN="10.0.0.1:1")
+    assert line.startswith("etcsched: --listen 10.0.0.1:1 is open to the network")
