@@ -109,7 +109,9 @@ async def test_a_port_that_is_taken(world: LocalWorld) -> None:
     taken = await address_of(world, "s1")
     refused = await world.cli("scheduler", "--id=s2", f"--listen={taken}")
     assert refused.code == 1
-    assert f"can't listen on {taken}" in refused.err.splitlines()[-1]
+    assert (
+        f"can't listen on {taken}: Address already in use; choose" in refused.err.splitlines()[-1]
+    )
 
 
 async def metrics(world: LocalWorld, node: str) -> dict[str, float]:

@@ -25,7 +25,7 @@ from etcsched.core.records import OutputAccess
 from etcsched.etcd.config import EtcdConfig
 from etcsched.serving.address import Address
 from etcsched.serving.certificate import make_server_context
-from etcsched.serving.http import Request, Response, serve_http
+from etcsched.serving.http import Request, Response, serve_http, why_not
 from etcsched.serving.outputs import MOST_BYTES, MOST_WAIT_S, OVER_HEADER, ROUTE, place_in
 
 __all__ = ["OutputService", "serve_output"]
@@ -116,7 +116,7 @@ async def serve_output(
         except OSError as error:
             if not config.output_port_may_vary:
                 raise EtcschedError(
-                    f"output: can't listen on {listen}: {error.strerror}; choose another "
+                    f"output: can't listen on {listen}: {why_not(error)}; choose another "
                     "--output-listen, or off"
                 ) from None
             anywhere = Address(listen.host, 0)

@@ -11,7 +11,7 @@ import msgspec
 
 from etcsched.core.errors import EtcschedError
 from etcsched.serving.address import Listen
-from etcsched.serving.http import Request, Response, serve_http
+from etcsched.serving.http import Request, Response, serve_http, why_not
 
 __all__ = ["Condition", "serve_health"]
 
@@ -54,7 +54,7 @@ async def serve_health(
             try:
                 address = await stack.enter_async_context(serving)
             except OSError as error:
-                why = f"health and metrics: can't listen on {listen.address}: {error.strerror}"
+                why = f"health and metrics: can't listen on {listen.address}: {why_not(error)}"
                 if not listen.is_optional:
                     raise EtcschedError(f"{why}; choose another --listen, or off") from None
                 log.warning("%s; --listen chooses another address", why)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -21,7 +22,7 @@ import msgspec
 
 from etcsched.serving.address import Address
 
-__all__ = ["Handler", "Request", "Response", "serve_http"]
+__all__ = ["Handler", "Request", "Response", "serve_http", "why_not"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,11 @@ MOST_HEAD_BYTES: Final = 16 << 10
 HEAD_WITHIN_S: Final = 5.0
 SENT_WITHIN_S: Final = 30.0
 _READ_BYTES: Final = 16 << 10
+
+
+def why_not(error: OSError) -> str:
+    """asyncio's own text repeats the address."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -31,8 +31,7 @@ def families() -> dict[str, str]:
     found = re.findall(
         r"^# TYPE (\S+) (\S+)$", "".join(d.text().decode() for d in daemons), re.MULTILINE
     )
-    # How a client of Python shows when a counter began.
-    return {name: kind for name, kind in found if not name.endswith("_created")}
+    return dict(found)
 
 
 FAMILIES = families()
