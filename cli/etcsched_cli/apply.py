@@ -12,6 +12,7 @@ import click
 from etcsched.core.states import OnDisconnect
 from etcsched.core.times import utc_of
 from etcsched.jobfile import Draft, load, read_files
+from etcsched.jobfile.lint import lint
 from etcsched_cli.connect import run
 from etcsched_cli.output import Cell, Column, output_options, print_all, print_json, styled, table
 from etcsched_cli.settings import Settings
@@ -53,7 +54,9 @@ def validate(settings: Settings, files: tuple[str, ...], as_json: bool) -> None:
     \b
     etcsched validate jobs/
     """
-    wanted = load(read_files(files), settings.environment.now_ms())
+    now_ms = settings.environment.now_ms()
+    wanted = load(read_files(files), now_ms)
+    _warn(lint(wanted.jobs, {one.name: one for one in wanted.calendars}, now_ms))
     if as_json:
         print_json([job.name for job in wanted.jobs])
     else:
@@ -104,19 +107,23 @@ def apply(
 
     async def work(etcd: Etcd, keys: Keys) -> list[Change]:
         gone: Defined | None = None
-        if prune:
+        there: Defined | None = None
+        if prune or draft.refers_to_others:
             there = await read_defined(etcd, keys)
-            gone = there.unnamed(draft.names)
-            wanted = draft.resolved(there.without(gone).known())
-        elif draft.refers_to_others:
-            wanted = draft.resolved((await read_defined(etcd, keys)).known())
-        else:
-            wanted = draft.resolved(None)
+            if prune:
+                gone = there.unnamed(draft.names)
+                there = there.without(gone)
+        wanted = draft.resolved(there.known() if there is not None else None)
         if dry_run:
-            return await _plan(etcd, keys, wanted, gone, utc_of(now_ms))
-        if gone is not None and not yes:
-            _confirm(gone)
-        return await _apply(etcd, keys, wanted, gone, settings, utc_of(now_ms))
+            changes = await _plan(etcd, keys, wanted, gone, utc_of(now_ms))
+        else:
+            if gone is not None and not yes:
+                _confirm(gone)
+            changes = await _apply(etcd, keys, wanted, gone, settings, utc_of(now_ms))
+        calendars = dict(there.calendars) if there is not None else {}
+        calendars |= {one.name: one for one in wanted.calendars}
+        _warn(lint(wanted.jobs, calendars, now_ms, _changed_jobs(changes)))
+        return changes
 
     changes = run(settings, work)
     if as_json:
@@ -194,8 +201,17 @@ def _confirm(gone: Defined) -> None:
     click.confirm(f"Remove {_count(len(lines), 'item')}?", abort=True, err=True)
 
 
+def _changed_jobs(changes: Sequence[Change]) -> set[str]:
+    return {getattr(c, "job", "") for c in changes if c.kind.value != "unchanged"}
+
+
+def _warn(texts: Iterable[str]) -> None:
+    for text in texts:
+        click.echo(f"warning: {text}", err=True)
+
+
 def _say_what_is_waived(jobs: Iterable[Job], changes: Sequence[Change]) -> None:
-    changed = {getattr(c, "job", "") for c in changes if c.kind.value != "unchanged"}
+    changed = _changed_jobs(changes)
     for job in jobs:
         if job.name in changed and job.on_disconnect is OnDisconnect.CONTINUE:
             click.echo(

@@ -290,7 +290,9 @@ def test_apply_many(console: Console, tmp_path: Path) -> None:
         f"  j{n}: {{run: {{exec: [x]}}, schedule: {{every: 1h}}}}\n" for n in range(250)
     )
     path.write_text(f"jobs:\n{lines}")
-    assert console.ok("apply", str(path)).endswith("\n250 created\n")
+    result = console.run("apply", str(path))
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "250 created")
+    assert result.stderr.startswith("warning: 250 jobs are due at 2026-11-22T20:00:00Z (j0, j1, ")
     assert console.ok("apply", str(path)) == "250 unchanged\n"
 
 

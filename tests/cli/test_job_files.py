@@ -34,7 +34,7 @@ jobs:
     run:
       exec: [/opt/erp/close, --date, '{scheduled_date}']
     schedule:
-    - {cron: 30 2 * * 1-5}
+    - {cron: 30 4 * * 1-5}
     calendars: [holidays]
     timezone: Europe/Berlin
     recovery: all
@@ -288,6 +288,41 @@ def test_a_file_that_refers_to_nothing_asks_the_cluster_for_nothing_but_its_jobs
     console.is_reachable = False
     file.write_text("jobs: {a: {run: {shell: x}, schdule: {every: 1h}}}\n")
     assert "unknown field 'schdule'; did you mean schedule?" in console.fails(2, "apply", str(file))
+
+
+# --- lint
+
+
+def test_lint_warns_and_applies(console: Console, file: Path) -> None:
+    """On standard error, and the exit code is 0; of what hasn't changed nothing is said again."""
+    file.write_text(
+        "jobs: {a: {run: {shell: x}, schedule: {cron: 30 2 * * *}, timezone: Europe/Berlin}}\n"
+    )
+    warning = (
+        "warning: a: schedule: cron '30 2 * * *' in Europe/Berlin: 2027-03-28 02:30 is skipped by "
+        "the clocks, it is due at 03:00 then; 2027-10-31 02:30 comes twice, it is due the first "
+        "time only\n"
+    )
+    result = console.run("validate", str(file))
+    assert (result.exit_code, result.stdout) == (0, "1 job, no problem\n")
+    assert result.stderr == warning
+    for args in (["--dry-run"], []):
+        result = console.run("apply", str(file), *args)
+        assert (result.exit_code, result.stderr) == (0, warning)
+    assert console.ok("apply", str(file)) == "1 unchanged\n"
+
+
+def test_lint_knows_the_clusters_calendars(console: Console, file: Path) -> None:
+    file.write_text("calendars: {days: {include: [2026-12-25]}}\n")
+    console.ok("apply", str(file))
+    file.write_text(
+        "jobs: {a: {run: {shell: x}, schedule: {cron: 0 3 * * 1}, calendars: [days]}}\n"
+    )
+    result = console.run("apply", str(file))
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "warning: a: schedule: cron '0 3 * * 1' is never due: its calendars (days) forbid it\n",
+    )
 
 
 # --- import crontab

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.core.records import CLUSTER, Assignment, Kind, Retry, Run
 from etcsched.core.schedule import At
@@ -70,6 +71,15 @@ def test_it_completes_on_another_agent(world: World) -> None:
     world.advance(30)
     run = run_of(world)
     assert (run.state.value, run.agent, run.retries) == ("completed", "a2", 1)
+
+
+def test_where_all_have_tried_it_another_than_the_last_one_goes_on(world: World) -> None:
+    world.agent("a2", ends_as=Outcome.FAILED)
+    world.apply(job("backup", ONCE, retry=replace(RETRY, max=5)))
+    world.advance(600)
+    agents = [attempt.agent for attempt in run_of(world).attempts]
+    assert len(agents) == 6
+    assert all(one != other for one, other in pairwise(agents))
 
 
 def test_the_same_agent_will_do_where_no_other_is_eligible(world: World) -> None:

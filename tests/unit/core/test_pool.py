@@ -153,4 +153,4 @@ def test_who_tried_a_run_follows_from_its_attempts() -> None:
             attempt("d", Outcome.DIED, started=False),
         ),
     )  # fmt: skip
-    assert tried_by(run) == Tried(frozenset("abcd"), frozenset("ac"))
+    assert tried_by(run) == Tried(frozenset("abcd"), frozenset("ac"), "d")

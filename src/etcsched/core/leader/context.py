@@ -319,6 +319,9 @@ class Context:
         agent = pool.choose(tried.agents, after, job)
         if agent in tried.unable:
             agent = pool.choose(tried.unable, after, job)
+        elif agent is not None and agent == tried.last:
+            # All have tried it: then at least another than the last time.
+            agent = pool.choose(tried.unable | {agent}, after, job)
         return self.view.presences[agent] if agent is not None else None
 
     def rotate(self, job: Job, agent: str | None) -> Rotation | None:

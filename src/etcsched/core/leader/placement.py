@@ -89,10 +89,12 @@ def _is_meant(wanted: str, presence: Presence) -> bool:
 
 
 class Tried(msgspec.Struct, frozen=True):
-    """Agents that have had a run before: ``unable`` are those of them that didn't start it."""
+    """Agents that have had a run before: ``unable`` are those of them that didn't start it,
+    ``last`` had it last."""
 
     agents: frozenset[str] = frozenset()
     unable: frozenset[str] = frozenset()
+    last: str = ""
 
 
 NEVER_TRIED = Tried()
@@ -103,7 +105,7 @@ def tried_by(run: Run) -> Tried:
     if not run.attempts:
         return NEVER_TRIED
     agents = frozenset(attempt.agent for attempt in run.attempts)
-    return Tried(agents, frozenset(_unable(run)))
+    return Tried(agents, frozenset(_unable(run)), run.attempts[-1].agent)
 
 
 def _unable(run: Run) -> Iterable[str]:
