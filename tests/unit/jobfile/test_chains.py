@@ -173,6 +173,17 @@ def test_a_notification_is_a_chained_job() -> None:
     assert jobs["a.notify2"].timeout_s == 5.0
 
 
+def test_a_notification_has_neither_schedule_nor_windows_nor_calendars() -> None:
+    """A window with a schedule would run it without anything to tell of."""
+    text = HEAD + (
+        "    schedule: {every: 1h, calendars: [days]}\n    notify: {run: {exec: [x]}}\n"
+        "    windows: {from: 2026-12-01, until: 2026-12-02, schedule: {every: 1m}}\n"
+        "calendars: {days: {include: [2026-12-01]}}\n"
+    )
+    current = load_all(text)["a.notify"].current
+    assert (current.patterns, current.windows, current.calendars) == ((), (), ())
+
+
 def test_a_notification_takes_a_name() -> None:
     text = HEAD + (
         "    schedule: {every: 1h}\n    notify: {run: {exec: [x]}}\n"

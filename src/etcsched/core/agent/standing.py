@@ -35,10 +35,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     output_address: str = ""
     session_ttl_s: int = 10
     stop_timeout_s: float = 60.0
-    claim_least_s: float = 0.5
     spool_after_s: float = 1.0
     spool_retry_s: float = 5.0
     restart_within_s: float = 5.0
+
+    @property
+    def claim_least_s(self) -> float:
+        """Keepalives come every quarter of the TTL. What begins with less than that left of a
+        session would be told to end before it could do anything, and count as an attempt that
+        died."""
+        return self.session_ttl_s / 4
 
 
 class Standing:
