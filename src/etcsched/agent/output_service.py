@@ -1,4 +1,4 @@
-"""Serving what runs wrote to whoever brings the agent's token (docs/adr/0027).
+"""Serving what runs wrote to whoever brings the agent's token (docs/adr/0028).
 
 ``/output/<job>/<run>?attempt=N&from=OFFSET&wait=SECONDS`` is answered with the bytes from there on,
 at most ``MOST_BYTES``; where there are none yet it waits for them so long. 404: nothing is here, be
