@@ -51,7 +51,7 @@ def keep(planted: Planted, catch: Catch, most_s: float = 60.0) -> None:
     """Made small, as long as it still shows the bug and nothing without it."""
     assert catch.scenario is not None
     with planted.switched_on():
-        result = simulate(catch.scenario, planted.parts)
+        result = simulate(catch.scenario, planted.parts, until=planted.shows_as)
         smaller = shrink(catch.scenario, result, planted.parts, most_s=most_s)
     scenario = catch.scenario
     if _try(planted, smaller, 0.0, 1).scenario is not None:
@@ -63,7 +63,7 @@ def keep(planted: Planted, catch: Catch, most_s: float = 60.0) -> None:
 
 def _try(planted: Planted, scenario: Scenario, began_s: float, tried: int) -> Catch:
     with planted.switched_on():
-        result = simulate(scenario, planted.parts)
+        result = simulate(scenario, planted.parts, until=planted.shows_as)
     shown = planted.shows_as.intersection(result.violated)
     is_to_blame = bool(shown) and not simulate(scenario).failed
     return Catch(

@@ -124,6 +124,23 @@ def test_a_mode_that_changes_in_the_middle(story: Story) -> None:
     check_clean(story)
 
 
+def test_an_outage_without_a_gap_of_its_own(story: Story) -> None:
+    """What was decided in the ordinary way since tells the next one from it."""
+    story.defined(a_job(recovery=Recovery.LAST, pickup_buffer_s=10.0))
+    story.now_s = 75.0
+    chosen = a_run(ONE, RunState.QUEUED, origin=Origin.RECOVERY)
+    story.put((KEYS.of(Kind.RUN, "job", ONE), chosen))
+    story.now_s = 120.01
+    story.put((KEYS.of(Kind.RUN, "job", tick(120)), a_run(tick(120), *READY)))
+    story.through(121)
+    story.now_s = 180.5
+    story.put(story.gap(179.9))
+    story.through(359)
+    story.now_s = 359.5
+    recovered(story, [180, 240], [300])
+    check_clean(story)
+
+
 # --- windows
 
 

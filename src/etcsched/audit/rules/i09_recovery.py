@@ -20,9 +20,11 @@ _CLOCKS = frozenset({FaultKind.CLOCK})
 class _Outage(msgspec.Struct):
     """What an outage's end has decided so far: ticks that run although they were missed, ticks
     that are recorded as missed (first, last, count), and when that began. ``redefined``: since
-    then, so that the job as it is now doesn't say what was right for all of them."""
+    then, so that the job as it is now doesn't say what was right for all of them. ``past_ms``: the
+    latest tick since then that was decided in the ordinary way."""
 
     began_ms: int
+    past_ms: int = 0
     redefined: bool = False
     could_start: bool = True
     chosen: list[int] = []
@@ -30,7 +32,8 @@ class _Outage(msgspec.Struct):
 
 
 class Recoveries(Rule):
-    """An outage is judged when its job's gap is closed. When exactly the leader looked at the
+    """An outage is judged when its job's gap is closed, or when a later one begins: one that left
+    only ticks that were decided one by one has no gap. When exactly the leader looked at the
     clock isn't known, so ticks near the edges of ``pickup_buffer`` and ``recover_within``, by the
     recovery bound, may go either way."""
 
@@ -83,14 +86,16 @@ class Recoveries(Rule):
             return
         self._remember(run)
         if run.state is RunState.MISSED or run.origin is Origin.RECOVERY:
-            outage = self._outages.setdefault(run.job, _Outage(began_ms=step.at_ms))
+            outage = self._outage_of(job, tick_ms, step)
             if run.origin is Origin.RECOVERY:
                 outage.chosen.append(tick_ms)
             else:
                 last_ms = ms_of(run.missed_through) if run.missed_through is not None else tick_ms
                 outage.missed.append((tick_ms, last_ms, max(1, run.missed_count)))
                 outage.could_start = outage.could_start and self._can_start(job, step.at_ms)
-        elif run.state is not RunState.OVERLAPPED:
+            return
+        self._passed(job, tick_ms)
+        if run.state is not RunState.OVERLAPPED:
             self._judge_lateness(job, f"{run.job}/{run.id}", tick_ms, step)
 
     def _fanned_out(self, write: Write, step: Step) -> None:
@@ -102,10 +107,24 @@ class Recoveries(Rule):
         tick_ms = ms_of(fan_out.scheduled_at)
         self._latest_run_ms[fan_out.job] = max(tick_ms, self._latest_run_ms.get(fan_out.job, 0))
         if fan_out.origin is Origin.RECOVERY:
-            outage = self._outages.setdefault(fan_out.job, _Outage(began_ms=step.at_ms))
-            outage.chosen.append(tick_ms)
+            if job is not None:
+                self._outage_of(job, tick_ms, step).chosen.append(tick_ms)
         elif job is not None:
+            self._passed(job, tick_ms)
             self._judge_lateness(job, f"{fan_out.job}/{fan_out.run}", tick_ms, step)
+
+    def _outage_of(self, job: Job, tick_ms: int, step: Step) -> _Outage:
+        """The one that this missed tick belongs to."""
+        before = self._outages.get(job.name)
+        if before is not None and 0 < before.past_ms < tick_ms:
+            del self._outages[job.name]
+            self._judge(job, before, step)
+        return self._outages.setdefault(job.name, _Outage(began_ms=step.at_ms))
+
+    def _passed(self, job: Job, tick_ms: int) -> None:
+        outage = self._outages.get(job.name)
+        if outage is not None:
+            outage.past_ms = max(outage.past_ms, tick_ms)
 
     def _judge_lateness(self, job: Job, name: str, tick_ms: int, step: Step) -> None:
         if not self._knows_the_time(step.at_ms):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import subprocess
 import sys
@@ -58,6 +59,11 @@ def _print_failure(result: Result) -> None:
             print(f"FAILED: {line}")
 
 
+def _collect_seldom() -> None:
+    """A simulated cluster is small, and gone as a whole."""
+    gc.set_threshold(100_000, 20, 20)
+
+
 def _one(seed: int) -> Result:
     return simulate(scenario_of(seed))
 
@@ -93,7 +99,7 @@ class _Sum:
 
 def _many(seeds: range, jobs: int) -> int:
     total, said_s = _Sum(), 0.0
-    with multiprocessing.Pool(jobs) as pool:
+    with multiprocessing.Pool(jobs, initializer=_collect_seldom) as pool:
         for result in pool.imap_unordered(_one, seeds, chunksize=4):
             total.add(result)
             if result.failed:

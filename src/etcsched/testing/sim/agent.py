@@ -1,36 +1,29 @@
-"""An agent's host: a disk, a supervisor, and an agent process as ``agent.node`` drives it. What
-decides is the product's own."""
+"""An agent process as ``agent.node`` drives it. What decides is the product's own."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import TYPE_CHECKING, assert_never, cast
 
-import msgspec
-
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
 from etcsched.core.agent.standing import Settings
 from etcsched.core.errors import EtcschedError, LeaseGone
-from etcsched.core.records import Kind, Report
+from etcsched.core.records import Kind
 from etcsched.core.session import SessionEnd
 from etcsched.keyspace.answers import AgentWriteId, agent_event, write_id_of
-from etcsched.keyspace.codec import decode
-from etcsched.keyspace.ops import Range, RangeResult, Snapshot, TxnResult, WatchUpdate
+from etcsched.keyspace.ops import Snapshot, WatchUpdate
 from etcsched.keyspace.outbox import Rejected, WriteResult
-from etcsched.keyspace.presence_steps import PresenceWrite
-from etcsched.testing.sim.loop import Clock
 from etcsched.testing.sim.network import Link
 from etcsched.testing.sim.outage_watch import SimOutageWatch
+from etcsched.testing.sim.presence import SimPresence
 from etcsched.testing.sim.process import Process
 from etcsched.testing.sim.sender import Sender
 from etcsched.testing.sim.session import SimSession
-from etcsched.testing.sim.supervisor import SimSupervisor
 from etcsched.testing.sim.watch import Watch
 
 if TYPE_CHECKING:
-    from etcsched.testing.sim.cluster import Cluster
-    from etcsched.testing.sim.scenario import AgentPlan
+    from etcsched.testing.sim.host import SimHost
 
 BEAT_S = 0.25
 IDLE_BEAT_S = 1.0
@@ -38,78 +31,6 @@ IDLE_BEAT_S = 1.0
 RESTART_S = 0.3
 SUSPICIOUS_OF_TTL = 0.4
 FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE)
-
-
-class Disk(msgspec.Struct):
-    """What outlives the processes of a host. ``fails``: nothing can be written."""
-
-    session: tuple[int, str] | None = None
-    spool: dict[str, Report] = {}
-    ended: dict[str, ev.ProcessEnded | ev.StartFailed] = {}
-    fails: bool = False
-
-
-class SimHost:
-    """``agent_id`` is the plan's name, unless another host has it too."""
-
-    def __init__(
-        self, cluster: Cluster, plan: AgentPlan, clock: Clock, *, is_twin: bool = False
-    ) -> None:
-        self.cluster = cluster
-        self.plan = plan
-        self.name = plan.host
-        self.clock = clock
-        self.disk = Disk()
-        self.supervisors = 0
-        self.starts = 0
-        self.agent: SimAgent | None = None
-        self.supervisor = self.new_supervisor()
-        self.id_in_use = False
-        self.is_frozen = False
-        self.is_twin = is_twin
-
-    def new_supervisor(self) -> SimSupervisor:
-        self.supervisors += 1
-        incarnation = f"{self.name}.{self.supervisors}"
-        return SimSupervisor(self.cluster, self.name, self.clock, incarnation, self.disk.ended)
-
-    @property
-    def has_agent(self) -> bool:
-        return self.agent is not None and self.agent.process.is_alive
-
-    def start(self) -> None:
-        if not self.has_agent:
-            if not self.supervisor.process.is_alive:
-                self.supervisor = self.new_supervisor()
-            self.starts += 1
-            self.id_in_use = False
-            self.agent = SimAgent(self)
-            self.agent.begin()
-
-    def kill_agent(self) -> None:
-        if self.agent is not None:
-            self.agent.die()
-
-    def kill_all(self) -> None:
-        self.kill_agent()
-        self.supervisor.die()
-
-    def freeze(self) -> None:
-        """The whole host, its jobs too."""
-        self.is_frozen = True
-        self.supervisor.process.freeze()
-        for attempt_id in self.supervisor.jobs:
-            self.cluster.process_frozen(self.name, attempt_id)
-        if self.agent is not None:
-            self.agent.process.freeze()
-
-    def thaw(self) -> None:
-        self.is_frozen = False
-        for attempt_id in self.supervisor.jobs:
-            self.cluster.process_thawed(self.name, attempt_id)
-        self.supervisor.process.thaw()
-        if self.agent is not None:
-            self.agent.process.thaw()
 
 
 class SimAgent:
@@ -127,8 +48,7 @@ class SimAgent:
         self._keys = cluster.keys
         self._ttl_s = plan.ttl_s
         self._transactions = parts.agent_transactions(cluster.keys)
-        self._steps = parts.presence_steps(cluster.keys)
-        self._is_stepping = False
+        self._presence = SimPresence(self.link, parts, cluster.keys, self.name, self.post)
         self._sender: Sender | None = None
         self._session: SimSession | None = None
         self._sessions = 0
@@ -235,9 +155,9 @@ class SimAgent:
                 self._open_session(0.1, self._sessions)
             case fx.ReadReports(create_revision):
                 self._begin_sender(create_revision)
-                self._submit(effect)
+                self._presence.submit(effect)
             case fx.JoinPresence() | fx.UpdatePresence() | fx.LeavePresence() | fx.RevokeLease():
-                self._submit(effect)
+                self._presence.submit(effect)
             case fx.Quit(id_in_use):
                 self._quit(id_in_use)
             case fx.Reexec():
@@ -321,6 +241,7 @@ class SimAgent:
             on_begun=begun,
             on_renewed=lambda deadline_s: self._renewed(session, deadline_s),
             on_lost=lambda why: self._lost(session, why),
+            on_unanswered=self._outage_watch.unanswered,
         )
 
     def _opened(self, session: SimSession, saved: tuple[int, str] | None) -> None:
@@ -359,81 +280,6 @@ class SimAgent:
             self.cluster.trace(self.host.name, f"session lost: {why}")
             self.cluster.etcd.count("agent session lost")
             self.post(ev.SessionLost(lease_gone=why == SessionEnd.LEASE_GONE.value))
-
-    # --- the presence
-
-    def _submit(self, step: fx.JoinPresence | fx.UpdatePresence | fx.LeavePresence | fx.RevokeLease
-                | fx.ReadReports) -> None:  # fmt: skip
-        self._steps.submit(step)
-        self._next_step()
-
-    def _next_step(self) -> None:
-        if self._is_stepping or not self._steps:
-            return
-        self._is_stepping = True
-        step, store = self._steps.next(), self.cluster.store
-        match step:
-            case fx.JoinPresence():
-                self.process.after(step.after_s, self._write, step)
-            case fx.UpdatePresence() | fx.LeavePresence():
-                self._write(step)
-            case fx.RevokeLease():
-                self._definite(lambda: store.lease_revoke(step.lease), lambda _: None)
-            case fx.ReadReports():
-                start, end = self._keys.all_of(Kind.REPORT, self.name)
-                self._definite(
-                    lambda: store.range(Range(start, end)),
-                    lambda found: self.post(
-                        ev.ReportsRead(step.create_revision, self._reports_in(found))
-                    ),
-                )
-
-    def _reports_in(self, found: RangeResult) -> tuple[tuple[Report, int], ...]:
-        places = ((kv, self._keys.parse(kv.key)) for kv in found.kvs)
-        return tuple(
-            (decode(Report, kv.value), kv.mod_revision)
-            for kv, place in places
-            if place and place[0] is Kind.REPORT
-        )
-
-    def _write(self, step: PresenceWrite) -> None:
-        txn, store = self._steps.txn_of(step), self.cluster.store
-
-        def answered(result: TxnResult) -> None:
-            event = self._steps.answered(step, result)
-            if event is not None:
-                self.post(event)
-
-        self._definite(lambda: store.txn(txn), answered)
-        if isinstance(step, fx.LeavePresence):
-            self.process.after(3.0, self.post, ev.PresenceLeft())
-
-    def _definite(self, do, then) -> None:  # type: ignore[no-untyped-def]
-        """One step, until its answer is definite or a later step made it pointless."""
-
-        def answered(result: object) -> None:
-            self._is_stepping = False
-            if not isinstance(result, EtcschedError):  # LeaseGone: the session hears of it.
-                then(result)
-            self._next_step()
-
-        def give_up() -> bool:
-            if not self._steps.superseded:
-                return False
-            if self._is_stepping:
-                self._is_stepping = False
-                self.process.after(0.0, self._next_step)
-            return True
-
-        self.link.until_definite(
-            do,
-            answered,
-            timeout_s=5.0,
-            is_write=True,
-            first_s=0.1,
-            most_s=3.0,
-            give_up=give_up,
-        )
 
     # --- the writer
 

@@ -37,8 +37,8 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import DeleteResult, EventType, Range, Txn, WatchEvent
 from etcsched.testing.model_store import ModelStore
 from etcsched.testing.sim import acts, faults
-from etcsched.testing.sim.agent import SimHost
 from etcsched.testing.sim.etcd import SimEtcd
+from etcsched.testing.sim.host import SimHost
 from etcsched.testing.sim.loop import Clock, Loop
 from etcsched.testing.sim.network import Link
 from etcsched.testing.sim.operators import Operators

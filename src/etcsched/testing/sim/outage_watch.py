@@ -9,7 +9,6 @@ from etcsched.core.outage import POLLS_PER_ELECTION_TIMEOUT, OutageProof, Poll, 
 from etcsched.testing.sim.network import Link
 from etcsched.testing.sim.parts import Parts
 
-LOOK_S = 0.5
 REFRESH_S = 20.0
 STALE_S = 90.0
 CALM_AFTER = 3
@@ -46,11 +45,10 @@ class SimOutageWatch:
         now_s = self._process.clock.mono_s()
         if self._listed_s is None or now_s - self._listed_s >= REFRESH_S:
             self._listed_s = now_s
-        if not self._is_polling:
-            self._process.after(self._suspicious_s + LOOK_S, self._look, now_s)
 
-    def _look(self, heard_s: float) -> None:
-        if not self._is_polling and self._silent_s() > self._suspicious_s:
+    def unanswered(self) -> None:
+        """A keepalive was."""
+        if self._silent_s() > self._suspicious_s:
             self.suspect()
 
     def suspect(self) -> None:

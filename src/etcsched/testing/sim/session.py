@@ -27,6 +27,7 @@ class SimSession:
         on_begun: Callable[[SimSession | EtcschedError], None],
         on_renewed: Callable[[float], None],
         on_lost: Callable[[str], None],
+        on_unanswered: Callable[[], None] = lambda: None,
     ) -> None:
         self.lease = lease
         self._link = link
@@ -35,6 +36,7 @@ class SimSession:
         self._on_begun = on_begun
         self._on_renewed = on_renewed
         self._on_lost = on_lost
+        self._on_unanswered = on_unanswered
         self._validity: SessionValidity | None = None
         self._acknowledged_s = 0.0
         etcd, sent_s = link.etcd, self._mono_s()
@@ -142,6 +144,7 @@ class SimSession:
 
     def _again(self, tried: int) -> None:
         """The next endpoint at once, all of them after a pause."""
+        self._on_unanswered()
         if tried + 1 < self._link.etcd.members:
             self._renew(tried + 1)
         else:

@@ -29,7 +29,7 @@ def shrink(
     symptoms = failure.symptoms
 
     def fails(smaller: Scenario) -> bool:
-        return bool(simulate(smaller, parts).symptoms & symptoms)
+        return bool(simulate(smaller, parts, until=symptoms).symptoms & symptoms)
 
     improved = True
     while improved and time.monotonic() < give_up_s:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
 from etcsched.audit.auditor import Auditor
 from etcsched.audit.history import Entry
-from etcsched.audit.verdict import Outcome, Verdict
+from etcsched.audit.verdict import Outcome, Verdict, Violation
 from etcsched.testing.sim.cluster import Cluster
 from etcsched.testing.sim.parts import PRODUCT, Parts
 from etcsched.testing.sim.scenario import Scenario
@@ -51,27 +52,39 @@ def simulate(
     *,
     keeps_lines: bool = False,
     entries: list[Entry] | None = None,
+    until: frozenset[str] = frozenset(),
 ) -> Result:
-    """The same scenario has the same result, always and everywhere."""
+    """The same scenario has the same result, always and everywhere. It ends early once one of the
+    invariants in ``until`` is violated."""
     auditor = Auditor()
 
     def tell(entry: Entry) -> None:
         if entries is not None:
             entries.append(entry)
+        known = len(auditor.violations)
         auditor.take(entry)
+        if until and any(v.invariant.name in until for v in auditor.violations[known:]):
+            raise _Enough
 
     cluster = Cluster(scenario, tell, parts, keeps_lines=keeps_lines)
     crash, verdict = "", None
     try:
         cluster.run()
         verdict = auditor.finish()
+    except _Enough:
+        pass
     except Exception:
         crash = traceback.format_exc()
-    return _result(cluster, verdict, crash)
+    return _result(cluster, auditor.violations, verdict, crash)
 
 
-def _result(cluster: Cluster, verdict: Verdict | None, crash: str) -> Result:
-    violations = verdict.violations if verdict is not None else ()
+class _Enough(BaseException):
+    """What was looked for is found."""
+
+
+def _result(
+    cluster: Cluster, violations: Sequence[Violation], verdict: Verdict | None, crash: str
+) -> Result:
     invalid = verdict is not None and verdict.outcome is Outcome.INVALID
     return Result(
         seed=cluster.scenario.seed,
