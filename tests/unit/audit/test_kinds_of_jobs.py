@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etcsched.audit.history import OperationKind, OperationOutcome
+from etcsched.audit.history import OperationKind, OperationOutcome, WordKind
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import (
     ConflictGroup,
@@ -203,3 +203,28 @@ def test_a_job_that_is_put_into_a_group_isnt_applied_again(story: Story) -> None
         (KEYS.of(Kind.CONFLICT, "g"), encode(group)), (KEYS.of(Kind.JOB, "other"), encode(job))
     )
     check_clean(story)
+
+
+# --- a copy that runs on
+
+
+@pytest.mark.parametrize(
+    ("on_disconnect", "is_wrong"), [(OnDisconnect.STOP, True), (OnDisconnect.CONTINUE, False)]
+)
+def test_a_lost_copy_beside_the_next_attempt(
+    story: Story, on_disconnect: OnDisconnect, is_wrong: bool
+) -> None:
+    """What the attempt was told counts, whatever its job says by now."""
+    story.now_s = 60.01
+    first = story.created(ONE, on_disconnect=on_disconnect)
+    story.claimed(ONE, first)
+    story.word(WordKind.START, ONE, first)
+    story.delete(KEYS.of(Kind.PRESENCE, "a"), KEYS.of(Kind.REPORT, "a", "job", ONE))
+    story.staffed("b")
+    story.delete(KEYS.of(Kind.ASSIGNMENT, "a", "job", ONE))
+    second = story.created(ONE, agent="b", attempt=2)
+    story.word(WordKind.START, ONE, second, agent="b")
+    story.now_s = 65.0
+    story.word(WordKind.BEAT, ONE, first)
+    told = [violation.invariant for violation in story.verdict().violations]
+    assert (Invariant.I3 in told) == is_wrong

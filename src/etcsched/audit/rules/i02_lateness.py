@@ -93,9 +93,12 @@ class Lateness(Rule):
         if write.after is None or not isinstance(run, Run) or run.not_before is None:
             return
         if run.attempt == 1 and step.at_ms:
-            is_early = step.at_ms < ms_of(run.not_before) - self.bounds.early_ms
-            name = "/".join(write.ids[1:])
-            self.expect(not is_early, f"{name}: assigned before {run.not_before}", step)
+            due_ms, name = ms_of(run.not_before), "/".join(write.ids[1:])
+            if step.at_ms < due_ms - self.bounds.early_ms:
+                since_ms = self.state.term_since_ms
+                self._suspects.append(_Suspect(name, "was assigned", due_ms, step.at_ms, since_ms))
+            else:
+                self.court.checked[self.invariant] += 1
 
     def _splayed(self, run: Run, step: Step) -> None:
         """A splay delays by no more than it says, and a job (on a host) always by the same. T1
@@ -161,7 +164,8 @@ class Lateness(Rule):
         heals_ms = [suspect.at_ms if fault.until_ms is None else fault.until_ms for fault in faults]
         if suspect.term_since_ms > suspect.tick_ms:
             heals_ms.append(suspect.term_since_ms)
-        text = f"{suspect.name} {suspect.what} {_span(late_ms)} its tick {utc_of(suspect.tick_ms)}"
+        due = "its splay's end" if suspect.what == "was assigned" else "its tick"
+        text = f"{suspect.name} {suspect.what} {_span(late_ms)} {due} {utc_of(suspect.tick_ms)}"
         if heals_ms:
             latest_ms = max(suspect.tick_ms, *heals_ms) + recovery_ms
             text += f", {suspect.at_ms - latest_ms + recovery_ms} ms after the last heal"

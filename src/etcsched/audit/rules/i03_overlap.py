@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from etcsched.audit.history import FaultKind, Truth, Word, WordKind
 from etcsched.audit.rules.base import Court, Rule
+from etcsched.audit.state import Step, Write
 from etcsched.audit.truth import AttemptId, Execution
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Job, Kind
+from etcsched.core.records import Assignment, Kind
 from etcsched.core.states import OnDisconnect
 
 
@@ -15,11 +16,12 @@ class Overlap(Rule):
     end, since a fault that excuses it may be told afterwards."""
 
     invariant = Invariant.I3
+    places = frozenset({Kind.ASSIGNMENT})
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
         self._pairs: dict[tuple[AttemptId, AttemptId], tuple[Execution, Execution]] = {}
-        self._lets_run_on: set[str] = set()
+        self._lets_run_on: set[AttemptId] = set()
 
     def said(self, word: Word, execution: Execution) -> None:
         if word.kind is WordKind.START:
@@ -34,17 +36,23 @@ class Overlap(Rule):
                 first, second = sorted((execution, other), key=lambda e: (e.start_ms, e.token))
                 if second.start_ms < first.last_ms:
                     self._pairs[first.attempt, second.attempt] = first, second
-                    self._remember_choice(word.job)
 
-    def _remember_choice(self, name: str) -> None:
-        """The job's own choice that a lost attempt runs on, while its record is there."""
-        job = self.state.record(Job, Kind.JOB, name)
-        if job is not None and job.on_disconnect is OnDisconnect.CONTINUE:
-            self._lets_run_on.add(name)
+    def begun(self) -> None:
+        for ids, held in self.state.all_of(Kind.ASSIGNMENT).items():
+            self._remember_choice(ids, held.record, held.mod_revision)
+
+    def wrote(self, write: Write, step: Step) -> None:
+        if write.after is not None:
+            self._remember_choice(write.ids, write.after.record, step.revision)
+
+    def _remember_choice(self, ids: tuple[str, ...], record: object, token: int) -> None:
+        """The attempt's, as its job was then."""
+        if isinstance(record, Assignment) and record.on_disconnect is OnDisconnect.CONTINUE:
+            self._lets_run_on.add((ids[1], ids[2], token))
 
     def finish(self) -> None:
         for first, second in self._pairs.values():
-            if first.job in self._lets_run_on:
+            if first.attempt in self._lets_run_on:
                 continue
             overlap_ms = min(first.last_ms, second.last_ms) - second.start_ms
             text = (

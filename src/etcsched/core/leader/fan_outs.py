@@ -89,11 +89,19 @@ class FanOuts:
             entry = self._view.fan_outs[key]
             if not self._make_runs(key, entry.record):
                 continue
-            watermark = self._view.watermark
-            if watermark is None or watermark.record.through < entry.record.scheduled_at:
+            if self._may_be_decided_again(entry.record):
                 continue
             if not self._context.is_busy(fan_out_matter(key)):
                 self._forget(key, entry)
+
+    def _may_be_decided_again(self, fan_out: FanOut) -> bool:
+        """Whether its record alone says that the tick is decided: the watermark hasn't come there,
+        or an outage began before it, as a leader saw it who didn't know better."""
+        watermark, gap = self._view.watermark, self._view.gaps.get(fan_out.job)
+        at = fan_out.scheduled_at
+        if watermark is None or watermark.record.through < at:
+            return True
+        return gap is not None and not gap.record.closed and gap.record.decided_through < at
 
     def _make_runs(self, key: RunKey, fan_out: FanOut) -> bool:
         """Whether all of them are there."""

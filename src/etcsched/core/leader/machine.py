@@ -187,6 +187,7 @@ class LeaderMachine:
                     self._upkeep.late_report((agent, job, run, token))
             case Kind.GAP:
                 self._outages.look_at(change.ids[0])
+                self._fan_outs.look_at(change.ids[0])
                 self._open.wake(change.ids[0])
             case Kind.WATERMARK:
                 self._fan_outs.look_at_all()

@@ -71,6 +71,9 @@ class Upkeep:
         for job, run, revision in places:
             if job in fanning_out:
                 continue  # Some of its runs may not be made yet: their absence says so.
+            gap = self._view.gaps.get(job)
+            if gap is not None and not gap.record.closed:
+                continue  # An earlier leader may have decided ticks that wait in it.
             matter = ("archived", job, run)
             if _time_of_id(run) <= through and not self._context.is_busy(matter):
                 write = fx.Forget(

@@ -158,16 +158,29 @@ def _faults(
             target = plans[-1].target
         if kind == "clock stepped" and len(schedulers) + len(hosts) < _CLOCKS_FOR_A_JUDGEMENT:
             amounts = tuple(amount for amount in amounts if abs(amount) <= MAX_SKEW_S)
-        plans.append(
-            FaultPlan(
-                at_s=round(at_s, 3),
-                kind=kind,
-                target=target,
-                for_s=round(chance.uniform(least_s, most_s), 3),
-                amount=chance.choice(amounts),
-            )
+        plan = FaultPlan(
+            at_s=round(at_s, 3),
+            kind=kind,
+            target=target,
+            for_s=round(chance.uniform(least_s, most_s), 3),
+            amount=chance.choice(amounts),
         )
+        plans.append(plan)
+        if chance.random() < 0.15:
+            plans.append(_aftershock(chance, plan, lasts_s))
     return tuple(sorted(plans, key=lambda plan: plan.at_s))
+
+
+def _aftershock(chance: random.Random, plan: FaultPlan, lasts_s: float) -> FaultPlan:
+    """The leader fails while it mends what a fault left."""
+    mends_s = plan.at_s + chance.choice([plan.for_s, plan.for_s, 9.5]) + chance.choice([0.0, 0.3])
+    return FaultPlan(
+        at_s=round(min(lasts_s - 1.0, mends_s), 3),
+        kind=chance.choice(["leader killed at write", "scheduler frozen"]),
+        target="leader",
+        for_s=round(chance.uniform(0.2, 20), 3),
+        amount=chance.choice([1, 1, 2, 3, 5]),
+    )
 
 
 def _acts(
