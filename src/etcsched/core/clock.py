@@ -72,6 +72,8 @@ class SkewWatch:
             for clock_ms, at_s in self._samples.values()
             if now.mono_s - at_s <= self._kept_s
         ]
+        if all(-MAX_SKEW_S <= offset <= MAX_SKEW_S for offset in others):
+            return None
         offsets = sorted([0.0, *others])  # Ours is 0.
         # Of an even number the median is between these two: which of them is right, nobody can
         # tell.

@@ -86,6 +86,21 @@ def test_a_run_on_an_agent_that_no_fan_out_names(story: Story) -> None:
     check(story, Invariant.I1, "no fan-out of its tick names b")
 
 
+@pytest.mark.parametrize(("agent", "is_wrong"), [("a", False), ("b", True)])
+def test_a_bound_run_whose_job_has_other_hosts_by_now(
+    story: Story, agent: str, is_wrong: bool
+) -> None:
+    story.defined(a_job(per_host=True))
+    story.staffed("b")
+    fanned_out(story, 60, "a")
+    run_on(story, 60, "a")
+    story.through(61)
+    story.defined(a_job(per_host=True, hosts=("b",)))
+    story.created(f"{ONE}@a", agent=agent, scheduled_at=at(60))
+    told = [violation.text for violation in story.verdict().violations]
+    assert any("not among the job's hosts a" in text for text in told) == is_wrong
+
+
 def test_a_fan_out_that_wasnt_due(story: Story) -> None:
     story.defined(a_job(per_host=True))
     fanned_out(story, 75)

@@ -17,6 +17,7 @@ from etcsched.core.records import (
     Presence,
     Run,
     Seat,
+    host_in,
 )
 from etcsched.core.states import HostsFor, OnDisconnect, RunState
 
@@ -78,9 +79,10 @@ class Placement(Rule):
             for label, value in job.require.items():
                 text = f"{name}: the job requires {label}={value}, the agent has {presence.labels}"
                 self.expect(presence.labels.get(label) == value, text, step)
-            hosts = ", ".join(job.hosts)
-            text = f"{name}: the agent is not among the job's hosts {hosts}"
-            self.expect(not job.hosts or new.agent in job.hosts, text, step)
+            # A run that is bound to one agent stays so, whatever the job's hosts are by now.
+            hosts = (host,) if (host := host_in(new.run)) else job.hosts
+            text = f"{name}: the agent is not among the job's hosts {', '.join(hosts)}"
+            self.expect(not hosts or new.agent in hosts, text, step)
         user = job.user or presence.default_user
         may_run_as = not user or not presence.users or {user, "*"} & set(presence.users)
         self.expect(bool(may_run_as), f"{name}: the agent runs nothing as {user}", step)
