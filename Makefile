@@ -31,8 +31,9 @@ sim: setup  ## simulate clusters under faults: SEEDS=1000 JOBS=2, or SEED=42 to 
 	$(PY) -m etcsched.testing.sim $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario $(SCENARIO)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(JOBS),--jobs $(JOBS))
 
-mutants: setup  ## plant each known bug in turn, and see that the simulator catches it: JOBS=2
-	$(PY) -m tests.mutants $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) $(if $(SHORT),--short)
+mutants: setup  ## plant each known bug in turn, and see that it is caught: SEEDS=500 to look for more
+	$(PY) -m tests.mutants $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST))
 
 golden: setup  ## write the scenarios in tests/scenarios/golden anew, and show what differs
 	$(PY) -m tests.scenarios.golden $(NAMES)

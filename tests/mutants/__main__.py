@@ -1,5 +1,5 @@
-"""``make mutants``: switches on each planted bug in turn, and fails unless it is caught: on the
-scenario that is kept of it, and on one that new seeds bring."""
+"""``make mutants``: switches on each planted bug in turn, on the scenario that is kept of it, and
+fails unless it is caught. On demand it looks, too, how soon new seeds bring another one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from tests.mutants.planted import PLANTED, Planted
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--only", help="the name of one of them")
-    parser.add_argument("--short", action="store_true", help="on the kept scenarios only")
-    parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
-    parser.add_argument("--seeds", type=int, default=5000, help="at most so many for each (5000)")
+    parser.add_argument("--seeds", type=int, default=0, help="look through so many new ones (0)")
+    parser.add_argument("--first", type=int, default=0, help="the first of them (0)")
+    parser.add_argument("--keep", action="store_true", help="keep what they bring")
     parser.add_argument("--jobs", type=int, default=1, help="processes (1)")
-    parser.add_argument("--keep", action="store_true", help="keep what the seeds bring")
     given = parser.parse_args()
     wanted = [p.name for p in PLANTED if given.only in (None, p.name)]
     if not wanted:
@@ -26,21 +25,18 @@ def main() -> int:
         return 2
     escaped: set[str] = set()
     with multiprocessing.Pool(given.jobs) as pool:
-        if not given.keep:
-            for catch in pool.imap(_try_kept, wanted):
-                _tell(catch, escaped)
-        if not given.short:
+        for catch in pool.imap(_try_kept, () if given.keep else wanted):
+            print(line_of(catch), flush=True)
+            if catch.scenario is None:
+                escaped.add(catch.name)
+        if given.seeds:
+            print("by new seeds:")
             tasks = [(name, given.first, given.seeds, given.keep) for name in wanted]
             for catch in pool.imap_unordered(_hunt, tasks):
-                _tell(catch, escaped)
-    print(f"{len(wanted) - len(escaped)} of {len(wanted)} planted bugs were caught")
+                print(line_of(catch), flush=True)
+    if not given.keep:
+        print(f"{len(wanted) - len(escaped)} of {len(wanted)} planted bugs were caught")
     return 1 if escaped else 0
-
-
-def _tell(catch: Catch, escaped: set[str]) -> None:
-    print(line_of(catch), flush=True)
-    if catch.scenario is None:
-        escaped.add(catch.name)
 
 
 def _named(name: str) -> Planted:

@@ -39,7 +39,8 @@ from etcsched.core.times import Utc, ms_of, utc_of
 
 CRONS = (
     "*/10 * * * * *", "*/20 * * * * *", "*/30 * * * * *", "15 * * * * *", "* * * * *",
-    "*/2 * * * *", "0-30/15 * * * * *", "*/5 * * * *", "30 2 * * *", "*/15 * * * * *",
+    "*/2 * * * *", "24-50/2 * * * * *", "0-30/15 * * * * *", "*/5 * * * *", "30 2 * * *",
+    "*/15 * * * * *",
 )  # fmt: skip
 ZONES = ("UTC", "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata")
 EVERY_S = (10, 15, 20, 30, 30, 45, 60, 90)
