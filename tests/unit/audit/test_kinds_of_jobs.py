@@ -156,6 +156,25 @@ def test_an_outage_without_a_gap_of_its_own(story: Story) -> None:
     check_clean(story)
 
 
+@pytest.mark.parametrize(("term", "is_wrong"), [(1, True), (2, False)])
+def test_two_leaders_each_choose_a_last_one(story: Story, term: int, is_wrong: bool) -> None:
+    """The first died before its account of an outage, and another one followed it."""
+    in_an_outage(story, Recovery.LAST)
+    first = a_run(tick(180), RunState.QUEUED, origin=Origin.RECOVERY)
+    story.put((KEYS.of(Kind.RUN, "job", first.id), first))
+    if term == 2:
+        story.delete(KEYS.of(Kind.ELECTION, "1"))
+        story.led(2)
+    second = a_run(tick(300), RunState.QUEUED, origin=Origin.RECOVERY, term=term)
+    missed = [
+        (KEYS.archive("job", tick(s)), a_run(tick(s), RunState.MISSED, term=term))
+        for s in (60, 120, 240)
+    ]
+    story.put(story.gap(359.5, closed=True), (KEYS.of(Kind.RUN, "job", second.id), second), *missed)
+    told = [violation.text for violation in story.verdict().violations]
+    assert any("recovery last, and 2 missed ticks run" in text for text in told) == is_wrong
+
+
 # --- windows
 
 

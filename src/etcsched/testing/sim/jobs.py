@@ -89,6 +89,7 @@ FIELDS: dict[str, tuple[float, Callable[[random.Random], Any]]] = {
     "per_host": (0.1, lambda c: True),
     "user": (0.03, lambda c: "nobody-there"),
     "params": (0.1, lambda c: {"day": "{scheduled_date}"}),
+    "keep": (0.3, lambda c: Keep(runs=c.choice([1, 3]), age_s=c.choice([20.0, 86400.0]))),
 }
 
 
@@ -110,9 +111,7 @@ def random_job(chance: random.Random, name: str, start: Utc, later: Sequence[str
         targets = chance.sample(list(later), min(len(later), chance.choice([1, 1, 2])))
         fields["chain"] = tuple(random_link(chance, to) for to in targets)
         fields["results"] = (RESULT,)
-    # Nothing is pruned: the auditor looks for every tick.
-    keep = Keep(runs=1_000_000)
-    return Job(name=name, run=random_action(chance), versions=(version,), keep=keep, **fields)
+    return Job(name=name, run=random_action(chance), versions=(version,), **fields)
 
 
 def random_window(chance: random.Random, start: Utc) -> Window:
