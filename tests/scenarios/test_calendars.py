@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from etcsched.core.records import Kind, Window
+from etcsched.core.records import Kind, Retry, Window
 from etcsched.core.schedule import Cron, Every
 from etcsched.core.splay import delay_ms
-from etcsched.core.states import JobState, Overlap, Recovery
+from etcsched.core.states import JobState, Outcome, Overlap, Recovery
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.testing.world import World
 from tests.support.jobs import NOON, cancel, job, trigger
@@ -169,6 +169,20 @@ def test_nothing_starts_in_a_window_that_forbids_it(world: World) -> None:
     assert answer.message == "job backup is disabled; enable it first"
     world.advance(280)
     assert world.states("backup")["120500"] == "completed"
+
+
+def test_no_retry_begins_in_a_window_that_forbids_it(world: World) -> None:
+    """It was due before, and no agent was there."""
+    world.agents["a1"].ends_as = Outcome.FAILED
+    off = window("12:02", "12:05", state=JobState.DISABLED)
+    retry = Retry(max=3, interval_s=20.0)
+    world.apply(job("backup", every_s=60, windows=(off,), retry=retry))
+    world.advance(70)
+    world.agents["a1"].kill()
+    world.advance(60)
+    world.agent("a1")
+    world.advance(20)
+    assert world.states("backup")["120100"] == "failed"
 
 
 # --- splay

@@ -24,7 +24,7 @@ from etcsched.core.leader.runs import Author
 from etcsched.core.records import Job, Presence, Rotation, Run
 from etcsched.core.seats import Seating
 from etcsched.core.states import JobState, Placement
-from etcsched.core.times import Utc, utc_of
+from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, RunKey, View
 
 REJECTED_WAIT_S = 5.0
@@ -252,6 +252,14 @@ class Context:
 
     def wake_at(self, mono_s: float, matter: Matter) -> None:
         heapq.heappush(self._timers, (mono_s, matter))
+
+    def wake_at_window(self, job: Job, matter: Matter) -> None:
+        """A window that opens or closes may stop what waits."""
+        for window in job.current.windows:
+            for edge_ms in (ms_of(window.since), ms_of(window.until)):
+                if edge_ms > self.wall_ms:
+                    self.wake_at(self.mono_s + (edge_ms - self.wall_ms) / 1000, matter)
+                    return
 
     def due_timers(self) -> list[Matter]:
         due: list[Matter] = []

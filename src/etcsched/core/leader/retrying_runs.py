@@ -45,7 +45,9 @@ class RetryingRuns:
         later = self._later_run(run)
         if job is None or not may_start(job.record, run, self._context.wall_ms):
             self.give_up(entry, "the job was stopped")
-        elif later is not None:
+            return
+        self._context.wake_at_window(job.record, run_matter(key))
+        if later is not None:
             self.give_up(entry, f"the job's next run is there: {later.id}")
         elif self._is_agent_given_up(entry, job.record) or self._has_to_wait(key, run):
             self._waiting.discard(key)

@@ -78,7 +78,7 @@ class WaitingRuns:
                 entry, RunState.CANCELLED, "the job was stopped before it started"
             )
             return
-        self._wake_at_window(key, job.record)
+        self._context.wake_at_window(job.record, run_matter(key))
         if not self._has_begun(key, run):
             self.discard(key)
             return
@@ -119,16 +119,6 @@ class WaitingRuns:
             words = f"it starts at {run.not_before}, by its job's splay"
             self._context.because(key, Why.SPLAY, lambda: words, self._context.wall_ms + wait_ms)
         return wait_ms <= 0
-
-    def _wake_at_window(self, key: RunKey, job: Job) -> None:
-        """A window that opens or closes may stop what waits."""
-        context = self._context
-        for window in job.current.windows:
-            for edge_ms in (ms_of(window.since), ms_of(window.until)):
-                if edge_ms > context.wall_ms:
-                    wait_s = (edge_ms - context.wall_ms) / 1000
-                    context.wake_at(context.mono_s + wait_s, run_matter(key))
-                    return
 
     def _block(self, entry: Entry[Run], cause: str) -> None:
         """It waits until its conflict groups are free. What waits behind its own job or for a
