@@ -130,9 +130,10 @@ class TickDecider:
         return through_ms if first_ms is None else min(through_ms, first_ms - 1)
 
     def waits_for_watermark(self) -> bool:
-        """Whether ticks wait for nothing but the watermark, so as not to run too far ahead."""
+        """Whether ticks wait for nothing but the watermark, so as not to run too far ahead; all do
+        as long as there is none."""
         horizon_ms = self._horizon_ms()
-        return horizon_ms is not None and self._open.is_held_up(horizon_ms)
+        return horizon_ms is None or self._open.is_held_up(horizon_ms)
 
     def _horizon_ms(self) -> int | None:
         watermark = self._view.watermark
