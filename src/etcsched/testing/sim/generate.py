@@ -12,6 +12,7 @@ from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.testing.sim.jobs import (
     CALENDARS,
     GROUPS,
+    diamond,
     random_calendar,
     random_group,
     random_job,
@@ -111,6 +112,8 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
     jobs = tuple(
         random_job(chance, name, start, names[place:]) for place, name in enumerate(names, start=1)
     )
+    if len(jobs) > 3 and chance.random() < 0.25:
+        jobs = diamond(chance, jobs)
     faults = _faults(chance, lasts_s, [s.name for s in schedulers], [a.host for a in agents], more)
     acts = (
         *_first_acts(chance, start, names),
@@ -214,6 +217,8 @@ def _first_acts(chance: random.Random, start: Utc, jobs: list[str]) -> tuple[Act
         for c in calendars
         if chance.random() < 0.7
     ]
+    if chance.random() < 0.12:
+        acts.append(Act(at_s=1.5, kind="settings", settings=random_settings(chance)))
     if len(jobs) > 2 and chance.random() < 0.3:
         group = random_group(chance, GROUPS[0], jobs)
         acts.append(Act(at_s=1.5, kind="apply group", target=group.group, group=group))

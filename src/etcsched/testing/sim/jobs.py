@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from etcsched.core.records import (
     Action,
     Calendar,
@@ -133,6 +135,22 @@ def random_link(chance: random.Random, to: str) -> Link:
         when=(when,) if chance.random() < 0.25 else (),
         within="* 0-11,13-23 * * *" if chance.random() < 0.1 else "",
         joins=chance.random() < 0.35,
+    )
+
+
+def diamond(chance: random.Random, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
+    """The first job begins the second and the third, which join at the fourth."""
+    first, second, third, fourth, *others = jobs
+    ends = tuple(state for state in ENDS if state is not RunState.OVERLAPPED)
+    splits = tuple(Link(to=job.name, on=ends) for job in (second, third))
+    joins = (Link(to=fourth.name, on=ends, joins=True),)
+    takes_s = str(chance.choice([0.01, 1.0, 5.0]))
+    quick = Exec(("sim", takes_s, chance.choice(["0", "0", "1"]), "obeys"))
+    return (
+        replace(first, chain=splits, run=quick, overlap=Overlap.ALLOW),
+        *(replace(job, chain=joins, run=quick, overlap=Overlap.ALLOW) for job in (second, third)),
+        fourth,
+        *others,
     )
 
 
