@@ -18,6 +18,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import delete_calendar as delete_txn
 from etcsched.keyspace.transactions import write_calendar
 from etcsched.operator.changes import ChangeKind, FieldChange
+from etcsched.operator.decided import decided_of_all
 from etcsched.operator.store import commit, found, read, read_all
 from etcsched.ports import Etcd
 
@@ -32,7 +33,8 @@ __all__ = [
     "read_calendars",
 ]
 
-_TRIES: Final = 30
+_TRIES: Final = 100
+"""Many where outages are just being accounted for: each account is looked at anew."""
 _PAUSE_S: Final = 0.02
 _NAMED: Final = 3
 
@@ -150,12 +152,11 @@ async def _apply(
     named = msgspec.structs.replace(calendar, changed_by=by)
     for _ in range(_TRIES):
         key = keys.of(Kind.CALENDAR, calendar.name)
-        (kv, at_watermark), _revision = await read(etcd, [key, keys.watermark])
-        gaps = await read_all(etcd, keys.all_of(Kind.GAP), Gap)
-        open_from = min((gap.decided_through for gap in gaps), default=None)
+        (kv, at_watermark), revision = await read(etcd, [key, keys.watermark])
+        decided = await decided_of_all(etcd, keys, now, revision)
         old, watermark = found(Calendar, kv), found(Watermark, at_watermark)
         through = watermark.through if watermark is not None else None
-        new = timeline.revise_calendar(old, named, now, through, open_from)
+        new = timeline.revise_calendar(old, named, decided.begin, through, decided.open_from)
         # A lost answer makes the next look find our own work; what it was is in the first plan.
         first = first or _change(old, calendar)
         if new is old:
@@ -165,6 +166,7 @@ async def _apply(
             new,
             kv.mod_revision if kv is not None else 0,
             at_watermark.mod_revision if at_watermark is not None else 0,
+            revision,
         )
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return first

@@ -18,15 +18,15 @@ from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range
 from etcsched.keyspace.transactions import TicksSeen
-from etcsched.operator.store import found, read_ranges
+from etcsched.operator.store import found, pages, read_ranges
 from etcsched.ports import Etcd
 
-__all__ = ["Decided", "decided_of"]
+__all__ = ["Decided", "decided_of", "decided_of_all"]
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """Of one job. ``begin``: when an edit made now begins. ``open_from``: how far its gap says that
-    its ticks are decided, if there is one."""
+    """``begin``: when an edit made now begins. ``open_from``: how far the gap (of several the one
+    that is farthest behind) says that ticks are decided, if there is one."""
 
     begin: Utc
     open_from: Utc | None
@@ -52,6 +52,19 @@ async def decided_of(
             begin = max(begin, utc_of(ms_of(gap.decided_through) + 1))
         decided.append(Decided(begin, gap.decided_through if gap is not None else None))
     return decided, TicksSeen(tick, revision)
+
+
+async def decided_of_all(etcd: Etcd, keys: Keys, now: Utc, revision: int) -> Decided:
+    """For an edit that all jobs go by. It isn't held up by their runs: it makes none of the ticks
+    that have one due. But of what a gap accounts for, nobody knows any more what was due."""
+    begin, open_from = now, None
+    async for page in pages(etcd, *keys.all_of(Kind.GAP), revision=revision):
+        for kv in page.kvs:
+            gap = found(Gap, kv)
+            if gap is not None:
+                begin = max(begin, utc_of(ms_of(gap.decided_through) + 1))
+                open_from = min(open_from or gap.decided_through, gap.decided_through)
+    return Decided(begin, open_from)
 
 
 def _after(run: Run) -> Utc:

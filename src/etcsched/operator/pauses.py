@@ -8,18 +8,19 @@ from typing import Final
 
 from etcsched.core import timeline
 from etcsched.core.errors import NotFound, Refused
-from etcsched.core.records import CLUSTER, Gap, Job, Kind, Pause, Watermark
+from etcsched.core.records import CLUSTER, Job, Kind, Pause, Watermark
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_pause
-from etcsched.operator.decided import decided_of
-from etcsched.operator.store import commit, found, read, read_all
+from etcsched.operator.decided import decided_of, decided_of_all
+from etcsched.operator.store import commit, found, read
 from etcsched.ports import Etcd
 
 __all__ = ["pause", "resume"]
 
-_TRIES: Final = 30
+_TRIES: Final = 100
+"""Many where outages are just being accounted for: each account is looked at anew."""
 _PAUSE_S: Final = 0.02
 
 
@@ -54,12 +55,9 @@ async def _change(
             if record is None or record.current.state is JobState.DELETED:
                 raise NotFound(f"job {job}: there is none; see etcsched jobs list")
             (decided,), ticks = await decided_of(etcd, keys, [job], now, revision)
-            begin, open_from = decided.begin, decided.open_from
         else:
-            # One of the whole cluster isn't held up by the runs of all its jobs.
-            begin, ticks = now, None
-            gaps = await read_all(etcd, keys.all_of(Kind.GAP), Gap)
-            open_from = min((gap.decided_through for gap in gaps), default=None)
+            decided, ticks = await decided_of_all(etcd, keys, now, revision), None
+        begin, open_from = decided.begin, decided.open_from
         old = found(Pause, at_pause)
         watermark = found(Watermark, at_watermark)
         through = watermark.through if watermark is not None else None
@@ -78,6 +76,7 @@ async def _change(
             at_pause.mod_revision if at_pause is not None else 0,
             at_watermark.mod_revision if at_watermark is not None else 0,
             ticks,
+            gaps_revision=revision,
         )
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return True

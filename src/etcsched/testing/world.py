@@ -172,7 +172,8 @@ class World:
         new = Calendar(name=name, versions=(version,))
         revised = timeline.revise_calendar(old, new, self.now, through, self._open_from(None))
         if revised is not old:
-            txn = write_calendar(self.keys, revised, seen, at_watermark)
+            gaps_seen = self.store.revision
+            txn = write_calendar(self.keys, revised, seen, at_watermark, gaps_seen)
             assert self.store.txn(txn).succeeded
 
     def group(self, name: str, *jobs: str) -> None:
@@ -216,7 +217,9 @@ class World:
             new = timeline.end_pause(old, self.now, through, open_from)
         else:
             return
-        assert self.store.txn(write_pause(self.keys, name, new, at_pause, at_watermark)).succeeded
+        gaps_seen = self.store.revision
+        txn = write_pause(self.keys, name, new, at_pause, at_watermark, gaps_revision=gaps_seen)
+        assert self.store.txn(txn).succeeded
 
     def drain(self, agent: str) -> None:
         self.store.txn(write_drain(self.keys, Drain(agent=agent, since=self.now)))

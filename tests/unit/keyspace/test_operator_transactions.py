@@ -13,7 +13,7 @@ from etcsched.core.records import (
 )
 from etcsched.keyspace import transactions as tx
 from etcsched.keyspace.codec import decode, encode
-from etcsched.keyspace.ops import Compare, Put, Range, Target, Txn
+from etcsched.keyspace.ops import Compare, Put, Range, Relation, Target, Txn
 from etcsched.testing.model_store import ModelStore
 from etcsched.testing.txn_rules import check_form
 from tests.support.jobs import job
@@ -28,8 +28,8 @@ def test_edits_are_seen_by_the_watermark() -> None:
     pause = Pause(intervals=())
     for txn in (
         tx.write_jobs(KEYS, [(definition, 0)], 0),
-        tx.write_pause(KEYS, "j", pause, 0, 0),
-        tx.write_calendar(KEYS, Calendar(name="c", versions=()), 0, 0),
+        tx.write_pause(KEYS, "j", pause, 0, 0, gaps_revision=5),
+        tx.write_calendar(KEYS, Calendar(name="c", versions=()), 0, 0, 5),
     ):
         assert PLACES["edited"] in tx.touched(txn)
         assert KEYS.watermark in {compare.key for compare in txn.compares}
@@ -66,9 +66,11 @@ def test_a_group_that_gains_a_job_puts_all_of_its_jobs_anew() -> None:
 
 def test_a_calendar_is_written_as_it_was_seen_and_deleted_as_the_jobs_were() -> None:
     at = KEYS.of(Kind.CALENDAR, "c")
-    written = tx.write_calendar(KEYS, Calendar(name="c", versions=()), 7, 8)
+    written = tx.write_calendar(KEYS, Calendar(name="c", versions=()), 7, 8, 9)
+    start, end = KEYS.all_of(Kind.GAP)
     assert written.compares == (
-        Compare(at, Target.MOD, 7), Compare(KEYS.watermark, Target.MOD, 8)
+        Compare(at, Target.MOD, 7), Compare(KEYS.watermark, Target.MOD, 8),
+        Compare(start, Target.MOD, 10, Relation.LESS, end),
     )  # fmt: skip
     deleted = tx.delete_calendar(KEYS, "c", 7, 9)
     assert deleted.compares == (

@@ -58,13 +58,17 @@ def write_jobs(
     return Txn(tuple(compares), (*puts, _edit(keys)))
 
 
-def write_calendar(keys: Keys, calendar: Calendar, seen: int, watermark_revision: int) -> Txn:
-    """As it was seen, and the watermark too, since its timeline is counted from it."""
+def write_calendar(
+    keys: Keys, calendar: Calendar, seen: int, watermark_revision: int, gaps_revision: int
+) -> Txn:
+    """As it was seen, and the watermark too, since its timeline is counted from it; and all gaps as
+    of ``gaps_revision``."""
     key = keys.of(Kind.CALENDAR, calendar.name)
     return Txn(
         (
             Compare(key, Target.MOD, seen),
             Compare(keys.watermark, Target.MOD, watermark_revision),
+            _no_account_since(keys, gaps_revision),
         ),
         (Put(key, encode(calendar)), _edit(keys)),
     )
@@ -89,9 +93,12 @@ def write_pause(
     seen: int,
     watermark_revision: int,
     ticks: TicksSeen | None = None,
+    *,
+    gaps_revision: int,
 ) -> Txn:
     """Pause or resume ``name`` (a job, or the cluster), whose record is as seen; so is the
-    watermark, since the interval is counted from it; and ``ticks`` of a job, as for its edit."""
+    watermark, since the interval is counted from it; and ``ticks`` of a job, as for its edit,
+    or else all gaps as of ``gaps_revision``."""
     key = keys.of(Kind.PAUSE, name)
     compares = [
         Compare(key, Target.MOD, seen),
@@ -99,7 +106,15 @@ def write_pause(
     ]
     if ticks is not None:
         compares += _nothing_decided_since(keys, name, ticks)
+    else:
+        compares.append(_no_account_since(keys, gaps_revision))
     return Txn(tuple(compares), (Put(key, encode(pause)), _edit(keys)))
+
+
+def _no_account_since(keys: Keys, revision: int) -> Compare:
+    """Of any outage's ticks."""
+    start, end = keys.all_of(Kind.GAP)
+    return Compare(start, Target.MOD, revision + 1, Relation.LESS, end)
 
 
 def _nothing_decided_since(keys: Keys, job: str, ticks: TicksSeen) -> tuple[Compare, ...]:
