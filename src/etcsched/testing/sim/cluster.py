@@ -25,7 +25,7 @@ from etcsched.audit.history import (
 )
 from etcsched.core.agent.attempt import parse_attempt_id
 from etcsched.core.agent.effects import StartProcess
-from etcsched.core.clock import MAX_JUMP_S, MAX_SLEW
+from etcsched.core.clock import MAX_JUMP_S, MAX_SKEW_S, MAX_SLEW
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Options
 from etcsched.core.records import Job, Kind, Pause, Record, Run
@@ -220,8 +220,12 @@ class Cluster:
         if before is not None and before.process.is_alive:
             return
         (plan,) = [p for p in self.scenario.schedulers if p.name == name]
+        clock = self._clock(name)
         self.trace(name, "starts")
-        self.schedulers[name] = SimScheduler(self, name, self._clock(name), ttl_s=plan.ttl_s)
+        if abs(clock.wrong_s()) > MAX_SKEW_S:
+            # A limit that is known: it has heard of no other clock yet. Units wait for time-sync.
+            clock.set_right()
+        self.schedulers[name] = SimScheduler(self, name, clock, ttl_s=plan.ttl_s)
 
     def revive_schedulers(self) -> None:
         self.leader_dies_after = 0

@@ -86,6 +86,10 @@ class Clock:
         mono_s = self.mono_s()
         return Instant(round(self._wall_less_mono_ms + mono_s * 1000), mono_s)
 
+    def wrong_s(self) -> float:
+        """How far the wall clock is ahead of true time."""
+        return (self.now().wall_ms - self._loop.now_ms) / 1000
+
     def true_s(self, local_s: float) -> float:
         """How much true time passes while this clock counts so much."""
         return local_s / self.rate
