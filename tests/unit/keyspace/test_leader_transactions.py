@@ -558,7 +558,7 @@ CASES = [
             )
         ),
         {"job", "gap"},
-        {"calendar", "gap", "run", "archive", *START},
+        {"calendar", "gap", "run", "archive", "fan-out", *START},
         {"gap", "archive"},
     ),
     Case(
