@@ -20,6 +20,8 @@ __all__ = ["Removal", "plan_removal", "remove"]
 Removal = JobChange | CalendarChange | GroupChange
 
 _PAUSE_S: Final = 0.2
+_CALENDARS_WAIT: Final = 3
+"""So many times the timeout for an answer: when little is due, the watermark moves every 5 s."""
 
 
 def plan_removal(gone: Defined) -> list[Removal]:
@@ -50,7 +52,7 @@ async def remove(
     changes = await prune(etcd, keys, jobs, now, by, timeout_s=timeout_s)
     done += [change for change in changes if change.kind is ChangeKind.DELETE]
     # Ticks just past go by them until the watermark has passed, which is a matter of moments.
-    until_s = asyncio.get_running_loop().time() + timeout_s
+    until_s = asyncio.get_running_loop().time() + _CALENDARS_WAIT * timeout_s
     stay: list[str] = []
     for name, calendar in gone.calendars.items():
         while True:
