@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
+import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -25,7 +30,9 @@ from tests.e2e.history import PATIENCE_S
 from tests.e2e.scene import Scene
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.local_world import COMMAND
+from tests.support.tcp_proxy import tcp_proxy
 
+IP = shutil.which("ip") or ""
 LONG_TTL_S = 30
 """Also for an agent that starts on a busy machine."""
 
@@ -238,6 +245,77 @@ async def test_without_the_token_there_is_nothing(scene: Scene) -> None:
     )
     assert right.body == b"not for all\n"
     await scene.settle()
+
+
+def _can_have_a_second_machine() -> bool:
+    return os.geteuid() == 0 and bool(IP)
+
+
+@contextlib.contextmanager
+def second_machine() -> Iterator[tuple[str, str, str]]:
+    """A network of its own, joined to this one by a cable: its name, and the address of either
+    end, ours first."""
+    number = os.getpid() % 200
+    name, ours, theirs = f"logs{number}", f"198.18.{number}.1", f"198.18.{number}.2"
+
+    def ip(*arguments: str) -> None:
+        subprocess.run([IP, *arguments], check=True, capture_output=True)
+
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b", "netns", name)
+        ip("address", "add", f"{ours}/30", "dev", f"{name}a")
+        ip("link", "set", f"{name}a", "up")
+        ip("-n", name, "address", "add", f"{theirs}/30", "dev", f"{name}b")
+        ip("-n", name, "link", "set", f"{name}b", "up")
+        ip("-n", name, "link", "set", "lo", "up")
+        yield name, ours, theirs
+    finally:
+        ip("netns", "delete", name)
+
+
+@pytest.mark.skipif(not _can_have_a_second_machine(), reason="needs root, and ip")
+async def test_an_agent_on_another_machine_finds_its_own_address(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """... and is read from here; and what runs here is read from there."""
+    (etcd_port,) = (urlsplit(url).port for url in scene.world.etcd.endpoints)
+    assert etcd_port is not None
+    with second_machine() as (network, ours, theirs):
+        async with tcp_proxy(etcd_port, ours) as proxy:
+            endpoint = f"--endpoints={ours}:{proxy.port}"
+            there = (IP, "netns", "exec", network)
+            options = ("--output-listen=0.0.0.0:0",)
+            scene.world.add_agent("far", *options, login=(endpoint,), wrap=there)
+            near = (*options, f"--output-address={ours}")
+            scene.world.add_agent("near", *near)
+            await scene.world.start("far", "near")
+            await scene.all_here()
+            agents = await scene.world.cli("agents", "list", "--json")
+            addresses = {one["agent"]: one["output_address"] for one in json.loads(agents.out)}
+            assert addresses["far"].startswith(f"{theirs}:")
+            go = tmp_path / "go"
+            run = await begin(scene, "far_job", run=script(waits_for(go)), hosts=["far"])
+            async with follow(scene, run) as following:
+                await following.until("begun on far\n")
+                go.touch()
+                text, _ = await following.ended()
+            assert text == "begun on far\ngoing on\n"
+            go.unlink()
+            run = await begin(scene, "near_job", run=script(waits_for(go)), hosts=["near"])
+            go.touch()
+            await scene.run_ended("near_job")
+            read = await asyncio.create_subprocess_exec(
+                *(*there, *COMMAND, endpoint, "runs", "logs", run),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            async with asyncio.timeout(PATIENCE_S):
+                out, err = await read.communicate()
+            assert (out, err) == (b"begun on near\ngoing on\n", b"")
+            for agent in ("far", "near"):
+                assert await scene.world.end(agent) == 0
+            await scene.settle()
 
 
 async def test_no_recording_has_a_token(scene: Scene) -> None:

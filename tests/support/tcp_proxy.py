@@ -13,15 +13,17 @@ CHUNK_BYTES = 65_536
 class TcpProxy:
     """Forwards one port, chosen by itself, to ``target_port``."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, host: str = HOST) -> None:
+        """``host`` is where it listens."""
         self.port = 0
+        self._host = host
         self._target_port = target_port
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     async def mend(self) -> None:
         """Accept connections, on the same port as before."""
-        self._server = await asyncio.start_server(self._serve, HOST, self.port)
+        self._server = await asyncio.start_server(self._serve, self._host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
@@ -72,8 +74,8 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @contextlib.asynccontextmanager
-async def tcp_proxy(target_port: int) -> AsyncIterator[TcpProxy]:
-    proxy = TcpProxy(target_port)
+async def tcp_proxy(target_port: int, host: str = HOST) -> AsyncIterator[TcpProxy]:
+    proxy = TcpProxy(target_port, host)
     await proxy.mend()
     try:
         yield proxy

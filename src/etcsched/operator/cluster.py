@@ -99,6 +99,7 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     drained_by: str = ""
     seated: bool | None = None
     clock_ahead_ms: int = 0
+    output_address: str = ""
 
 
 class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
@@ -317,6 +318,7 @@ def _agent_view(
         drained_by=drained_by,
         seated=seated,
         clock_ahead_ms=max(ms_of(presence.clock) - now_ms, 0),
+        output_address=presence.output_address,
     )
 
 
