@@ -1,0 +1,70 @@
+"""The job files in the documents are what `validate` takes, and their commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from etcsched.jobfile.load import load
+from etcsched_cli.main import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "compose" / "README.md"]
+NOW_MS = 1_790_000_000_000
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text())
+
+
+FILES = [
+    pytest.param(text, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, (kind, text) in enumerate(blocks(page))
+    if kind == "yaml" and re.search(r"^jobs:", text, re.MULTILINE)
+]
+COMMANDS = [
+    pytest.param(line, id=f"{page.name}: {line[:60]}")
+    for page in PAGES
+    for _, text in blocks(page)
+    for line in re.findall(r"^(?:\$ )?(etcsched .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+]
+
+
+def test_there_are_some() -> None:
+    assert len(FILES) > 3
+    assert len(COMMANDS) > 10
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_job_file_is_valid(text: str) -> None:
+    assert load([("page.yaml", text)], NOW_MS).jobs
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_has_its_options(line: str) -> None:
+    words = shlex.split(re.split(r"[|>&]", line)[0])[1:]
+    command: click.Command = cli
+    context = click.Context(cli)
+    takes_value = False
+    for word in words:
+        name, _, _ = word.partition("=")
+        if name.startswith("-"):
+            found = [p for p in command.params if name in (*p.opts, *p.secondary_opts)]
+            assert found or name == "--help", f"{command.name} has no {name}"
+            option = found[0] if found else None
+            takes_value = isinstance(option, click.Option) and not (
+                option.is_flag or option.count or "=" in word
+            )
+        elif takes_value:
+            takes_value = False
+        elif isinstance(command, click.Group):
+            inner = command.get_command(context, word)
+            assert inner is not None, f"no command {word}"
+            command = inner
+    assert not isinstance(command, click.Group) or command.invoke_without_command or not words
