@@ -32,6 +32,7 @@ from etcsched.core.states import JobState, Origin, Overlap, RunState
 from etcsched.core.times import ms_of, tick_id
 from etcsched.core.view import Entry, RunKey, revision_of
 
+LOOK_AGAIN_S = 0.05
 MAX_CHAIN_DEPTH = 100
 """Runs one behind the other. A cycle that two edits made at once ends here."""
 
@@ -88,6 +89,11 @@ class Chains:
         if following is None:
             return []
         return [run_matter((run.job, run.id)) for run in following.created]
+
+    def is_beginning(self, following: fx.Following | None) -> bool:
+        """Whether another end, of the same job in the same chain, is just beginning one of these
+        runs. Who finds so looks again a little later, when that run is seen."""
+        return self._context.is_busy(*self.matters(following))
 
     def sent(self, following: fx.Following | None) -> None:
         for run in following.created if following is not None else ():

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader.chains import LOOK_AGAIN_S
 from etcsched.core.leader.context import (
     Context,
     Matter,
@@ -134,6 +135,9 @@ class FanOuts:
         following = None
         if state in FINAL:
             run, following = self._runs.chains.after(run)
+        if self._runs.chains.is_beginning(following):
+            context.wake_at(context.mono_s + LOOK_AGAIN_S, lane_matter(lane))
+            return
         write = fx.CreateRun(
             seq=context.next_seq(),
             run=run,

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import assert_never
 
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader.chains import LOOK_AGAIN_S
 from etcsched.core.leader.context import Context, job_matter, run_matter
 from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.open_ticks import OpenTicks
@@ -271,6 +272,10 @@ class TickDecider:
         following = None
         if state in FINAL and chains:
             run, following = self._runs.chains.after(run)
+        if self._runs.chains.is_beginning(following):
+            self._open.park((tick_ms, -job.priority, job.name))
+            context.wake_at(context.mono_s + LOOK_AGAIN_S, job_matter(job.name))
+            return
         context.write(
             fx.CreateRun(
                 seq=context.next_seq(),
