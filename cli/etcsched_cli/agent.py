@@ -60,6 +60,13 @@ _option = partial(option, of="agent", show_envvar=True)
     help="How long what runs may go on after SIGTERM.",
 )
 @_option(
+    "--shutdown-timeout",
+    metavar="DURATION",
+    default="60s",
+    show_default=True,
+    help="How long jobs with a shutdown in their lifecycle may take after that.",
+)
+@_option(
     "--output-listen",
     metavar="HOST:PORT|off",
     help="Where the output of its runs is served, to whoever has its token from etcd.  "
@@ -115,6 +122,7 @@ def agent(
     ttl_s: int,
     state_dir: Path | None,
     stop_timeout: str,
+    shutdown_timeout: str,
     output_listen: str | None,
     output_address: str,
     output_keep: str,
@@ -129,12 +137,14 @@ def agent(
     log_level: str,
     log_format: str,
 ) -> None:
-    """Run an agent until SIGTERM. SIGTERM lets what runs end first, for --stop-timeout at most.
+    """Run an agent until SIGTERM. SIGTERM lets what runs end first, for --stop-timeout at most;
+    then jobs with a shutdown in their lifecycle run. A second one waits for nothing.
 
     \b
     etcsched --endpoints etcd-1:2379,etcd-2:2379 agent --label role=erp --slots 8
     """
     stop_timeout_s = _parsed("--stop-timeout", parse_duration_s, stop_timeout)
+    shutdown_timeout_s = _parsed("--shutdown-timeout", parse_duration_s, shutdown_timeout)
     listening = listen_of(listen, AGENT_LISTEN, listen_token_file)
     etcd_config = settings.etcd_config()
     # Nothing before this has loaded gRPC: the supervisor is forked before it exists.
@@ -151,6 +161,7 @@ def agent(
         state_dir=state_dir,
         session_ttl_s=ttl_s,
         stop_timeout_s=stop_timeout_s,
+        shutdown_timeout_s=shutdown_timeout_s,
         output_listen=_output_listen(output_listen),
         output_port_may_vary=output_listen is None,
         output_address=_output_address(output_address),

@@ -63,6 +63,7 @@ _STYLES: Final = {
     "cancelled": "bright_black",
     "paused": "yellow",
     "draining": "yellow",
+    "stopping": "yellow",
     "standby": "cyan",
     "full": "yellow",
     "absent": "red",

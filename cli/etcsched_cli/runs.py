@@ -269,7 +269,7 @@ def _table(views: Sequence[RunView], now_ms: int) -> RenderableType:
 def _why(run: Run) -> str:
     if run.missed_count > 1:
         return f"{run.missed_count} ticks"
-    return run.origin.value
+    return run.occasion.value if run.occasion is not None else run.origin.value
 
 
 def _took(started_at: Utc | None, ended_at: Utc | None, now_ms: int) -> str:
@@ -398,5 +398,10 @@ def _retry(run: Run) -> str:
 
 
 def _origin(run: Run) -> str:
+    if run.occasion is not None:
+        cause = run.history[0].cause if run.history else ""
+        return (
+            f"{run.occasion.value}: {cause} (session {run.incarnation}), {moment(run.created_at)}"
+        )
     by = f" of {run.requested_by}" if run.requested_by else ""
     return f"{run.origin.value}{by}, {moment(run.created_at)}"

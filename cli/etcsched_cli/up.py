@@ -82,7 +82,11 @@ async def _run(options: LocalOptions) -> None:
         await _until(stopped, cluster)
     finally:
         if cluster.nodes:
-            say("up", "stopping agents (what runs gets 10 s to end), schedulers, etcd")
+            say(
+                "up",
+                "stopping agents (what runs gets 10 s to end, then shutdown jobs run), "
+                "schedulers, etcd",
+            )
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, _second_signal, cluster)
         await cluster.stop()

@@ -276,8 +276,8 @@ def test_nothing_is_applied_with_any_problem(console: Console, file: Path) -> No
     bad = file.with_name("bad.yaml")
     bad.write_text("jobs:\n  a:\n    run: {exec: [x]}\n    timeout: 2 hours\n")
     assert console.fails(2, "apply", str(file), str(bad)) == (
-        f"{bad}:2: jobs.a: has no schedule; give it one, or state: ad_hoc_active if it runs on "
-        "request only, chain_active if other jobs chain to it\n"
+        f"{bad}:2: jobs.a: has no schedule; give it one, or a lifecycle, or state: ad_hoc_active "
+        "if it runs on request only, chain_active if other jobs chain to it\n"
         f"{bad}:4: jobs.a.timeout: '2 hours' is no duration; write e.g. 2h"
     )
     assert console.get(Job, Kind.JOB, "hourly") is None

@@ -39,6 +39,7 @@ def grants_of_agent(agent: str) -> Grants:
         prefix(KEYS.of(Kind.PAUSE)),
         (Access.READ, KEYS.of(Kind.DRAIN, agent), None),
         (Access.READ, KEYS.of(Kind.SEAT, agent), None),
+        (Access.READ, KEYS.of(Kind.LIVE, agent), None),
         prefix(KEYS.of(Kind.ASSIGNMENT, agent) + "/"),
         prefix(KEYS.of(Kind.ORDER, agent) + "/"),
         (Access.READ_WRITE, KEYS.of(Kind.PRESENCE, agent), None),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from etcsched.core import timeline
 from etcsched.core.records import Calendar, ClusterSettings, ConflictGroup, Job
+from etcsched.core.states import Lifecycle
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.jobfile import JobFiles, Known, load
 from etcsched.jobfile.exporting import Export, export, to_yaml
@@ -157,6 +158,8 @@ def clusters(draw: st.DrawFn) -> dict[str, Any]:
         if place:
             # Only to later ones, so that there is no cycle, and to what may run for a chain.
             job["state"] = draw(st.sampled_from(["enabled", "chain_active"]))
+        if job["state"] != "chain_active" and draw(st.booleans()):
+            job["lifecycle"] = draw(st.sampled_from([each.value for each in Lifecycle]))
         if calendars and draw(st.booleans()):
             job["calendars"] = [draw(st.sampled_from(calendars))]
         targets = names[place + 1 :]
@@ -264,7 +267,7 @@ SAMPLES = {
     "prefer": ["x"], "placement": "round_robin", "hosts_for": "scheduled", "per_host": "true",
     "priority": 1, "splay": "7s", "params": {"x": "y"}, "env": {"x": "y"}, "workdir": "/x",
     "user": "x", "keep": {"runs": 7}, "chain": [{"to": "b"}], "results": ["x"],
-    "run": {"exec": ["y"]},
+    "run": {"exec": ["y"]}, "lifecycle": "host_both",
 }  # fmt: skip
 
 

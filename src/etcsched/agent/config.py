@@ -16,6 +16,7 @@ from etcsched.keyspace.keys import DEFAULT_PREFIX
 from etcsched.serving.address import Address, Listen
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TAKEOVER_S = 3.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FROM_OWN_ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ")
 
@@ -47,6 +48,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path | None = None
     session_ttl_s: int = 10
     stop_timeout_s: float = 60.0
+    shutdown_timeout_s: float = 60.0
     output_cap_bytes: int = 16 << 20
     output_keep_bytes: int = 1 << 30
     output_keep_s: float = 7 * 86400.0
@@ -79,6 +81,11 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def agent_id(self) -> str:
         return self.id or socket.gethostname()
+
+    @property
+    def leader_wait_s(self) -> float:
+        """A leader that has died has a successor by then, if schedulers have the same TTL."""
+        return self.session_ttl_s + _TAKEOVER_S
 
     @property
     def slot_count(self) -> int:

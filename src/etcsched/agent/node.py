@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.2
 _REVISION_EVERY_S = 5.0
 _PRUNE_EVERY_S = 600.0
-_FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE)
+_FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE, Kind.LIVE)
 
 
 class Ending(enum.Enum):
@@ -116,6 +116,8 @@ class AgentNode:
                 base_env=base_environment(),
                 past_incarnations=self._sessions.past_incarnations,
                 stop_timeout_s=config.stop_timeout_s,
+                leader_wait_s=config.leader_wait_s,
+                shutdown_timeout_s=config.shutdown_timeout_s,
                 session_ttl_s=config.session_ttl_s,
                 output_address=output.address if output is not None else "",
             )

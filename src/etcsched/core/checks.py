@@ -25,6 +25,7 @@ from etcsched.core.records import (
     Job,
     Join,
     Link,
+    Live,
     Order,
     Pause,
     Presence,
@@ -57,7 +58,9 @@ def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
                 return _problem_with_job(record)
             case Pause():
                 return _problem_with_pause(record)
-            case Presence() | Report() | Assignment() if not _LEASE.match(record.incarnation):
+            case Presence() | Report() | Assignment() | Live() if not _LEASE.match(
+                record.incarnation
+            ):
                 return f"incarnation {record.incarnation!r} is no lease"
             case Watermark():
                 ms_of(record.through)
@@ -81,7 +84,7 @@ def _names_in(record: Record) -> tuple[str, ...] | None:
     match record:
         case Job(name=name) | Presence(agent=name) | Drain(agent=name) | Request(id=name):
             return (name,)
-        case Seat(agent=name):
+        case Seat(agent=name) | Live(agent=name):
             return (name,)
         case Answer(request=name) | Gap(job=name) | Rotation(job=name):
             return (name,)

@@ -18,6 +18,8 @@ from etcsched.core.states import (
     ConditionOp,
     HostsFor,
     JobState,
+    Lifecycle,
+    Occasion,
     OnAgentLoss,
     OnDisconnect,
     Origin,
@@ -26,6 +28,7 @@ from etcsched.core.states import (
     Placement,
     Recovery,
     RunState,
+    Stage,
 )
 from etcsched.core.times import Time, Utc, ms_of
 
@@ -198,6 +201,7 @@ class Job(Record, frozen=True, kw_only=True):
     placement: Placement = Placement.LEAST_LOADED
     hosts_for: HostsFor = HostsFor.ALL
     per_host: bool = False
+    lifecycle: Lifecycle = Lifecycle.NONE
     priority: int = 0
     splay_s: float = 0.0
     params: dict[str, str] = {}
@@ -497,6 +501,8 @@ class Run(Record, frozen=True, kw_only=True):
     The id of a run that is bound to one agent ends with ``@`` and the agent's name.
     ``results`` are those of the attempt that ended it. ``instance`` is the chain that it belongs
     to: the id of the run where that began (empty: this one); ``depth`` counts from there.
+    ``occasion`` is the startup or shutdown that it is there for, of that ``incarnation`` of an
+    agent.
     """
 
     job: str
@@ -529,6 +535,8 @@ class Run(Record, frozen=True, kw_only=True):
     depth: int = 0
     chained_from: tuple[Source, ...] = ()
     followed_by: tuple[Follow, ...] = ()
+    occasion: Occasion | None = None
+    incarnation: str = ""
 
     @property
     def host(self) -> str:
@@ -542,6 +550,11 @@ class Run(Record, frozen=True, kw_only=True):
     @property
     def is_tick(self) -> bool:
         return self.origin in (Origin.SCHEDULE, Origin.RECOVERY)
+
+    @property
+    def is_bound_to_incarnation(self) -> bool:
+        """Whether it is about one agent's coming or going, and over once that has gone."""
+        return self.occasion is not None and bool(self.host)
 
     @property
     def due_at(self) -> Utc:
@@ -603,6 +616,7 @@ class Assignment(Record, frozen=True, kw_only=True):
     source: Source | None = None
     disconnect_grace_s: float = 0.0
     on_disconnect: OnDisconnect = OnDisconnect.STOP
+    occasion: Occasion | None = None
 
 
 class Order(Record, frozen=True, kw_only=True):
@@ -674,6 +688,25 @@ class Seat(Record, frozen=True, kw_only=True):
     term: int
 
 
+class Due(Part, frozen=True, kw_only=True):
+    """A lifecycle run that is decided and not made yet."""
+
+    occasion: Occasion
+    job: str
+
+
+class Live(Record, frozen=True, kw_only=True):
+    """What the leader has decided about the coming and going of one ``incarnation`` of an agent:
+    that it is in its ``stage`` ``since`` then, and which runs are ``due`` for that."""
+
+    agent: str
+    incarnation: str
+    stage: Stage
+    since: Utc
+    term: int
+    due: tuple[Due, ...] = ()
+
+
 class Rotation(Record, frozen=True, kw_only=True):
     """Which agent had the last turn of a job that goes around its agents (``round_robin``)."""
 
@@ -709,6 +742,7 @@ class Kind(enum.Enum):
     ROTATION = "rotation"
     FAN_OUT = "fan_out"
     SEAT = "seat"
+    LIVE = "live"
 
 
 class Change(msgspec.Struct, frozen=True):

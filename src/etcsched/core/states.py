@@ -194,6 +194,59 @@ class Origin(enum.Enum):
     REQUEST = "request"
     RESUBMISSION = "resubmission"
     CHAIN = "chain"
+    LIFECYCLE = "lifecycle"
+
+
+class Lifecycle(enum.Enum):
+    """At which startups and shutdowns a job runs."""
+
+    NONE = "none"
+    HOST_STARTUP = "host_startup"
+    HOST_SHUTDOWN = "host_shutdown"
+    HOST_BOTH = "host_both"
+    CLUSTER_STARTUP = "cluster_startup"
+    CLUSTER_SHUTDOWN = "cluster_shutdown"
+    CLUSTER_BOTH = "cluster_both"
+
+
+class Occasion(enum.Enum):
+    """What a lifecycle run is about: one agent that comes or goes, the first or the last."""
+
+    __hash__ = object.__hash__
+
+    HOST_STARTUP = "host_startup"
+    HOST_SHUTDOWN = "host_shutdown"
+    CLUSTER_STARTUP = "cluster_startup"
+    CLUSTER_SHUTDOWN = "cluster_shutdown"
+
+    @property
+    def is_shutdown(self) -> bool:
+        return self in (Occasion.HOST_SHUTDOWN, Occasion.CLUSTER_SHUTDOWN)
+
+
+OCCASIONS: dict[Lifecycle, tuple[Occasion, ...]] = {
+    Lifecycle.NONE: (),
+    Lifecycle.HOST_STARTUP: (Occasion.HOST_STARTUP,),
+    Lifecycle.HOST_SHUTDOWN: (Occasion.HOST_SHUTDOWN,),
+    Lifecycle.HOST_BOTH: (Occasion.HOST_STARTUP, Occasion.HOST_SHUTDOWN),
+    Lifecycle.CLUSTER_STARTUP: (Occasion.CLUSTER_STARTUP,),
+    Lifecycle.CLUSTER_SHUTDOWN: (Occasion.CLUSTER_SHUTDOWN,),
+    Lifecycle.CLUSTER_BOTH: (Occasion.CLUSTER_STARTUP, Occasion.CLUSTER_SHUTDOWN),
+}
+
+
+class Stage(enum.Enum):
+    """Where one incarnation of an agent stands between its coming and its going.
+
+    ``leaving``: its work is over, its host's shutdown jobs run. ``last``: nobody else is left, the
+    cluster's shutdown jobs run. ``dismissed``: it may go. ``gone``: it went without a word.
+    """
+
+    HERE = "here"
+    LEAVING = "leaving"
+    LAST = "last"
+    DISMISSED = "dismissed"
+    GONE = "gone"
 
 
 class ConditionOp(enum.Enum):

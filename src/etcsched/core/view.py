@@ -30,6 +30,7 @@ from etcsched.core.records import (
     Job,
     Join,
     Kind,
+    Live,
     Order,
     Pause,
     Presence,
@@ -44,7 +45,7 @@ from etcsched.core.records import (
     Watermark,
     lane_of,
 )
-from etcsched.core.states import Origin, RunState
+from etcsched.core.states import OCCASIONS, Lifecycle, Occasion, Origin, RunState
 
 R = TypeVar("R", bound=Record)
 M = TypeVar("M")
@@ -87,6 +88,7 @@ class View:
         self.rotations: dict[str, Entry[Rotation]] = {}
         self.fan_outs: dict[RunKey, Entry[FanOut]] = {}
         self.seats: dict[str, Entry[Seat]] = {}
+        self.live: dict[str, Entry[Live]] = {}
         self.runs: dict[RunKey, Entry[Run]] = {}
         self.assignments: dict[tuple[str, str, str], Entry[Assignment]] = {}
         self.reports: dict[tuple[str, str, str], Entry[Report]] = {}
@@ -108,6 +110,10 @@ class View:
         self.resubmissions_of: defaultdict[RunKey, set[str]] = defaultdict(set)
         """Those that aren't over, by the run that they go back to."""
         self.assigned_to: defaultdict[str, set[RunKey]] = defaultdict(set)
+        self.jobs_at: dict[Occasion, set[str]] = {occasion: set() for occasion in Occasion}
+        """By their lifecycle, whatever their state."""
+        self.lifecycle_runs_on: defaultdict[str, set[RunKey]] = defaultdict(set)
+        """Those that are about an agent's coming or going, and aren't over."""
         # One map a kind, each of its own types.
         self._maps: dict[Kind, dict[Any, Any]] = {
             Kind.JOB: self.jobs,
@@ -126,6 +132,7 @@ class View:
             Kind.ROTATION: self.rotations,
             Kind.FAN_OUT: self.fan_outs,
             Kind.SEAT: self.seats,
+            Kind.LIVE: self.live,
             Kind.RUN: self.runs,
             Kind.ASSIGNMENT: self.assignments,
             Kind.REPORT: self.reports,
@@ -281,10 +288,23 @@ class View:
             case Kind.ASSIGNMENT:
                 agent, job, run = change.ids
                 self._member(self.assigned_to, agent, (job, run), change.record is not None)
+            case Kind.JOB:
+                self._index_lifecycle(change.ids[0], before, change.record)
             case _:
                 pass
 
+    def _index_lifecycle(self, job: str, before: Record | None, after: Record | None) -> None:
+        was = before.lifecycle if isinstance(before, Job) else Lifecycle.NONE
+        now = after.lifecycle if isinstance(after, Job) else Lifecycle.NONE
+        if was is not now:
+            for occasion in OCCASIONS[was]:
+                self.jobs_at[occasion].discard(job)
+            for occasion in OCCASIONS[now]:
+                self.jobs_at[occasion].add(job)
+
     def _index_run(self, run: Run, *, is_in: bool) -> None:
+        if run.is_bound_to_incarnation:
+            self._member(self.lifecycle_runs_on, run.host, (run.job, run.id), is_in)
         if run.resubmits:
             self._member(self.resubmissions_of, (run.job, run.root), run.id, is_in)
         if run.origin is Origin.RECOVERY:

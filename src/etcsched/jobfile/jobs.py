@@ -11,6 +11,7 @@ from etcsched.core.records import Job, ScheduleVersion
 from etcsched.core.states import (
     HostsFor,
     JobState,
+    Lifecycle,
     OnAgentLoss,
     OnDisconnect,
     Overlap,
@@ -54,6 +55,7 @@ _PLAIN: Final[dict[str, tuple[str, _Reader]]] = {
     "prefer": ("prefer", fields.preferences),
     "placement": ("placement", fields.choice(Placement)),
     "per_host": ("per_host", fields.boolean),
+    "lifecycle": ("lifecycle", fields.choice(Lifecycle)),
     "hosts_for": ("hosts_for", fields.choice(HostsFor)),
     "splay": ("splay_s", fields.duration(0.0, 86400.0)),
     "priority": ("priority", fields.integer(-1_000_000, 1_000_000)),
@@ -132,10 +134,16 @@ def read_job(
         read["retry"] = problems.attempt(lambda v: fields.retry_of(v, parts), at)
     state = read.get("state", JobState.ENABLED)
     is_scheduled = "schedule" in {*own, *defaults} or any(w.patterns for w in read["windows"])
-    if state is JobState.ENABLED and not is_scheduled:
+    has_lifecycle = read.get("lifecycle", Lifecycle.NONE) is not Lifecycle.NONE
+    if state is JobState.ENABLED and not is_scheduled and not has_lifecycle:
         value.refuse(
-            "has no schedule; give it one, or state: ad_hoc_active if it runs on request only, "
-            "chain_active if other jobs chain to it"
+            "has no schedule; give it one, or a lifecycle, or state: ad_hoc_active if it runs on "
+            "request only, chain_active if other jobs chain to it"
+        )
+    if state is JobState.CHAIN_ACTIVE and has_lifecycle:
+        own.get("lifecycle", defaults.get("lifecycle", value)).refuse(
+            "a job that is chain_active runs at no startup and no shutdown; its state would be "
+            "enabled or ad_hoc_active"
         )
     problems.attempt(lambda _: check_hosts(own, defaults, read), value)
     if len(problems) > before:

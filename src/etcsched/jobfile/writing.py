@@ -22,7 +22,7 @@ from etcsched.core.records import (
     Window,
 )
 from etcsched.core.schedule import At, Cron, Every, Pattern
-from etcsched.core.states import ConditionOp
+from etcsched.core.states import ConditionOp, Lifecycle
 
 __all__ = ["action_of", "fields_of", "pattern_text", "schedule_text", "settings_of"]
 
@@ -55,6 +55,7 @@ def fields_of(job: Job) -> dict[str, Any]:
         "on_disconnect",
         "placement",
         "hosts_for",
+        "lifecycle",
     ):
         _put(found, field, getattr(job, field), getattr(default, field), lambda value: value.value)
     _put(found, "splay", job.splay_s, default.splay_s, format_duration)
@@ -137,11 +138,14 @@ def _put(found: dict[str, Any], field: str, value: Any, usual: Any, write: Any) 
 
 
 def schedule_text(job: Job) -> str:
-    """Short, for tables; the zone stands behind a cron expression where it isn't UTC."""
+    """Short, for tables; the zone stands behind a cron expression where it isn't UTC. A lifecycle
+    stands in its own words."""
     current = job.current
     texts = [pattern_text(pattern) for pattern in current.patterns]
     zone = "" if current.timezone == "UTC" else f" {current.timezone}"
-    return (", ".join(texts) + zone) if texts else ""
+    schedule = (", ".join(texts) + zone) if texts else ""
+    lifecycle = "" if job.lifecycle is Lifecycle.NONE else job.lifecycle.value
+    return "; ".join(filter(None, (schedule, lifecycle)))
 
 
 def pattern_text(pattern: Pattern) -> str:

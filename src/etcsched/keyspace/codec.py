@@ -24,6 +24,7 @@ from etcsched.core.records import (
     Job,
     Join,
     Kind,
+    Live,
     Order,
     OutputAccess,
     Pause,
@@ -67,6 +68,7 @@ RECORD_TYPES: dict[Kind, type[Record]] = {
     Kind.ROTATION: Rotation,
     Kind.FAN_OUT: FanOut,
     Kind.SEAT: Seat,
+    Kind.LIVE: Live,
 }
 
 _encoder = msgspec.json.Encoder()

@@ -38,6 +38,7 @@ _FIXED_PLACES: dict[Kind, str] = {
     Kind.ROTATION: "state/rotations/",
     Kind.FAN_OUT: "state/fanouts/",
     Kind.SEAT: "state/seats/",
+    Kind.LIVE: "state/live/",
 }
 
 _LATE = "late"
@@ -97,6 +98,7 @@ class Keys:
                     "rotations": Kind.ROTATION,
                     "fanouts": Kind.FAN_OUT,
                     "seats": Kind.SEAT,
+                    "live": Kind.LIVE,
                 }
             ),
         }

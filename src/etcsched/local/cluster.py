@@ -18,11 +18,13 @@ from etcsched.local.node import NodeProcess, Role
 DEFAULT_ETCD_PORT = 2379
 COMMAND = (sys.executable, "-m", "etcsched_cli")
 RESTART_PAUSE_S = 1.0
+SCHEDULER_STOPS_WITHIN_S = 15.0
 ETCD_NAME = "etcd"
 
 
 class LocalOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """``stop_timeout_s`` is what running jobs get when the cluster is stopped."""
+    """``stop_timeout_s`` is what running jobs get when the cluster is stopped, and each kind of
+    shutdown jobs ``shutdown_timeout_s`` after that."""
 
     directory: Path
     schedulers: int = 3
@@ -30,8 +32,15 @@ class LocalOptions(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 8
     ttl_s: int = 10
     stop_timeout_s: float = 10.0
+    shutdown_timeout_s: float = 30.0
     etcd_port: int | None = None
     restarts: bool = True
+
+    @property
+    def longest_stop_s(self) -> float:
+        """Of an agent that isn't stuck: its work, a change of leader, its shutdown jobs, and the
+        cluster's."""
+        return self.stop_timeout_s + self.ttl_s + 2 * self.shutdown_timeout_s + 10.0
 
 
 class LocalCluster:
@@ -97,6 +106,7 @@ class LocalCluster:
             f"--default-user={user}",
             f"--stop-timeout={options.stop_timeout_s:g}s",
             "--output-listen=127.0.0.1:0",
+            f"--shutdown-timeout={options.shutdown_timeout_s:g}s",
             f"--state-dir={options.directory / name}",
         )
 
@@ -134,13 +144,16 @@ class LocalCluster:
             await node.start()
 
     async def stop(self) -> None:
-        """Agents first, so that the schedulers can settle what they report; then etcd."""
+        """Agents first, so that the schedulers can settle what they report, and begin what is to
+        be done before they go; then etcd."""
         self._is_stopping = True
         roles: tuple[Role, ...] = ("agent", "scheduler")
         for role in roles:
+            is_agent = role == "agent"
+            grace_s = self._options.longest_stop_s if is_agent else SCHEDULER_STOPS_WITHIN_S
             async with asyncio.TaskGroup() as tasks:
                 for node in self.nodes.values():
                     if node.role == role:
-                        tasks.create_task(node.stop(self._options.stop_timeout_s + 5.0))
+                        tasks.create_task(node.stop(grace_s))
         if self._etcd is not None:
             await self._etcd.stop()

@@ -74,6 +74,8 @@ class AgentState(enum.Enum):
     READY = "ready"
     FULL = "full"
     DRAINING = "draining"
+    STOPPING = "stopping"
+    """It was told to stop: it ends its work, and then its shutdown jobs."""
     STANDBY = "standby"
     """Here, but without a seat: settings bound how many agents receive runs."""
     ABSENT = "absent"
@@ -296,7 +298,9 @@ def _agent_view(
             drained_by=drained_by,
             seated=seated,
         )
-    if drain is not None or presence.draining:
+    if presence.draining:
+        state = AgentState.STOPPING
+    elif drain is not None:
         state = AgentState.DRAINING
     elif seated is False:
         state = AgentState.STANDBY

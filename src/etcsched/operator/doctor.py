@@ -270,7 +270,7 @@ def _next_tick(
 
 def _agents(agents: Sequence[AgentView]) -> list[Finding]:
     here = [agent for agent in agents if agent.state is not AgentState.ABSENT]
-    idle = (AgentState.DRAINING, AgentState.STANDBY)
+    idle = (AgentState.DRAINING, AgentState.STOPPING, AgentState.STANDBY)
     usable = [agent for agent in here if agent.state not in idle]
     standbys = sum(agent.state is AgentState.STANDBY for agent in here)
     if not usable and not standbys:

@@ -11,7 +11,7 @@ import msgspec
 from etcsched.core.agent.effects import Adopt, Claim, ReportOutcome
 from etcsched.core.records import Assignment, Kind, Order, Presence, Report
 from etcsched.core.session import margin_of, with_grace_s
-from etcsched.core.states import OnDisconnect, Outcome
+from etcsched.core.states import OnDisconnect, Outcome, Stage
 from etcsched.core.view import View
 from etcsched.keyspace.ops import TxnResult
 from etcsched.keyspace.transactions import (
@@ -19,6 +19,7 @@ from etcsched.keyspace.transactions import (
     AgentTransactions,
     guarded,
     join_presence,
+    update_presence,
 )
 from etcsched.testing.watcher import Watcher
 
@@ -75,6 +76,7 @@ class SimulatedAgent:
         self.is_alive = True
         self.is_cut_off = False
         self.claims_nothing = False
+        self.is_stopping = False
         self.on_claim: Callable[[Assignment], None] | None = None
         self.spans: list[Span] = []
         self._world = world
@@ -99,7 +101,17 @@ class SimulatedAgent:
         if not self.is_alive:
             return
         world = self._world
-        presence = Presence(
+        presence = self._presence()
+        result = world.store.txn(join_presence(world.keys, self.lease, presence))
+        if not result.succeeded:
+            # Its last lease has run out, but etcd hasn't looked yet.
+            world.at(world.now_s + KEEPALIVE_S, self._put_presence)
+        self._joined = result.revision
+        self._guard = AgentGuard(world.keys, self.name, result.revision)
+
+    def _presence(self) -> Presence:
+        world = self._world
+        return Presence(
             agent=self.name,
             incarnation=f"{self.lease:x}",
             supervisor="s1",
@@ -113,12 +125,8 @@ class SimulatedAgent:
             session_ttl_s=self._ttl_s,
             users=("app",),
             default_user="app",
+            draining=self.is_stopping,
         )
-        result = world.store.txn(join_presence(world.keys, self.lease, presence))
-        if not result.succeeded:
-            # Its last lease has run out, but etcd hasn't looked yet.
-            world.at(world.now_s + KEEPALIVE_S, self._put_presence)
-        self._guard = AgentGuard(world.keys, self.name, result.revision)
 
     def _keep_alive(self) -> None:
         if not self.is_alive:
@@ -180,8 +188,14 @@ class SimulatedAgent:
         self._stop_processes(reports=False)
         self.is_alive = False
 
+    def stop(self) -> None:
+        """As by SIGTERM: it ends its work, and goes when the leader lets it."""
+        world = self._world
+        self.is_stopping = True
+        world.store.txn(update_presence(world.keys, self.lease, self._joined, self._presence()))
+
     def leave(self) -> None:
-        """A clean stop of an agent that has nothing running."""
+        """It goes at once, without asking, with nothing running."""
         self._world.store.lease_revoke(self.lease)
         self.kill()
 
@@ -224,6 +238,11 @@ class SimulatedAgent:
         for (agent, job, run), order in sorted(self._view.orders.items()):
             if agent == self.name:
                 self._obey(order.record, job, run)
+        live = self._view.live.get(self.name)
+        is_mine = live is not None and live.record.incarnation == f"{self.lease:x}"
+        if live is not None and is_mine and live.record.stage is Stage.DISMISSED:
+            assert not self._running, "dismissed with work in hand"
+            self.leave()
         return True
 
     def _claim(self, assignment: Assignment, job: str, run: str) -> None:

@@ -16,12 +16,14 @@ from etcsched.core.records import (
     Change,
     Drain,
     Kind,
+    Live,
     Order,
     Presence,
     Report,
     Shell,
     StartSeen,
 )
+from etcsched.core.states import Stage
 from etcsched.core.times import utc_of
 
 START_MS = 1_800_000_000_000
@@ -184,6 +186,12 @@ def order(run: str = "r1", token: int = 100) -> ev.Changed:
 def drain() -> ev.Changed:
     record = Drain(agent="a1", since=utc_of(START_MS))
     return ev.Changed(Change(kind=Kind.DRAIN, ids=("a1",), record=record, mod_revision=60))
+
+
+def live(stage: Stage, incarnation: str = "i1") -> ev.Changed:
+    """What the leader says of its going."""
+    record = Live(agent="a1", incarnation=incarnation, stage=stage, since=utc_of(START_MS), term=1)
+    return ev.Changed(Change(kind=Kind.LIVE, ids=("a1",), record=record, mod_revision=70))
 
 
 def gone(kind: Kind, *ids: str, revision: int = 900) -> ev.Changed:

@@ -10,7 +10,7 @@ from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
 from etcsched.core.agent.attempt import Phase
 from etcsched.core.records import Change, Kind, Noop
-from etcsched.core.states import Outcome
+from etcsched.core.states import Occasion, Outcome, Stage
 from tests.unit.agent.script import (
     JOINED,
     LEASE,
@@ -18,9 +18,11 @@ from tests.unit.agent.script import (
     Script,
     assignment,
     attempt_id,
+    drain,
     ended,
     gone,
     ids,
+    live,
     presence_of,
     report,
 )
@@ -385,6 +387,8 @@ def test_a_stop_says_so_waits_reports_and_leaves() -> None:
     script.tell(ended())
     assert not script.of(fx.LeavePresence)
     script.tell(ev.OutcomeStored(attempt_id(), late=False))
+    assert not script.of(fx.LeavePresence)
+    script.tell(live(Stage.DISMISSED))
     assert script.one(fx.LeavePresence) == fx.LeavePresence("a1", JOINED)
     assert script.tell(ev.StopRequested()) == []
     assert script.tell(ev.PresenceLeft()) == [fx.Quit()]
@@ -419,7 +423,9 @@ def test_a_stop_without_etcd_leaves_with_its_outcomes_on_disk() -> None:
     script.passes(1.1)
     script.one(fx.SpoolOutcome)
     script.tell(ev.OutcomeSpooled(attempt_id()))
-    script.one(fx.LeavePresence)
+    assert not script.of(fx.LeavePresence)
+    script.tell(ev.SessionLost())
+    script.one(fx.Quit)
 
 
 def test_a_stop_before_there_is_a_session_is_immediate() -> None:
@@ -435,6 +441,143 @@ def test_a_process_that_cant_be_killed_doesnt_hold_the_agent_for_ever() -> None:
     script.passes(5.1)
     script.passes(7.1)
     script.one(fx.LeavePresence)
+
+
+# --- what is to be done before it goes -------------------------------------------------------
+
+
+def dismissing(**settings: float) -> Script:
+    """Idle, and asked to stop."""
+    script = Script(leader_wait_s=5.0, shutdown_timeout_s=20.0, stop_timeout_s=3.0, **settings)
+    script.ready().tell(ev.StopRequested())
+    assert not script.of(fx.LeavePresence)
+    script.tell(ev.SessionRenewed(script.mono_s + 1000))
+    return script
+
+
+def test_without_a_word_from_any_leader_it_goes_in_time() -> None:
+    script = dismissing()
+    assert script.passes(4.9) == []
+    script.passes(0.2)
+    script.one(fx.LeavePresence)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        live(Stage.HERE),
+        live(Stage.DISMISSED, incarnation="i0"),
+        gone(Kind.LIVE, "a1"),
+        ev.Listed(Kind.LIVE, (), 70),
+    ],
+    ids=["still here", "of another session", "no record", "none in a listing"],
+)
+def test_what_is_no_word_on_its_going(told: ev.Event) -> None:
+    script = dismissing()
+    assert script.tell(told) == []
+    script.passes(5.1)
+    script.one(fx.LeavePresence)
+
+
+def test_a_listing_tells_it_too() -> None:
+    script = dismissing()
+    script.tell(ev.Listed(Kind.LIVE, (live(Stage.DISMISSED).change,), 70))
+    script.one(fx.LeavePresence)
+
+
+@pytest.mark.parametrize("occasion", [Occasion.HOST_SHUTDOWN, Occasion.CLUSTER_SHUTDOWN])
+def test_it_takes_shutdown_jobs_before_it_goes(occasion: Occasion) -> None:
+    script = dismissing()
+    script.tell(live(Stage.LEAVING))
+    script.run(occasion=occasion)
+    script.tell(ended())
+    script.tell(ev.OutcomeStored(attempt_id(), late=False))
+    assert not script.of(fx.LeavePresence)
+    script.tell(live(Stage.DISMISSED))
+    script.one(fx.LeavePresence)
+
+
+@pytest.mark.parametrize("occasion", [None, Occasion.HOST_STARTUP, Occasion.CLUSTER_STARTUP])
+def test_it_takes_nothing_else(occasion: Occasion | None) -> None:
+    script = dismissing()
+    script.tell(live(Stage.LEAVING))
+    assert script.assign(occasion=occasion) == []
+
+
+def test_what_came_while_its_work_went_on_is_taken_then() -> None:
+    script = Script().ready()
+    script.run()
+    script.tell(ev.StopRequested())
+    assert script.assign("r2", 101, occasion=Occasion.HOST_SHUTDOWN) == []
+    script.tell(ended())
+    script.tell(ev.OutcomeStored(attempt_id(), late=False))
+    assert script.one(fx.Claim).report.run == "r2"
+
+
+def test_no_shutdown_job_is_taken_while_it_is_drained() -> None:
+    script = dismissing()
+    script.tell(drain(), live(Stage.LEAVING))
+    assert script.assign(occasion=Occasion.HOST_SHUTDOWN) == []
+
+
+def test_shutdown_jobs_have_their_own_time_and_the_last_ones_again() -> None:
+    script = dismissing()
+    script.tell(live(Stage.LEAVING))
+    script.passes(19.9)
+    script.tell(live(Stage.LAST))
+    script.run(occasion=Occasion.CLUSTER_SHUTDOWN, kill_grace_s=2.0)
+    assert script.passes(19.8) == []
+    script.passes(0.3)
+    assert script.one(fx.KillProcess).grace_s == 2.0
+    script.tell(ended(cause=ev.EndCause.FENCED))
+    assert script.outcome().outcome is Outcome.DIED
+    script.tell(ev.OutcomeStored(attempt_id(), late=False))
+    script.one(fx.LeavePresence)
+
+
+def test_work_that_had_to_be_killed_is_no_reason_to_skip_the_shutdown_jobs() -> None:
+    script = Script(stop_timeout_s=5.0).ready()
+    script.run(kill_grace_s=2.0)
+    script.tell(ev.StopRequested(), ev.SessionRenewed(script.mono_s + 100))
+    script.passes(5.1)
+    script.one(fx.KillProcess)
+    script.tell(ended(cause=ev.EndCause.FENCED))
+    script.tell(ev.OutcomeStored(attempt_id(), late=False))
+    assert not script.of(fx.LeavePresence)
+    script.tell(live(Stage.LEAVING))
+    script.run("r2", 101, occasion=Occasion.HOST_SHUTDOWN)
+
+
+def test_a_second_request_waits_for_nothing() -> None:
+    script = dismissing()
+    script.tell(live(Stage.LEAVING))
+    script.run(occasion=Occasion.HOST_SHUTDOWN)
+    script.tell(ev.StopRequested())
+    assert script.one(fx.KillProcess).grace_s == 0.0
+    script.tell(ended(cause=ev.EndCause.FENCED))
+    script.tell(ev.OutcomeStored(attempt_id(), late=False))
+    script.one(fx.LeavePresence)
+
+
+def test_a_second_request_before_there_is_any_work_goes_at_once() -> None:
+    script = dismissing()
+    script.tell(ev.StopRequested())
+    script.one(fx.LeavePresence)
+
+
+def test_one_whose_session_is_lost_goes_at_once() -> None:
+    script = dismissing()
+    script.tell(live(Stage.LEAVING))
+    script.tell(ev.SessionLost())
+    script.one(fx.Quit)
+
+
+def test_a_restart_says_nothing_of_going() -> None:
+    script = Script().ready()
+    script.run()
+    script.assign("r2", 101)
+    script.tell(ev.RestartRequested(), ev.SupervisorReady(incarnation="s1"))
+    assert not script.one(fx.UpdatePresence).presence.draining
 
 
 def test_noops_dont_hold_a_slot_while_their_outcome_is_under_way() -> None:

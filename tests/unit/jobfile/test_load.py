@@ -14,6 +14,7 @@ from etcsched.core.schedule import At, Cron, Every
 from etcsched.core.states import (
     HostsFor,
     JobState,
+    Lifecycle,
     OnAgentLoss,
     OnDisconnect,
     Outcome,
@@ -69,6 +70,7 @@ def test_every_field() -> None:
             prefer: [host-b, disk=ssd]
             placement: fixed_priority
             hosts_for: scheduled
+            lifecycle: host_both
             require: {role: erp}
             priority: -5
             params: {month: 007}
@@ -112,6 +114,7 @@ def test_every_field() -> None:
         prefer=("host-b", "disk=ssd"),
         placement=Placement.FIXED_PRIORITY,
         hosts_for=HostsFor.SCHEDULED,
+        lifecycle=Lifecycle.HOST_BOTH,
         require={"role": "erp"},
         priority=-5,
         params={"month": "007"},
@@ -433,9 +436,8 @@ def test_all_problems_of_all_files_in_their_order() -> None:
         "largest first, like 500ms, 30s, 2m, 1h30m or 1d",
         "a.yaml:6: jobs.b: has no run; write e.g. run: {exec: [/bin/true]}",
         "b.yaml:3: jobs.a: is given twice; first in a.yaml:5",
-        "b.yaml:4: jobs.c: has no schedule; give it one, or state: ad_hoc_active if it runs on "
-        "request only, "
-        "chain_active if other jobs chain to it",
+        "b.yaml:4: jobs.c: has no schedule; give it one, or a lifecycle, or state: ad_hoc_active "
+        "if it runs on request only, chain_active if other jobs chain to it",
         "b.yaml:5: jobs.d: takes a map like {run: {exec: [/bin/true]}, schedule: {every: 1h}}, "
         "not nothing",
         "c.yaml:1: not YAML: while parsing a flow sequence expected ',' or ']', but got "
@@ -521,3 +523,49 @@ def test_defaults_of_maps_are_added_to() -> None:
         """
     )
     assert (job.require, job.params) == ({"role": "erp", "zone": "b"}, {"x": "d"})
+
+
+@pytest.mark.parametrize("lifecycle", list(Lifecycle))
+def test_each_lifecycle_reads_back(lifecycle: Lifecycle) -> None:
+    (job,) = load_text(f"""
+        jobs: {{a: {{{RUNS}, lifecycle: {lifecycle.value}}}}}
+    """)
+    assert job.lifecycle is lifecycle
+    written = fields_of(job)
+    assert ("lifecycle" in written) is (lifecycle is not Lifecycle.NONE)
+    (again,) = load_text(json.dumps({"jobs": {"a": written}}))
+    assert again.lifecycle is lifecycle
+
+
+def test_a_lifecycle_needs_no_schedule() -> None:
+    (job,) = load_text("""
+        jobs: {a: {run: {exec: [/bin/true]}, lifecycle: cluster_startup}}
+    """)
+    assert job.current.state is JobState.ENABLED
+    assert not job.current.patterns
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        (
+            "lifecycle: host_start, state: ad_hoc_active",
+            "a.yaml:2: jobs.a.lifecycle: unknown value 'host_start'; did you mean host_startup?",
+        ),
+        (
+            "lifecycle: host_startup, state: chain_active",
+            "a.yaml:2: jobs.a.lifecycle: a job that is chain_active runs at no startup and no "
+            "shutdown; its state would be enabled or ad_hoc_active",
+        ),
+        (
+            "lifecycle: none",
+            "a.yaml:2: jobs.a: has no schedule; give it one, or a lifecycle, or state: "
+            "ad_hoc_active if it runs on request only, chain_active if other jobs chain to it",
+        ),
+    ],
+)
+def test_what_no_lifecycle_is(written: str, problem: str) -> None:
+    text = f"""
+        jobs: {{a: {{run: {{exec: [/bin/true]}}, {written}}}}}
+    """
+    assert problems_of(text) == [problem]

@@ -30,6 +30,7 @@ IDS: dict[Kind, tuple[str, ...]] = {
     Kind.ROTATION: ("backup",),
     Kind.FAN_OUT: ("backup", "20261122T190000Z"),
     Kind.SEAT: ("a1",),
+    Kind.LIVE: ("a1",),
 }
 
 

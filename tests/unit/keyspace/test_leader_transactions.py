@@ -13,6 +13,7 @@ from etcsched.core.records import (
     Gap,
     Join,
     Kind,
+    Live,
     Order,
     Rotation,
     Run,
@@ -20,7 +21,7 @@ from etcsched.core.records import (
     StartSeen,
     Watermark,
 )
-from etcsched.core.states import Origin, RunState
+from etcsched.core.states import Origin, RunState, Stage
 from etcsched.jobfile.chains import MAX_LINKS
 from etcsched.keyspace import transactions as tx
 from etcsched.keyspace.ops import Put, RangeResult, Txn, TxnResult
@@ -213,6 +214,40 @@ CASES = [
         {"settings", "seat", "presence", "new seat", "new presence"},
         {"new seat"},
         {"seat"},
+    ),
+    Case(
+        "one agent comes, with a run; one may go, for another is there; one is forgotten",
+        lambda seen: BUILD(
+            fx.ChangeLive(
+                seq=1,
+                changes=(
+                    fx.LiveChange(
+                        agent="a2",
+                        revision=seen("new live"),
+                        presence_revision=seen("new presence"),
+                        live=Live(
+                            agent="a2", incarnation="6", stage=Stage.HERE, since=NOW, term=1
+                        ),
+                    ),
+                    fx.LiveChange(
+                        agent="a1",
+                        revision=seen("live"),
+                        presence_revision=seen("presence"),
+                        live=None,
+                    ),
+                ),
+                created=(run_in(RunState.READY),),
+                jobs=(("j", seen("job")),),
+                witnesses=(("a3", seen("third presence")),),
+            )
+        ),
+        {"live", "new presence", "third presence", "job"},
+        {
+            "live", "new live", "presence", "new presence", "third presence", "job", "run",
+            "archive",
+        },
+        {"new live", "run"},
+        {"live"},
     ),
     Case(
         "T4b with an outcome",

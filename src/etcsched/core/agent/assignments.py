@@ -113,10 +113,12 @@ class Assignments:
 
     def fill(self, now: Instant) -> None:
         """Claim what waits, as long as there are slots."""
-        while self._attempts.waiting and self._standing.may_claim(now):
+        while self._attempts.waiting:
             attempt = next(iter(self._attempts.waiting.values()))
             assignment, session = attempt.assignment, self._standing.session
             assert assignment is not None
+            if not self._standing.may_claim(now, assignment):
+                return
             assert session is not None
             if assignment.incarnation != session.incarnation:
                 # Meant for a session that is over: the leader sees that and moves it.

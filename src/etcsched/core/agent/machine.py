@@ -26,7 +26,8 @@ from etcsched.core.agent.outcomes import Outcomes
 from etcsched.core.agent.processes import Processes
 from etcsched.core.agent.standing import Settings, Standing
 from etcsched.core.clock import Instant
-from etcsched.core.records import Assignment, Change, Drain, Kind, Order, Presence
+from etcsched.core.records import Assignment, Change, Drain, Kind, Live, Order, Presence
+from etcsched.core.states import Stage
 
 _REJOIN_AFTER_S = 0.3
 _AFTER_GRACE_S = 5.0
@@ -34,6 +35,8 @@ _AFTER_GRACE_S = 5.0
 
 class _Leaving(enum.Enum):
     STOP = "stop"
+    DISMISSAL = "dismissal"
+    """Its work is over: what is to be done before it goes is done, until the leader lets it go."""
     RESTART = "restart"
     FAREWELL = "farewell"
     """All is settled; the presence is being deleted."""
@@ -62,6 +65,7 @@ class AgentMachine:
         self._leaving: _Leaving | None = None
         self._leave_by_s = 0.0
         self._killed = False
+        self._is_hurried = False
 
     def _emit(self, effect: fx.Effect) -> None:
         self._effects.append(effect)
@@ -199,6 +203,8 @@ class AgentMachine:
                 self._assignments.forget_order(change.ids[1], change.ids[2])
             case Kind.DRAIN, record:
                 self._standing.drained = record is not None
+            case Kind.LIVE, record:
+                self._told(record if isinstance(record, Live) else None, now)
             case Kind.PRESENCE, record:
                 joined = self._standing.joined
                 ours = record is not None and change.create_revision == joined
@@ -224,6 +230,9 @@ class AgentMachine:
                 )
             case Kind.DRAIN:
                 self._standing.drained = any(isinstance(c.record, Drain) for c in changes)
+            case Kind.LIVE:
+                records = [c.record for c in changes if isinstance(c.record, Live)]
+                self._told(records[0] if records else None, now)
             case Kind.PRESENCE:
                 joined = self._standing.joined
                 ours = any(
@@ -328,14 +337,15 @@ class AgentMachine:
     def _stop(self, kill: bool, now: Instant) -> None:
         if self._leaving is _Leaving.FAREWELL:
             return
-        if self._leaving is not _Leaving.STOP:
+        if self._leaving not in (_Leaving.STOP, _Leaving.DISMISSAL):
             self._leaving = _Leaving.STOP
-            self._standing.leaving = True
+            self._standing.leaving = self._standing.stopping = True
             self._leave_by_s = now.mono_s + self._settings.stop_timeout_s
             self._update_presence(now)
         else:
             kill = True
         if kill:
+            self._is_hurried = True
             self._kill_and_leave(now, grace_s=0.0)
 
     def _kill_and_leave(self, now: Instant, *, grace_s: float | None) -> None:
@@ -352,17 +362,49 @@ class AgentMachine:
 
     def _leave_if_done(self, leaving: _Leaving, now: Instant) -> None:
         late = now.mono_s >= self._leave_by_s
-        unsettled = self._attempts.is_unsettled
+        is_idle = not (self._attempts.occupying or self._attempts.is_unsettled)
         if leaving is _Leaving.RESTART:
-            if late or not unsettled:
+            if late or not self._attempts.is_unsettled:
                 self._leaving = _Leaving.OVER
                 self._emit(fx.Reexec())
-        elif leaving is _Leaving.STOP:
-            occupied = self._attempts.occupying
-            if late and occupied and not self._killed:
+        elif leaving is _Leaving.STOP and is_idle and not (self._is_hurried or self._is_dismissed):
+            self._ask_for_dismissal(now)
+        elif leaving in (_Leaving.STOP, _Leaving.DISMISSAL):
+            # In a session of its own, one that waits would begin to go anew.
+            is_alone = leaving is _Leaving.DISMISSAL and self._standing.session is None
+            if late and self._attempts.occupying and not self._killed:
                 self._kill_and_leave(now, grace_s=None)
-            elif late or not (occupied or unsettled):
+            elif late or is_alone or (is_idle and (self._killed or self._is_dismissed)):
                 self._say_farewell()
+
+    @property
+    def _is_dismissed(self) -> bool:
+        return self._standing.stage is Stage.DISMISSED
+
+    def _ask_for_dismissal(self, now: Instant) -> None:
+        """Its presence says that it wants to go, and its reports that it has nothing to do any
+        more, also where that had to be killed. Without a session nobody can answer."""
+        if self._standing.joined is None:
+            self._say_farewell()
+            return
+        self._leaving = _Leaving.DISMISSAL
+        self._killed = False
+        self._standing.takes_shutdown_jobs = True
+        self._leave_by_s = now.mono_s + self._settings.leader_wait_s
+        self._heed(now)
+        self._assignments.fill(now)
+
+    def _told(self, live: Live | None, now: Instant) -> None:
+        before = self._standing.stage
+        self._standing.is_told(live)
+        if self._standing.stage is not before:
+            self._heed(now)
+
+    def _heed(self, now: Instant) -> None:
+        """Each stage on the way out has its own time."""
+        is_waiting = self._leaving is _Leaving.DISMISSAL and not self._killed
+        if is_waiting and self._standing.stage in (Stage.LEAVING, Stage.LAST):
+            self._leave_by_s = now.mono_s + self._settings.shutdown_timeout_s
 
     def _say_farewell(self) -> None:
         """What is unsettled even now is in the supervisor's journal, and in etcd as a claim: the

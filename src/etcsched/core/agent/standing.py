@@ -6,7 +6,8 @@ import msgspec
 
 from etcsched.core.agent.events import SessionOpened
 from etcsched.core.clock import Instant
-from etcsched.core.records import Presence
+from etcsched.core.records import Assignment, Live, Presence
+from etcsched.core.states import Stage
 from etcsched.core.times import Utc, utc_of
 
 
@@ -16,6 +17,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sessions, as far as its disk knows.
 
     ``claim_least_s``: a claim is sent only while the session is good for so long.
+    ``leader_wait_s``: one that wants to go, and has ended its work, waits so long for a leader to
+    say what is to be done first; ``shutdown_timeout_s``: what that is may take so long.
     ``spool_after_s``: an outcome that waits for so long goes to disk, if etcd has answered nothing
     for so long.
     """
@@ -35,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     output_address: str = ""
     session_ttl_s: int = 10
     stop_timeout_s: float = 60.0
+    leader_wait_s: float = 13.0
+    shutdown_timeout_s: float = 60.0
     spool_after_s: float = 1.0
     spool_retry_s: float = 5.0
     restart_within_s: float = 5.0
@@ -49,7 +54,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 class Standing:
     """Changed by the machine only. ``incarnations`` are this agent's own sessions, as far as known.
-    ``joined`` is the create revision of our presence."""
+    ``joined`` is the create revision of our presence. ``stopping``: it wants to go; ``leaving``: so
+    does one that only restarts. ``stage`` is what the leader says of this very session.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -61,6 +68,9 @@ class Standing:
         self.supervisor: str | None = None
         self.drained = False
         self.leaving = False
+        self.stopping = False
+        self.takes_shutdown_jobs = False
+        self._live: Live | None = None
         self.since: Utc | None = None
 
     def has_session(self, now: Instant) -> bool:
@@ -71,13 +81,26 @@ class Standing:
         """Whether a writer stands ready; what is concluded meanwhile is sent once it does."""
         return self.joined is not None and self.reports_read
 
-    def may_claim(self, now: Instant) -> bool:
+    @property
+    def stage(self) -> Stage | None:
+        live, session = self._live, self.session
+        if live is None or session is None or live.incarnation != session.incarnation:
+            return None
+        return live.stage
+
+    def is_told(self, live: Live | None) -> None:
+        self._live = live
+
+    def may_claim(self, now: Instant, assignment: Assignment) -> bool:
+        """One that leaves takes nothing but what is to be done before it goes."""
+        occasion = assignment.occasion
+        is_shutdown = occasion is not None and occasion.is_shutdown
         return (
             self.may_write
             and self.session is not None
             and self.supervisor is not None
             and not self.drained
-            and not self.leaving
+            and (not self.leaving or (is_shutdown and self.takes_shutdown_jobs))
             and now.mono_s + self.settings.claim_least_s < self.deadline_mono_s
         )
 
@@ -108,6 +131,6 @@ class Standing:
             session_ttl_s=settings.session_ttl_s,
             users=settings.users,
             default_user=settings.default_user,
-            draining=self.leaving,
+            draining=self.stopping,
             output_address=settings.output_address,
         )

@@ -88,7 +88,9 @@ class AssignedRuns:
     def _has_changed(self, assignment: Entry[Assignment], presence: Presence) -> bool:
         """An unclaimed assignment whose grounds have changed can't be claimed any more."""
         record = assignment.record
-        return presence.draining or record.seen != self._view.start_seen(record.job, record.agent)
+        is_shutdown = record.occasion is not None and record.occasion.is_shutdown
+        stops = presence.draining and not is_shutdown
+        return stops or record.seen != self._view.start_seen(record.job, record.agent)
 
     def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
         """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""

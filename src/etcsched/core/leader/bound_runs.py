@@ -1,8 +1,10 @@
-"""Runs that are bound to one agent (``per_host``): they wait for that one, but not for ever.
+"""Runs that are bound to one agent (``per_host``, ``lifecycle``): they wait for that one, but not
+for ever.
 
 Nobody else can take them. So one that waits for its agent as long as its pickup buffer lasts ends
 ``missed``, or ``died`` if an attempt of it was lost there; one that is queued waits as long as an
-outage's ticks would be recovered.
+outage's ticks would be recovered. A startup or shutdown of a host waits as long as its agent is
+there, in that incarnation.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ class BoundRuns:
     def end_if_given_up(self, entry: Entry[Run], job: Job) -> bool:
         """For a run whose agent isn't here. False: it waits on."""
         context, run = self._context, entry.record
+        if run.is_bound_to_incarnation:
+            return False
         wait_ms = ms_of(_waits_since(run)) + int(_waits_s(run, job) * 1000) - context.wall_ms
         if wait_ms > 0:
             context.wake_at(context.mono_s + wait_ms / 1000, run_matter((run.job, run.id)))
@@ -40,6 +44,35 @@ class BoundRuns:
             state = RunState.DIED if run.attempts else RunState.MISSED
         self._ends.end_waiting(entry, state, cause)
         return True
+
+    def end_if_pointless(self, entry: Entry[Run], job: Job) -> bool:
+        """For a run about an agent's coming or going, once that is past, or nothing may start
+        there before it goes."""
+        run = entry.record
+        if not run.is_bound_to_incarnation:
+            return False
+        cause = self._why_pointless(run, job)
+        if cause is None:
+            return False
+        if run.state is RunState.RETRYING:
+            state = state_without_retry(run)
+        else:
+            state = RunState.DIED if run.attempts else RunState.MISSED
+        self._ends.end_waiting(entry, state, cause)
+        return True
+
+    def _why_pointless(self, run: Run, job: Job) -> str | None:
+        context, agent = self._context, run.host
+        entry = context.view.presences.get(agent)
+        if entry is None or entry.record.incarnation != run.incarnation:
+            return f"{agent} was gone before it could run"
+        assert run.occasion is not None
+        if not run.occasion.is_shutdown:
+            return f"{agent} stops before it could run" if entry.record.draining else None
+        if (paused := context.view.what_is_paused(run.job)) is not None:
+            return f"{paused} is paused, and {agent} doesn't wait for that"
+        why = context.why_not(requirement_of_run(job, run), entry.record)
+        return f"{agent} {why}" if why is not None else None
 
 
 def _waits_since(run: Run) -> Utc:

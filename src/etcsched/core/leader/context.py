@@ -23,7 +23,7 @@ from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.runs import Author
 from etcsched.core.records import Job, Presence, Rotation, Run
 from etcsched.core.seats import Seating
-from etcsched.core.states import JobState, Placement
+from etcsched.core.states import JobState, Occasion, Placement
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, RunKey, View
 
@@ -354,7 +354,7 @@ class Context:
             names = requirement.hosts or presences
             members = {
                 name: Member(
-                    entry.record.slots if self.seating.has_slots(name) else 0,
+                    entry.record.slots if self._has_slots(entry.record) else 0,
                     rank_of(requirement, entry.record),
                 )
                 for name in names
@@ -366,6 +366,14 @@ class Context:
             for name in members:
                 self._pools_of[name].append(pool)
         return pool
+
+    def _has_slots(self, presence: Presence) -> bool:
+        """Not before it has a seat, and not before its startup jobs are there: those go first."""
+        if self.view.jobs_at[Occasion.HOST_STARTUP]:
+            live = self.view.live.get(presence.agent)
+            if live is None or live.record.incarnation != presence.incarnation or live.record.due:
+                return False
+        return self.seating.has_slots(presence.agent)
 
     # --- jobs
 

@@ -15,6 +15,7 @@ from etcsched.core.records import (
     FanOut,
     Gap,
     Join,
+    Live,
     Order,
     Rotation,
     Run,
@@ -296,6 +297,29 @@ class ChangeSeats(Write, frozen=True, kw_only=True):
     given: tuple[tuple[Seat, int], ...]
     taken: tuple[tuple[str, int, int], ...]
     settings_revision: int
+
+
+class LiveChange(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the record at ``revision`` (0: absent), while its agent's presence is as seen (0: gone);
+    ``live`` None: it goes."""
+
+    agent: str
+    revision: int
+    presence_revision: int
+    live: Live | None
+
+
+class ChangeLive(Write, frozen=True, kw_only=True):
+    """Agents come and go, one after the other as they stand here, with the runs that this begins.
+
+    ``jobs`` are the definitions (name, revision) that these rest on. ``witnesses`` (agent, its
+    presence's revision) are still there, so that others aren't the first or the last.
+    """
+
+    changes: tuple[LiveChange, ...]
+    created: tuple[Run, ...] = ()
+    jobs: tuple[tuple[str, int], ...] = ()
+    witnesses: tuple[tuple[str, int], ...] = ()
 
 
 class AdvanceWatermark(Write, frozen=True, kw_only=True):

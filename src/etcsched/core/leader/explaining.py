@@ -30,7 +30,7 @@ from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.waiting_runs import buffer_end_ms
 from etcsched.core.limits import NO_LIMITS, Limits
 from etcsched.core.records import CLUSTER, Candidate, Job, Run
-from etcsched.core.states import JobState, RunState
+from etcsched.core.states import OCCASIONS, JobState, Occasion, RunState
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, RunKey, View
@@ -44,6 +44,16 @@ _STATES = {
     JobState.AD_HOC_ACTIVE: "it is ad_hoc_active: it runs only on request",
     JobState.DELETED: "it is deleted",
 }
+
+_AT = {
+    Occasion.HOST_STARTUP: "on each agent, right after that has come",
+    Occasion.HOST_SHUTDOWN: "on each agent that is stopped, before that goes",
+    Occasion.CLUSTER_STARTUP: "when the first agent has come",
+    Occasion.CLUSTER_SHUTDOWN: "on the last agent that is stopped, before that goes",
+}
+"""By its lifecycle a job runs once..."""
+
+_BY_LIFECYCLE = (JobState.ENABLED, JobState.AD_HOC_ACTIVE)
 
 
 class AgentWord(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,8 +185,14 @@ class Explainer:
         if not self.has_leader:
             found.append(Reason(Why.NO_LEADER, NOBODY_LEADS))
         state = context.state_of(job)
+        runs_by_lifecycle = bool(OCCASIONS[job.lifecycle]) and state in _BY_LIFECYCLE
         if _STATES[state]:
-            found.append(Reason(Why.STATE, _STATES[state], self._window_until(job)))
+            text = f"{_STATES[state]}{', and by its lifecycle' if runs_by_lifecycle else ''}"
+            found.append(Reason(Why.STATE, text, self._window_until(job)))
+        if runs_by_lifecycle:
+            when = ", and ".join(_AT[occasion] for occasion in OCCASIONS[job.lifecycle])
+            text = f"lifecycle {job.lifecycle.value}: it runs once {when}"
+            found.append(Reason(Why.SCHEDULE, text))
         paused = view.what_is_paused(name)
         if paused is not None:
             found.append(Reason(Why.PAUSED, f"{paused} is paused{self._since_and_by(name)}"))
@@ -191,7 +207,7 @@ class Explainer:
             found.append(Reason(Why.CONFLICT, f"{holder}"))
         found += self._beside_active(job, state)
         found += [reason for _, reason in self.joins_of(name)]
-        if state is JobState.ENABLED:
+        if state is JobState.ENABLED and not (runs_by_lifecycle and not job.current.patterns):
             found.append(self._schedule(job))
         return found
 

@@ -18,6 +18,7 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.context import Context, Matter, Options, Reservation
 from etcsched.core.leader.fan_outs import FanOuts
+from etcsched.core.leader.lifecycle import LiveAgents
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outages import Outages
@@ -28,7 +29,7 @@ from etcsched.core.leader.seats import Seats
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.leader.upkeep import Upkeep
-from etcsched.core.records import CLUSTER, Change, Kind, Term, Watermark, lane_of
+from etcsched.core.records import CLUSTER, Change, Kind, Run, Term, Watermark, host_in, lane_of
 from etcsched.core.states import FINAL
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View, job_of, revision_of
@@ -71,6 +72,7 @@ class LeaderMachine:
         self._requests = RequestDecider(context, self._runs)
         self._upkeep = Upkeep(context)
         self._seats = Seats(context)
+        self._live = LiveAgents(context)
         self._next_watermark_s = now.mono_s
         self._watermark_looked_at_s = now.mono_s
         self._stopped = False
@@ -80,6 +82,7 @@ class LeaderMachine:
         self._runs.look_at_all()
         self._requests.look_at_all()
         self._fan_outs.look_at_all()
+        self._live.look_at_all()
         for place in self._view.late_reports:
             self._upkeep.late_report(place)
         self._ticks.take_over()
@@ -157,6 +160,10 @@ class LeaderMachine:
                 self._runs.look_at((change.ids[0], change.ids[1]))
                 if change.record is None:
                     self._upkeep.archived(change.ids[0])
+                elif isinstance(change.record, Run):
+                    self._live.work_changed(change.record.agent)
+                if host := host_in(change.ids[1]):
+                    self._live.work_changed(host)
                 self._runs.look_at_waiting(lane_of(change.ids[0], change.ids[1]))
             case Kind.FAN_OUT:
                 self._fan_outs.look_at(change.ids[0])
@@ -165,11 +172,17 @@ class LeaderMachine:
             case Kind.ASSIGNMENT | Kind.REPORT:
                 if change.kind is Kind.ASSIGNMENT:
                     self._context.load_changed(change.ids[0])
+                    self._live.work_changed(change.ids[0])
                 self._runs.look_at((change.ids[1], change.ids[2]))
             case Kind.PRESENCE | Kind.DRAIN | Kind.SEAT:
                 self._context.agents_changed()
                 self._runs.look_at_agent(change.ids[0])
                 self._outages.eligibility_changed(change.ids[0])
+                if change.kind is Kind.PRESENCE:
+                    self._live.look_at(change.ids[0])
+            case Kind.LIVE:
+                self._context.agents_changed()
+                self._live.look_at(change.ids[0])
             case Kind.JOB:
                 self._runs.chains.job_changed(change.ids[0])
                 self._ticks.job_changed(change.ids[0])
@@ -261,6 +274,8 @@ class LeaderMachine:
                 self._runs.chains.settled(following, exists=exists, source=(run.job, run.id))
         for matter in reservation.matters:
             self._look_at(matter)
+        if reservation.agent is not None:
+            self._live.work_changed(reservation.agent)
         match reservation.write:
             case fx.CreateRun(run=run, is_tick=True):
                 assert run.scheduled_at is not None
@@ -298,10 +313,13 @@ class LeaderMachine:
                 self._runs.look_at_waiting(job)
             case ("late", agent, job, run, token):
                 self._upkeep.late_report((agent, job, run, token))
+            case ("live", agent):
+                self._live.look_at(agent)
             case ("pace",):
                 self._runs.look_at_paced()
             case ("sweep",):
                 self._upkeep.sweep()
+                self._live.sweep()
             case _:
                 pass
 
@@ -314,6 +332,7 @@ class LeaderMachine:
         for reservation in context.release():
             self._released(reservation)
         self._seats.decide()
+        self._live.decide()
         self._ticks.time_passed()
         self._requests.decide()
         self._runs.decide()

@@ -25,6 +25,9 @@ class Requirement(msgspec.Struct, frozen=True):
     user: str
     prefer: tuple[str, ...] = ()
     placement: Placement = Placement.LEAST_LOADED
+    incarnation: str = ""
+    is_leaving: bool = False
+    """It is for an agent that stops, before it goes."""
 
 
 def requirement_of(job: Job, origin: Origin = Origin.SCHEDULE) -> Requirement:
@@ -41,8 +44,16 @@ def requirement_of(job: Job, origin: Origin = Origin.SCHEDULE) -> Requirement:
 
 def requirement_of_run(job: Job, run: Run) -> Requirement:
     """A run that is bound to an agent asks for that one, whatever the job's hosts are by now."""
+    labels = tuple(sorted(job.require.items()))
+    if run.occasion is not None and run.host:
+        return Requirement(
+            (run.host,), labels, job.user, incarnation=run.incarnation,
+            is_leaving=run.occasion.is_shutdown,
+        )  # fmt: skip
+    if run.occasion is not None:
+        return requirement_of(job)
     if run.host:
-        return Requirement((run.host,), tuple(sorted(job.require.items())), job.user)
+        return Requirement((run.host,), labels, job.user)
     return requirement_of(job, run.origin)
 
 
@@ -51,7 +62,9 @@ def why_not(
 ) -> str | None:
     """Why this agent isn't eligible, in words; None: it is. Slots are another matter: an agent
     that is full still counts as there."""
-    if presence.draining:
+    if requirement.incarnation and presence.incarnation != requirement.incarnation:
+        return "has begun anew since"
+    if presence.draining and not requirement.is_leaving:
         return "is stopping"
     if is_drained:
         return "is drained"

@@ -49,14 +49,17 @@ class RetryingRuns:
         self._context.wake_at_window(job.record, run_matter(key))
         if later is not None:
             self.give_up(entry, f"the job's next run is there: {later.id}")
-        elif self._is_agent_given_up(entry, job.record) or self._has_to_wait(key, run):
+        elif self._is_over(entry, job.record) or self._has_to_wait(key, run):
             self._waiting.discard(key)
         else:
             requirement, context = requirement_of_run(job.record, run), self._context
             context.because(key, Why.NO_AGENT, lambda: context.why_none(requirement))
             self._waiting.put(run, requirement)
 
-    def _is_agent_given_up(self, entry: Entry[Run], job: Job) -> bool:
+    def _is_over(self, entry: Entry[Run], job: Job) -> bool:
+        """Since its agent has gone, or is waited for no more."""
+        if self._bound.end_if_pointless(entry, job):
+            return True
         is_here = self._bound.is_agent_here(entry.record, job)
         return not is_here and self._bound.end_if_given_up(entry, job)
 

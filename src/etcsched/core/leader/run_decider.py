@@ -84,6 +84,8 @@ class RunDecider:
     def look_at_agent(self, agent: str) -> None:
         for key in self._view.assigned_to.get(agent, ()):
             self._dirty[key] = None
+        for key in self._view.lifecycle_runs_on.get(agent, ()):
+            self._dirty[key] = None
 
     def look_at_paced(self) -> None:
         """The next of those that wait for their turn after an outage or a loss."""

@@ -149,6 +149,7 @@ def assignment_of(
         source=run.chained_from[-1] if run.chained_from else None,
         disconnect_grace_s=job.disconnect_grace_s,
         on_disconnect=job.on_disconnect,
+        occasion=run.occasion,
     )
 
 
@@ -215,7 +216,7 @@ def may_start(job: Job, run: Run, at_ms: int) -> bool:
         case JobState.ENABLED:
             return True
         case JobState.AD_HOC_ACTIVE:
-            return run.origin in (Origin.REQUEST, Origin.RESUBMISSION)
+            return run.origin in (Origin.REQUEST, Origin.RESUBMISSION, Origin.LIFECYCLE)
         case JobState.CHAIN_ACTIVE:
             return run.origin in (Origin.CHAIN, Origin.RESUBMISSION)
         case JobState.DISABLED:

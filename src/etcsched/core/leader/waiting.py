@@ -12,10 +12,14 @@ from etcsched.core.view import RunKey
 
 _Place = tuple[int, str, RunKey]
 
+_FIRST = 1 << 40
+"""What comes before any priority."""
+
 
 class Waiting:
-    """Highest priority first, then the earliest due, whatever they ask. A run that was discarded
-    leaves its place behind; the place is dropped when its turn comes."""
+    """An agent's own startup and shutdown first, then the highest priority, then the earliest due,
+    whatever they ask. A run that was discarded leaves its place behind; the place is dropped when
+    its turn comes."""
 
     def __init__(self) -> None:
         self._queues: dict[Requirement, list[_Place]] = {}
@@ -33,7 +37,8 @@ class Waiting:
         if self._members.get(key) == requirement:
             return
         self._members[key] = requirement
-        place = (-run.priority, run.scheduled_at or run.created_at, key)
+        first = _FIRST if run.is_bound_to_incarnation else 0
+        place = (-run.priority - first, run.scheduled_at or run.created_at, key)
         self._of_job[run.job][key] = place
         queue = self._queues.setdefault(requirement, [])
         heapq.heappush(queue, place)

@@ -78,6 +78,8 @@ class WaitingRuns:
                 entry, RunState.CANCELLED, "the job was stopped before it started"
             )
             return
+        if self._bound.end_if_pointless(entry, job.record):
+            return
         self._context.wake_at_window(job.record, run_matter(key))
         if not self._has_begun(key, run):
             self.discard(key)
@@ -207,9 +209,10 @@ class WaitingRuns:
         began_ms, over_ms = self._outage_ms
         nobody_led = began_ms < end_ms <= over_ms
         is_recovered = bool(run.host) and nobody_led and job.recovery is not Recovery.NONE
-        is_chained = run.origin is Origin.CHAIN and (nobody_led or self._view.is_paused(run.job))
-        if is_recovered or is_chained:
-            # A chain goes on where it was: it is no tick, which may be missed.
+        is_kept = run.origin in (Origin.CHAIN, Origin.LIFECYCLE)
+        is_kept = is_kept and (nobody_led or self._view.is_paused(run.job))
+        if is_recovered or is_kept:
+            # A chain goes on where it was, and a cluster starts once: neither may be missed.
             why = "no scheduler led" if nobody_led else "it was paused"
             self._wait_as(entry, RunState.QUEUED, f"its buffer ended while {why}: it waits on")
             return True
@@ -377,9 +380,12 @@ class WaitingRuns:
 
 def buffer_end_ms(run: Run, job: Job) -> int | None:
     """When a run that waits for its first agent gives up. None: it has none, as what is queued,
-    has had an attempt, or waits for its conflict to clear however late."""
+    has had an attempt, belongs to an agent's coming or going, or waits for its conflict to clear
+    however late."""
     if run.state not in (RunState.READY, RunState.CONFLICTED) or run.attempt > 0:
         return None
+    if run.is_bound_to_incarnation:
+        return None  # It waits as long as its agent is there.
     if run.state is RunState.CONFLICTED and job.recovery is Recovery.CONFLICTED:
         return None
     return ms_of(run.starts_at) + int(job.pickup_buffer_s * 1000)

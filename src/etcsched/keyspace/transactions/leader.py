@@ -73,6 +73,8 @@ class LeaderTransactions:
                 return self._forget(key, write.revision)
             case fx.ChangeSeats():
                 return self._seats(write)
+            case fx.ChangeLive():
+                return self._live(write)
             case fx.ForgetPause():
                 return self._forget(self._key(Kind.PAUSE, write.name), write.revision)
             case fx.ForgetJob():
@@ -392,6 +394,23 @@ class LeaderTransactions:
             compares.append(self._as_seen(Kind.SEAT, 0, seat.agent))
             compares.append(self._as_seen(Kind.PRESENCE, presence_revision, seat.agent))
             then.append(self._put(Kind.SEAT, seat, seat.agent))
+        return Txn(tuple(compares), tuple(then))
+
+    def _live(self, write: fx.ChangeLive) -> Txn:
+        compares: list[Compare] = []
+        then: list[Operation] = []
+        for change in write.changes:
+            compares.append(self._as_seen(Kind.LIVE, change.revision, change.agent))
+            compares.append(self._as_seen(Kind.PRESENCE, change.presence_revision, change.agent))
+            if change.live is not None:
+                then.append(self._put(Kind.LIVE, change.live, change.agent))
+            else:
+                then.append(Delete(self._key(Kind.LIVE, change.agent)))
+        compares += [self._as_seen(Kind.PRESENCE, rev, agent) for agent, rev in write.witnesses]
+        compares += [self._as_seen(Kind.JOB, revision, job) for job, revision in write.jobs]
+        for run in write.created:
+            compares += self._absent(run)
+            then.append(self._home(run))
         return Txn(tuple(compares), tuple(then))
 
     def _forget(self, key: str, revision: int) -> Txn:

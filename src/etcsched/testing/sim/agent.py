@@ -30,7 +30,7 @@ IDLE_BEAT_S = 1.0
 """Of one that has nothing to report; sessions and supervisors wake it by themselves."""
 RESTART_S = 0.3
 SUSPICIOUS_OF_TTL = 0.4
-FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE)
+FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE, Kind.LIVE)
 
 
 class SimAgent:

@@ -1,0 +1,342 @@
+"""The coming and going of agents, and the jobs that run then (``lifecycle``).
+
+What the leader has decided about each incarnation of an agent is a record, ``state/live/<agent>``.
+One transaction at a time changes these records and makes the runs that follow, so that everything
+happens once, whoever leads: an incarnation that has a record has come already. Who is the first and
+who is the last is seen in the records as they stand, and as this very transaction changes them.
+
+An agent that wants to go says so in its presence (``draining``), ends what it has, and waits until
+its record says ``dismissed``. One that vanishes is just ``gone``: nothing runs for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.placement import requirement_of, why_not
+from etcsched.core.leader.runs import new_run
+from etcsched.core.records import Due, Job, Live, Presence, Run
+from etcsched.core.states import JobState, Occasion, Origin, RunState, Stage
+from etcsched.core.times import ms_of, tick_id
+from etcsched.core.view import View, revision_of
+
+LIVE: Matter = ("live",)
+
+MOST_AT_ONCE = 20
+"""Of agents, and of runs, so that one transaction holds them."""
+
+GONE_KEPT_S = 3600.0
+"""A presence that was deleted by hand comes back; longer than any lease lives without it."""
+
+_IN_FORCE = (Stage.HERE, Stage.LEAVING)
+
+
+def live_matter(agent: str) -> Matter:
+    return ("live", agent)
+
+
+def run_id_of(live: Live, occasion: Occasion) -> str:
+    """It follows from the record, so that the run is made once. A cluster's startup is for any
+    agent; all others are for this one."""
+    word = "down" if occasion.is_shutdown else "up"
+    second = tick_id(ms_of(live.since) // 1000 * 1000)
+    name = f"{second}-{word}-{live.incarnation}"
+    return name if occasion is Occasion.CLUSTER_STARTUP else f"{name}@{live.agent}"
+
+
+class _Plan:
+    """One transaction, as far as it is put together."""
+
+    def __init__(self, in_force: set[str]) -> None:
+        self.in_force = in_force
+        """The live set: whoever is here, and isn't going as the last or going already."""
+        self.changes: list[fx.LiveChange] = []
+        self.created: list[Run] = []
+        self.jobs: dict[str, int] = {}
+        self.witnesses: dict[str, int] = {}
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.changes) >= MOST_AT_ONCE or not self.runs_left
+
+    @property
+    def runs_left(self) -> int:
+        return MOST_AT_ONCE - len(self.created)
+
+
+class LiveAgents:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._view: View = context.view
+        self._dirty: dict[str, None] = {}
+
+    def look_at(self, agent: str) -> None:
+        self._dirty[agent] = None
+
+    def look_at_all(self) -> None:
+        for agent in (*self._view.presences, *self._view.live):
+            self._dirty[agent] = None
+
+    def work_changed(self, agent: str) -> None:
+        """It has less to do than before, perhaps nothing."""
+        presence = self._view.presences.get(agent)
+        if presence is not None and presence.record.draining:
+            self._dirty[agent] = None
+
+    def sweep(self) -> None:
+        """Records of agents that were gone long ago."""
+        for agent, entry in self._view.live.items():
+            if entry.record.stage is Stage.GONE:
+                self._dirty[agent] = None
+
+    def decide(self) -> None:
+        if not self._dirty or self._context.is_busy(LIVE):
+            return
+        view = self._view
+        plan = _Plan({agent for agent in view.live if self._is_in_force(agent)})
+        # Whether one may go depends on the others.
+        waiting = {a for a, entry in view.live.items() if entry.record.stage is Stage.LEAVING}
+        for agent in self._in_order({*self._dirty, *waiting}):
+            if plan.is_full:
+                break
+            self._dirty.pop(agent, None)
+            self._look(agent, plan)
+        if plan.changes:
+            self._write(plan)
+
+    def _is_in_force(self, agent: str) -> bool:
+        live, presence = self._view.live[agent].record, self._view.presences.get(agent)
+        is_here = presence is not None and presence.record.incarnation == live.incarnation
+        return is_here and live.stage in _IN_FORCE
+
+    def _in_order(self, agents: Iterable[str]) -> list[str]:
+        """Who comes, in the order of their coming, and then who goes."""
+
+        def place(agent: str) -> tuple[bool, int, str]:
+            presence, live = self._view.presences.get(agent), self._view.live.get(agent)
+            if presence is None:
+                return (True, 0, agent)
+            is_known = live is not None and live.record.incarnation == presence.record.incarnation
+            return (is_known, presence.create_revision, agent)
+
+        return sorted(agents, key=place)
+
+    def _look(self, agent: str, plan: _Plan) -> None:
+        """Everything that can be decided about one agent now."""
+        entry, presence = self._view.live.get(agent), self._view.presences.get(agent)
+        before = entry.record if entry is not None else None
+        after: Live | None
+        if presence is None:
+            if before is None or not self._is_news(before):
+                return
+            has_left = before.stage in (Stage.DISMISSED, Stage.GONE)
+            after = None if has_left else self._at(before, Stage.GONE)
+            if after is not None:
+                self._context.say("is gone", agent=agent, warn=True)
+            plan.in_force.discard(agent)
+        else:
+            after = before
+            while (step := self._next(after, presence.record, plan)) is not None:
+                after = step
+            if after is before:
+                return
+        change = fx.LiveChange(
+            agent=agent, revision=revision_of(entry),
+            presence_revision=revision_of(presence), live=after,
+        )  # fmt: skip
+        plan.changes.append(change)
+
+    def _is_news(self, live: Live) -> bool:
+        """Whether there is anything to do about an agent that isn't here."""
+        age_s = (self._context.wall_ms - ms_of(live.since)) / 1000
+        return live.stage is not Stage.GONE or age_s > GONE_KEPT_S
+
+    def _write(self, plan: _Plan) -> None:
+        context = self._context
+        changed = {change.agent for change in plan.changes}
+        write = fx.ChangeLive(
+            seq=context.next_seq(),
+            changes=tuple(plan.changes),
+            created=tuple(plan.created),
+            jobs=tuple(sorted(plan.jobs.items())),
+            witnesses=tuple(sorted((a, r) for a, r in plan.witnesses.items() if a not in changed)),
+        )
+        context.write(write, LIVE, *(live_matter(agent) for agent in sorted(changed)))
+
+    # --- one step of one agent
+
+    def _next(self, live: Live | None, presence: Presence, plan: _Plan) -> Live | None:
+        """None: nothing follows now."""
+        if live is None or live.incarnation != presence.incarnation:
+            return self._come(presence, plan)
+        if live.due:
+            return self._make_runs(live, plan)
+        if not presence.draining:
+            # It was gone for a moment only: its presence was deleted by hand.
+            return None if live.stage is Stage.HERE else self._stay(live, plan)
+        match live.stage:
+            case Stage.GONE:
+                return self._stay(live, plan)
+            case Stage.HERE:
+                return self._begin_to_go(live, presence) if self._is_work_over(live) else None
+            case Stage.LEAVING:
+                return None if self._runs_on(live, plan) else self._let_go(live, presence, plan)
+            case Stage.LAST:
+                return None if self._runs_on(live, plan) else self._dismiss(live, plan)
+            case Stage.DISMISSED:
+                return None
+
+    def _at(self, live: Live, stage: Stage, due: tuple[Due, ...] = ()) -> Live:
+        context = self._context
+        return replace(live, stage=stage, since=context.now, term=context.term, due=due)
+
+    def _stay(self, live: Live, plan: _Plan) -> Live:
+        plan.in_force.add(live.agent)
+        return self._at(live, Stage.HERE)
+
+    def _come(self, presence: Presence, plan: _Plan) -> Live:
+        """An incarnation that is new. A host that stops already isn't started."""
+        context, agent = self._context, presence.agent
+        plan.in_force.discard(agent)
+        is_first = not plan.in_force
+        if not is_first:
+            self._rest_on(min(plan.in_force), plan)
+        plan.in_force.add(agent)
+        due: list[Due] = []
+        if is_first:
+            due += [_due(Occasion.CLUSTER_STARTUP, j) for j in self._jobs_at_cluster_startup()]
+        if not presence.draining:
+            due += [
+                _due(Occasion.HOST_STARTUP, j)
+                for j in self._jobs_on(Occasion.HOST_STARTUP, presence)
+            ]
+        text = "has come, the first of all" if is_first else "has come"
+        context.say(text, agent=agent)
+        return Live(
+            agent=agent, incarnation=presence.incarnation, stage=Stage.HERE, since=context.now,
+            term=context.term, due=tuple(due),
+        )  # fmt: skip
+
+    def _begin_to_go(self, live: Live, presence: Presence) -> Live:
+        jobs = self._jobs_on(Occasion.HOST_SHUTDOWN, presence)
+        due = tuple(_due(Occasion.HOST_SHUTDOWN, job) for job in jobs)
+        return self._at(live, Stage.LEAVING, due)
+
+    def _let_go(self, live: Live, presence: Presence, plan: _Plan) -> Live | None:
+        """Its host is shut down; is it the last, and so the cluster, too?"""
+        others = sorted(plan.in_force - {live.agent})
+        staying = [a for a in others if not self._view.presences[a].record.draining]
+        if others:
+            if not staying and self._is_needed_at_the_end(presence, others):
+                return None
+            self._rest_on((staying or others)[0], plan)
+            return self._dismiss(live, plan)
+        jobs = self._jobs_on(Occasion.CLUSTER_SHUTDOWN, presence)
+        if not jobs:
+            return self._dismiss(live, plan)
+        plan.in_force.discard(live.agent)
+        self._context.say("is the last to go", agent=live.agent)
+        due = tuple(_due(Occasion.CLUSTER_SHUTDOWN, job) for job in jobs)
+        return self._at(live, Stage.LAST, due)
+
+    def _rest_on(self, other: str, plan: _Plan) -> None:
+        """This is decided so because another one is here."""
+        plan.witnesses[other] = self._view.presences[other].mod_revision
+
+    def _is_needed_at_the_end(self, presence: Presence, others: list[str]) -> bool:
+        """All are going: whether it may run more of the cluster's shutdown jobs than any other, and
+        so is to be the last."""
+        presences = self._view.presences
+        mine = len(self._jobs_on(Occasion.CLUSTER_SHUTDOWN, presence))
+        return mine > max(
+            len(self._jobs_on(Occasion.CLUSTER_SHUTDOWN, presences[other].record))
+            for other in others
+        )
+
+    def _dismiss(self, live: Live, plan: _Plan) -> Live:
+        plan.in_force.discard(live.agent)
+        self._context.say("may go", agent=live.agent)
+        return self._at(live, Stage.DISMISSED)
+
+    # --- what an agent has to do still
+
+    def _is_work_over(self, live: Live) -> bool:
+        context, agent = self._context, live.agent
+        if context.used_slots(agent) == 0:
+            return True
+        works = (self._view.runs.get(key) for key in self._view.assigned_to.get(agent, ()))
+        is_held = [run is None or run.record.state is RunState.HELD for run in works]
+        return all(is_held) and context.used_slots(agent) == len(is_held)
+
+    def _runs_on(self, live: Live, plan: _Plan) -> bool:
+        """Whether any run that its going waits for isn't over."""
+        if any(run.host == live.agent for run in plan.created):
+            return True
+        for key in self._view.lifecycle_runs_on.get(live.agent, ()):
+            run = self._view.runs[key].record
+            is_mine = run.incarnation == live.incarnation and run.state is not RunState.HELD
+            if is_mine and run.occasion is not None and run.occasion.is_shutdown:
+                return True
+        return False
+
+    # --- jobs
+
+    def _jobs_on(self, occasion: Occasion, presence: Presence) -> list[str]:
+        """Those that are due on this agent: enabled, and meant for it."""
+        found = []
+        for name in self._view.jobs_at[occasion]:
+            job = self._view.jobs[name].record
+            wanted = replace(requirement_of(job), is_leaving=True)
+            if self._may_run(job) and why_not(wanted, presence, False) is None:
+                found.append(name)
+        return sorted(found)
+
+    def _jobs_at_cluster_startup(self) -> list[str]:
+        names = self._view.jobs_at[Occasion.CLUSTER_STARTUP]
+        return sorted(name for name in names if self._may_run(self._view.jobs[name].record))
+
+    def _may_run(self, job: Job) -> bool:
+        return self._context.state_of(job) in (JobState.ENABLED, JobState.AD_HOC_ACTIVE)
+
+    def _make_runs(self, live: Live, plan: _Plan) -> Live | None:
+        if not plan.runs_left:
+            return None
+        now, later = live.due[: plan.runs_left], live.due[plan.runs_left :]
+        for due in now:
+            entry = self._view.jobs.get(due.job)
+            if entry is None or not self._may_run(entry.record):
+                continue  # Stopped in the meantime.
+            plan.jobs[due.job] = entry.mod_revision
+            plan.created.append(self._run(entry.record, live, due.occasion))
+        return replace(live, due=later)
+
+    def _run(self, job: Job, live: Live, occasion: Occasion) -> Run:
+        """Outside of ``overlap``, as a request is; it is placed once it is there."""
+        context = self._context
+        return new_run(
+            context.author,
+            job,
+            run_id_of(live, occasion),
+            RunState.READY,
+            _CAUSES[occasion].format(agent=live.agent),
+            origin=Origin.LIFECYCLE,
+            params=dict(job.params),
+            occasion=occasion,
+            incarnation=live.incarnation,
+        )
+
+
+_CAUSES = {
+    Occasion.HOST_STARTUP: "{agent} has come",
+    Occasion.HOST_SHUTDOWN: "{agent} stops",
+    Occasion.CLUSTER_STARTUP: "{agent} has come, the first of all",
+    Occasion.CLUSTER_SHUTDOWN: "{agent} stops, the last of all",
+}
+
+
+def _due(occasion: Occasion, job: str) -> Due:
+    return Due(occasion=occasion, job=job)

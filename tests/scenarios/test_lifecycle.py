@@ -1,0 +1,503 @@
+"""Jobs that run at startups and shutdowns, told as stories in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from etcsched.core.leader.explaining import Explainer
+from etcsched.core.records import ClusterSettings, Job, Keep, Kind, Live, Run
+from etcsched.core.states import JobState, Lifecycle, OnAgentLoss, Outcome, RunState, Stage
+from etcsched.core.times import ms_of
+from etcsched.core.view import View
+from etcsched.keyspace.feed import Feed
+from etcsched.testing.world import World
+from tests.support.jobs import job
+
+LIFECYCLES = [lifecycle for lifecycle in Lifecycle if lifecycle is not Lifecycle.NONE]
+
+
+@pytest.fixture
+def world() -> World:
+    """A cluster with a job for each lifecycle, and no agent yet."""
+    world = World()
+    world.scheduler("s1")
+    world.advance(0.5)
+    for lifecycle in LIFECYCLES:
+        world.apply(job(lifecycle.value, lifecycle=lifecycle, keep=Keep(runs=1000)))
+    return world
+
+
+def agent(world: World, name: str, **more: object) -> None:
+    world.agent(name, **{"slots": 8, "takes_s": 1.0, **more})
+
+
+def ran(world: World, name: str) -> list[str]:
+    """Where the job's runs were completed, as ``up a1``, in the order of their beginning."""
+    found = []
+    for run in world.runs(name).values():
+        assert run.state is RunState.COMPLETED, run
+        assert run.occasion is not None
+        word = "down" if run.occasion.is_shutdown else "up"
+        found.append((run.attempts[-1].assigned_at, f"{word} {run.attempts[-1].agent}"))
+    return [words for _, words in sorted(found)]
+
+
+def all_ran(world: World) -> dict[str, list[str]]:
+    return {lifecycle.value: ran(world, lifecycle.value) for lifecycle in LIFECYCLES}
+
+
+def stages(world: World) -> dict[str, Stage]:
+    records = world.records(Kind.LIVE).values()
+    return {r.record.agent: r.record.stage for r in records if isinstance(r.record, Live)}
+
+
+def here(world: World) -> set[str]:
+    return {agent for (agent,) in world.records(Kind.PRESENCE)}
+
+
+def only(runs: dict[str, Run]) -> Run:
+    (run,) = runs.values()
+    return run
+
+
+def test_each_lifecycle_at_one_agents_coming_and_going(world: World) -> None:
+    agent(world, "a1")
+    world.advance(5)
+    up = {"host_startup", "host_both", "cluster_startup", "cluster_both"}
+    assert {name for name, runs in all_ran(world).items() if runs == ["up a1"]} == up
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert not here(world)
+    assert all_ran(world) == {
+        "host_startup": ["up a1"],
+        "host_shutdown": ["down a1"],
+        "host_both": ["up a1", "down a1"],
+        "cluster_startup": ["up a1"],
+        "cluster_shutdown": ["down a1"],
+        "cluster_both": ["up a1", "down a1"],
+    }
+    assert not world.records(Kind.LIVE)
+
+
+def test_the_second_is_not_the_first_and_the_first_to_go_is_not_the_last(world: World) -> None:
+    agent(world, "a1")
+    agent(world, "a2")
+    world.advance(5)
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert here(world) == {"a2"}
+    found = all_ran(world)
+    assert sorted(found["host_both"]) == ["down a1", "up a1", "up a2"]
+    assert len(found["cluster_startup"]) == 1
+    assert not found["cluster_shutdown"]
+    world.agents["a2"].stop()
+    world.advance(5)
+    assert all_ran(world)["cluster_shutdown"] == ["down a2"]
+
+
+@pytest.mark.parametrize("count", [2, 3, 30])
+def test_all_may_be_stopped_at_once(world: World, count: int) -> None:
+    names = [f"a{number}" for number in range(count)]
+    for name in names:
+        agent(world, name)
+    world.advance(5)
+    for name in names:
+        world.agents[name].stop()
+    world.advance(10)
+    assert not here(world)
+    found = all_ran(world)
+    assert sorted(found["host_shutdown"]) == sorted(f"down {name}" for name in names)
+    assert len(found["cluster_shutdown"]) == len(found["cluster_startup"]) == 1
+    # It comes when all else is over, on the one that waits for it.
+    last = only(world.runs("cluster_shutdown"))
+    others = [r for n in ("host_shutdown", "host_both") for r in world.runs(n).values()]
+    assert all(str(r.attempts[-1].ended_at) <= last.created_at for r in others)
+
+
+@pytest.mark.parametrize("dies_after", range(1, 14))
+def test_leaders_that_die_on_the_way_double_and_lose_nothing(world: World, dies_after: int) -> None:
+    world.scheduler("s2")
+    world.scheduler("s3")
+    world.leader_dies_after = world.leader_writes + dies_after
+    for name in ("a1", "a2", "a3"):
+        agent(world, name)
+    world.advance(30)
+    assert len(all_ran(world)["cluster_startup"]) == 1
+    assert sorted(all_ran(world)["host_startup"]) == ["up a1", "up a2", "up a3"]
+    world.leader_dies_after = world.leader_writes + dies_after
+    for name in ("a1", "a2", "a3"):
+        world.agents[name].stop()
+    world.advance(40)
+    assert not here(world)
+    found = all_ran(world)
+    assert sorted(found["host_shutdown"]) == ["down a1", "down a2", "down a3"]
+    assert len(found["cluster_startup"]) == len(found["cluster_shutdown"]) == 1
+
+
+def test_a_change_of_leader_fires_nothing(world: World) -> None:
+    agent(world, "a1")
+    agent(world, "a2")
+    world.advance(5)
+    before = all_ran(world)
+    world.scheduler("s2")
+    world.advance(1)
+    world.nodes["s1"].kill()
+    world.advance(30)
+    assert world.leader().name == "s2"
+    assert all_ran(world) == before
+
+
+def test_what_came_while_nobody_led_is_started_for(world: World) -> None:
+    world.nodes["s1"].kill()
+    agent(world, "a1")
+    agent(world, "a2")
+    world.advance(30)
+    assert not any(all_ran(world).values())
+    world.scheduler("s2")
+    world.advance(5)
+    assert sorted(all_ran(world)["host_startup"]) == ["up a1", "up a2"]
+    assert len(all_ran(world)["cluster_startup"]) == 1
+
+
+def test_a_crash_fires_no_shutdown_and_its_return_is_a_new_beginning(world: World) -> None:
+    agent(world, "a1")
+    world.advance(5)
+    world.agents["a1"].kill()
+    world.advance(15)
+    assert stages(world) == {"a1": Stage.GONE}
+    assert not all_ran(world)["host_shutdown"]
+    assert not all_ran(world)["cluster_shutdown"]
+    agent(world, "a1")
+    world.advance(5)
+    assert all_ran(world)["host_startup"] == ["up a1", "up a1"]
+    assert all_ran(world)["cluster_startup"] == ["up a1", "up a1"]
+
+
+def test_one_that_crashes_among_others_starts_no_cluster(world: World) -> None:
+    agent(world, "a1")
+    agent(world, "a2")
+    world.advance(5)
+    world.agents["a1"].kill()
+    world.advance(15)
+    agent(world, "a1")
+    world.advance(5)
+    assert len(all_ran(world)["cluster_startup"]) == 1
+    assert len(all_ran(world)["host_startup"]) == 3
+
+
+def test_a_presence_deleted_by_hand_is_no_new_incarnation(world: World) -> None:
+    agent(world, "a1")
+    world.advance(5)
+    before = all_ran(world)
+    world.remove(Kind.PRESENCE, "a1")
+    world.advance(1)
+    assert stages(world) == {"a1": Stage.GONE}
+    world.agents["a1"].put_presence_again()
+    world.advance(5)
+    assert stages(world) == {"a1": Stage.HERE}
+    assert all_ran(world) == before
+
+
+def test_gone_agents_are_forgotten_in_time(world: World) -> None:
+    agent(world, "a1")
+    world.advance(1)
+    world.agents["a1"].kill()
+    world.advance(1800)
+    assert stages(world) == {"a1": Stage.GONE}
+    world.advance(2000)
+    assert not stages(world)
+
+
+def test_a_job_that_comes_later_waits_for_the_next_startup(world: World) -> None:
+    agent(world, "a1")
+    world.advance(5)
+    world.apply(job("late", lifecycle=Lifecycle.HOST_BOTH))
+    world.advance(60)
+    assert not ran(world, "late")
+    agent(world, "a2")
+    world.advance(5)
+    assert ran(world, "late") == ["up a2"]
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert ran(world, "late") == ["up a2", "down a1"]
+
+
+@pytest.mark.parametrize(
+    ("state", "runs"),
+    [
+        (JobState.ENABLED, True),
+        (JobState.AD_HOC_ACTIVE, True),
+        (JobState.DISABLED, False),
+        (JobState.CHAIN_ACTIVE, False),
+    ],
+)
+def test_the_state_of_the_job(world: World, state: JobState, runs: bool) -> None:
+    for lifecycle in LIFECYCLES:
+        world.set_state(lifecycle.value, state)
+    agent(world, "a1")
+    world.advance(5)
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert not here(world)
+    assert all(bool(found) is runs for found in all_ran(world).values())
+
+
+def test_hosts_and_labels_are_respected(world: World) -> None:
+    world.apply(job("on_a1", lifecycle=Lifecycle.HOST_BOTH, hosts=("a1",)))
+    world.apply(job("on_erp", lifecycle=Lifecycle.HOST_BOTH, require={"role": "erp"}))
+    world.apply(job("first_on_erp", lifecycle=Lifecycle.CLUSTER_STARTUP, require={"role": "erp"}))
+    agent(world, "a1")
+    agent(world, "a2")
+    world.advance(30)
+    assert only(world.runs("first_on_erp")).state is RunState.READY
+    agent(world, "a3", labels={"role": "erp"})
+    world.advance(5)
+    assert ran(world, "first_on_erp") == ["up a3"]
+    for name in ("a1", "a2", "a3"):
+        world.agents[name].stop()
+    world.advance(10)
+    assert ran(world, "on_a1") == ["up a1", "down a1"]
+    assert ran(world, "on_erp") == ["up a3", "down a3"]
+
+
+def test_the_last_is_one_that_may_run_the_clusters_shutdown(world: World) -> None:
+    world.apply(job("on_erp", lifecycle=Lifecycle.CLUSTER_SHUTDOWN, require={"role": "erp"}))
+    agent(world, "a1", labels={"role": "erp"}, takes_s=0.2)
+    agent(world, "a2", takes_s=3.0)
+    world.advance(5)
+    for name in ("a1", "a2"):
+        world.agents[name].stop()
+    world.advance(15)
+    assert not here(world)
+    assert ran(world, "on_erp") == ran(world, "cluster_shutdown") == ["down a1"]
+
+
+def test_one_that_stays_lets_the_other_go(world: World) -> None:
+    """Though only the other may run the cluster's shutdown: it doesn't shut down."""
+    world.apply(job("on_erp", lifecycle=Lifecycle.CLUSTER_SHUTDOWN, require={"role": "erp"}))
+    agent(world, "a1", labels={"role": "erp"})
+    agent(world, "a2")
+    world.advance(5)
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert here(world) == {"a2"}
+    assert not ran(world, "on_erp")
+
+
+def test_shutdown_jobs_wait_until_its_work_is_over(world: World) -> None:
+    world.apply(job("backup", every_s=60, hosts=("a1",)))
+    agent(world, "a1", takes_s=20.0)
+    world.advance(61)
+    world.agents["a1"].stop()
+    world.advance(10)
+    assert not world.runs("host_shutdown")
+    world.advance(60)
+    assert not here(world)
+    backup = world.agents["a1"].spans[-1 - len(LIFECYCLES)]
+    (down,) = world.runs("host_shutdown").values()
+    work = [r for r in world.runs("backup").values() if r.state is RunState.COMPLETED]
+    assert [r.attempts[-1].agent for r in work] == ["a1"]
+    assert str(work[0].attempts[-1].ended_at) <= down.created_at
+    assert backup.end_s is not None
+
+
+def test_startup_jobs_come_before_other_work(world: World) -> None:
+    world.apply(job("backup", every_s=5, pickup_buffer_s=600))
+    agent(world, "a0", slots=0)
+    world.advance(60)
+    assert "ready" in world.states("backup").values()
+    agent(world, "a1", slots=1)
+    world.advance(30)
+    first = [span.job for span in world.agents["a1"].spans[:2]]
+    assert sorted(first) == ["host_both", "host_startup"]
+
+
+def test_one_that_stops_before_its_startup_jobs_could_run(world: World) -> None:
+    world.drain("a1")
+    agent(world, "a1")
+    world.advance(5)
+    assert only(world.runs("host_startup")).state is RunState.READY
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert not here(world)
+    run = only(world.runs("host_startup"))
+    assert run.state is RunState.MISSED
+    assert "stops before" in run.history[-1].cause
+
+
+def test_a_drained_agent_is_started_for_once_it_may_run_something(world: World) -> None:
+    world.drain("a1")
+    agent(world, "a1")
+    world.advance(600)
+    assert only(world.runs("host_startup")).state is RunState.READY
+    world.undrain("a1")
+    world.advance(5)
+    assert ran(world, "host_startup") == ["up a1"]
+
+
+def test_a_drained_agent_goes_without_its_shutdown_jobs(world: World) -> None:
+    agent(world, "a1")
+    world.advance(5)
+    world.drain("a1")
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert not here(world)
+    run = only(world.runs("host_shutdown"))
+    assert (run.state, run.history[-1].cause) == (RunState.MISSED, "a1 is drained")
+
+
+@pytest.mark.parametrize("whose", ["_cluster", "host_both"])
+def test_what_is_paused_starts_later_and_holds_no_shutdown_up(world: World, whose: str) -> None:
+    world.pause(whose)
+    agent(world, "a1")
+    world.advance(600)
+    assert only(world.runs("host_both")).state is RunState.READY
+    world.resume(whose)
+    world.advance(5)
+    assert ran(world, "host_both") == ["up a1"]
+    world.pause(whose)
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert not here(world)
+    states = [run.state for run in world.runs("host_both").values()]
+    assert sorted(state.value for state in states) == ["completed", "missed"]
+
+
+def test_a_clusters_startup_waits_while_it_is_paused(world: World) -> None:
+    world.pause()
+    agent(world, "a1")
+    world.advance(600)
+    world.resume()
+    world.advance(5)
+    assert ran(world, "cluster_startup") == ["up a1"]
+
+
+def test_a_standby_is_started_for_when_it_gets_its_seat(world: World) -> None:
+    world.put(Kind.SETTINGS, ClusterSettings(max_active_agents=1))
+    agent(world, "a1")
+    world.advance(5)
+    agent(world, "a2")
+    world.advance(30)
+    assert ran(world, "cluster_startup") == ["up a1"]
+    states = sorted(run.state.value for run in world.runs("host_startup").values())
+    assert states == ["completed", "ready"]
+    world.agents["a1"].stop()
+    world.advance(10)
+    # a2 was there: a1 wasn't the last, and a2 isn't the first.
+    assert not ran(world, "cluster_shutdown")
+    assert ran(world, "cluster_startup") == ["up a1"]
+    assert ran(world, "host_startup") == ["up a1", "up a2"]
+
+
+def test_one_that_comes_while_the_last_one_goes_is_a_first(world: World) -> None:
+    agent(world, "a1", takes_s=5.0)
+    world.advance(10)
+    world.agents["a1"].stop()
+    world.advance(6)
+    assert stages(world) == {"a1": Stage.LAST}
+    agent(world, "a2")
+    world.advance(10)
+    assert here(world) == {"a2"}
+    assert ran(world, "cluster_startup") == ["up a1", "up a2"]
+    assert ran(world, "cluster_shutdown") == ["down a1"]
+
+
+def test_a_shutdown_run_of_one_that_goes_all_the_same_is_over_with_it(world: World) -> None:
+    agent(world, "a1")
+    world.advance(5)
+    world.agents["a1"].claims_nothing = True
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert only(world.runs("host_shutdown")).state is RunState.ASSIGNED
+    world.agents["a1"].leave()
+    world.advance(5)
+    run = only(world.runs("host_shutdown"))
+    assert (run.state, run.history[-1].cause) == (
+        RunState.MISSED,
+        "a1 was gone before it could run",
+    )
+    assert not world.runs("cluster_shutdown")
+
+
+@pytest.mark.parametrize("on_loss", list(OnAgentLoss))
+def test_a_startup_run_that_is_lost_is_not_run_again_elsewhere(
+    world: World, on_loss: OnAgentLoss
+) -> None:
+    world.apply(job("mount", lifecycle=Lifecycle.HOST_STARTUP, on_agent_loss=on_loss))
+    agent(world, "a1", takes_s=60.0)
+    agent(world, "a2")
+    world.advance(5)
+    world.agents["a1"].kill()
+    world.advance(30)
+    agent(world, "a1")
+    world.advance(30)
+    states = sorted(run.state.value for run in world.runs("mount").values())
+    lost = "held" if on_loss is OnAgentLoss.HOLD else "died"
+    assert states == sorted(["completed", "completed", lost])
+    assert all(len(run.attempts) <= 1 for run in world.runs("mount").values())
+
+
+def test_a_failed_shutdown_job_is_over(world: World) -> None:
+    agent(world, "a1", ends_as=Outcome.FAILED)
+    world.advance(5)
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert not here(world)
+    assert only(world.runs("cluster_shutdown")).state is RunState.FAILED
+
+
+def test_many_jobs_and_many_agents_at_once() -> None:
+    """More than one transaction holds."""
+    world = World()
+    world.scheduler("s1")
+    for number in range(50):
+        world.apply(job(f"j{number}", lifecycle=Lifecycle.HOST_BOTH, keep=Keep(runs=1000)))
+    names = [f"a{number}" for number in range(3)]
+    for name in names:
+        agent(world, name, slots=100)
+    world.advance(10)
+    for name in names:
+        world.agents[name].stop()
+    world.advance(10)
+    assert not here(world)
+    for number in range(50):
+        found = ran(world, f"j{number}")
+        assert sorted(found) == sorted(f"{way} {name}" for way in ("up", "down") for name in names)
+
+
+@pytest.mark.parametrize("lifecycle", LIFECYCLES)
+def test_a_job_explains_when_it_runs(world: World, lifecycle: Lifecycle) -> None:
+    texts = [reason.text for reason in explained(world).of_job(record_of(world, lifecycle.value))]
+    assert any(t.startswith(f"lifecycle {lifecycle.value}: it runs once on") for t in texts) or any(
+        t.startswith(f"lifecycle {lifecycle.value}: it runs once when") for t in texts
+    )
+    assert not any("schedule" in text for text in texts)
+    world.set_state(lifecycle.value, JobState.AD_HOC_ACTIVE)
+    texts = [reason.text for reason in explained(world).of_job(record_of(world, lifecycle.value))]
+    assert "it is ad_hoc_active: it runs only on request, and by its lifecycle" in texts
+    world.set_state(lifecycle.value, JobState.DISABLED)
+    texts = [reason.text for reason in explained(world).of_job(record_of(world, lifecycle.value))]
+    assert texts == ["it is disabled: nothing of it runs"]
+
+
+def test_a_run_explains_what_it_waits_for(world: World) -> None:
+    world.drain("a1")
+    agent(world, "a1")
+    world.advance(5)
+    run = only(world.runs("host_startup"))
+    assert "a1 is drained" in explained(world).reason(("host_startup", run.id)).text
+    assert explained(world).buffer_ends(run) is None
+
+
+def explained(world: World) -> Explainer:
+    view = View()
+    Feed(world.keys, view, lambda *_: None).take(
+        world.store.snapshot(world.keys.watched, world.keys.watched_end)
+    )
+    return Explainer(view, ms_of(world.now))
+
+
+def record_of(world: World, name: str) -> Job:
+    record = world.records(Kind.JOB)[(name,)].record
+    assert isinstance(record, Job)
+    return record
