@@ -30,6 +30,7 @@ class Invariant(enum.Enum):
     I13 = "every node sees what etcd holds"
     I14 = "nothing starts after a stop"
     I15 = "all ends within its time after a heal"
+    I16 = "startup and shutdown jobs run once, when they should"
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):

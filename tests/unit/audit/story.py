@@ -30,6 +30,7 @@ from etcsched.core.records import (
     Gap,
     Job,
     Kind,
+    Live,
     Presence,
     Record,
     Report,
@@ -42,7 +43,7 @@ from etcsched.core.records import (
     Watermark,
 )
 from etcsched.core.schedule import Cron
-from etcsched.core.states import Origin, Outcome, RunState
+from etcsched.core.states import Origin, Outcome, RunState, Stage
 from etcsched.core.times import Utc, ms_of, ms_of_tick_id, tick_id, utc_of
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
@@ -76,6 +77,11 @@ def a_run(run: str, *states: RunState, job: str = "job", term: int = 1, **fields
         "origin": Origin.SCHEDULE, "created_at": at(0), "scheduled_at": scheduled, **fields
     }  # fmt: skip
     return Run(job=job, id=run, state=states[-1], history=history, **values)
+
+
+def a_live(agent: str, stage: Stage, **fields: Any) -> Live:
+    values = {"incarnation": f"{agent}1", "since": at(0), "term": 1, **fields}
+    return Live(agent=agent, stage=stage, **values)
 
 
 def an_attempt(token: int, outcome: Outcome = Outcome.COMPLETED, number: int = 1) -> Attempt:
@@ -238,6 +244,7 @@ class Story:
         self.staffed()
         self.through(0.5)
         self.defined()
+        self.put((KEYS.of(Kind.LIVE, "a"), a_live("a", Stage.HERE)))
         return self
 
     def gap(self, decided: float, *, closed: bool = False, job: str = "job") -> tuple[str, Gap]:

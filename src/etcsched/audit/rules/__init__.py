@@ -19,6 +19,7 @@ from etcsched.audit.rules.i12_remains import Remains
 from etcsched.audit.rules.i13_views import Views
 from etcsched.audit.rules.i14_stops import Stops
 from etcsched.audit.rules.i15_completion import Completion
+from etcsched.audit.rules.i16_lifecycle import Lifecycles
 
 __all__ = ["RULES", "Court", "Rule"]
 
@@ -39,4 +40,5 @@ RULES: tuple[type[Rule], ...] = (
     Views,
     Stops,
     Completion,
+    Lifecycles,
 )

@@ -64,7 +64,9 @@ class Placement(Rule):
             return
         is_drained = self.state.record(Drain, Kind.DRAIN, new.agent) is not None
         text = f"{name}: assigned, but the agent drains"
-        self.expect(not (presence.draining or is_drained), text, step)
+        # What is to be done before it goes is given to one that stops, and to no other.
+        is_farewell = new.occasion is not None and new.occasion.is_shutdown
+        self.expect(not is_drained and presence.draining is is_farewell, text, step)
         if self._bounded_ms is not None:
             seat = self.state.of(Kind.SEAT, new.agent)
             is_early = (
@@ -91,7 +93,7 @@ class Placement(Rule):
         """A job can choose that its hosts and labels bind only scheduled runs."""
         written = step.of(Kind.RUN, new.job, new.run)
         run = written.after.record if written is not None and written.after is not None else None
-        is_scheduled = isinstance(run, Run) and run.is_tick
+        is_scheduled = isinstance(run, Run) and (run.is_tick or run.occasion is not None)
         return job.hosts_for is HostsFor.ALL or is_scheduled
 
     def quieted(self, quiet: Quiet) -> None:

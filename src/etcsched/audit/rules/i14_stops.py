@@ -51,7 +51,7 @@ class Stops(Rule):
         if run is None or run.forced:
             return
         allowed = {JobState.ENABLED}
-        if run.origin in (Origin.REQUEST, Origin.RESUBMISSION):
+        if run.origin in (Origin.REQUEST, Origin.RESUBMISSION, Origin.LIFECYCLE):
             allowed.add(JobState.AD_HOC_ACTIVE)
         if run.origin in (Origin.CHAIN, Origin.RESUBMISSION):
             allowed.add(JobState.CHAIN_ACTIVE)

@@ -80,6 +80,8 @@ class SimAgent:
                 past_incarnations=past,
                 session_ttl_s=plan.ttl_s,
                 stop_timeout_s=plan.stop_timeout_s,
+                leader_wait_s=plan.ttl_s + 3.0,
+                shutdown_timeout_s=plan.stop_timeout_s,
             )
         )
 

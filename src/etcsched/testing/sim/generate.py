@@ -18,6 +18,7 @@ from etcsched.testing.sim.jobs import (
     random_job,
     random_settings,
 )
+from etcsched.testing.sim.lifecycle import with_lifecycle
 from etcsched.testing.sim.scenario import Act, AgentPlan, FaultPlan, Scenario, SchedulerPlan
 
 STARTS = (
@@ -119,7 +120,7 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
         *_first_acts(chance, start, names),
         *_acts(chance, lasts_s, start, names, [a.agent for a in agents], faults),
     )
-    return Scenario(
+    made = Scenario(
         seed=seed,
         start=start,
         faulty_s=lasts_s,
@@ -130,6 +131,7 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
         faults=faults,
         loss=chance.choice([0.0, 0.0, 0.0, 0.02, 0.1]),
     )
+    return with_lifecycle(random.Random(f"lifecycle {seed}"), made)
 
 
 def _faults(
