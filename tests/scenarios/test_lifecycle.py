@@ -437,6 +437,18 @@ def test_a_startup_run_that_is_lost_is_not_run_again_elsewhere(
     assert all(len(run.attempts) <= 1 for run in world.runs("mount").values())
 
 
+def test_a_held_shutdown_run_holds_nobody_up(world: World) -> None:
+    """An operator decides about it, in their own time."""
+    world.apply(job("umount", lifecycle=Lifecycle.HOST_SHUTDOWN, on_agent_loss=OnAgentLoss.HOLD))
+    agent(world, "a1")
+    world.advance(5)
+    world.agents["a1"].ends_as = Outcome.DIED
+    world.agents["a1"].stop()
+    world.advance(10)
+    assert not here(world)
+    assert only(world.runs("umount")).state is RunState.HELD
+
+
 def test_a_failed_shutdown_job_is_over(world: World) -> None:
     agent(world, "a1", ends_as=Outcome.FAILED)
     world.advance(5)

@@ -531,6 +531,7 @@ def test_shutdown_jobs_have_their_own_time_and_the_last_ones_again() -> None:
     assert script.one(fx.KillProcess).grace_s == 2.0
     script.tell(ended(cause=ev.EndCause.FENCED))
     assert script.outcome().outcome is Outcome.DIED
+    assert script.assign("r1", 102, attempt=2, occasion=Occasion.CLUSTER_SHUTDOWN) == []
     script.tell(ev.OutcomeStored(attempt_id(), late=False))
     script.one(fx.LeavePresence)
 

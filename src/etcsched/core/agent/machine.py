@@ -350,6 +350,7 @@ class AgentMachine:
 
     def _kill_and_leave(self, now: Instant, *, grace_s: float | None) -> None:
         self._killed = True
+        self._standing.takes_shutdown_jobs = False  # Nor again what has just been killed.
         grace_at_most_s = self._processes.longest_grace_s() if grace_s is None else grace_s
         self._leave_by_s = now.mono_s + grace_at_most_s + _AFTER_GRACE_S
         self._processes.stop_all("the agent was stopped", now, grace_s=grace_s)
