@@ -46,6 +46,7 @@ def _render(view: LeaderView, now_ms: int) -> Iterable[RenderableType]:
     yield facts(
         [
             ("leader", view.node or ("nobody", "red")),
+            ("silent", (silence_text(view), "red")),
             ("term", f"{term.number}, since {moment(term.since)}" if term is not None else "none"),
             ("fencing token", str(term.token) if term is not None and view.node else ""),
             ("decided", f"through {moment(view.watermark)}" if view.watermark else ""),
@@ -74,3 +75,11 @@ def _render(view: LeaderView, now_ms: int) -> Iterable[RenderableType]:
         ],
         empty="no scheduler is here; start one with etcsched scheduler",
     )
+
+
+def silence_text(view: LeaderView) -> str:
+    """Empty: it answers."""
+    if not view.silent_s:
+        return ""
+    left = f"in {view.lease_left_s} s" if view.lease_left_s else "now"
+    return f"hasn't answered for {view.silent_s} s; its lease runs out {left}, then another leads"

@@ -11,6 +11,7 @@ from etcsched.core.times import ms_of
 from etcsched.operator.cluster import JOBS_LOOKED_AT, ClusterView, read_cluster
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
+from etcsched_cli.leader import silence_text
 from etcsched_cli.output import Cell, age, facts, moment, output_options, show
 from etcsched_cli.settings import Settings
 
@@ -69,7 +70,9 @@ def leader_cell(view: ClusterView) -> Cell:
     term = view.leader.term
     if not view.leader.node or term is None:
         return ("nobody leads: nothing is decided; start etcsched scheduler", "red")
-    return f"{view.leader.node}, term {term.number}, for {age(term.since, ms_of(view.at))}"
+    text = f"{view.leader.node}, term {term.number}, for {age(term.since, ms_of(view.at))}"
+    silence = silence_text(view.leader)
+    return (f"{text}; {silence}", "red") if silence else text
 
 
 def _schedulers(view: ClusterView) -> str:

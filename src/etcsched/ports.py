@@ -27,11 +27,12 @@ __all__ = ["Clock", "Etcd", "LeaseInfo", "MemberStatus", "Operation", "Snapshot"
 
 class LeaseInfo(msgspec.Struct, frozen=True):
     """``ttl_s`` is what remains (time to live) or what was granted (grant, keepalive);
-    -1 or 0: the lease doesn't exist."""
+    -1 or 0: the lease doesn't exist. ``granted_s``, of a time to live: its whole length."""
 
     lease: int
     ttl_s: int
     raft_term: int
+    granted_s: int = 0
 
 
 class MemberStatus(msgspec.Struct, frozen=True):

@@ -7,8 +7,10 @@ from textwrap import dedent
 import pytest
 from msgspec.structs import replace
 
-from etcsched.core.records import ClusterSettings, Kind, Seat, Term
+from etcsched.core.records import Candidate, ClusterSettings, Kind, Seat, Term
 from etcsched.core.times import Utc
+from etcsched.keyspace.codec import encode
+from etcsched.keyspace.ops import Delete, Put, Txn
 from tests.cli.console import Console, job
 
 WIDE, NARROW = 200, 80
@@ -228,6 +230,27 @@ def test_agents_that_stand_by(cluster: Console) -> None:
     findings = {f["topic"]: f for f in cluster.run_json(1, "doctor")}
     assert findings["agents"]["level"] == "bad"
     assert findings["agents"]["advice"] == "undrain one, or raise settings: max_active_agents"
+
+
+def test_a_leader_that_does_not_answer(cluster: Console) -> None:
+    """It counts as the leader until its lease runs out, and that is said."""
+    lease = cluster.store.lease_grant(10).lease
+    candidate = cluster.get(Candidate, Kind.ELECTION, "a")
+    key = cluster.keys.of(Kind.ELECTION, "a")
+    cluster.store.txn(Txn((), (Delete(key),)))
+    token = cluster.store.txn(Txn((), (Put(key, encode(candidate), lease),))).revision
+    cluster.store.txn(Txn((), (Delete(cluster.keys.of(Kind.ELECTION, "b")),)))
+    term = cluster.get(Term, Kind.TERM)
+    cluster.put(replace(term, token=token), Kind.TERM)
+    cluster.store.advance(cluster.store.now_s + 3.0)
+    assert "leader      host-a, term 7, for 30m\n" in cluster.ok("status")
+    assert "silent" not in cluster.ok("leader")
+    cluster.store.advance(cluster.store.now_s + 3.5)
+    silence = "hasn't answered for 7 s; its lease runs out in 3 s, then another leads"
+    assert f"leader      host-a, term 7, for 30m; {silence}\n" in cluster.ok("status")
+    assert f"silent         {silence}\n" in cluster.ok("leader")
+    found = cluster.json("leader")
+    assert (found["node"], found["silent_s"], found["lease_left_s"]) == ("host-a", 7, 3)
 
 
 def test_whoever_has_not_won_the_term_does_not_lead(cluster: Console) -> None:

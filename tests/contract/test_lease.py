@@ -18,6 +18,7 @@ async def test_grant_and_time_to_live(subject: Subject) -> None:
     left = await subject.etcd.lease_time_to_live(granted.lease)
     assert left.lease == granted.lease
     assert 55 <= left.ttl_s <= 60
+    assert left.granted_s == 60
     assert left.raft_term == granted.raft_term > 0
 
 

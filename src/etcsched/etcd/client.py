@@ -187,7 +187,7 @@ class EtcdClient:
         response = await self.call(
             Rpc.LEASE_TIME_TO_LIVE, request, effect=Effect.NONE, timeout_s=timeout_s
         )
-        return LeaseInfo(response.ID, response.TTL, response.header.raft_term)
+        return LeaseInfo(response.ID, response.TTL, response.header.raft_term, response.grantedTTL)
 
     # The endpoints, each for itself
 

@@ -105,12 +105,16 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
-    """``node`` "": nobody leads. The term's record is the last leader's until the next has won."""
+    """``node`` "": nobody leads. The term's record is the last leader's until the next has won.
+    ``silent_s``: for how long it hasn't renewed its lease, if that is longer than one that is well
+    takes; then ``lease_left_s`` says when another may lead."""
 
     node: str
     term: Term | None
     watermark: Utc | None
     schedulers: tuple[SchedulerView, ...]
+    silent_s: int = 0
+    lease_left_s: int = 0
 
 
 class Lateness(msgspec.Struct, frozen=True):
@@ -215,12 +219,27 @@ async def read_leader(etcd: Etcd, keys: Keys, now_ms: int) -> LeaderView:
                     clock_ahead_ms=max(ms_of(candidate.clock) - now_ms, 0),
                 )
             )
+    silent_s, left_s = await _silence(etcd, standing[0].lease) if leads else (0, 0)
     return LeaderView(
+        silent_s=silent_s,
+        lease_left_s=left_s,
         node=term.leader if leads and term is not None else "",
         term=term,
         watermark=watermark.through if watermark is not None else None,
         schedulers=tuple(schedulers),
     )
+
+
+async def _silence(etcd: Etcd, lease: int) -> tuple[int, int]:
+    """A keepalive comes every quarter of the lease's time, and etcd tells whole seconds. For how
+    long there was none, and what is left."""
+    if not lease:
+        return 0, 0  # Put by hand.
+    info = await etcd.lease_time_to_live(lease)
+    if info.ttl_s * 2 >= info.granted_s:
+        return 0, 0
+    left_s = max(info.ttl_s, 0)
+    return info.granted_s - left_s, left_s
 
 
 async def read_agents(etcd: Etcd, keys: Keys, now_ms: int) -> tuple[AgentView, ...]:

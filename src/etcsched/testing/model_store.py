@@ -193,7 +193,7 @@ class ModelStore:
         """Whole seconds, rounded down; -1: gone."""
         found = self._unexpired(lease)
         ttl_s = math.floor(found.expires_s - self.now_s) if found else -1
-        return LeaseInfo(lease, ttl_s, self.raft_term)
+        return LeaseInfo(lease, ttl_s, self.raft_term, found.ttl_s if found else 0)
 
     # Time and elections
 
