@@ -419,6 +419,30 @@ def test_a_shutdown_run_of_one_that_goes_all_the_same_is_over_with_it(world: Wor
     assert not world.runs("cluster_shutdown")
 
 
+@pytest.mark.parametrize("claims", [True, False])
+def test_one_that_stays_after_all(world: World, claims: bool) -> None:
+    """What it has begun may end, what it hasn't doesn't begin; it goes properly another time."""
+    agent(world, "a1")
+    world.advance(5)
+    world.agents["a1"].claims_nothing = not claims
+    world.agents["a1"].stop()
+    world.advance(0.5)
+    assert only(world.runs("host_shutdown")).state is RunState.ASSIGNED
+    world.agents["a1"].stay()
+    world.advance(5)
+    world.agents["a1"].claims_nothing = False
+    assert stages(world) == {"a1": Stage.HERE}
+    run = only(world.runs("host_shutdown"))
+    assert run.state is (RunState.COMPLETED if claims else RunState.MISSED)
+    assert claims or run.history[-1].cause == "a1 stays"
+    assert not world.runs("cluster_shutdown")
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert not here(world)
+    assert len(world.runs("host_shutdown")) == 2
+    assert ran(world, "cluster_shutdown") == ["down a1"]
+
+
 @pytest.mark.parametrize("on_loss", list(OnAgentLoss))
 def test_a_startup_run_that_is_lost_is_not_run_again_elsewhere(
     world: World, on_loss: OnAgentLoss

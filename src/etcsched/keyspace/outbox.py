@@ -63,7 +63,7 @@ class _Write:
     def __init__(self, write_id: Hashable, txn: Txn) -> None:
         self.id = write_id
         self.txn = txn
-        self.keys = touched(txn)
+        self.keys = sorted(touched(txn))  # In an order: so what waits for them goes on in one.
         self.cost = cost(txn)
         self.size_bytes = size_bytes(txn)
         self.blockers = 0

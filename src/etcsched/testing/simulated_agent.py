@@ -190,8 +190,15 @@ class SimulatedAgent:
 
     def stop(self) -> None:
         """As by SIGTERM: it ends its work, and goes when the leader lets it."""
+        self._say(stops=True)
+
+    def stay(self) -> None:
+        """As by a crash while it stopped, and a start within its lease."""
+        self._say(stops=False)
+
+    def _say(self, *, stops: bool) -> None:
         world = self._world
-        self.is_stopping = True
+        self.is_stopping = stops
         world.store.txn(update_presence(world.keys, self.lease, self._joined, self._presence()))
 
     def leave(self) -> None:

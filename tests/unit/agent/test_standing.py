@@ -504,6 +504,12 @@ def test_it_takes_nothing_else(occasion: Occasion | None) -> None:
     assert script.assign(occasion=occasion) == []
 
 
+def test_one_that_stays_takes_no_shutdown_job() -> None:
+    """It died while it stopped, and has come back within its lease."""
+    script = Script().ready()
+    assert script.assign(occasion=Occasion.HOST_SHUTDOWN) == []
+
+
 def test_what_came_while_its_work_went_on_is_taken_then() -> None:
     script = Script().ready()
     script.run()

@@ -96,6 +96,21 @@ def test_all_in_order(story: Agents) -> None:
     assert verdict.outcome is Outcome.CLEAN, verdict.violations
 
 
+def test_one_that_stays_after_all_and_goes_later(story: Agents) -> None:
+    story.came("b")
+    story.came("a", first=False)
+    story.stops("a")
+    down = story.run_at(DOWN, "a")
+    story.put(story.live("a", Stage.LEAVING), down)
+    story.over(down)
+    story.staffed("a")
+    story.put(story.live("a", Stage.HERE))
+    story.stops("a")
+    again = replace(down[1], id="20261122T120501Z-down-a1@a")
+    story.put(story.live("a", Stage.LEAVING), (KEYS.of(Kind.RUN, "host", again.id), again))
+    check(story)
+
+
 def test_two_that_come_and_go_in_one_step(story: Agents) -> None:
     story.staffed("a")
     story.staffed("b")

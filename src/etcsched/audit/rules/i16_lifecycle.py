@@ -112,6 +112,9 @@ class Lifecycles(Rule):
 
     def _entered(self, live: Live, held: Held | None, is_new: bool, step: Step) -> None:
         """A stage: what had to be over before, and what it calls for."""
+        if live.stage is Stage.HERE and not is_new:
+            # It stays after all; when it goes another time, what is to be done is to be done again.
+            self._made -= {m for m in self._made if m[1].is_shutdown and m[2] == live.incarnation}
         name = f"{live.agent} ({live.incarnation})"
         presence = held.record if held is not None else None
         stops = isinstance(presence, Presence) and presence.draining

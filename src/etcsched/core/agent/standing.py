@@ -92,7 +92,8 @@ class Standing:
         self._live = live
 
     def may_claim(self, now: Instant, assignment: Assignment) -> bool:
-        """One that leaves takes nothing but what is to be done before it goes."""
+        """One that leaves takes nothing but what is to be done before it goes, and nobody else
+        takes that."""
         occasion = assignment.occasion
         is_shutdown = occasion is not None and occasion.is_shutdown
         return (
@@ -100,7 +101,7 @@ class Standing:
             and self.session is not None
             and self.supervisor is not None
             and not self.drained
-            and (not self.leaving or (is_shutdown and self.takes_shutdown_jobs))
+            and (self.takes_shutdown_jobs if is_shutdown else not self.leaving)
             and now.mono_s + self.settings.claim_least_s < self.deadline_mono_s
         )
 

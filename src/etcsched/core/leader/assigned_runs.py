@@ -89,8 +89,9 @@ class AssignedRuns:
         """An unclaimed assignment whose grounds have changed can't be claimed any more."""
         record = assignment.record
         is_shutdown = record.occasion is not None and record.occasion.is_shutdown
-        stops = presence.draining and not is_shutdown
-        return stops or record.seen != self._view.start_seen(record.job, record.agent)
+        return presence.draining is not is_shutdown or record.seen != self._view.start_seen(
+            record.job, record.agent
+        )
 
     def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
         """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""

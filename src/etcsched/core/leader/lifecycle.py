@@ -290,7 +290,7 @@ class LiveAgents:
         found = []
         for name in self._view.jobs_at[occasion]:
             job = self._view.jobs[name].record
-            wanted = replace(requirement_of(job), is_leaving=True)
+            wanted = replace(requirement_of(job), is_leaving=presence.draining)
             if self._may_run(job) and why_not(wanted, presence, False) is None:
                 found.append(name)
         return sorted(found)

@@ -66,6 +66,8 @@ def why_not(
         return "has begun anew since"
     if presence.draining and not requirement.is_leaving:
         return "is stopping"
+    if requirement.is_leaving and not presence.draining:
+        return "stays"
     if is_drained:
         return "is drained"
     if is_standby:
