@@ -131,7 +131,9 @@ async def test_what_takes_too_long_is_ended(cluster: Scene) -> None:
         }
     )  # fmt: skip
     await cluster.world.start("hasty")
-    await cluster.all_here()
+    await cluster.history.until(
+        lambda: stage_of(cluster, "hasty") is Stage.HERE, "the leader to see hasty"
+    )
     await tell_to_stop(cluster, "hasty")
     await have_stopped(cluster, "hasty")
     run = await cluster.run_ended("endless")
