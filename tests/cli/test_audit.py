@@ -48,7 +48,7 @@ def orderly() -> Story:
 
 def test_a_clean_recording(console: Console) -> None:
     shown = console.ok("audit", recorded(console.home, orderly()))
-    assert "I1   each due tick became one run or one record           ok" in shown
+    assert "I1   each due tick became one run or one record            ok" in shown
     assert "1 starts, 100 % within 10 ms; worst 10 ms (job/20261122T120100Z)" in shown
     assert shown.splitlines()[-1] == "verdict   as promised"
 
@@ -61,16 +61,16 @@ def test_a_recording_with_violations(console: Console) -> None:
     assert result.exit_code == 1
     *_, verdict, violation = result.stdout.splitlines()
     assert verdict == "verdict   NOT as promised"
-    assert violation.startswith("I1 at revision 11: job, due 2026-11-22T12:02:00.000Z: lost")
+    assert violation.startswith("I1 at revision 12: job, due 2026-11-22T12:02:00.000Z: lost")
     told = console.run_json(1, "audit", path)
     assert told["outcome"] == "violated"
     assert told["violations"][0]["invariant"] == "I1"
     assert told["violations"][0]["evidence"]
-    assert [row["invariant"] for row in told["invariants"]] == [f"I{n}" for n in range(1, 16)]
+    assert [row["invariant"] for row in told["invariants"]] == [f"I{n}" for n in range(1, 17)]
 
 
 def test_a_recording_with_a_hole(console: Console) -> None:
-    result = console.run("audit", recorded(console.home, orderly(), lacks=6))
+    result = console.run("audit", recorded(console.home, orderly(), lacks=7))
     assert result.exit_code == 5
     assert "can't tell: something is missing" in result.stdout
 

@@ -140,16 +140,17 @@ class MemberLine:
     async def look(self, limit_s: float) -> Sight:
         """Takes at most ``limit_s``."""
         self.why_unknown = ""
-        if self._idle is None:
+        if self._address is None:
             return self._unknown("was never connected")
         try:
             async with asyncio.timeout(limit_s):
                 if self.is_ended and not await self._listens():
-                    if self._idle.is_ended_in_order:
+                    if self._idle is not None and self._idle.is_ended_in_order:
                         return Sight.DOWN
                     return self._unknown("refuses connections, but its last one was reset")
                 sight = await self._ask(limit_s)
-                if self.is_ended and sight is not Sight.UNKNOWN:
+                is_lost = self._idle is None or self.is_ended
+                if is_lost and sight is not Sight.UNKNOWN:
                     # Not before it answers: the listener of a process that is being killed
                     # outlives its connections for a moment, and what connects then is reset.
                     await self.connect(self._address[0], self._address[1])

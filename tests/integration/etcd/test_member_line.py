@@ -10,8 +10,12 @@ from collections.abc import Callable
 import pytest
 
 from etcsched.core.outage import Sight
+from etcsched.etcd.client import Effect, EtcdClient
 from etcsched.etcd.config import EtcdConfig
+from etcsched.etcd.connection import Rpc
 from etcsched.etcd.member_line import MemberLine
+from etcsched.etcd.stubs import rpc_pb2
+from tests.conftest import StartEtcd
 
 LIMIT_S = 2.0
 
@@ -65,6 +69,36 @@ async def test_a_listener_that_outlives_its_connections_for_a_moment() -> None:
         assert await line.look(LIMIT_S) is Sight.DOWN
     finally:
         await line.close()
+
+
+async def test_a_connection_that_fails_is_made_at_the_next_look(
+    start_etcd: StartEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nothing would ever be proven of that member again."""
+    etcd = await start_etcd()
+    config = EtcdConfig(**etcd.config_kwargs)
+    async with EtcdClient(config) as client:
+        members = (
+            await client.call(
+                Rpc.MEMBER_LIST, rpc_pb2.MemberListRequest(), effect=Effect.NONE, timeout_s=5
+            )
+        ).members
+    line = MemberLine(members[0].ID, tuple(members[0].clientURLs), config, asyncio.Event())
+    try:
+        assert await line.hold() == ""
+        line._drop()
+        with monkeypatch.context() as patch:
+            patch.setattr(line, "connect", _too_slow)
+            assert await line.look(LIMIT_S) is Sight.UNKNOWN
+        assert not line.is_held
+        assert await line.look(LIMIT_S) is Sight.HAS_LEADER
+        assert line.is_held
+    finally:
+        await line.close()
+
+
+async def _too_slow(_host: str, _port: int) -> None:
+    raise TimeoutError
 
 
 async def test_a_refusal_alone_says_nothing() -> None:
