@@ -58,7 +58,7 @@ async def stage(
 async def cluster(stage: Stage) -> AsyncIterator[Scene]:
     """Three schedulers, three agents, an etcd of one member. A test ends with ``settle``."""
     scene = await stage.scene()
-    scene.is_settled = False
+    scene.begin_test()
     await scene.world.start()
     await scene.all_here()
     yield scene

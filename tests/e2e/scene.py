@@ -84,6 +84,7 @@ class Scene:
         self._entries: list[Entry] = []
         """The history since the scene was opened, or since it was settled last."""
         self._fields: dict[str, dict[str, Any]] = {}
+        self._earlier: set[str] = set()
 
     async def open(self) -> None:
         """Returns when a leader leads and every node that was added is there; else nothing is
@@ -113,6 +114,11 @@ class Scene:
 
     # --- jobs
 
+    def begin_test(self) -> None:
+        """What earlier tests left in the history isn't this one's."""
+        self.is_settled = False
+        self._earlier |= self._fields.keys()
+
     def beats(self, *options: str) -> dict[str, list[str]]:
         """``run`` of a job that beats; options are ``beater``'s."""
         program = (sys.executable, "-I", "-S", str(BEATER), str(self._ledger))
@@ -120,6 +126,8 @@ class Scene:
 
     async def apply(self, **jobs: dict[str, Any]) -> None:
         """Each a job as job files have it, but for ``cron``; without one it runs on request."""
+        if again := jobs.keys() & self._earlier:
+            raise AssertionError(f"{', '.join(again)}: an earlier test of this scene had that name")
         written = {name: _written(fields) for name, fields in jobs.items()}
         self._fields |= jobs
         now_ms = _now_ms()

@@ -47,24 +47,24 @@ def stage_of(scene: Scene, agent: str) -> Stage | None:
 
 async def test_all_agents_stop_at_once_and_come_back(cluster: Scene) -> None:
     await cluster.apply(
-        host={"run": SAYS_WHEN, "lifecycle": "host_both"},
-        whole={"run": SAYS_WHEN, "lifecycle": "cluster_both"},
+        host_life={"run": SAYS_WHEN, "lifecycle": "host_both"},
+        whole_life={"run": SAYS_WHEN, "lifecycle": "cluster_both"},
     )
     await tell_to_stop(cluster, *AGENTS)
     await have_stopped(cluster, *AGENTS)
-    downs = await at(cluster, "host", Occasion.HOST_SHUTDOWN, 3)
+    downs = await at(cluster, "host_life", Occasion.HOST_SHUTDOWN, 3)
     assert sorted(run.attempts[-1].agent for run in downs) == list(AGENTS)
-    (last,) = await at(cluster, "whole", Occasion.CLUSTER_SHUTDOWN, 1)
+    (last,) = await at(cluster, "whole_life", Occasion.CLUSTER_SHUTDOWN, 1)
     assert last.attempts[-1].tail == "cluster_shutdown\n"
     assert all(str(run.attempts[-1].ended_at) <= last.created_at for run in downs)
 
     await cluster.world.start()
     await cluster.all_here()
-    ups = await at(cluster, "host", Occasion.HOST_STARTUP, 3)
+    ups = await at(cluster, "host_life", Occasion.HOST_STARTUP, 3)
     assert sorted(run.attempts[-1].agent for run in ups) == list(AGENTS)
     assert {run.attempts[-1].tail for run in ups} == {"host_startup\n"}
-    (first,) = await at(cluster, "whole", Occasion.CLUSTER_STARTUP, 1)
-    shown = await cluster.world.cli("runs", "show", f"host/{ups[0].id}")
+    (first,) = await at(cluster, "whole_life", Occasion.CLUSTER_STARTUP, 1)
+    shown = await cluster.world.cli("runs", "show", f"host_life/{ups[0].id}")
     assert f"host_startup: {ups[0].host} has come" in shown.out, shown
 
     await cluster.world.kill("a2")
@@ -72,10 +72,10 @@ async def test_all_agents_stop_at_once_and_come_back(cluster: Scene) -> None:
         lambda: stage_of(cluster, "a2") is Stage.GONE, "the leader to see a2 gone"
     )
     await cluster.world.start("a2")
-    await at(cluster, "host", Occasion.HOST_STARTUP, 4)
+    await at(cluster, "host_life", Occasion.HOST_STARTUP, 4)
     await cluster.settle()
-    assert len(cluster.ended("host")) == 7
-    assert {run.id for run in cluster.ended("whole")} == {first.id, last.id}
+    assert len(cluster.ended("host_life")) == 7
+    assert {run.id for run in cluster.ended("whole_life")} == {first.id, last.id}
 
 
 async def test_leaders_die_while_all_agents_stop(cluster: Scene) -> None:
@@ -125,7 +125,7 @@ async def test_what_takes_too_long_is_ended(cluster: Scene) -> None:
     """And the agent goes, since its time is over."""
     cluster.world.add_agent("hasty", "--shutdown-timeout=1s")
     await cluster.apply(
-        endless={
+        endless_end={
             "run": cluster.beats(), "lifecycle": "host_shutdown", "hosts": ["hasty"],
             "kill_grace": "500ms",
         }
@@ -136,7 +136,7 @@ async def test_what_takes_too_long_is_ended(cluster: Scene) -> None:
     )
     await tell_to_stop(cluster, "hasty")
     await have_stopped(cluster, "hasty")
-    run = await cluster.run_ended("endless")
+    run = await cluster.run_ended("endless_end")
     assert (run.state, run.attempts[-1].reason) == (RunState.DIED, "the agent was stopped")
     del cluster.world.nodes["hasty"]
     await cluster.settle()
