@@ -571,6 +571,54 @@ def test_i9_more_than_the_limit(story: Story) -> None:
     check(story, Invariant.I9, "3 missed ticks run, the limit is 2")
 
 
+def caught_up_alone(story: Story, now_s: float) -> None:
+    """No one led as the tick at 1 minute was due; it was decided by itself, and left no gap."""
+    story.defined(a_job(recovery=Recovery.LAST, pickup_buffer_s=10.0))
+    story.now_s = now_s
+    run = a_run(tick(60), RunState.QUEUED, origin=Origin.RECOVERY)
+    story.put((KEYS.of(Kind.RUN, "job", tick(60)), run))
+
+
+def test_i9_a_gap_of_its_own_is_another_outage(story: Story) -> None:
+    caught_up_alone(story, now_s=80)
+    story.now_s = 120.5
+    story.put(story.gap(119.9))
+    story.through(359)
+    story.now_s = 359.5
+    recovered(story, [120, 180, 240], [300])
+    check_clean(story)
+
+
+def test_i9_a_gap_that_holds_what_is_left_of_an_outage_is_the_same_one(story: Story) -> None:
+    caught_up_alone(story, now_s=200)
+    story.put(story.gap(60.1))
+    story.through(359)
+    story.now_s = 359.5
+    recovered(story, [120, 180, 240], [300])
+    check(story, Invariant.I9, "recovery last, and 2 missed ticks run")
+
+
+def test_i9_no_mode_runs_what_isnt_due_yet(story: Story) -> None:
+    """A wrong clock took the watermark ahead: what it passed is recorded as missed."""
+    in_an_outage(story, Recovery.LAST)
+    story.through(479)
+    story.now_s = 359.5
+    ahead = a_run(tick(360), RunState.MISSED, missed_count=2, missed_through=at(420))
+    story.put(
+        story.gap(479, closed=True),
+        *(
+            (KEYS.archive("job", tick(s)), a_run(tick(s), RunState.MISSED))
+            for s in (60, 120, 180, 240)
+        ),
+        (
+            KEYS.of(Kind.RUN, "job", tick(300)),
+            a_run(tick(300), RunState.QUEUED, origin=Origin.RECOVERY),
+        ),
+        (KEYS.archive("job", tick(360)), ahead),
+    )
+    check_clean(story)
+
+
 def test_i9_two_catch_up_at_once(story: Story) -> None:
     in_an_outage(story, Recovery.ALL)
     recovered(story, [], [60, 120, 180, 240, 300])

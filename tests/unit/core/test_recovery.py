@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.core.leader import recovery
 from etcsched.core.limits import NO_LIMITS
@@ -80,6 +81,17 @@ def test_steps_cover_everything_once() -> None:
         found += [*part.chosen, *part.late]
         after_ms = part.through_ms
     assert found == list(at(*range(1, 41)))
+
+
+@pytest.mark.parametrize("can_start", [True, False])
+def test_what_only_a_wrong_clocks_watermark_has_passed_is_missed(can_start: bool) -> None:
+    """It isn't due yet: it can't be late, whatever the mode."""
+    definition = hourly(recovery=Recovery.ALL)
+    made = replace(plan(definition, 540, 600, can_start), through_ms=START_MS + 900_000)
+    part = recovery.next_step(definition, NO_LIMITS, made, START_MS + 540_000)
+    assert (part.chosen, part.late) == ((), at(600) if can_start else ())
+    assert part.missed[-1].last_ms == part.through_ms == START_MS + 900_000
+    assert sum(stretch.count for stretch in part.missed) == (5 if can_start else 6)
 
 
 def test_a_cautious_step_decides_one_tick() -> None:

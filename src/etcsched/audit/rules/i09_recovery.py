@@ -35,9 +35,10 @@ class _Outage(msgspec.Struct):
 
 class Recoveries(Rule):
     """An outage is judged when its job's gap is closed, or when a later one begins: one that left
-    only ticks that were decided one by one has no gap. When exactly the leader looked at the
-    clock isn't known, so ticks near the edges of ``pickup_buffer`` and ``recover_within``, by the
-    recovery bound, may go either way."""
+    only ticks that were decided one by one has no gap. A later one begins with a gap of its own, or
+    with a missed tick after one that was decided in the ordinary way. When exactly the leader
+    looked at the clock isn't known, so ticks near the edges of ``pickup_buffer`` and
+    ``recover_within``, by the recovery bound, may go either way."""
 
     invariant = Invariant.I9
     places = frozenset({Kind.RUN, ARCHIVE, Kind.GAP, Kind.ASSIGNMENT, Kind.JOB, Kind.FAN_OUT})
@@ -68,11 +69,23 @@ class Recoveries(Rule):
     def committed(self, step: Step) -> None:
         for write in step.writes:
             gap = write.after.record if write.after is not None else None
-            if write.place is Kind.GAP and isinstance(gap, Gap) and gap.closed:
+            if write.place is not Kind.GAP or not isinstance(gap, Gap):
+                continue
+            if gap.closed or self._is_another(gap):
                 outage = self._outages.pop(gap.job, None)
                 job = self.state.record(Job, Kind.JOB, gap.job)
                 if outage is not None and job is not None:
                     self._judge(job, outage, step)
+
+    def _is_another(self, gap: Gap) -> bool:
+        """Whether an open gap is of a later outage than the one whose ticks were decided last: what
+        was due when that began to be decided was decided before."""
+        outage = self._outages.get(gap.job)
+        if outage is None:
+            return False
+        through_ms = ms_of(gap.decided_through)
+        due = self.court.definitions.due(gap.job, through_ms, outage.began_ms)
+        return next(due, None) is None
 
     # --- one change
 
@@ -94,6 +107,8 @@ class Recoveries(Rule):
                 outage.chosen.append(tick_ms)
             else:
                 last_ms = ms_of(run.missed_through) if run.missed_through is not None else tick_ms
+                if step.at_ms < last_ms <= self.state.through_ms:
+                    return  # The watermark is ahead of time, and so no mode makes it run.
                 outage.missed.append((tick_ms, last_ms, max(1, run.missed_count)))
                 outage.could_start = outage.could_start and self._can_start(job, step.at_ms)
             return

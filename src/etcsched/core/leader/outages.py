@@ -271,8 +271,12 @@ class Outages:
     ) -> None:
         context, job = self._context, entry.record
         name = job.name
-        through_ms = max(recovering.plan.through_ms, context.wall_ms)
-        plan = replace(recovering.plan, through_ms=through_ms)
+        now_ms = max(recovering.plan.through_ms, context.wall_ms)
+        # A leader whose clock was ahead took the watermark there: nobody but the gap knows of the
+        # ticks up to it, so it isn't closed before they are decided.
+        watermark = self._view.watermark
+        through_ms = max(now_ms, ms_of(watermark.record.through) if watermark is not None else 0)
+        plan = replace(recovering.plan, now_ms=now_ms, through_ms=through_ms)
         most = 1 if recovering.is_cautious else recovery.MAX_TICKS_PER_STEP
         part = recovery.next_step(job, self._view.limits_of(job), plan, after_ms, most)
         active = self._view.active_runs(name)

@@ -19,11 +19,13 @@ MAX_RUNS_PER_STEP = 16
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """``chosen``: the missed ticks that run. Ticks from ``late_from_ms`` on are late only: they run
-    in the ordinary way. All others up to ``through_ms`` are recorded as missed."""
+    """``chosen``: the missed ticks that run. Ticks from ``late_from_ms`` through ``now_ms`` are
+    late only: they run in the ordinary way. All others up to ``through_ms`` are recorded as missed;
+    so are those later than now, which only a watermark that a wrong clock took ahead has passed."""
 
     chosen: frozenset[int]
     late_from_ms: int
+    now_ms: int
     through_ms: int
 
 
@@ -48,7 +50,7 @@ class Step(msgspec.Struct, frozen=True):
 def plan(job: Job, limits: Limits, after_ms: int, now_ms: int, can_start: bool) -> Plan:
     """For the outage's ticks in (after, now]. A job that mustn't start now recovers nothing."""
     if not can_start:
-        return Plan(frozenset(), now_ms + 1, now_ms)
+        return Plan(frozenset(), now_ms + 1, now_ms, now_ms)
     late_from_ms = now_ms - int(job.pickup_buffer_s * 1000) - delay_ms(job)
     oldest_ms = max(after_ms, now_ms - int(job.recover_within_s * 1000) - 1)
     match job.recovery:
@@ -60,7 +62,7 @@ def plan(job: Job, limits: Limits, after_ms: int, now_ms: int, can_start: bool) 
         case Recovery.ALL:
             wanted = job.catch_up_limit
     chosen = newest(job, limits, oldest_ms, late_from_ms - 1, wanted)
-    return Plan(frozenset(chosen), late_from_ms, now_ms)
+    return Plan(frozenset(chosen), late_from_ms, now_ms, now_ms)
 
 
 def newest(job: Job, limits: Limits, after_ms: int, through_ms: int, count: int) -> list[int]:
@@ -93,7 +95,7 @@ def next_step(
         if tick_ms in whole.chosen:
             chosen.append(tick_ms)
             extends = False
-        elif tick_ms >= whole.late_from_ms:
+        elif whole.late_from_ms <= tick_ms <= whole.now_ms:
             late.append(tick_ms)
             extends = False
         elif extends:
