@@ -22,9 +22,9 @@ def in_turn(executions: list[Execution]) -> list[str]:
 
 async def test_a_group_across_killed_leaders_and_agents(cluster: Scene) -> None:
     steady = {"run": cluster.beats("beats=10"), "cron": EVERY_SECOND, "overlap": "queue"}
-    await cluster.apply(left=steady, middle=steady, right_one=steady)
-    await cluster.group("one", "left", "middle")
-    await cluster.group("two", "right_one", "middle")
+    await cluster.apply(left_hand=steady, middle=steady, right_hand=steady)
+    await cluster.group("one", "left_hand", "middle")
+    await cluster.group("two", "right_hand", "middle")
     for _ in range(2):
         await cluster.beating("middle", len(cluster.executions("middle")) + 1)
         leader = cluster.leader()
@@ -37,10 +37,10 @@ async def test_a_group_across_killed_leaders_and_agents(cluster: Scene) -> None:
     await cluster.beating("middle", len(cluster.executions("middle")) + 2)
     await cluster.world.start(agent)
     await cluster.settle()
-    for job in ("left", "middle", "right_one"):
+    for job in ("left_hand", "middle", "right_hand"):
         cluster.check_all_completed(job)
-    in_turn([found for found in cluster.executions() if found.job in ("left", "middle")])
-    in_turn([found for found in cluster.executions() if found.job in ("right_one", "middle")])
+    in_turn([found for found in cluster.executions() if found.job in ("left_hand", "middle")])
+    in_turn([found for found in cluster.executions() if found.job in ("right_hand", "middle")])
     await cluster.ungroup("one")
     await cluster.ungroup("two")
 

@@ -60,7 +60,7 @@ async def test_leaders_killed_at_any_moment(cluster: Scene) -> None:
 
 async def test_a_leader_killed_as_it_takes_over(cluster: Scene) -> None:
     """A of A, B, C dies, and B with its term just won: C leads, and settles what both left."""
-    await cluster.apply(pulse=steady(cluster))
+    await cluster.apply(pulse1=steady(cluster))
     first = await cluster.leads()
     await cluster.world.kill(first)
     second = await cluster.leads(unlike=first)
@@ -69,11 +69,11 @@ async def test_a_leader_killed_as_it_takes_over(cluster: Scene) -> None:
     assert third not in (first, second)
     await cluster.world.start()
     await cluster.settle()
-    cluster.check_all_completed("pulse")
+    cluster.check_all_completed("pulse1")
 
 
 async def test_the_middle_candidate_of_three_dies(cluster: Scene) -> None:
-    await cluster.apply(pulse=steady(cluster))
+    await cluster.apply(pulse2=steady(cluster))
     first, middle, last = cluster.standing()
     assert first == cluster.leader()
     await cluster.world.kill(middle)
@@ -83,11 +83,11 @@ async def test_the_middle_candidate_of_three_dies(cluster: Scene) -> None:
     assert await cluster.leads(unlike=first) == last
     await cluster.world.start()
     await cluster.settle()
-    cluster.check_all_completed("pulse")
+    cluster.check_all_completed("pulse2")
 
 
 async def test_a_frozen_leader_wakes_up_deposed(cluster: Scene) -> None:
-    await cluster.apply(pulse=steady(cluster))
+    await cluster.apply(pulse3=steady(cluster))
     frozen = await cluster.leads()
     old = cluster.term
     assert old is not None
@@ -121,11 +121,12 @@ def _last_term(scene: Scene, event: WatchEvent) -> int | None:
 
 
 async def test_a_leader_that_stops_hands_over_at_once(cluster: Scene) -> None:
-    await cluster.apply(pulse=steady(cluster))
+    await cluster.apply(pulse4=steady(cluster))
     leader = await cluster.leads()
     cluster.world.nodes[leader].signal(signal.SIGTERM)
     await cluster.leads(unlike=leader, within_s=1.0)
     assert await cluster.world.nodes[leader].wait() == 0
     await cluster.world.start(leader)
+    await cluster.runs_ended("pulse4", 2)
     await cluster.settle()
-    cluster.check_all_completed("pulse")
+    cluster.check_all_completed("pulse4")
