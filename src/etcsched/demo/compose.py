@@ -9,14 +9,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import docker
 import docker.errors
+import msgspec
 import requests.exceptions
+from msgspec.structs import replace
 
 from etcsched.audit.history import FaultKind
 from etcsched.audit.recorder import now_ms
@@ -65,48 +67,56 @@ class ComposeDemo:
     async def _course(self, stage: Stage) -> Verdict:
         await stage.all_here(SCHEDULERS, AGENTS)
         await stage.begin_schedules()
+        cluster = self._cluster
+        killed = _Hurt(FaultKind.KILLED, "killed", cluster.kill, cluster.start, "started again")
+        frozen = _Hurt(FaultKind.FROZEN, "froze", cluster.pause, cluster.unpause, "thawed")
+        cut_off = _Hurt(
+            FaultKind.CUT_OFF, "cut off", cluster.disconnect, cluster.reconnect, "connected again"
+        )
+        # Agent, supervisor and jobs at once: to them it is their host that stands still.
+        host_frozen = replace(frozen, kind=FaultKind.HOST_FROZEN)
         for hurt in (
-            self._kill_leader,
-            self._kill_busy_agent,
-            self._pause_leader,
-            self._pause_busy_agent,
-            self._cut_off_busy_agent,
+            self._leader_is(killed),
+            self._busy_agent_is(killed),
+            self._leader_is(frozen),
+            self._busy_agent_is(host_frozen),
+            self._busy_agent_is(cut_off),
             self._kill_etcd_member,
         ):
             await asyncio.sleep(CALM_S)  # Let the cluster work in peace, for the reader to see.
             await hurt(stage)
+            await stage.all_here(SCHEDULERS, AGENTS)
         await asyncio.sleep(CALM_S)
         await stage.stop_schedules()
         return await stage.conclude()
 
-    # --- killed
+    def _leader_is(self, hurt: _Hurt) -> Callable[[Stage], Awaitable[None]]:
+        async def course(stage: Stage) -> None:
+            leader = (await stage.look()).leader.node
+            began_s = time.monotonic()
+            async with _suffering(stage, leader, hurt, f"the leader, {leader}"):
+                after = await stage.until(
+                    "a new leader", lambda v: v.leader.node not in ("", leader)
+                )
+                took_s = time.monotonic() - began_s
+                stage.say(f"{after.leader.node} leads, {took_s:.1f} s later (TTL {TTL_S} s)")
 
-    async def _kill_leader(self, stage: Stage) -> None:
-        leader = (await stage.look()).leader.node
-        began_ms, began_s = now_ms(), time.monotonic()
-        proof = await self._cluster.kill(leader)
-        fault = stage.hurt(f"kill {leader}", FaultKind.KILLED, leader, began_ms, proof)
-        stage.say(f"killed the leader, {leader}")
-        after = await stage.until("a new leader", lambda v: v.leader.node not in ("", leader))
-        took_s = time.monotonic() - began_s
-        stage.say(f"{after.leader.node} leads, {took_s:.1f} s after the kill (TTL {TTL_S} s)")
-        await self._cluster.start(leader)
-        stage.healed(fault)
-        await stage.all_here(SCHEDULERS, AGENTS)
+        return course
 
-    async def _kill_busy_agent(self, stage: Stage) -> None:
-        agent = await stage.agent_with_only(LONG_JOB)
-        began_ms, began_s = now_ms(), time.monotonic()
-        proof = await self._cluster.kill(agent)
-        fault = stage.hurt(f"kill {agent}", FaultKind.KILLED, agent, began_ms, proof)
-        stage.say(f"killed {agent}, with its supervisor and jobs, in the middle of a {LONG_JOB}")
-        await self._runs_move(stage, agent, began_s)
-        await self._cluster.start(agent)
-        stage.healed(fault)
-        await stage.all_here(SCHEDULERS, AGENTS)
+    def _busy_agent_is(self, hurt: _Hurt) -> Callable[[Stage], Awaitable[None]]:
+        async def course(stage: Stage) -> None:
+            agent = await stage.agent_with_only(LONG_JOB)
+            began_s = time.monotonic()
+            async with _suffering(stage, agent, hurt, f"{agent} in the middle of a {LONG_JOB}"):
+                await stage.until(
+                    "its runs to move", lambda v: all(a.agent != agent for a in v.agents)
+                )
+                took_s = time.monotonic() - began_s
+                stage.say(f"its runs have moved, {took_s:.1f} s later (TTL {TTL_S} s)")
+
+        return course
 
     async def _kill_etcd_member(self, stage: Stage) -> None:
-        """The one that was asked first by whoever took the list as it stands."""
         began_ms, member = now_ms(), "etcd-1"
         proof = await self._cluster.kill(member)
         fault = stage.hurt(f"kill {member}", FaultKind.ETCD, member, began_ms, proof)
@@ -117,53 +127,27 @@ class ComposeDemo:
         stage.healed(fault)
         stage.say(f"{member} is back")
 
-    # --- frozen
 
-    async def _pause_leader(self, stage: Stage) -> None:
-        leader = (await stage.look()).leader.node
-        began_ms, began_s = now_ms(), time.monotonic()
-        proof = await self._cluster.pause(leader)
-        fault = stage.hurt(f"pause {leader}", FaultKind.FROZEN, leader, began_ms, proof)
-        stage.say(f"froze the leader, {leader}")
-        after = await stage.until("a new leader", lambda v: v.leader.node not in ("", leader))
-        took_s = time.monotonic() - began_s
-        stage.say(f"{after.leader.node} leads, {took_s:.1f} s after the freeze")
-        await self._cluster.unpause(leader)
-        stage.healed(fault)
-        stage.say(f"thawed {leader}, which still thought that it led")
-        await stage.all_here(SCHEDULERS, AGENTS)
+class _Hurt(msgspec.Struct, frozen=True):
+    """What is done to a container, which returns the proof, and how it is undone."""
 
-    async def _pause_busy_agent(self, stage: Stage) -> None:
-        """Agent, supervisor and job at once, as a host that stands still: the stated residual."""
-        agent = await stage.agent_with_only(LONG_JOB)
-        began_ms, began_s = now_ms(), time.monotonic()
-        proof = await self._cluster.pause(agent)
-        fault = stage.hurt(f"pause {agent}", FaultKind.HOST_FROZEN, agent, began_ms, proof)
-        stage.say(f"froze {agent} whole, in the middle of a {LONG_JOB}")
-        await self._runs_move(stage, agent, began_s)
-        await self._cluster.unpause(agent)
-        stage.healed(fault)
-        stage.say(f"thawed {agent}: its supervisor ends what it missed the end of")
-        await stage.all_here(SCHEDULERS, AGENTS)
+    kind: FaultKind
+    done: str
+    hurt: Callable[[str], Awaitable[str]]
+    heal: Callable[[str], Awaitable[None]]
+    undone: str
 
-    # --- cut off
 
-    async def _cut_off_busy_agent(self, stage: Stage) -> None:
-        agent = await stage.agent_with_only(LONG_JOB)
-        began_ms, began_s = now_ms(), time.monotonic()
-        proof = await self._cluster.disconnect(agent)
-        fault = stage.hurt(f"cut off {agent}", FaultKind.CUT_OFF, agent, began_ms, proof)
-        stage.say(f"cut {agent} off the network, in the middle of a {LONG_JOB}")
-        await self._runs_move(stage, agent, began_s)
-        await self._cluster.reconnect(agent)
-        stage.healed(fault)
-        stage.say(f"{agent} is on the network again")
-        await stage.all_here(SCHEDULERS, AGENTS)
-
-    async def _runs_move(self, stage: Stage, agent: str, began_s: float) -> None:
-        await stage.until("its runs to move", lambda v: all(a.agent != agent for a in v.agents))
-        took_s = time.monotonic() - began_s
-        stage.say(f"its runs have moved, {took_s:.1f} s after (TTL {TTL_S} s)")
+@contextlib.asynccontextmanager
+async def _suffering(stage: Stage, node: str, hurt: _Hurt, what: str) -> AsyncIterator[None]:
+    began_ms = now_ms()
+    proof = await hurt.hurt(node)
+    fault = stage.hurt(f"{hurt.done} {node}", hurt.kind, node, began_ms, proof)
+    stage.say(f"{hurt.done} {what}")
+    yield
+    await hurt.heal(node)
+    stage.healed(fault)
+    stage.say(f"{hurt.undone}: {node}")
 
 
 class _Cluster:
