@@ -38,11 +38,7 @@ class BoundRuns:
             context.wake_at(context.mono_s + wait_ms / 1000, run_matter((run.job, run.id)))
             return False
         cause = f"{context.why_none(requirement_of_run(job, run))}, as long as it waited"
-        if run.state is RunState.RETRYING:
-            state = state_without_retry(run)
-        else:
-            state = RunState.DIED if run.attempts else RunState.MISSED
-        self._ends.end_waiting(entry, state, cause)
+        self._end(entry, cause)
         return True
 
     def end_if_pointless(self, entry: Entry[Run], job: Job) -> bool:
@@ -54,12 +50,16 @@ class BoundRuns:
         cause = self._why_pointless(run, job)
         if cause is None:
             return False
+        self._end(entry, cause)
+        return True
+
+    def _end(self, entry: Entry[Run], cause: str) -> None:
+        run = entry.record
         if run.state is RunState.RETRYING:
             state = state_without_retry(run)
         else:
             state = RunState.DIED if run.attempts else RunState.MISSED
         self._ends.end_waiting(entry, state, cause)
-        return True
 
     def _why_pointless(self, run: Run, job: Job) -> str | None:
         context, agent = self._context, run.host
