@@ -159,6 +159,26 @@ def test_what_came_while_nobody_led_is_started_for(world: World) -> None:
     assert len(all_ran(world)["cluster_startup"]) == 1
 
 
+@pytest.mark.parametrize("count", [2, 3, 30])
+def test_all_that_came_while_nobody_led_may_be_told_to_stop(world: World, count: int) -> None:
+    """Its first leader sees them come and go at once; the last is the last of all."""
+    names = [f"a{number}" for number in range(count)]
+    world.nodes["s1"].kill()
+    for name in names:
+        agent(world, name)
+    world.advance(1)
+    for name in names:
+        world.agents[name].stop()
+    world.scheduler("s2")
+    world.advance(30)
+    assert not here(world)
+    assert sorted(ran(world, "host_shutdown")) == sorted(f"down {name}" for name in names)
+    assert len(ran(world, "cluster_shutdown")) == 1
+    last = only(world.runs("cluster_shutdown"))
+    others = [r for n in ("host_shutdown", "host_both") for r in world.runs(n).values()]
+    assert all(str(r.attempts[-1].ended_at) <= last.created_at for r in others)
+
+
 def test_a_crash_fires_no_shutdown_and_its_return_is_a_new_beginning(world: World) -> None:
     agent(world, "a1")
     world.advance(5)

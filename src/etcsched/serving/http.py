@@ -105,7 +105,7 @@ class _Serving:
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.tasks is None or len(self.conversations) >= MOST_CONNECTIONS:
-            writer.transport.abort()
+            _cut(writer)
             return
         task = self.tasks.create_task(self._converse(reader, writer))
         self.conversations.add(task)
@@ -124,7 +124,7 @@ class _Serving:
         except Exception:
             log.exception("a request could not be answered")
         finally:
-            writer.transport.abort()
+            _cut(writer)
 
     async def _answer_to(self, reader: asyncio.StreamReader) -> bytes:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
@@ -179,6 +179,13 @@ async def _read_head(
             connection.receive_data(await reader.read(_READ_BYTES))
         else:
             return None
+
+
+def _cut(writer: asyncio.StreamWriter) -> None:
+    """Whatever state it is in: asyncio's TLS transport of Python 3.11.2, Debian 12's, that was
+    closed twice has no protocol left to abort, and says so by this error."""
+    with contextlib.suppress(AttributeError):
+        writer.transport.abort()
 
 
 def _encoded(connection: h11.Connection, response: Response, *, has_body: bool = True) -> bytes:

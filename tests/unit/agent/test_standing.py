@@ -434,6 +434,35 @@ def test_a_stop_before_there_is_a_session_is_immediate() -> None:
     assert script.tell(ev.StopRequested()) == [fx.Quit()]
 
 
+def joining() -> Script:
+    """Its presence is sent, and unanswered yet: a leader may have seen it."""
+    script = Script(stop_timeout_s=5.0)
+    session = ev.SessionOpened(
+        incarnation="i1", lease=LEASE, deadline_mono_s=script.mono_s + 100, resumed=False
+    )
+    script.tell(ev.SupervisorReady(incarnation="s1"), session)
+    script.one(fx.JoinPresence)
+    return script
+
+
+def test_a_stop_while_its_presence_is_on_its_way_waits_for_the_answer() -> None:
+    script = joining()
+    assert script.tell(ev.StopRequested()) == []
+    script.tell(ev.PresenceJoined(JOINED))
+    assert script.one(fx.UpdatePresence).presence.draining
+    assert not script.of(fx.LeavePresence)
+    script.tell(live(Stage.DISMISSED))
+    script.one(fx.LeavePresence)
+
+
+def test_a_presence_whose_answer_doesnt_come_holds_a_stop_no_longer_than_its_time() -> None:
+    script = joining()
+    script.tell(ev.StopRequested())
+    assert script.passes(4.9) == []
+    script.passes(0.2)
+    script.one(fx.Quit)
+
+
 def test_a_process_that_cant_be_killed_doesnt_hold_the_agent_for_ever() -> None:
     script = Script(stop_timeout_s=5.0).ready()
     script.run(kill_grace_s=2.0)

@@ -161,6 +161,8 @@ class AgentMachine:
                 self._session_lost(now, lease_gone=lease_gone)
             case ev.PresenceJoined(create_revision):
                 self._joined(create_revision)
+                if self._standing.leaving:
+                    self._update_presence(now)  # Told so while the presence was on its way.
             case ev.PresenceTaken():
                 self._presence_taken(event, now)
             case ev.PresenceGone(create_revision):
@@ -384,9 +386,11 @@ class AgentMachine:
 
     def _ask_for_dismissal(self, now: Instant) -> None:
         """Its presence says that it wants to go, and its reports that it has nothing to do any
-        more, also where that had to be killed. Without a session nobody can answer."""
+        more, also where that had to be killed. Without a session nobody can answer; with one, the
+        presence is on its way, and a leader may have seen it already."""
         if self._standing.joined is None:
-            self._say_farewell()
+            if self._standing.session is None or now.mono_s >= self._leave_by_s:
+                self._say_farewell()
             return
         self._leaving = _Leaving.DISMISSAL
         self._killed = False

@@ -54,6 +54,8 @@ class _Plan:
     def __init__(self, in_force: set[str]) -> None:
         self.in_force = in_force
         """The live set: whoever is here, and isn't going as the last or going already."""
+        self.come: dict[str, Live] = {}
+        self.all_have_come = True
         self.changes: list[fx.LiveChange] = []
         self.created: list[Run] = []
         self.jobs: dict[str, int] = {}
@@ -100,13 +102,29 @@ class LiveAgents:
         plan = _Plan({agent for agent in view.live if self._is_in_force(agent)})
         # Whether one may go depends on the others.
         waiting = {a for a, entry in view.live.items() if entry.record.stage is Stage.LEAVING}
-        for agent in self._in_order({*self._dirty, *waiting}):
-            if plan.is_full:
+        agents = self._in_order({*self._dirty, *waiting})
+        self._let_come([agent for agent in agents if self._is_new(agent)], plan)
+        for agent in agents:
+            if plan.is_full and agent not in plan.come:
                 break
             self._dirty.pop(agent, None)
             self._look(agent, plan)
         if plan.changes:
             self._write(plan)
+
+    def _let_come(self, agents: list[str], plan: _Plan) -> None:
+        """All that are new, before any of them goes again: also one that came only to be told to
+        stop is one more that another may rely on, or has to wait for."""
+        for agent in agents[:MOST_AT_ONCE]:
+            plan.come[agent] = self._come(self._view.presences[agent].record, plan)
+        plan.all_have_come = len(agents) <= MOST_AT_ONCE
+
+    def _is_new(self, agent: str) -> bool:
+        """Whether it is an incarnation without a record."""
+        presence, live = self._view.presences.get(agent), self._view.live.get(agent)
+        if presence is None:
+            return False
+        return live is None or live.record.incarnation != presence.record.incarnation
 
     def _is_in_force(self, agent: str) -> bool:
         live, presence = self._view.live[agent].record, self._view.presences.get(agent)
@@ -117,11 +135,9 @@ class LiveAgents:
         """Who comes, in the order of their coming, and then who goes."""
 
         def place(agent: str) -> tuple[bool, int, str]:
-            presence, live = self._view.presences.get(agent), self._view.live.get(agent)
-            if presence is None:
-                return (True, 0, agent)
-            is_known = live is not None and live.record.incarnation == presence.record.incarnation
-            return (is_known, presence.create_revision, agent)
+            presence = self._view.presences.get(agent)
+            create_revision = presence.create_revision if presence is not None else 0
+            return (not self._is_new(agent), create_revision, agent)
 
         return sorted(agents, key=place)
 
@@ -139,7 +155,9 @@ class LiveAgents:
                 self._context.say("is gone", agent=agent, warn=True)
             plan.in_force.discard(agent)
         else:
-            after = before
+            after = plan.come.get(agent, before)
+            if self._is_new(agent) and after is before:
+                return  # Its turn comes with the next transaction.
             while (step := self._next(after, presence.record, plan)) is not None:
                 after = step
             if after is before:
@@ -171,8 +189,8 @@ class LiveAgents:
 
     def _next(self, live: Live | None, presence: Presence, plan: _Plan) -> Live | None:
         """None: nothing follows now."""
-        if live is None or live.incarnation != presence.incarnation:
-            return self._come(presence, plan)
+        if live is None:
+            return None
         if live.due:
             return self._make_runs(live, plan)
         if not presence.draining:
@@ -228,6 +246,8 @@ class LiveAgents:
 
     def _let_go(self, live: Live, presence: Presence, plan: _Plan) -> Live | None:
         """Its host is shut down; is it the last, and so the cluster, too?"""
+        if not plan.all_have_come:
+            return None
         others = sorted(plan.in_force - {live.agent})
         staying = [a for a in others if not self._view.presences[a].record.draining]
         if others:
