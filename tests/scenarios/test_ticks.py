@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
 
+from etcsched.core.clock import Instant
+from etcsched.core.leader.context import Options
+from etcsched.core.leader.effects import CreateRun, Effect
+from etcsched.core.leader.events import LeaderEvent
 from etcsched.core.records import Keep, Kind
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Overlap, Recovery, RunState
@@ -50,6 +55,36 @@ def test_a_job_applied_before_the_first_scheduler_loses_no_tick() -> None:
     world.agent("a1")
     world.advance(10)
     assert list(world.states("backup")) == ["120010", "120020", "120030"]
+
+
+@pytest.mark.parametrize("dies_after", [None, *range(1, 8)])
+def test_many_ticks_at_once_are_decided_some_at_a_time(dies_after: int | None) -> None:
+    """The first of them are sent before the last are decided; a leader may die in between."""
+    world = World(options=Options(ticks_at_once=3))
+    world.scheduler("s1")
+    world.agent("a1", slots=20)
+    for number in range(10):
+        world.apply(job(f"job-{number}", At(Utc("2026-11-22T12:00:10.000Z"))))
+    world.advance(9.9)
+    world.scheduler("s2")
+    leader = world.leader().leader
+    assert leader is not None
+    decided: list[int] = []
+    handle_all = leader.handle_all
+
+    def noted(events: Iterable[LeaderEvent], now: Instant) -> list[Effect]:
+        effects = handle_all(events, now)
+        decided.append(sum(isinstance(effect, CreateRun) for effect in effects))
+        return effects
+
+    leader.handle_all = noted  # type: ignore[method-assign]
+    if dies_after is not None:
+        world.leader_dies_after = world.leader_writes + dies_after
+    world.advance(30)
+    assert max(decided) == 3
+    assert dies_after is not None or [many for many in decided if many] == [3, 3, 3, 1]
+    for number in range(10):
+        assert count(world, f"job-{number}") == {"completed": 1}
 
 
 def test_takeover_after_every_single_write() -> None:

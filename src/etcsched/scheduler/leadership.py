@@ -110,12 +110,15 @@ class Leadership:
     def _arm(self) -> None:
         if self._is_over:
             return
-        delay_s = self._machine.next_wake_s() - self._clock().mono_s
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
+        if self._machine.is_halfway:
+            self._timer = loop.call_later(0.0, self.tell, ev.TimerFired())
+            return
         # The loop's timers have a resolution of 1 ms: an earlier one would only fire again.
-        self._timer = loop.call_later(max(0.001, delay_s), self.tell, ev.TimerFired())
+        delay_s = max(0.001, self._machine.next_wake_s() - self._clock().mono_s)
+        self._timer = loop.call_later(delay_s, self.tell, ev.TimerFired())
 
     # --- effects
 

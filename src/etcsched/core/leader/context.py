@@ -64,7 +64,9 @@ def request_matter(request: str) -> Matter:
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds. ``election_timeout_s`` is etcd's own; ``decide_ahead_s`` bounds how far ticks are
     decided beyond the confirmed watermark, and so what a successor has to look at one by one.
-    A chain waits ``join_kept_s`` for others that it joins: a resubmission may bring them."""
+    A chain waits ``join_kept_s`` for others that it joins: a resubmission may bring them.
+    ``ticks_at_once``: how many ticks are decided before what follows is sent; about a transaction's
+    worth, so that the first of many that are due at once don't wait for the last."""
 
     election_timeout_s: float = 1.0
     decide_ahead_s: float = 10.0
@@ -73,6 +75,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     answer_kept_s: float = 86400.0
     join_kept_s: float = 7 * 86400.0
     stale_wait_s: float = 0.25
+    ticks_at_once: int = 120
 
 
 class Reservation(msgspec.Struct):

@@ -110,12 +110,19 @@ class LeaderMachine:
         """When a ``TimerFired`` is due, in monotonic seconds: ticks go by tick time, which may be
         a little apart from the wall clock."""
         context, wake_s = self._context, self._next_watermark_s
+        if self.is_halfway:
+            return context.mono_s
         timer_s, due_ms = context.next_timer_s(), self._index.next_due_ms()
         if timer_s is not None:
             wake_s = min(wake_s, timer_s)
         if due_ms is not None:
             wake_s = min(wake_s, context.mono_s + (due_ms - context.wall_ms) / 1000)
         return wake_s
+
+    @property
+    def is_halfway(self) -> bool:
+        """Whether there is more to decide at once, after what has just been decided is sent."""
+        return self._ticks.has_more
 
     @property
     def in_flight(self) -> int:

@@ -56,6 +56,7 @@ class TickDecider:
         self._fan_outs = fan_outs
         self._begun_ms = context.wall_ms
         self._away = fan_outs.away
+        self._left_in_plan = context.options.ticks_at_once
 
     # --- events
 
@@ -92,20 +93,28 @@ class TickDecider:
                 self._look_back(entry.record)
 
     def time_passed(self) -> None:
-        """What is due by now is open from now on."""
+        """A plan begins: what is due by now is open from now on."""
+        self._left_in_plan = self._context.options.ticks_at_once
         for tick_ms, names in self._index.pop_due(self._context.wall_ms):
             for name in names:
                 self._open.add(name, tick_ms, self._view.jobs[name].record.priority)
 
     def decide(self) -> None:
-        """Every open tick that may be decided yet."""
+        """Open ticks that may be decided yet, as many as one plan takes."""
         horizon_ms = self._horizon_ms()
-        if horizon_ms is None:
-            return
-        while (place := self._open.take(horizon_ms)) is not None:
+        while horizon_ms is not None and self._left_in_plan > 0:
+            place = self._open.take(horizon_ms)
+            if place is None:
+                return
+            self._left_in_plan -= 1
             tick_ms, _, name = place
             if not self._decide_tick(name, tick_ms):
                 self._open.park(place)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether ticks wait for nothing but the next plan."""
+        return self._left_in_plan <= 0
 
     def confirm(self, job: str, tick_ms: int) -> None:
         """The tick's decision is in etcd."""

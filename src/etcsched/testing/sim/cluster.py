@@ -81,7 +81,7 @@ class Cluster:
         self.scenario = scenario
         self.parts = parts
         self.keys = Keys()
-        self.options = Options()
+        self.options = Options(ticks_at_once=scenario.ticks_at_once or Options().ticks_at_once)
         self.store = ModelStore()
         self.loop = Loop(self.store, ms_of(Utc(scenario.start)))
         self.virtual_asyncio = VirtualLoop(self.loop)

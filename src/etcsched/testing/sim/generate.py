@@ -6,6 +6,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import msgspec
+
 from etcsched.core.clock import MAX_SKEW_S
 from etcsched.core.records import CLUSTER
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -131,6 +133,8 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
         faults=faults,
         loss=chance.choice([0.0, 0.0, 0.0, 0.02, 0.1]),
     )
+    ticks_at_once = random.Random(f"ticks at once {seed}").choice([0, 1, 2, 3])
+    made = msgspec.structs.replace(made, ticks_at_once=ticks_at_once)
     return with_lifecycle(random.Random(f"lifecycle {seed}"), made)
 
 

@@ -58,7 +58,9 @@ class Act(Plan, frozen=True, kw_only=True):
 
 
 class Scenario(Plan, frozen=True, kw_only=True):
-    """After ``faulty_s`` everything is healed; ``loss``: the share of answers lost all along."""
+    """After ``faulty_s`` everything is healed; ``loss``: the share of answers lost all along;
+    ``ticks_at_once``: of the leaders' options, small where one is to be interrupted as a large
+    cluster's is; 0: as it is by default."""
 
     seed: int
     start: str
@@ -70,6 +72,7 @@ class Scenario(Plan, frozen=True, kw_only=True):
     faults: tuple[FaultPlan, ...] = ()
     loss: float = 0.0
     busy_etcd_s: float = 0.0
+    ticks_at_once: int = 0
 
     def size(self) -> int:
         parts = (self.schedulers, self.agents, self.jobs, self.acts, self.faults)
