@@ -2,7 +2,7 @@
 
 PY := .venv/bin/python
 # Most tests wait for leases and clocks, not for the processor.
-SIDE_BY_SIDE := -n 4 --dist loadfile
+SIDE_BY_SIDE := -n 5 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 .PHONY: help setup test check unit integration sim golden mutants demo compose-demo compose-images up bench bench-quick test-etcds format clean
 

@@ -20,6 +20,8 @@ TIMELESS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("usual", TIMELESS)
 settings.register_profile("thorough", TIMELESS, max_examples=5_000)
 settings.load_profile("usual")
+LONG = {"test_outages", "test_agents", "test_lifecycle", "test_retries", "test_rounds"}
+"""Files of tests that take a minute or more."""
 _prefix_numbers = itertools.count(1)
 
 StartEtcd = Callable[..., Awaitable[EtcdCluster]]
@@ -30,6 +32,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if ETCD_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.etcd)
+    items[:] = _side_by_side(items)
+
+
+def _side_by_side(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Files that wait for real clusters and files that compute take turns, those that take longest
+    first: so both cores have something to do from beginning to end."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = sorted((p for p in files if p.parent.name == "e2e"), key=_is_short)
+    others = sorted((p for p in files if p.parent.name != "e2e"), key=_is_short)
+    turns = itertools.zip_longest(waiting, others)
+    return [item for turn in turns for path in turn if path is not None for item in files[path]]
+
+
+def _is_short(path: Path) -> bool:
+    return path.stem not in LONG
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

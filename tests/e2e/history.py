@@ -87,7 +87,8 @@ class History:
     async def until(
         self, look: Callable[[], T | None], what: str, within_s: float = PATIENCE_S
     ) -> T:
-        """The first answer that is neither None nor False, asked anew with each revision."""
+        """The first answer that is neither None nor False, asked anew with news; of several changes
+        that come together it sees only what they come to."""
         try:
             async with asyncio.timeout(within_s):
                 while True:

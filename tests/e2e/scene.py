@@ -47,7 +47,7 @@ from etcsched.core.times import ms_of, tick_id, utc_of
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.jobfile.load import Known, load
-from etcsched.keyspace.codec import decode
+from etcsched.keyspace.codec import change_of_event, decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import EventType
 from etcsched.operator import apply as operator
@@ -245,12 +245,16 @@ class Scene:
         return await self.history.until(look, f"{count} ended runs of {job}", within_s)
 
     async def claimed(self, job: str) -> tuple[str, Report]:
-        """The agent that claimed a run of the job, and its claim."""
+        """The agent that claimed a run of the job first, and its claim; a short attempt may be over
+        before anybody looks."""
 
         def look() -> tuple[str, Report] | None:
-            for ids, report in self.history.records(Kind.REPORT, Report).items():
-                if ids[1] == job and report.outcome is None:
-                    return ids[0], report
+            for event in self.history.events:
+                change = change_of_event(self.keys, event)
+                if change is None or change.kind is not Kind.REPORT:
+                    continue
+                if change.ids[1] == job and isinstance(change.record, Report):
+                    return change.ids[0], change.record
             return None
 
         return await self.history.until(look, f"a claim of {job}")

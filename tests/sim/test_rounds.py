@@ -43,7 +43,7 @@ def test_each_kept_scenario_is_explained() -> None:
     assert [path.stem for path in KEPT if f"`{path.stem}`" not in text] == []
 
 
-@pytest.mark.parametrize("seed", [3, 17])
+@pytest.mark.parametrize("seed", [17, 8001, 8068])
 def test_a_seed_is_the_same_everywhere(seed: int) -> None:
     """Also in another process, whatever its hashes of strings are."""
     code = (

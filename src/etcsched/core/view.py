@@ -51,6 +51,10 @@ R = TypeVar("R", bound=Record)
 M = TypeVar("M")
 N = TypeVar("N")
 
+Members = dict[M, None]
+"""A set that keeps the order in which its members came, so that the same events lead to the same
+decisions in every process."""
+
 RunKey = tuple[str, str]
 """(job, run id)."""
 
@@ -98,21 +102,21 @@ class View:
         self._edits: dict[tuple[()], Entry[Edited]] = {}
         self._terms: dict[tuple[()], Entry[Term]] = {}
         self._watermarks: dict[tuple[()], Entry[Watermark]] = {}
-        self.runs_of_job: defaultdict[str, set[str]] = defaultdict(set)
-        self._runs_of_lane: defaultdict[str, set[str]] = defaultdict(set)
+        self.runs_of_job: defaultdict[str, Members[str]] = defaultdict(dict)
+        self._runs_of_lane: defaultdict[str, Members[str]] = defaultdict(dict)
         """Of runs that are bound to an agent; other lanes are their jobs."""
         self.queued_of: defaultdict[str, list[QueuePlace]] = defaultdict(list)
         """By lane, in the order of their turns."""
-        self.retrying_of: defaultdict[str, set[str]] = defaultdict(set)
-        self._in_state: defaultdict[tuple[str, RunState], set[str]] = defaultdict(set)
-        self.recovering_of: defaultdict[str, set[str]] = defaultdict(set)
+        self.retrying_of: defaultdict[str, Members[str]] = defaultdict(dict)
+        self._in_state: defaultdict[tuple[str, RunState], Members[str]] = defaultdict(dict)
+        self.recovering_of: defaultdict[str, Members[str]] = defaultdict(dict)
         """Those that catch up on an outage."""
-        self.resubmissions_of: defaultdict[RunKey, set[str]] = defaultdict(set)
+        self.resubmissions_of: defaultdict[RunKey, Members[str]] = defaultdict(dict)
         """Those that aren't over, by the run that they go back to."""
-        self.assigned_to: defaultdict[str, set[RunKey]] = defaultdict(set)
-        self.jobs_at: dict[Occasion, set[str]] = {occasion: set() for occasion in Occasion}
+        self.assigned_to: defaultdict[str, Members[RunKey]] = defaultdict(dict)
+        self.jobs_at: dict[Occasion, Members[str]] = {occasion: {} for occasion in Occasion}
         """By their lifecycle, whatever their state."""
-        self.lifecycle_runs_on: defaultdict[str, set[RunKey]] = defaultdict(set)
+        self.lifecycle_runs_on: defaultdict[str, Members[RunKey]] = defaultdict(dict)
         """Those that are about an agent's coming or going, and aren't over."""
         # One map a kind, each of its own types.
         self._maps: dict[Kind, dict[Any, Any]] = {
@@ -298,9 +302,9 @@ class View:
         now = after.lifecycle if isinstance(after, Job) else Lifecycle.NONE
         if was is not now:
             for occasion in OCCASIONS[was]:
-                self.jobs_at[occasion].discard(job)
+                self.jobs_at[occasion].pop(job, None)
             for occasion in OCCASIONS[now]:
-                self.jobs_at[occasion].add(job)
+                self.jobs_at[occasion][job] = None
 
     def _index_run(self, run: Run, *, is_in: bool) -> None:
         if run.is_bound_to_incarnation:
@@ -323,11 +327,11 @@ class View:
             del self.queued_of[run.lane]
 
     @staticmethod
-    def _member(index: defaultdict[N, set[M]], name: N, item: M, is_in: bool) -> None:
+    def _member(index: defaultdict[N, Members[M]], name: N, item: M, is_in: bool) -> None:
         if is_in:
-            index[name].add(item)
+            index[name][item] = None
         elif name in index:
-            index[name].discard(item)
+            index[name].pop(item, None)
             if not index[name]:
                 del index[name]
 

@@ -47,13 +47,13 @@ def check(view: View, job: str) -> None:
     queued = [run for run in runs if run.state is RunState.QUEUED]
     retrying = {run.id for run in runs if run.state is RunState.RETRYING}
     assert view.queued_of.get(job, []) == sorted(map(queue_place, queued))
-    assert view.retrying_of.get(job, set()) == retrying
-    assert view.recovering_of.get(job, set()) == {
+    assert set(view.retrying_of.get(job, ())) == retrying
+    assert set(view.recovering_of.get(job, ())) == {
         run.id for run in runs if run.origin is Origin.RECOVERY
     }
     assert view.has_unqueued(job) is (len(runs) > len(queued) + len(retrying))
     for root in ("0", "1"):
-        assert view.resubmissions_of.get((job, root), set()) == {
+        assert set(view.resubmissions_of.get((job, root), ())) == {
             run.id for run in runs if run.resubmits and run.root == root
         }
 
