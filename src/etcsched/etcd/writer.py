@@ -116,14 +116,17 @@ class Writer:
             self._pump()
 
     def _pump(self) -> None:
-        """Send full batches at once, others when their first write has lingered."""
+        """Send full batches at once, others when their first write has lingered: while nothing is
+        in flight, until all that is submitted in this turn of the event loop is here; else longer,
+        since etcd has something to do already."""
         if self._group is None or self._over.is_set():
             return
         while self._outbox.has_ready and self._in_flight < self._max_in_flight:
             if not (self._outbox.is_full or self._due):
                 if self._lingering is None:
                     loop = asyncio.get_running_loop()
-                    self._lingering = loop.call_later(self._linger_s, self._lingered)
+                    linger_s = self._linger_s if self._in_flight else 0.0
+                    self._lingering = loop.call_later(linger_s, self._lingered)
                 return
             self._due = False
             self._in_flight += 1
