@@ -6,7 +6,6 @@ from typing import Any, assert_never
 
 from etcsched.etcd.stubs import kv_pb2, rpc_pb2
 from etcsched.keyspace.ops import (
-    Compare,
     Delete,
     DeleteResult,
     EventType,
@@ -70,40 +69,45 @@ def range_request(request: Range) -> Any:
 
 
 def txn_request(txn: Txn) -> Any:
-    return rpc_pb2.TxnRequest(
-        compare=[_compare(compare) for compare in txn.compares],
-        success=[_request_op(operation) for operation in txn.then],
-        failure=[_request_op(operation) for operation in txn.otherwise],
-    )
+    request = rpc_pb2.TxnRequest()
+    _fill(request, txn)
+    return request
 
 
-def _compare(compare: Compare) -> Any:
-    target, field = _TARGETS[compare.target]
-    return rpc_pb2.Compare(
-        key=key_bytes(compare.key),
-        range_end=range_end_bytes(compare.range_end),
-        target=target,
-        result=_RELATIONS[compare.relation],
-        **{field: compare.operand},
-    )
+def _fill(request: Any, txn: Txn) -> None:
+    """In place: a message that is handed to another one's constructor is copied, with all in it."""
+    for compare in txn.compares:
+        target, field = _TARGETS[compare.target]
+        message = request.compare.add()
+        message.key = key_bytes(compare.key)
+        if compare.range_end is not None:
+            message.range_end = key_bytes(compare.range_end)
+        message.target = target
+        message.result = _RELATIONS[compare.relation]
+        setattr(message, field, compare.operand)
+    for operation in txn.then:
+        _fill_op(request.success.add(), operation)
+    for operation in txn.otherwise:
+        _fill_op(request.failure.add(), operation)
 
 
-def _request_op(operation: Operation) -> Any:
+def _fill_op(op: Any, operation: Operation) -> None:
     match operation:
         case Put():
-            put = rpc_pb2.PutRequest(
-                key=key_bytes(operation.key), value=operation.value, lease=operation.lease
-            )
-            return rpc_pb2.RequestOp(request_put=put)
+            put = op.request_put
+            put.key = key_bytes(operation.key)
+            put.value = operation.value
+            if operation.lease:
+                put.lease = operation.lease
         case Delete():
-            delete = rpc_pb2.DeleteRangeRequest(
-                key=key_bytes(operation.key), range_end=range_end_bytes(operation.range_end)
-            )
-            return rpc_pb2.RequestOp(request_delete_range=delete)
+            delete = op.request_delete_range
+            delete.key = key_bytes(operation.key)
+            delete.range_end = range_end_bytes(operation.range_end)
         case Txn():
-            return rpc_pb2.RequestOp(request_txn=txn_request(operation))
+            op.request_txn.SetInParent()  # Also where it is empty.
+            _fill(op.request_txn, operation)
         case Range():
-            return rpc_pb2.RequestOp(request_range=range_request(operation))
+            op.request_range.MergeFrom(range_request(operation))
         case _:
             assert_never(operation)
 

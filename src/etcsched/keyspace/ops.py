@@ -15,6 +15,8 @@ class Target(enum.Enum):
     """Which property of a key a compare looks at. A key that doesn't exist has revisions,
     version and lease 0; a compare of its value is always false."""
 
+    __hash__ = object.__hash__  # Members are singletons; enum's own is Python, and slow.
+
     CREATE = "create"
     MOD = "mod"
     VERSION = "version"
@@ -23,6 +25,8 @@ class Target(enum.Enum):
 
 
 class Relation(enum.Enum):
+    __hash__ = object.__hash__
+
     EQUAL = "="
     NOT_EQUAL = "!="
     GREATER = ">"
