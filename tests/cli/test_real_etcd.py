@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
 
+from etcsched.etcd.client import EtcdClient
+from etcsched.etcd.config import EtcdConfig
+from etcsched.keyspace.ops import Put, Txn
 from tests.conftest import StartEtcd
 from tests.support.certificates import CertificateAuthority
 from tests.support.etcd_cluster import ROOT_PASSWORD, Security, SharedEtcd
@@ -53,6 +57,25 @@ async def test_apply_and_look(etcd: SharedEtcd, tmp_path: Path) -> None:
     code, _, errors = await etcsched(tmp_path, *where, "--timeout", "300ms", "jobs", "trigger", "a")
     assert code == 3
     assert "no leader answered request" in errors
+
+
+async def test_the_doctor_says_how_much_history_etcd_keeps(
+    start_etcd: StartEtcd, tmp_path: Path
+) -> None:
+    cluster = await start_etcd()
+    where = ["--endpoints", ",".join(cluster.endpoints)]
+    async with EtcdClient(EtcdConfig(**cluster.config_kwargs)) as client:
+        for number in range(20):
+            last = await client.txn(Txn((), (Put("a", b"%d" % number),)))
+        for compacted, text in (
+            (0, "20 revisions of history are kept; nothing was ever compacted"),
+            (last.revision - 3, "3 revisions of history are kept"),
+        ):
+            if compacted:
+                await client.compact(compacted)
+            _, output, _ = await etcsched(tmp_path, *where, "doctor", "--json")
+            findings = {f["topic"]: f["text"] for f in json.loads(output)}
+            assert findings["etcd compaction"] == text
 
 
 async def test_nothing_listens(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from textwrap import dedent
 import pytest
 from msgspec.structs import replace
 
-from etcsched.core.records import Candidate, ClusterSettings, Kind, Seat, Term
+from etcsched.core.records import Candidate, ClusterSettings, Kind, Run, Seat, Term
+from etcsched.core.states import RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Delete, Put, Txn
@@ -288,6 +289,25 @@ def test_the_doctor_names_what_is_wrong(cluster: Console) -> None:
     assert clocks["text"] == "ahead of this host's: host-a (by 10.0 s), host-b (by 10.0 s)"
     (foreign,) = [f for f in findings if f["topic"] == "records" and f["level"] == "warning"]
     assert "election/what/is/this" in foreign["text"]
+
+
+def test_a_held_run_waits_for_an_operator(cluster: Console) -> None:
+    """Its agent is gone, and its claim is still there, but nothing of it runs."""
+    held = replace(
+        cluster.get(Run, Kind.RUN, "rotate_logs", "20261122T185500Z"), state=RunState.HELD
+    )
+    cluster.put(held, Kind.RUN, "rotate_logs", "20261122T185500Z")
+    cluster.store.txn(Txn((), (Delete(cluster.keys.of(Kind.PRESENCE, "host-b")),)))
+    shown = cluster.ok("status")
+    assert "runs        0 running, 1 assigned, 1 waiting\n" in shown
+    assert "waiting     rotate_logs/20261122T185500Z: " in shown
+    findings = {f["topic"]: f for f in cluster.run_json(1, "doctor")}
+    assert findings["held runs"]["level"] == "warning"
+    assert findings["held runs"]["text"] == (
+        "1 held, for an operator to decide: rotate_logs/20261122T185500Z"
+    )
+    assert "etcsched runs release" in findings["held runs"]["advice"]
+    assert findings["agents"]["level"] == "ok"
 
 
 def test_the_doctor_sees_a_leader_that_does_not_decide(cluster: Console) -> None:

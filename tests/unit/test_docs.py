@@ -15,7 +15,11 @@ from etcsched_cli.main import cli
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "compose" / "README.md"]
 NOW_MS = 1_790_000_000_000
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(
+    r"^ *(?:\$ )?(?:.*\| xargs (?:-\S+ )*)?(etcsched .*?)(?:\s+#.*)?$", re.MULTILINE
+)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -32,13 +36,34 @@ COMMANDS = [
     pytest.param(line, id=f"{page.name}: {line[:60]}")
     for page in PAGES
     for _, text in blocks(page)
-    for line in re.findall(r"^(?:\$ )?(etcsched .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    for line in COMMAND.findall(text)
 ]
+LINKS = [
+    pytest.param(page, target, id=f"{page.name}: {target}")
+    for page in PAGES
+    for target in LINK.findall(BLOCK.sub("", page.read_text()))
+    if "://" not in target
+]
+
+
+def anchors(page: Path) -> set[str]:
+    """As they are made of headings where these pages are read."""
+    headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_there_are_some() -> None:
     assert len(FILES) > 3
     assert len(COMMANDS) > 10
+    assert len(LINKS) > 10
+
+
+@pytest.mark.parametrize(("page", "target"), LINKS)
+def test_a_link_leads_somewhere(page: Path, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    file = page.parent / path if path else page
+    assert file.exists()
+    assert not anchor or anchor in anchors(file)
 
 
 @pytest.mark.parametrize("text", FILES)

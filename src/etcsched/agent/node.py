@@ -35,7 +35,7 @@ from etcsched.core.agent import events as ev
 from etcsched.core.agent.machine import AgentMachine
 from etcsched.core.agent.standing import Settings
 from etcsched.core.clock import Instant
-from etcsched.core.errors import AgentIdInUse
+from etcsched.core.errors import AgentIdInUse, ClusterUnreachable
 from etcsched.core.records import Change, Kind
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
@@ -350,6 +350,8 @@ class AgentNode:
         while True:
             try:
                 await asyncio.to_thread(self._sessions.high_water.write)
+                with contextlib.suppress(ClusterUnreachable):
+                    await self._sessions.check_not_restored()
                 if boottime_s() >= prune_at_s:
                     prune_at_s = boottime_s() + _PRUNE_EVERY_S
                     await self._prune()

@@ -48,6 +48,7 @@ class SessionKeeper:
         self._saved = state.read_session()
         self._session: Session | None = None
         self._wanted = asyncio.Event()
+        self._is_first = True
         self.high_water = HighWater(state.revision)
 
     @property
@@ -104,7 +105,7 @@ class SessionKeeper:
             embedded=self._config.is_demo,
             allow_unfenced_auth=self._config.allow_unfenced_auth,
         )
-        await self._check_not_restored()
+        await self.check_not_restored()
         saved = self._saved
         session = Session(
             self._etcd.config,
@@ -121,6 +122,7 @@ class SessionKeeper:
             )
         )
         self._saved = None
+        self._is_first = False
         self._session = session
         log.info(
             "session %x %s, TTL %g s",
@@ -135,13 +137,17 @@ class SessionKeeper:
             )
         )
 
-    async def _check_not_restored(self) -> None:
-        """A cluster's revision never falls, unless its data is an older backup's."""
+    async def check_not_restored(self) -> None:
+        """A cluster's revision never falls, unless its data is an older backup's. A session can
+        outlive a quick restore, so this is asked again now and then; what this process has
+        watched is never accepted as wrong, it has to start anew."""
+        seen, is_first = self.high_water.revision, self._is_first
         result = await self._etcd.range(Range(self._config.prefix, count_only=True))
         self.high_water.check(
             result.revision,
+            seen=seen,
             who=f"agent {self._config.agent_id}",
-            accept_restored=self._config.accept_restored_cluster,
+            accept_restored=self._config.accept_restored_cluster and is_first,
         )
 
     def _renewed(self, session: Session, deadline_s: float) -> None:

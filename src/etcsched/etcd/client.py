@@ -41,7 +41,7 @@ from etcsched.ports import LeaseInfo, MemberStatus, WatchUpdate
 __all__ = ["Effect", "EtcdClient"]
 
 # How a member's status names an alarm.
-_ALARM = re.compile(r"memberID:\d+ alarm:(\w+) ?")
+_ALARM = re.compile(r"memberID:\d+ alarm:(\w+)")
 _LEAST_ATTEMPT_S = 0.05
 _RETRY_PAUSE_S = 0.1
 _DIAGNOSIS_TIMEOUT_S = 1.0
@@ -215,7 +215,8 @@ class EtcdClient:
             raft_term=status.raftTerm,
             revision=status.header.revision,
             db_size_bytes=status.dbSize,
-            alarms=tuple(_ALARM.sub(r"\1", error) for error in status.errors),
+            # Among the errors is also that it has no leader, which leader_id says.
+            alarms=tuple(name for error in status.errors for name in _ALARM.findall(error)),
         )
 
     # How a call goes

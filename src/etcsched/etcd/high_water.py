@@ -30,17 +30,23 @@ class HighWater:
         except (OSError, ValueError):
             return 0
 
-    def check(self, revision: int, *, who: str, accept_restored: bool) -> None:
+    def check(
+        self, revision: int, *, who: str, accept_restored: bool, seen: int | None = None
+    ) -> None:
         """Compare with what a linearizable read showed; raises ``ClusterRestored`` where it is
-        lower, unless that was accepted: then it counts from there."""
-        if revision < self.revision:
+        lower, unless that was accepted: then it counts from there.
+
+        ``seen``: the revision seen before the read was sent, where a watch may have shown a later
+        one since."""
+        seen = self.revision if seen is None else seen
+        if revision < seen:
             if not accept_restored:
                 raise ClusterRestored(
-                    f"etcd is at revision {revision}, but {who} has seen {self.revision}: it was "
+                    f"etcd is at revision {revision}, but {who} has seen {seen}: it was "
                     "restored from a backup, or is another cluster; see that nothing runs twice, "
                     "then start with --accept-restored-cluster"
                 )
-            log.warning("etcd was restored: revision %d, not %d", revision, self.revision)
+            log.warning("etcd was restored: revision %d, not %d", revision, seen)
             self.revision = revision
 
     def saw(self, revision: int) -> None:

@@ -25,6 +25,7 @@ from etcsched.core.records import (
     Term,
     Watermark,
 )
+from etcsched.core.states import RunState
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
@@ -173,8 +174,16 @@ async def read_cluster(
     (pause,), _ = await read(etcd, [keys.pause_of_cluster()])
     cluster_pause = found(Pause, pause)
     waits = Waits({}, {})
-    if (gaps or active > assigned) and jobs <= JOBS_LOOKED_AT:
-        waits = waits_of(await read_view(etcd, keys), now_ms)
+    # A run that is held since its agent was lost keeps its claim, but nothing of it runs.
+    may_hold = any(agent.state is AgentState.ABSENT and agent.used for agent in agents)
+    if (gaps or active > assigned or may_hold) and jobs <= JOBS_LOOKED_AT:
+        view = await read_view(etcd, keys)
+        waits = waits_of(view, now_ms)
+        held = sum(
+            entry.record.state is RunState.HELD and (entry.record.agent, *key) in view.assignments
+            for key, entry in view.runs.items()
+        )
+        running, assigned = running - held, assigned - held
     ticks: list[NextTick] = []
     if with_next_tick and jobs <= JOBS_LOOKED_AT:
         ticks = await next_ticks(etcd, keys, cluster_pause, now_ms, 1)

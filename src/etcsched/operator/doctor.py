@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -12,7 +13,8 @@ import msgspec
 from etcsched.core.durations import format_duration
 from etcsched.core.errors import Compacted
 from etcsched.core.limits import Limits
-from etcsched.core.records import CLUSTER, Calendar, Gap, Job, Kind, Pause, Watermark
+from etcsched.core.records import CLUSTER, Calendar, Gap, Job, Kind, Pause, Run, Watermark
+from etcsched.core.states import RunState
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.codec import MalformedRecord, change_of
@@ -39,6 +41,7 @@ _CLOCK_MS: Final = 1000
 _LATE_MS: Final = 15_000
 _AHEAD_MS: Final = 5_000
 _NAMED: Final = 3
+_ANSWER_S: Final = 5.0
 
 
 class Level(enum.Enum):
@@ -68,7 +71,9 @@ async def examine(etcd: Etcd, keys: Keys, now_ms: Callable[[], int]) -> list[Fin
     findings += _malformed(keys, kvs)
     findings += [_leader(leader)]
     findings += await _ticks(etcd, keys, kvs, now_ms())
-    findings += _agents(agents)
+    held = _held(keys, kvs)
+    findings += _agents(agents, held)
+    findings += _waiting_for_operators(held)
     findings += _clocks(leader, agents)
     return findings
 
@@ -126,13 +131,12 @@ def _sizes(members: Sequence[MemberStatus]) -> list[Finding]:
 
 
 async def _compaction(etcd: Etcd, keys: Keys, members: Sequence[MemberStatus]) -> list[Finding]:
-    """etcd tells its oldest readable revision only in refusing an older one."""
     revision = max((member.revision for member in members), default=0)
     try:
         await etcd.range(Range(keys.term, revision=1, keys_only=True))
         oldest = 1
-    except Compacted as compacted:
-        oldest = compacted.compact_revision
+    except Compacted:
+        oldest = await _oldest_revision(etcd, keys)
     kept = revision - oldest
     text = f"{kept:,} revisions of history are kept"
     if kept < _MUCH_HISTORY and oldest > 1:
@@ -143,6 +147,22 @@ async def _compaction(etcd: Etcd, keys: Keys, members: Sequence[MemberStatus]) -
         if kept < _MUCH_HISTORY // 100:
             return [Finding("etcd compaction", Level.OK, text)]
     return [Finding("etcd compaction", Level.WARNING, text, advice)]
+
+
+async def _oldest_revision(etcd: Etcd, keys: Keys) -> int:
+    """Of a history whose beginning is compacted away. etcd tells it only as it ends a watch of
+    what is older. 0: it didn't."""
+    try:
+        async with (
+            asyncio.timeout(_ANSWER_S),
+            etcd.watch(keys.term, keys.term + "\0", start_revision=1) as updates,
+        ):
+            await anext(aiter(updates))
+    except Compacted as compacted:
+        return compacted.compact_revision
+    except TimeoutError:
+        pass
+    return 0
 
 
 async def _latency(etcd: Etcd, keys: Keys) -> list[Finding]:
@@ -226,7 +246,7 @@ async def _ticks(etcd: Etcd, keys: Keys, kvs: Sequence[KeyValue], now_ms: int) -
     ahead_ms = ms_of(watermark.through) - now_ms if watermark is not None else 0
     if ahead_ms > _AHEAD_MS:
         text = f"all ticks count as decided for the next {format_duration(ahead_ms // 1000)}"
-        advice = "look at the clocks; to decide those ticks, delete state/watermark with etcdctl"
+        advice = "nothing is due until then; see docs/operations.md, A wrong clock"
         findings.append(Finding("watermark", Level.BAD, text, advice))
     missing = [
         f"{name} (of {job.name})"
@@ -268,7 +288,25 @@ def _next_tick(
     return Finding("next tick", Level.OK, f"{first[1]} at {utc_of(first[0])}")
 
 
-def _agents(agents: Sequence[AgentView]) -> list[Finding]:
+def _held(keys: Keys, kvs: Sequence[KeyValue]) -> list[Run]:
+    runs = (
+        found(Run, kv)
+        for kv in kvs
+        if (place := keys.parse(kv.key)) is not None and place[0] is Kind.RUN
+    )
+    return [run for run in runs if run is not None and run.state is RunState.HELD]
+
+
+def _waiting_for_operators(held: Sequence[Run]) -> list[Finding]:
+    if not held:
+        return []
+    text = f"{len(held)} held, for an operator to decide: "
+    text += _some([f"{run.job}/{run.id}" for run in held])
+    advice = "see how far each had come, then etcsched runs release"
+    return [Finding("held runs", Level.WARNING, text, advice)]
+
+
+def _agents(agents: Sequence[AgentView], held: Sequence[Run]) -> list[Finding]:
     here = [agent for agent in agents if agent.state is not AgentState.ABSENT]
     idle = (AgentState.DRAINING, AgentState.STOPPING, AgentState.STANDBY)
     usable = [agent for agent in here if agent.state not in idle]
@@ -289,7 +327,13 @@ def _agents(agents: Sequence[AgentView]) -> list[Finding]:
         if used >= slots
         else Finding("agents", Level.OK, text)
     ]
-    lost = [agent.agent for agent in agents if agent.state is AgentState.ABSENT and agent.used]
+    # What is held keeps its assignment, and nobody moves it.
+    holds = Counter(run.agent for run in held)
+    lost = [
+        agent.agent
+        for agent in agents
+        if agent.state is AgentState.ABSENT and agent.used > holds[agent.agent]
+    ]
     if lost:
         text = f"gone, but still with runs: {_some(lost)}"
         advice = "the leader moves them; if this stays, look at its log"

@@ -187,6 +187,8 @@ class Leadership:
 
 def _log(note: fx.Note) -> None:
     subject = f"{note.job}/{note.run}: " if note.run else ""
+    if not subject and note.agent:
+        subject = f"agent {note.agent} "
     about = {"job": note.job, "run": note.run, "agent": note.agent}
     level = logging.WARNING if note.is_warning else logging.INFO
     log.log(level, "%s%s", subject, note.text, extra=about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -144,13 +145,21 @@ class SchedulerNode:
                 watch = tasks.create_task(self._follow())
                 sessions = tasks.create_task(self._hold_sessions())
                 beat = tasks.create_task(self._beat())
-                check = tasks.create_task(check_etcd(self._etcd, self._high_water, self._metrics))
+                check = tasks.create_task(
+                    check_etcd(
+                        self._etcd, self._high_water, self._metrics, self._check_not_restored
+                    )
+                )
                 await self._stopping.wait()
                 await self._leave()
                 for task in (watch, sessions, beat, check, *self._steps):
                     task.cancel()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        finally:
+            # Also where it ends because etcd was restored: the next start has to see that, too.
+            with contextlib.suppress(OSError):
+                self._high_water.write()
         log.info("scheduler %s stopped", self._config.node)
 
     async def _wait_for_etcd(self) -> None:
@@ -235,6 +244,7 @@ class SchedulerNode:
                 on_lost=self._on_session_lost,
             )
             try:
+                await self._check_not_restored()
                 measured_s = await measure_election_timeout(self._etcd)
                 await session.start()
             except (ClusterUnreachable, LeaseGone, NoSpace) as error:
@@ -252,6 +262,15 @@ class SchedulerNode:
             log.info("session %x opened", session.lease)
             self._do(self._candidate.session_opened(session.lease, instant_now()))
             await self._session_over.wait()
+
+    async def _check_not_restored(self) -> None:
+        """The watch doesn't tell: of a cluster that fell back it waits for the revision that it
+        would have shown next. What was seen in this process can't be accepted: the view is of it.
+        """
+        seen = self._high_water.revision
+        result = await self._etcd.range(Range(self._keys.term, count_only=True))
+        who = f"scheduler {self._config.node}"
+        self._high_water.check(result.revision, who=who, accept_restored=False, seen=seen)
 
     def _on_session_lost(self, loss: SessionLoss) -> None:
         log.warning("%s", loss.text)
@@ -360,7 +379,7 @@ class SchedulerNode:
         if ahead_s > MAX_SKEW_S:
             log.error(
                 "the watermark is %.0f s ahead of this clock: nothing is due until then "
-                "(to decide those ticks all the same, delete state/watermark with etcdctl)",
+                "(docs/operations.md, A wrong clock)",
                 ahead_s,
             )
 

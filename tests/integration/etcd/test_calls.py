@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -135,6 +136,20 @@ async def test_compaction(start_etcd: StartEtcd) -> None:
         with pytest.raises(Compacted):
             await client.compact(last.revision)
         await EtcdAdmin(client).defragment(client.connections[0])
+
+
+async def test_a_member_without_a_leader_raises_no_alarm(start_etcd: StartEtcd) -> None:
+    cluster = await start_etcd(members=3)
+    cluster.kill(1)
+    cluster.kill(2)
+    one = {**cluster.config_kwargs, "endpoints": cluster.endpoints[:1]}
+    async with EtcdClient(EtcdConfig(**one)) as client, asyncio.timeout(30):
+        while True:
+            (status,) = await client.status()
+            assert status.alarms == ()
+            if not status.leader_id:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def test_a_full_database_is_said_and_mended(start_etcd: StartEtcd) -> None:

@@ -27,6 +27,16 @@ def test_a_lower_revision_is_refused_and_names_the_way_out(tmp_path: Path) -> No
         mark.check(41, who="agent a", accept_restored=False)
 
 
+def test_what_is_seen_while_a_read_is_on_its_way_says_nothing() -> None:
+    mark = HighWater(None)
+    mark.saw(40)
+    seen = mark.revision
+    mark.saw(42)
+    mark.check(41, who="agent a", accept_restored=False, seen=seen)
+    with pytest.raises(ClusterRestored, match="has seen 40"):
+        mark.check(39, who="agent a", accept_restored=False, seen=seen)
+
+
 def test_an_accepted_restore_counts_from_there(tmp_path: Path) -> None:
     mark = HighWater(tmp_path / "revision")
     mark.saw(42)
