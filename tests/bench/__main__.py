@@ -16,6 +16,7 @@ from rich.console import Console
 from etcsched.core.errors import EtcschedError
 from etcsched.etcd.binaries import EtcdBinary, provide_etcd
 from tests.bench.bed import Bed, open_bed
+from tests.bench.cost import cost
 from tests.bench.effort import FULL, QUICK, Effort
 from tests.bench.lateness import lateness
 from tests.bench.results import Machine, Row, heading_of, json_of, table_of
@@ -33,6 +34,7 @@ MEASURES: dict[str, Measure] = {
     "control": control,
     "lateness": lateness,
     "burst": burst,
+    "cost": cost,
     "takeover": takeover,
     "agent-loss": agent_loss,
     "jobs": jobs,

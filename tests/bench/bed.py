@@ -74,9 +74,9 @@ class Bed:
             self._add("scheduler", f"scheduler-{number}", f"--ttl={ttl_s}")
             await self.nodes[f"scheduler-{number}"].start()
 
-    async def add_agents(self, count: int, *, slots: int, ttl_s: int = 10) -> None:
+    async def add_agents(self, count: int, *, slots: int, ttl_s: int = 10, first: int = 1) -> None:
         user = getpass.getuser()
-        for number in range(1, count + 1):
+        for number in range(first, first + count):
             name = f"agent-{number}"
             self._add(
                 "agent",

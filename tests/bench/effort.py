@@ -12,6 +12,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     turns: int
     process_runs: int
     noop_runs: int
+    cost_runs: int
     lateness_s: int
     single_s: int
     burst_turns: int
@@ -28,6 +29,7 @@ FULL = Effort(
     turns=3,
     process_runs=3000,
     noop_runs=10_000,
+    cost_runs=1000,
     lateness_s=30,
     single_s=30,
     burst_turns=5,
@@ -43,6 +45,7 @@ QUICK = Effort(
     turns=1,
     process_runs=1000,
     noop_runs=1500,
+    cost_runs=400,
     lateness_s=4,
     single_s=4,
     burst_turns=2,

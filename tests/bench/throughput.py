@@ -96,7 +96,7 @@ async def burst(bed: Bed, effort: Effort) -> list[Row]:
     ]
 
 
-async def _run_all(bed: Bed, label: str, action: Action, count: int) -> int:
+async def run_all(bed: Bed, label: str, action: Action, count: int) -> int:
     """So many jobs, all due once at the same second, until all are archived; that second."""
     due_ms = next_second_ms(LEAD_S + count / 10_000)
     at = At(utc_of(due_ms))
@@ -115,12 +115,12 @@ async def _run_all(bed: Bed, label: str, action: Action, count: int) -> int:
 
 
 async def _runs_per_s(bed: Bed, label: str, action: Action, count: int) -> float:
-    due_ms = await _run_all(bed, label, action, count)
+    due_ms = await run_all(bed, label, action, count)
     return count / (time.time() - due_ms / 1000)
 
 
 async def _last_start_ms(bed: Bed, label: str) -> float:
-    due_ms = await _run_all(bed, label, TRUE, BURST)
+    due_ms = await run_all(bed, label, TRUE, BURST)
     started = [
         attempt.started_at for run in await bed.archived(f"{label}-") for attempt in run.attempts
     ]
