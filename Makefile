@@ -4,7 +4,7 @@ PY := .venv/bin/python
 # Most tests wait for leases and clocks, not for the processor.
 SIDE_BY_SIDE := -n 5 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
-.PHONY: help setup test check unit integration sim golden mutants demo compose-demo compose-images up bench bench-quick test-etcds format clean
+.PHONY: help setup test check unit integration sim golden mutants demo soak compose-demo compose-images up bench bench-quick test-etcds format clean
 
 help:  ## list these verbs
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,9 @@ golden: setup  ## write the scenarios in tests/scenarios/golden anew, and show w
 
 demo: setup  ## a cluster, kills, and a verdict, in under a minute
 	$(PY) -m etcsched_cli demo
+
+soak: setup  ## random kills and freezes for MINUTES=60, and the audit's verdict
+	$(PY) -m etcsched_cli demo --soak $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 compose-demo: setup  ## the same in containers, with freezes and cuts (needs a Docker Engine)
 	$(PY) -m etcsched_cli demo --compose compose

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from etcsched.audit.recording import RecordingWriter
 from etcsched.audit.verdict import plain
 from etcsched.demo.compose import ComposeDemo
 from etcsched.demo.local import LocalDemo
+from etcsched.demo.soak import Soak
 from etcsched.demo.stage import Audience, Milestone
 from etcsched.demo.verdict import Verdict
 from etcsched.operator.cluster import ClusterView
@@ -40,6 +42,13 @@ SHOWN_MILESTONES = 12
     metavar="DIRECTORY",
     help="Use the Compose cluster of this directory, which must be up, and hurt it more.",
 )
+@click.option(
+    "--soak",
+    type=click.FloatRange(min=0.1),
+    metavar="MINUTES",
+    help="Hurt the cluster at random for so long: kill and freeze nodes and etcd, several at once.",
+)
+@click.option("--seed", type=int, help="Of --soak: which faults there are; told at its beginning.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the verdict as JSON.")
 @click.option(
     "--record",
@@ -48,15 +57,26 @@ SHOWN_MILESTONES = 12
 )
 @click.option("--verbose", is_flag=True, help="Show every node's log.")
 def demo(
-    seconds: float, compose: Path | None, report: Path | None, record: Path | None, verbose: bool
+    seconds: float,
+    compose: Path | None,
+    soak: float | None,
+    seed: int | None,
+    report: Path | None,
+    record: Path | None,
+    verbose: bool,
 ) -> None:
     """Start a cluster in a temporary directory, run jobs, kill the leader and a busy agent, and
     judge from etcd's events and from the jobs' own words whether all was as promised.
 
-    With --compose it is a cluster of containers, of which some are killed, frozen and cut off.
+    With --compose it is a cluster of containers, of which some are killed, frozen and cut off. With
+    --soak random faults go on for as long as you like.
 
     Exits 0 only if all was as promised.
     """
+    if soak is not None and compose is not None:
+        raise click.UsageError("--soak is for a cluster on this machine: leave --compose out")
+    if seed is not None and soak is None:
+        raise click.UsageError("--seed is for --soak: add it, or leave --seed out")
     console = Console()
     with contextlib.ExitStack() as stack:
         writer = None
@@ -66,8 +86,15 @@ def demo(
         if compose is not None:
             verdict = asyncio.run(ComposeDemo(compose, audience).run())
         else:
-            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="etcsched-demo-"))
-            verdict = asyncio.run(LocalDemo(Path(directory), audience, seconds).run())
+            directory = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="etcsched-demo-"))
+            )
+            if soak is None:
+                verdict = asyncio.run(LocalDemo(directory, audience, seconds).run())
+            else:
+                chosen = secrets.randbelow(1_000_000) if seed is None else seed
+                console.print(f"seed {chosen}", highlight=False)
+                verdict = asyncio.run(Soak(directory, audience, soak, chosen).run())
     _print(console, verdict)
     if report is not None:
         report.write_text(json.dumps(_plain(verdict), indent=2) + "\n")

@@ -138,6 +138,11 @@ class EmbeddedEtcd:
             self.kill()
             raise
 
+    async def start_again(self, index: int, timeout_s: float = START_TIMEOUT_S) -> None:
+        """A member that has ended, on its data and at its ports; returns when it serves."""
+        self._members[index].spawn()
+        await wait_healthy((self._members[index],), timeout_s)
+
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End every member, the slow ones by force."""
         async with asyncio.TaskGroup() as group:

@@ -54,9 +54,13 @@ class LocalCluster:
         self._is_stopping = False
 
     @property
-    def endpoints(self) -> tuple[str, ...]:
+    def etcd(self) -> EmbeddedEtcd:
         assert self._etcd is not None, "the cluster hasn't started"
-        return self._etcd.endpoints
+        return self._etcd
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return self.etcd.endpoints
 
     async def start(self) -> None:
         """Returns when etcd serves and every node is started; raises one line why not."""

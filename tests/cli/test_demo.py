@@ -1,0 +1,23 @@
+"""How a demonstration is asked for; what comes of one is seen in ``make demo``."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from etcsched_cli.main import cli
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--soak=1", "--compose=."], "--soak is for a cluster on this machine"),
+        (["--seed=1"], "--seed is for --soak"),
+        (["--soak=0"], "is not in the range"),
+        (["--soak=x"], "is not a valid float"),
+    ],
+)
+def test_what_makes_no_sense(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(cli, ["demo", *arguments])
+    assert result.exit_code == 2
+    assert says in result.stderr
