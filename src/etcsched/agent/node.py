@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.2
 _REVISION_EVERY_S = 5.0
+_COMPARE_EVERY_S = 10.0
 _PRUNE_EVERY_S = 600.0
 _FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE, Kind.LIVE)
 
@@ -346,12 +347,14 @@ class AgentNode:
             await asyncio.sleep(_TICK_S)
 
     async def _keep_house(self) -> None:
-        prune_at_s = boottime_s()
+        prune_at_s = compare_at_s = boottime_s()
         while True:
             try:
                 await asyncio.to_thread(self._sessions.high_water.write)
-                with contextlib.suppress(ClusterUnreachable):
-                    await self._sessions.check_not_restored()
+                if boottime_s() >= compare_at_s:
+                    compare_at_s = boottime_s() + _COMPARE_EVERY_S
+                    with contextlib.suppress(ClusterUnreachable):
+                        await self._sessions.check_not_restored()
                 if boottime_s() >= prune_at_s:
                     prune_at_s = boottime_s() + _PRUNE_EVERY_S
                     await self._prune()
