@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.times import ms_of
-from etcsched.operator.top import TopView, read_top
+from etcsched.operator.runs import NewestRuns
+from etcsched.operator.top import RUNS_LOOKED_AT, TopView, read_top
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
 from etcsched_cli.output import Column, age, facts, output_options, show, styled, table
@@ -38,9 +39,9 @@ def top(settings: Settings, once: bool, most: int, as_json: bool) -> None:
     """
 
     async def work(etcd: Etcd, keys: Keys) -> Any:
-        now_ms = settings.environment.now_ms
+        now_ms, newest_runs = settings.environment.now_ms, NewestRuns(RUNS_LOOKED_AT)
         return await show(
-            lambda: read_top(etcd, keys, now_ms(), most),
+            lambda: read_top(etcd, keys, now_ms(), most, newest_runs),
             lambda view: _render(view, most),
             as_json=as_json,
             watch=not once,

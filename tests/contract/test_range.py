@@ -54,6 +54,16 @@ async def test_pages_of_one_revision(subject: Subject) -> None:
     assert [kv.key.removeprefix(subject.prefix) for kv in found] == names
 
 
+async def test_the_newest_first(subject: Subject) -> None:
+    for name in "bdac":
+        await subject.put(name)
+    await subject.put("d")
+    for limit, names in ((0, "dcab"), (2, "dc"), (9, "dcab")):
+        result = await subject.listing(limit=limit, newest_first=True, keys_only=True)
+        assert [kv.key.removeprefix(subject.prefix) for kv in result.kvs] == list(names)
+        assert (result.count, result.more) == (4, limit == 2)
+
+
 async def test_keys_only_leaves_out_values_and_nothing_else(subject: Subject) -> None:
     lease = (await subject.etcd.lease_grant(60)).lease
     revision = await subject.put("k", b"value", lease)

@@ -58,7 +58,7 @@ def range_end_bytes(range_end: str | None) -> bytes:
 
 
 def range_request(request: Range) -> Any:
-    return rpc_pb2.RangeRequest(
+    message = rpc_pb2.RangeRequest(
         key=key_bytes(request.key),
         range_end=range_end_bytes(request.range_end),
         limit=request.limit,
@@ -66,6 +66,10 @@ def range_request(request: Range) -> Any:
         keys_only=request.keys_only,
         count_only=request.count_only,
     )
+    if request.newest_first:
+        message.sort_target = rpc_pb2.RangeRequest.MOD
+        message.sort_order = rpc_pb2.RangeRequest.DESCEND
+    return message
 
 
 def txn_request(txn: Txn) -> Any:

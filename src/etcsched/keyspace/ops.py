@@ -58,7 +58,11 @@ class Delete(msgspec.Struct, frozen=True):
 
 
 class Range(msgspec.Struct, frozen=True):
-    """Sorted by key, ascending. ``revision`` 0 is the newest; ``limit`` 0 is none."""
+    """Sorted by key, ascending. ``revision`` 0 is the newest; ``limit`` 0 is none.
+
+    ``newest_first``: by mod revision, descending, and so the limit cuts the oldest; etcd reads and
+    sorts the whole range for that.
+    """
 
     key: str
     range_end: str | None = None
@@ -66,6 +70,7 @@ class Range(msgspec.Struct, frozen=True):
     revision: int = 0
     keys_only: bool = False
     count_only: bool = False
+    newest_first: bool = False
 
 
 class Txn(msgspec.Struct, frozen=True):

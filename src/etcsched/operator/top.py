@@ -18,7 +18,7 @@ from etcsched.operator.cluster import (
     next_ticks,
     read_cluster,
 )
-from etcsched.operator.runs import newest_of_all
+from etcsched.operator.runs import NewestRuns
 from etcsched.operator.store import found, listed, read
 from etcsched.ports import Etcd
 
@@ -26,7 +26,7 @@ __all__ = ["Failure", "RunningView", "TopView", "read_top"]
 
 JOBS_LOOKED_AT: Final = 2_000
 """Every look computes their next ticks."""
-_RUNS_LOOKED_AT: Final = 200
+RUNS_LOOKED_AT: Final = 200
 _FAILED: Final = (
     RunState.FAILED,
     RunState.TIMED_OUT,
@@ -63,9 +63,11 @@ class TopView(msgspec.Struct, frozen=True, kw_only=True):
     failures: tuple[Failure, ...]
 
 
-async def read_top(etcd: Etcd, keys: Keys, now_ms: int, most: int) -> TopView:
+async def read_top(
+    etcd: Etcd, keys: Keys, now_ms: int, most: int, newest_runs: NewestRuns
+) -> TopView:
     """At most so many of each."""
-    newest = await newest_of_all(etcd, keys, _RUNS_LOOKED_AT)
+    newest = await newest_runs.read(etcd, keys)
     cluster = await read_cluster(etcd, keys, now_ms, lateness_of(newest), with_next_tick=False)
     ticks: Sequence[NextTick] = ()
     if cluster.jobs <= JOBS_LOOKED_AT:

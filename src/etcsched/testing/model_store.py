@@ -331,6 +331,8 @@ class ModelStore:
         count = len(kvs)
         if request.count_only:
             return RangeResult((), count, False, self.revision, self.raft_term)
+        if request.newest_first:
+            kvs.sort(key=lambda kv: kv.mod_revision, reverse=True)
         if request.limit:
             del kvs[request.limit :]
         if request.keys_only:
