@@ -72,6 +72,20 @@ def test_waiting_runs_are_served_by_priority_then_age_across_what_they_ask() -> 
     assert len(waiting) == 1
 
 
+def test_a_later_tick_waits_behind_a_parked_one_of_its_job() -> None:
+    ticks = OpenTicks()
+    ticks.add("a", 1000, 0)
+    parked = ticks.take(9000)
+    assert parked == (1000, 0, "a")
+    ticks.park(parked)
+    ticks.add("a", 2000, 0)
+    ticks.add("b", 3000, 0)
+    assert ticks.take(9000) == (3000, 0, "b")
+    assert ticks.take(9000) is None
+    ticks.wake("a")
+    assert [ticks.take(9000), ticks.take(9000)] == [(1000, 0, "a"), (2000, 0, "a")]
+
+
 def test_open_ticks() -> None:
     ticks = OpenTicks()
     ticks.add("a", 10, 0)

@@ -57,7 +57,10 @@ class Fencing(Rule):
     def finish(self) -> None:
         told = set()
         for fence in self._fences:
-            told.add((fence.job, fence.run, fence.token))
+            attempt = (fence.job, fence.run, fence.token)
+            if attempt in self._lets_run_on:
+                continue  # It may outlive its session, and be ended later by a stop.
+            told.add(attempt)
             self._judge(fence)
         for execution in self.court.executions.by_attempt.values():
             gone_ms = self._gone_ms.get(self._session_of.get(execution.attempt, ""))

@@ -105,6 +105,11 @@ class Lifecycles(Rule):
         if is_new:
             self.expect(held is not None, f"{name}: has come, and isn't there", step)
             self._wanted.pop(live.agent, None)
+        has_returned = not is_new and before is not None and before.stage is Stage.GONE
+        if has_returned or (live.stage is Stage.HERE and not is_new):
+            # It stays after all, or a hand had deleted its presence; when it goes another time,
+            # what is to be done is to be done again.
+            self._made -= {m for m in self._made if m[1].is_shutdown and m[2] == live.incarnation}
         if is_new or (before is not None and before.stage is not live.stage):
             self._entered(live, held, is_new, step)
         if not live.due:
@@ -112,9 +117,6 @@ class Lifecycles(Rule):
 
     def _entered(self, live: Live, held: Held | None, is_new: bool, step: Step) -> None:
         """A stage: what had to be over before, and what it calls for."""
-        if live.stage is Stage.HERE and not is_new:
-            # It stays after all; when it goes another time, what is to be done is to be done again.
-            self._made -= {m for m in self._made if m[1].is_shutdown and m[2] == live.incarnation}
         name = f"{live.agent} ({live.incarnation})"
         presence = held.record if held is not None else None
         stops = isinstance(presence, Presence) and presence.draining

@@ -67,8 +67,11 @@ class OpenTicks:
         """The next open tick up to the horizon; None: there is none to look at now."""
         while self._untaken and self._untaken[0][0] <= horizon_ms:
             place = heapq.heappop(self._untaken)
-            if self.is_open(place[2], place[0]):
+            if not self.is_open(place[2], place[0]):
+                continue
+            if place[2] not in self._parked:
                 return place
+            self.park(place)  # Behind an earlier one of its job, whatever has changed since.
         return None
 
     def is_held_up(self, horizon_ms: int) -> bool:

@@ -282,6 +282,12 @@ class Outages:
         active = self._view.active_runs(name)
         created, archived = records_of(context.author, job, part, active)
         fan_outs = self._fan_outs_of(job, part) if job.per_host else ()
+        made = (
+            *(run_matter((run.job, run.id)) for run in created),
+            *(run_matter((fan_out.job, fan_out.run)) for fan_out in fan_outs),
+        )
+        if any(map(context.is_busy, made)):
+            return  # An earlier leader decided one, which is being resubmitted; that goes first.
         recovering.single_ms = part.first_ms if recovering.is_cautious else None
         if recovering.single_ms in recovering.known:
             created, archived, fan_outs = (), (), ()
@@ -309,8 +315,7 @@ class Outages:
                 first_tick=None if is_open else utc_of(after_ms + 1),
             ),
             job_matter(name),
-            *(run_matter((run.job, run.id)) for run in created),
-            *(run_matter((fan_out.job, fan_out.run)) for fan_out in fan_outs),
+            *made,
         )
         text = f"outage of {name}: {len(created) + len(fan_outs)} ticks follow"
         context.say(text, warn=bool(archived))
