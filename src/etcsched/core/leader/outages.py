@@ -317,8 +317,10 @@ class Outages:
             job_matter(name),
             *made,
         )
-        text = f"outage of {name}: {len(created) + len(fan_outs)} ticks follow"
-        context.say(text, warn=bool(archived))
+        if created or fan_outs or archived:
+            follow, left = len(created) + len(fan_outs), len(archived)
+            text = f"outage of {name}: {follow} ticks follow, {left} records of ticks that don't"
+            context.say(text, warn=bool(archived))
 
     def _recovered(self, name: str) -> None:
         """Every tick of the outage is decided; waiting runs that belonged to it follow the mode."""
