@@ -40,8 +40,8 @@ def up(
 ) -> None:
     """Run etcd, schedulers and agents on this machine until Ctrl-C.
 
-    Jobs, history and etcd's data are kept and found again by the next `up`. A node that dies is
-    started again, so kill one and watch what happens.
+    Jobs, history and etcd's data are kept and found again by the next `up`. Whatever dies is
+    started again, etcd too, so kill one and watch what happens.
 
     \b
     Example:
@@ -95,7 +95,7 @@ async def _run(options: LocalOptions) -> None:
 
 
 async def _until(stopped: asyncio.Event, cluster: LocalCluster) -> None:
-    """Watch over the nodes until the user stops the cluster; raises when etcd ends."""
+    """Watch over the nodes until the user stops the cluster; raises when etcd is gone for good."""
     watching = asyncio.create_task(cluster.watch_over())
     stopping = asyncio.create_task(stopped.wait())
     await asyncio.wait((watching, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tests.bench.bed import Bed
 from tests.bench.effort import Effort
 from tests.bench.processes import cpu_s
 from tests.bench.results import Limit, Row
 from tests.bench.scale import idle_jobs
 from tests.bench.throughput import TRUE, run_all
+from tests.support.command_lines import processes_naming
 
 TIMES = 10
 
@@ -59,16 +58,3 @@ async def _ms_a_run(bed: Bed, label: str, count: int) -> float:
     before_s = {pid: cpu_s(pid) for pid in daemons}
     await run_all(bed, label, TRUE, count)
     return 1000 * sum(cpu_s(pid) - before_s[pid] for pid in daemons) / count
-
-
-def processes_naming(directory: Path) -> list[int]:
-    """Those that have something in it by their command line: etcd and all nodes."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if str(directory).encode() in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue  # It has ended meanwhile.
-    return found

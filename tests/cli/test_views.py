@@ -316,5 +316,15 @@ def test_the_doctor_sees_a_leader_that_does_not_decide(cluster: Console) -> None
     assert findings["next tick"] == "rotate_logs was due 1m ago, and isn't decided"
 
 
+def test_the_doctor_reminds_of_pauses(cluster: Console) -> None:
+    cluster.ok("pause")
+    cluster.ok("jobs", "pause", "close_books")
+    findings = {f["topic"]: f for f in cluster.run_json(1, "doctor")}
+    assert findings["paused"]["level"] == findings["paused jobs"]["level"] == "warning"
+    assert findings["paused"]["text"].startswith(f"everything is, since {cluster.now}, by ")
+    assert findings["paused"]["advice"] == "once it is over: etcsched resume"
+    assert findings["paused jobs"]["text"] == "close_books"
+
+
 def test_no_colour_without_a_terminal(cluster: Console) -> None:
     assert "\x1b" not in cluster.ok("status") + cluster.ok("runs", "list")

@@ -93,7 +93,7 @@ async def test_another_number_of_members_is_refused(
 async def test_failure_names_the_member(etcd_binary: EtcdBinary, tmp_path: Path) -> None:
     async with EmbeddedEtcd(etcd_binary, tmp_path, options=TEST_OPTIONS) as etcd:
         etcd.members[0].signal(signal.SIGKILL)
-        assert "etcd0 ended with SIGKILL" in await etcd.wait_failed()
+        assert "etcd0 was ended by SIGKILL" in await etcd.wait_failed()
 
 
 ORPHAN_MAKER = """

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from etcsched.jobfile.jobs import KNOWN
 from etcsched.jobfile.load import load
 from etcsched_cli.main import cli
 
@@ -93,3 +94,22 @@ def test_a_command_has_its_options(line: str) -> None:
             assert inner is not None, f"no command {word}"
             command = inner
     assert not isinstance(command, click.Group) or command.invoke_without_command or not words
+
+
+def test_what_holds_without_a_word() -> None:
+    """The page's job with all defaults spelled out is the one that has none."""
+    page = (ROOT / "docs" / "job-files.md").read_text()
+    section = page.partition("## What holds without a word")[2]
+    (_, spelled_out), *_ = BLOCK.findall(section)
+    bare = "jobs: {example: {run: {exec: [/bin/true]}, schedule: {every: 1h}}}"
+    explicit, implicit = (load([("x.yaml", text)], NOW_MS).jobs for text in (spelled_out, bare))
+    assert explicit == implicit
+    without_default = {
+        "run", "schedule", "calendars", "windows", "notify", "description", "owner", "tags",
+        "timeout", "hosts", "require", "prefer", "params", "env", "workdir", "user", "chain",
+        "results",
+    }  # fmt: skip
+    fields = set(re.findall(r"^    (\w+):", spelled_out, re.MULTILINE))
+    assert fields | without_default == set(KNOWN)
+    described = set(re.findall(r"`(\w+)`", section.partition("## All together")[0]))
+    assert set(KNOWN) - described == set()

@@ -156,6 +156,8 @@ class EtcdMember:
     def explain(self) -> str:
         """One line: how it stands, and what it said last."""
         code = self.exit_code
+        if code is not None and code < 0:
+            return f"etcd {self.name} was ended by {_describe_exit(code)} (log: {self.log_path})"
         state = "isn't ready" if code is None else f"ended with {_describe_exit(code)}"
         return f"etcd {self.name} {state}: {_last_complaint(self.log_path)} (log: {self.log_path})"
 

@@ -212,7 +212,7 @@ def user(value: Value) -> str:
 
 def keep(value: Value) -> dict[str, float]:
     """The parts that are given: ``runs``, ``age_s``."""
-    entries = value.entries("{runs: 20, age: 30d}")
+    entries = value.entries("{runs: 100, age: 30d}")
     check_known(entries, ["runs", "age"])
     found: dict[str, float] = {}
     if "runs" in entries:

@@ -127,12 +127,23 @@ class LocalCluster:
         self.nodes[name] = NodeProcess(role, name, argv, self._on_line)
 
     async def watch_over(self) -> None:
-        """Start nodes again that end by themselves, for ever; raises when etcd ends."""
-        assert self._etcd is not None
+        """Start again, for ever, what ends by itself; raises when etcd can't be started again."""
         async with asyncio.TaskGroup() as tasks:
             for node in self.nodes.values():
                 tasks.create_task(self._keep_running(node))
-            raise EtcschedError(await self._etcd.wait_failed())
+            await self._keep_etcd_running()
+
+    async def _keep_etcd_running(self) -> None:
+        while True:
+            why = await self.etcd.wait_failed()
+            if not self._options.restarts:
+                raise EtcschedError(why)
+            self._on_line(ETCD_NAME, f"{why}; starts again in {RESTART_PAUSE_S:g} s")
+            await asyncio.sleep(RESTART_PAUSE_S)
+            for index, member in enumerate(self.etcd.members):
+                if member.exit_code is not None:
+                    await self.etcd.start_again(index)
+            self._on_line(ETCD_NAME, "serves again")
 
     async def _keep_running(self, node: NodeProcess) -> None:
         while True:

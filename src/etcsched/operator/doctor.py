@@ -241,7 +241,8 @@ async def _ticks(etcd: Etcd, keys: Keys, kvs: Sequence[KeyValue], now_ms: int) -
             case _:
                 pass
     findings = [
-        _next_tick(jobs, pauses, calendars, watermark.through if watermark else None, now_ms)
+        *_paused(pauses),
+        _next_tick(jobs, pauses, calendars, watermark.through if watermark else None, now_ms),
     ]
     ahead_ms = ms_of(watermark.through) - now_ms if watermark is not None else 0
     if ahead_ms > _AHEAD_MS:
@@ -265,6 +266,20 @@ async def _ticks(etcd: Etcd, keys: Keys, kvs: Sequence[KeyValue], now_ms: int) -
     return findings
 
 
+def _paused(pauses: dict[str, Pause]) -> list[Finding]:
+    """A pause is somebody's wish, and easily forgotten."""
+    active = {name: pause.intervals[-1] for name, pause in pauses.items() if pause.active}
+    findings = []
+    if (whole := active.pop(CLUSTER, None)) is not None:
+        text = f"everything is, since {whole.since}" + (f", by {whole.by}" if whole.by else "")
+        findings.append(Finding("paused", Level.WARNING, text, "once it is over: etcsched resume"))
+    if active:
+        text = f"{_some(sorted(active))}"
+        advice = "once it is over: etcsched jobs resume JOB"
+        findings.append(Finding("paused jobs", Level.WARNING, text, advice))
+    return findings
+
+
 def _next_tick(
     jobs: Sequence[Job],
     pauses: dict[str, Pause],
@@ -285,7 +300,8 @@ def _next_tick(
     if late_ms > _LATE_MS:
         text = f"{first[1]} was due {format_duration(late_ms // 1000)} ago, and isn't decided"
         return Finding("next tick", Level.BAD, text, "look at the leader's log, and its clock")
-    return Finding("next tick", Level.OK, f"{first[1]} at {utc_of(first[0])}")
+    when = "is being decided" if late_ms >= 0 else f"at {utc_of(first[0])}"
+    return Finding("next tick", Level.OK, f"{first[1]} {when}")
 
 
 def _held(keys: Keys, kvs: Sequence[KeyValue]) -> list[Run]:

@@ -123,7 +123,7 @@ class Calendar(Record, frozen=True, kw_only=True):
 class Keep(Part, frozen=True, kw_only=True):
     """History kept per job: whichever bound is reached first."""
 
-    runs: int = 20
+    runs: int = 100
     age_s: float = 30 * 86400.0
 
 
