@@ -336,12 +336,12 @@ class WaitingRuns:
         if held_up is not None:
             context.because(key, Why.RETRY, lambda: held_up)
             return
-        cause = "a slot is free"
+        cause = _why_now(entry.record)
         if is_paced(entry.record):
             if not self._pace.allow():
                 self._hold_back(entry)
                 return
-            cause = f"a slot is free, and it is its turn: {self._pace.reason}"
+            cause = f"its turn has come: {self._pace.reason}"
         presence = self._view.presences[agent]
         run = assigned(context.author, entry.record, entry.mod_revision, agent, cause)
         why = Why.PACED if is_paced(entry.record) else Why.NEXT
@@ -389,3 +389,16 @@ def buffer_end_ms(run: Run, job: Job) -> int | None:
     if run.state is RunState.CONFLICTED and job.recovery is Recovery.CONFLICTED:
         return None
     return ms_of(run.starts_at) + int(job.pickup_buffer_s * 1000)
+
+
+def _why_now(run: Run) -> str:
+    """What it waited for has come."""
+    match run.state:
+        case RunState.RETRYING:
+            return f"retry {run.retries} is due"
+        case RunState.CONFLICTED:
+            return "its conflict groups are free"
+        case RunState.QUEUED:
+            return "its turn has come"
+        case _:
+            return "a slot is free"
