@@ -316,6 +316,14 @@ def test_the_doctor_sees_a_leader_that_does_not_decide(cluster: Console) -> None
     assert findings["next tick"] == "rotate_logs was due 1m ago, and isn't decided"
 
 
+def test_the_doctor_names_keys_that_never_go(cluster: Console) -> None:
+    key = cluster.keys.of(Kind.ELECTION, "0")
+    cluster.put_raw(key, b'{"v":1}')
+    (found,) = [f for f in cluster.run_json(1, "doctor") if f["topic"] == "leases"]
+    assert found["level"] == "bad"
+    assert key in found["text"]
+
+
 def test_the_doctor_reminds_of_pauses(cluster: Console) -> None:
     cluster.ok("pause")
     cluster.ok("jobs", "pause", "close_books")

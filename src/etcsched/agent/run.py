@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,10 @@ def run_agent(config: AgentConfig, etcd_config: EtcdConfig) -> None:
     Raises what no waiting can mend (``EtcschedError``, with its exit code); etcd being away
     isn't that.
     """
+    # It may be blocked since before this program was replaced by itself: see below. Whoever asked
+    # for another start meanwhile has got it. Processes that are started from here on get it as usual.
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     state = StateDir(config.directory)
     state.lock()
     try:
@@ -48,4 +53,8 @@ async def _run(config: AgentConfig, etcd_config: EtcdConfig, state: StateDir) ->
     from etcsched.agent.output_service import serve_output
 
     async with serve_output(config, etcd_config, state) as output:
-        return await AgentNode(config, etcd_config, state, output).run()
+        ending = await AgentNode(config, etcd_config, state, output).run()
+        if ending.value == "reexec":
+            # From the end of the loop to the new program's own handler a second one would kill it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        return ending

@@ -22,6 +22,11 @@ _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DAY_S: Final = 86_400
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
+# Ticks lie in the years 1970 to 9000. Days beyond that, as in 9999-12-31 for "for ever", count as
+# the nearest ones outside of it: arithmetic ends with the year 9999.
+_FIRST_DAY: Final = _EPOCH_DAY - 1
+_LAST_DAY: Final = date(9001, 1, 1).toordinal()
+
 Stretch = tuple[int, int]
 """First and last day, both included."""
 
@@ -44,7 +49,7 @@ def parse_days(text: str) -> Stretch:
 def _day(text: str) -> int:
     if not _DATE.fullmatch(text):
         raise ValueError(text)
-    return date.fromisoformat(text).toordinal()
+    return min(max(date.fromisoformat(text).toordinal(), _FIRST_DAY), _LAST_DAY)
 
 
 class Days:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from etcsched.core.records import Change, Kind
 from etcsched.core.view import View
 from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Snapshot, WatchBatch, WatchEvent, WatchUpdate
+
+HOW_TO_MEND: Final = (
+    "etcdctl get --rev shows what it was; never delete the watermark, since everything from the "
+    "first apply on would be decided anew (docs/operations.md, An unreadable watermark)"
+)
 
 S = TypeVar("S", KeyValue, WatchEvent)
 

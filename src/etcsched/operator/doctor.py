@@ -18,6 +18,7 @@ from etcsched.core.states import RunState
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.codec import MalformedRecord, change_of
+from etcsched.keyspace.feed import HOW_TO_MEND
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
 from etcsched.operator.cluster import (
@@ -69,6 +70,7 @@ async def examine(etcd: Etcd, keys: Keys, now_ms: Callable[[], int]) -> list[Fin
     agents = await read_agents(etcd, keys, now_ms())
     kvs = await listed(etcd, (keys.watched, keys.watched_end))
     findings += _malformed(keys, kvs)
+    findings += _leaseless(keys, kvs)
     findings += [_leader(leader)]
     findings += await _ticks(etcd, keys, kvs, now_ms())
     held = _held(keys, kvs)
@@ -195,11 +197,27 @@ def _malformed(keys: Keys, kvs: Sequence[KeyValue]) -> list[Finding]:
     if wrong:
         text = f"{len(wrong)} can't be read and count as absent: {_some(wrong)}"
         advice = "put them right, or delete them with etcdctl"
+        if any(text.startswith((keys.watermark, keys.term)) for text in wrong):
+            advice = f"put them right; {HOW_TO_MEND}"
         findings.append(Finding("records", Level.BAD, text, advice))
     if foreign:
         text = f"{len(foreign)} keys aren't of this program: {_some(foreign)}"
         findings.append(Finding("records", Level.WARNING, text, "give each program its own prefix"))
     return findings or [Finding("records", Level.OK, f"{len(kvs):,} looked at")]
+
+
+def _leaseless(keys: Keys, kvs: Sequence[KeyValue]) -> list[Finding]:
+    """Keys that are to go with their nodes, and never will: a hand put them."""
+    names = []
+    for kv in kvs:
+        place = keys.parse(kv.key)
+        if place is not None and place[0] in (Kind.ELECTION, Kind.PRESENCE) and not kv.lease:
+            names.append(kv.key)
+    if not names:
+        return []
+    text = f"without a lease, so that they never go: {_some(names)}"
+    advice = "delete them with etcdctl; the first one in the election keeps all others from leading"
+    return [Finding("leases", Level.BAD, text, advice)]
 
 
 def _leader(leader: LeaderView) -> Finding:

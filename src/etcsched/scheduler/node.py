@@ -42,7 +42,7 @@ from etcsched.etcd.outage_watch import measure_election_timeout
 from etcsched.etcd.session import Session, SessionLoss, boottime_s
 from etcsched.etcd.versions import check_server
 from etcsched.keyspace.codec import MalformedRecord
-from etcsched.keyspace.feed import Feed
+from etcsched.keyspace.feed import HOW_TO_MEND, Feed
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range, Txn
 from etcsched.keyspace.transactions import (
@@ -226,7 +226,7 @@ class SchedulerNode:
         """Without knowing the term or the watermark, nobody can lead; a person has to mend them."""
         if self._feed.unreadable:
             names = " and ".join(self._feed.unreadable)
-            reason = f"state/{names} can't be read: put it right, or delete it, with etcdctl"
+            reason = f"state/{names} can't be read: put it right; {HOW_TO_MEND}"
             self._do(self._candidate.step_down(reason, instant_now(), bar_s=4 * PROGRESS_EVERY_S))
 
     # --- session and election

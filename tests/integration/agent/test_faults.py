@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
 from pathlib import Path
+
+import pytest
 
 from etcsched.core.records import Kind, Noop
 from etcsched.core.states import Outcome
@@ -43,14 +46,18 @@ async def lease_gone_s(fleet: Fleet) -> float:
     return await until(look, "the end of the presence", GONE_S)
 
 
+@pytest.mark.parametrize("signals", [1, 40])
 async def test_a_restart_by_signal_takes_running_attempts_back(
-    fleet: Fleet, tmp_path: Path
+    fleet: Fleet, tmp_path: Path, signals: int
 ) -> None:
+    """Also by many, some of which come while it restarts."""
     agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
     agent.start()
     before = await fleet.joined()
     await a_job_that_waits(fleet, "r1", tmp_path / "go")
-    agent.signal(signal.SIGHUP)
+    for _ in range(signals):
+        agent.signal(signal.SIGHUP)
+        await asyncio.sleep(0.05)
     await restarted(agent, times=2)
     (tmp_path / "go").touch()
     report = await fleet.outcome("r1")

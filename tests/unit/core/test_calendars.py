@@ -132,6 +132,39 @@ def test_included_days_and_exclusion_wins() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Adak"])
+@pytest.mark.parametrize(
+    ("exclude", "include", "ticks"),
+    [
+        (("2026-03-02/9999-12-31",), (), ["03-01"]),
+        (("0001-01-01/9999-12-31",), (), []),
+        (("0001-01-01/2026-03-01",), (), ["03-02", "03-03"]),
+        (("9999-12-31",), (), ["03-01", "03-02", "03-03"]),
+        ((), ("9999-12-31",), []),
+        ((), ("0001-01-01/9999-12-31",), ["03-01", "03-02", "03-03"]),
+    ],
+)
+def test_for_ever_and_a_day(
+    zone: str, exclude: tuple[str, ...], include: tuple[str, ...], ticks: list[str]
+) -> None:
+    """Days at the ends of all calendars: the arithmetic of dates ends there."""
+    subject = job(NOON, timezone=zone)
+    found = due(
+        subject, calendar((ALWAYS, exclude, include)), "2026-02-27T00:00", "2026-03-06T00:00"
+    )
+    days_found = [day_of(subject, text) for text in found]
+    assert [day for day in days_found if day in ("03-01", "03-02", "03-03")] == ticks
+    horizon = ms_of(Utc("9000-01-01T00:00:00.000Z"))
+    if exclude == ("0001-01-01/9999-12-31",):
+        assert timeline.next_tick(subject, calendar((ALWAYS, exclude, include)), horizon) is None
+
+
+def day_of(subject: Job, text: str) -> str:
+    """The day in the job's zone."""
+    at_ms = ms_of(Utc(f"2026-{text}:00.000Z"))
+    return date.fromordinal(local_day(subject.current.timezone, at_ms)).isoformat()[5:]
+
+
 def test_an_end_of_all_included_days_is_an_end() -> None:
     limits = calendar((ALWAYS, (), ("2026-03-02",)))
     subject = job(Every(1, Utc("2026-01-01T00:00:00.000Z")))
