@@ -99,7 +99,11 @@ class Console:
         return result.stderr.rstrip("\n")
 
     def put(self, record: Record, kind: Kind, *ids: str) -> int:
-        return self.store.txn(Txn((), (Put(self.keys.of(kind, *ids), encode(record)),))).revision
+        """What goes with its node has a lease, as the node would have it."""
+        goes = kind in (Kind.ELECTION, Kind.PRESENCE)
+        lease = self.store.lease_grant(3600).lease if goes else 0
+        put = Put(self.keys.of(kind, *ids), encode(record), lease)
+        return self.store.txn(Txn((), (put,))).revision
 
     def put_raw(self, key: str, value: bytes) -> None:
         self.store.txn(Txn((), (Put(key, value),)))

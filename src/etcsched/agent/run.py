@@ -27,7 +27,7 @@ def run_agent(config: AgentConfig, etcd_config: EtcdConfig) -> None:
     isn't that.
     """
     # It may be blocked since before this program was replaced by itself: see below. Whoever asked
-    # for another start meanwhile has got it. Processes that are started from here on get it as usual.
+    # for another start meanwhile has got it. What is started from here on gets it as usual.
     signal.signal(signal.SIGHUP, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     state = StateDir(config.directory)
