@@ -69,7 +69,7 @@ def test_the_reason_is_shown() -> None:
     assert run.history[-1].cause.endswith(f"was lost; it waits, since {reason}")
     world.advance(10)
     (run,) = world.runs(f"j{JOBS - 1}").values()
-    assert run.history[-1].cause == f"a slot is free, and it is its turn: {reason}"
+    assert run.history[-1].cause == f"its turn has come: {reason}"
 
 
 def test_a_takeover_goes_on_with_it() -> None:

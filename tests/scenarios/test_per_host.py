@@ -121,7 +121,7 @@ def test_an_agent_that_is_away_is_left_out_and_none_is_an_outage(world: World) -
     assert world.records(Kind.GAP)
     world.agent("a1")
     world.agent("a2")
-    world.advance(5)
+    world.advance(18)
     after = [run for run in world.runs("backup").values() if run.created_at > "2026-11-22T12:05:00"]
     ran = {run.id: run.state.value for run in after if run.agent}
     assert {key.partition("@")[2] for key in ran} == {"a1", "a2"}

@@ -387,6 +387,32 @@ def test_a_resume_that_the_leader_learns_of_late(world: World) -> None:
     assert list(world.states("backup"))[3:6] == ["120006", "120007", "120008"]
 
 
+def test_ticks_that_a_stall_delays_overlap_nothing() -> None:
+    """A leader that hears nothing for a few seconds, and leads on."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=0.05)
+    world.advance(0.5)
+    world.apply(job(every_s=1, keep=Keep(runs=100)))
+    world.advance(5.2)
+    leader = world.leader()
+    leader.is_cut_off = True
+    world.advance(4.0)
+    leader.is_cut_off = False
+    world.advance(10.0)
+    assert world.term().number == 1
+    assert count(world) == {"completed": len(world.states("backup"))}
+    assert len(world.states("backup")) == 19
+
+
+def test_a_job_that_takes_too_long_is_overlapped_as_ever(world: World) -> None:
+    world.apply(job(every_s=1, keep=Keep(runs=100)))
+    world.agents["a1"].takes_s = 2.5
+    world.advance(12.2)
+    assert count(world).keys() == {"completed", "overlapped"} | ({"assigned"} & count(world).keys())
+    assert count(world)["overlapped"] >= 6
+
+
 def test_the_watermark_moves_when_idle_and_never_past_an_open_tick(world: World) -> None:
     world.advance(60)
     assert world.now_s * 1000 - (world.through_ms() - world.start_ms) <= 5_000

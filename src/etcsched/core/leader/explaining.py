@@ -241,7 +241,7 @@ class Explainer:
         if state is not JobState.ENABLED or job.per_host:
             return []
         nobody = Away(self._now_ms, self._now_ms)
-        become = state_by_overlap(self._view, job, job.name, self._now_ms + 1, nobody)
+        become = state_by_overlap(self._view, job, job.name, self._now_ms + 1, nobody, self._now_ms)
         if become is RunState.READY:
             return []
         active = ", ".join(f"{run.job}/{run.id}" for run in self._view.active_runs(job.name)[:3])

@@ -157,7 +157,7 @@ class FanOuts:
         if fan_out.origin is Origin.RECOVERY:
             return RunState.QUEUED, fan_out.cause
         tick_ms = ms_of(fan_out.scheduled_at)
-        state = state_by_overlap(self._view, job, lane, tick_ms, self.away)
+        state = state_by_overlap(self._view, job, lane, tick_ms, self.away, self._context.wall_ms)
         if state is RunState.OVERLAPPED:
             return state, "the job's last run on this agent was still active"
         if state is RunState.QUEUED:

@@ -226,6 +226,7 @@ class LeaderMachine:
         self._runs.look_at_all()
 
     def _limits_changed(self, kind: Kind, name: str) -> None:
+        self._outages.limits_changed()
         if kind is Kind.CALENDAR:
             self._ticks.calendar_changed()
             return

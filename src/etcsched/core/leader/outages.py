@@ -143,6 +143,11 @@ class Outages:
             recovering.plan = self._plan(entry.record, recovering.after_ms, through_ms)
         self.look_at(name)
 
+    def limits_changed(self) -> None:
+        """A pause or a calendar: other ticks of an outage may be due than when it was planned."""
+        for name in self._recoveries:
+            self.job_changed(name)
+
     def look_at(self, name: str) -> None:
         """Something that the job's outage waits for may have changed."""
         if name in self._recoveries:

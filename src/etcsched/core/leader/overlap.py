@@ -6,7 +6,7 @@ from typing import assert_never
 
 import msgspec
 
-from etcsched.core.records import Job
+from etcsched.core.records import Job, Run
 from etcsched.core.states import Origin, Overlap, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import View
@@ -19,7 +19,13 @@ class Away(msgspec.Struct, frozen=True):
     until_ms: int
 
 
-def state_by_overlap(view: View, job: Job, lane: str, tick_ms: int, away: Away) -> RunState:
+HELD_UP_MS = 250
+"""Ticks are decided within some milliseconds; beyond this, something stood still."""
+
+
+def state_by_overlap(
+    view: View, job: Job, lane: str, tick_ms: int, away: Away, now_ms: int
+) -> RunState:
     """A job that catches up on an outage queues its new ticks, whatever ``overlap`` says."""
     all_active = view.active_runs(lane)
     if any(run.origin is Origin.RECOVERY for run in all_active):
@@ -36,11 +42,25 @@ def state_by_overlap(view: View, job: Job, lane: str, tick_ms: int, away: Away) 
         case Overlap.QUEUE | Overlap.REPLACE:
             return RunState.QUEUED
         case Overlap.SKIP:
-            # Ticks that all came due while no one led run one after the other: that they came at
-            # once is no fault of the job's.
-            are_late = tick_ms <= away.until_ms and all(
+            # Ticks that came due while no one led, or none could be decided, run one after the
+            # other: that they came at once is no fault of the job's.
+            were_away = tick_ms <= away.until_ms and all(
                 away.from_ms < ms_of(run.due_at) <= away.until_ms for run in active
             )
-            return RunState.QUEUED if are_late else RunState.OVERLAPPED
+            is_late = now_ms - tick_ms > HELD_UP_MS or all(map(_was_late, active))
+            were_held_up = is_late and not any(_had_begun(view, run, tick_ms) for run in active)
+            return RunState.QUEUED if were_away or were_held_up else RunState.OVERLAPPED
         case other:
             assert_never(other)
+
+
+def _was_late(run: Run) -> bool:
+    return ms_of(run.created_at) - ms_of(run.due_at) > HELD_UP_MS
+
+
+def _had_begun(view: View, run: Run, at_ms: int) -> bool:
+    """Whether any attempt of it ran before that, as its agents tell."""
+    if run.attempts:
+        return True
+    report = view.reports.get((run.agent, run.job, run.id))
+    return report is not None and ms_of(report.record.claimed_at) < at_ms

@@ -226,7 +226,8 @@ class TickDecider:
         if job.per_host:
             self._fan_outs.decide_tick(entry, tick_ms, Origin.SCHEDULE, "due")
             return
-        state = state_by_overlap(self._view, job, job.name, tick_ms, self._away)
+        now_ms = self._context.wall_ms
+        state = state_by_overlap(self._view, job, job.name, tick_ms, self._away, now_ms)
         starts_ms = tick_ms + delay_ms(job)
         if state is RunState.READY and starts_ms > self._context.wall_ms:
             cause = f"due, starts at {utc_of(starts_ms)} by its splay"
