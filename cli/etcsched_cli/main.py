@@ -92,6 +92,7 @@ class LazyGroup(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Ends the process, in the one way for every error (exit codes: ``core.errors``)."""
+        _open_what_is_closed()
         extra["standalone_mode"] = False
         extra["complete_var"] = "_ETCSCHED_COMPLETE"
         # gRPC's own log would stand between our lines; what matters comes back as errors.
@@ -122,6 +123,13 @@ class LazyGroup(click.Group):
             _say(f"bug: {type(error).__name__}: {error}; run it again with --debug for details")
             sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_what_is_closed() -> None:
+    """A shell's ``>&-``: Python has None for such a stream, which nobody expects."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - as long as the process
 
 
 def _say(text: str) -> None:

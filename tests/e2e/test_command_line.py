@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator
+import shlex
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from etcsched.etcd.binaries import EtcdBinary
+from etcsched.local.cluster import COMMAND
 from tests.e2e.scene import Scene
 from tests.support.certificates import CertificateAuthority
 from tests.support.etcd_cluster import EtcdCluster, Security
@@ -157,3 +162,42 @@ async def test_an_agent_id_that_is_none() -> None:
 async def test_an_agent_with_users_at_odds() -> None:
     finished = await run_cli(NOWHERE, "agent", "--id=n1", "--allow-user=a", "--default-user=b")
     check_one_line(finished, 2, "default user b")
+
+
+@pytest.mark.parametrize(
+    ("streams", "says"),
+    [("<&-", "no jobs"), (">&- </dev/null", "no jobs"), ("2>&- </dev/null", "")],
+    ids=["input", "output", "errors"],
+)
+async def test_closed_streams(streams: str, says: str) -> None:
+    shell = await asyncio.create_subprocess_shell(
+        f"{shlex.join((*COMMAND, 'validate', '-'))} {streams}",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await shell.communicate()
+    assert shell.returncode == 2
+    assert says in err.decode()
+    assert "bug:" not in err.decode()
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=True)
+    try:
+        (disk / "agent").mkdir()
+        with contextlib.suppress(OSError), (disk / "filler").open("wb", 0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.root
+async def test_an_agent_whose_disk_is_full(full_disk: Path) -> None:
+    directory = full_disk / "agent"
+    agent = await run_cli(NOWHERE, "agent", "--id=a", f"--state-dir={directory}")
+    check_one_line(agent, 1, f"state directory {directory}", "No space left on device")

@@ -12,6 +12,7 @@ import uvloop
 from etcsched.agent.config import AgentConfig
 from etcsched.agent.state_dir import StateDir
 from etcsched.agent.supervisor_client import start_supervisor
+from etcsched.core.errors import EtcschedError
 from etcsched.etcd.config import EtcdConfig
 
 if TYPE_CHECKING:
@@ -31,14 +32,19 @@ def run_agent(config: AgentConfig, etcd_config: EtcdConfig) -> None:
     signal.signal(signal.SIGHUP, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     state = StateDir(config.directory)
-    state.lock()
     try:
+        state.lock()
         start_supervisor(
             state.supervisor,
             state.socket,
             isolate=config.isolate,
             use_cgroup=config.use_cgroup,
         )
+    except OSError as error:  # It is full, say, or read-only.
+        state.unlock()
+        why = error.strerror or str(error)
+        raise EtcschedError(f"state directory {config.directory}: {why}") from error
+    try:
         ending = uvloop.run(_run(config, etcd_config, state))
     finally:
         state.unlock()
