@@ -14,6 +14,7 @@ from etcsched.core.times import utc_of
 from etcsched.jobfile import Draft, load, read_files
 from etcsched.jobfile.lint import lint
 from etcsched_cli.connect import run
+from etcsched_cli.options import confirm
 from etcsched_cli.output import Cell, Column, output_options, print_all, print_json, styled, table
 from etcsched_cli.settings import Settings
 
@@ -198,7 +199,7 @@ def _confirm(gone: Defined) -> None:
         return
     more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
     click.echo("\n".join([*lines[:_LISTED], *more]), err=True)
-    click.confirm(f"Remove {_count(len(lines), 'item')}?", abort=True, err=True)
+    confirm(f"Remove {_count(len(lines), 'item')}?", "nothing was applied or removed")
 
 
 def _changed_jobs(changes: Sequence[Change]) -> set[str]:

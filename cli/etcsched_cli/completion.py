@@ -10,18 +10,27 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from etcsched.core.errors import EtcschedError
-from etcsched.core.records import Kind
+from etcsched.core.records import Kind, Run
+from etcsched.core.states import RunState
 from etcsched_cli.settings import Settings
 
 if TYPE_CHECKING:
     from etcsched.keyspace.keys import Keys
     from etcsched.ports import Etcd
 
-__all__ = ["complete_agents", "complete_jobs", "complete_runs", "completion"]
+__all__ = [
+    "complete_agents",
+    "complete_held_runs",
+    "complete_jobs",
+    "complete_jobs_and_runs",
+    "complete_runs",
+    "completion",
+]
 
 _WITHIN_S: Final = 2.0
 """Whoever has pressed a key doesn't wait longer."""
 _MOST: Final = 200
+_MOST_READ: Final = 2000
 _VARIABLE: Final = "_ETCSCHED_COMPLETE"
 
 Look = Callable[["Etcd", "Keys", str], Awaitable[list[str]]]
@@ -67,6 +76,24 @@ async def _runs(etcd: Etcd, keys: Keys, begun: str) -> list[str]:
     return [f"{job}/{id_}" for id_ in [*active, *reversed(over)]]
 
 
+async def _jobs_and_runs(etcd: Etcd, keys: Keys, begun: str) -> list[str]:
+    """Jobs as they are, and with the slash that their runs come after."""
+    if "/" in begun:
+        return await _runs(etcd, keys, begun)
+    return [text for name in await _jobs(etcd, keys, begun) for text in (name, f"{name}/")]
+
+
+async def _held_runs(etcd: Etcd, keys: Keys, begun: str) -> list[str]:
+    """At once, since they are few."""
+    from etcsched.keyspace.ops import range_end_of
+    from etcsched.operator.store import read_all
+
+    start, end = keys.all_of(Kind.RUN)
+    span = (start + begun, range_end_of(start + begun) if begun else end)
+    runs = await read_all(etcd, span, Run, limit=_MOST_READ)
+    return [f"{run.job}/{run.id}" for run in runs if run.state is RunState.HELD]
+
+
 async def _names(etcd: Etcd, start: str, end: str, begun: str) -> list[str]:
     from etcsched.keyspace.ops import Range, range_end_of
 
@@ -108,4 +135,6 @@ def _ask(root: click.Context, look: Look, begun: str) -> list[str]:
 
 complete_jobs = _completer(_jobs)
 complete_runs = _completer(_runs)
+complete_jobs_and_runs = _completer(_jobs_and_runs)
+complete_held_runs = _completer(_held_runs)
 complete_agents = _completer(_agents)

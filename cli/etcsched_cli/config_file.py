@@ -21,7 +21,14 @@ import msgspec
 from etcsched.core.errors import UsageError
 from etcsched.core.text import is_text
 
-__all__ = ["PASSWORD", "ConfigFile", "choose_context", "choose_file", "read_config"]
+__all__ = [
+    "PASSWORD",
+    "ConfigFile",
+    "choose_context",
+    "choose_file",
+    "complete_context",
+    "read_config",
+]
 
 PASSWORD: Final = "etcsched.password"
 """In a click context's ``meta``: what the file says of it."""
@@ -56,6 +63,14 @@ def choose_context(ctx: click.Context, _param: click.Parameter, given: str | Non
     return given
 
 
+def complete_context(ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
+    try:
+        file = read_config(ctx.params.get("config"), None, is_checked=False)
+    except UsageError:
+        return []
+    return [name for name in file.contexts if name.startswith(begun)]
+
+
 def _apply(ctx: click.Context) -> None:
     """Once both are known, in whichever order they came: the file's entries are the options'
     defaults."""
@@ -67,8 +82,8 @@ def _apply(ctx: click.Context) -> None:
     ctx.default_map = entries
 
 
-def read_config(given: str | None, context: str | None) -> ConfigFile:
-    """With ``context`` as the current one, if it is given."""
+def read_config(given: str | None, context: str | None, *, is_checked: bool = True) -> ConfigFile:
+    """With ``context`` as the current one, if it is given. Unchecked, it needn't be there."""
     path = Path(given or _DEFAULT_FILE).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
@@ -82,7 +97,7 @@ def read_config(given: str | None, context: str | None) -> ConfigFile:
         file = _parse(path, text)
     if context:
         file = msgspec.structs.replace(file, current=context)
-    if file.current and file.current not in file.contexts:
+    if is_checked and file.current and file.current not in file.contexts:
         near = get_close_matches(file.current, file.contexts, n=1)
         known = ", ".join(file.contexts) or "none"
         hint = f"did you mean {near[0]}?" if near else f"it has {known}"

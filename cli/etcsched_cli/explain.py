@@ -9,7 +9,7 @@ import click
 
 from etcsched.core.times import Utc, ms_of
 from etcsched.operator.runs import parse_run_name
-from etcsched_cli.completion import complete_runs
+from etcsched_cli.completion import complete_jobs_and_runs
 from etcsched_cli.connect import run
 from etcsched_cli.output import (
     Cell,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Say why a run waits or runs there, or why a job doesn't run.")
-@click.argument("name", metavar="RUN|JOB", shell_complete=complete_runs)
+@click.argument("name", metavar="RUN|JOB", shell_complete=complete_jobs_and_runs)
 @output_options(watch=True)
 @click.pass_obj
 def explain(settings: Settings, name: str, as_json: bool, watch: bool) -> None:

@@ -18,7 +18,7 @@ from etcsched.operator.ids import request_id
 from etcsched.operator.jobs import JobView, Pausing, list_jobs, read_job
 from etcsched_cli.completion import complete_jobs
 from etcsched_cli.connect import run
-from etcsched_cli.options import read_param
+from etcsched_cli.options import confirm, read_param
 from etcsched_cli.output import (
     Cell,
     Column,
@@ -229,7 +229,7 @@ def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
     etcsched jobs delete close_books
     """
     if not yes:
-        click.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
+        confirm(f"Delete {', '.join(names)}?", "nothing was deleted")
 
     async def work(etcd: Etcd, keys: Keys) -> list[operator.JobChange]:
         now = utc_of(settings.environment.now_ms())

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import click
 
 from etcsched.core.errors import EtcschedError
-from etcsched_cli.config_file import choose_context, choose_file
+from etcsched_cli.config_file import choose_context, choose_file, complete_context
 from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
 
@@ -158,6 +158,7 @@ def _say(text: str) -> None:
     metavar="NAME",
     is_eager=True,
     callback=choose_context,
+    shell_complete=complete_context,
     help="Which of the clusters that the configuration file names.",
 )
 @option(

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from etcsched.core.errors import UsageError
+from etcsched.core.errors import EtcschedError, UsageError
 
-__all__ = ["option", "read_param"]
+__all__ = ["confirm", "option", "read_param"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,3 +25,16 @@ def read_param(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise UsageError(f"--param {text!r}: write NAME=VALUE")
     return name, value
+
+
+def confirm(question: str, declined: str) -> None:
+    """``declined`` says what wasn't done: the one line of a no. Ctrl-C is click's."""
+    try:
+        if click.confirm(question, err=True):
+            return
+    except click.Abort as abort:
+        if not isinstance(abort.__context__, EOFError):
+            raise
+        click.echo(err=True)
+        raise UsageError(f"{declined}: nobody answered; say --yes") from None
+    raise EtcschedError(declined)

@@ -42,7 +42,11 @@ Cell = str | tuple[str, str]
 
 _WIDTH_OF_PIPES: Final = 10_000
 _WATCH_EVERY_S: Final = 1.0
-WHOLE_LEAST = 12
+_GAP: Final = 2
+_CUT_LEAST: Final = 16
+"""What may be cut keeps so much."""
+_WRAPPED_LEAST: Final = 24
+"""Sentences aren't squeezed into less."""
 
 _STYLES: Final = {
     "completed": "green",
@@ -80,8 +84,9 @@ _STYLES: Final = {
 
 
 class Column(msgspec.Struct, frozen=True):
-    """``whole``: never cut, since people copy it; it wraps where a line is too short.
-    ``optional``: left out, the last one first, where a line is too short for all."""
+    """``whole``: never cut, since people copy it; sentences wrap where a line is too short.
+    ``optional``: the first to be left out, the last one first, where a line is too short for all.
+    """
 
     title: str
     right: bool = False
@@ -148,50 +153,91 @@ def print_all(renderables: Iterable[RenderableType]) -> None:
 def table(
     columns: Sequence[Column], rows: Iterable[Sequence[Cell]], empty: str = ""
 ) -> RenderableType:
-    """``empty`` is said in place of a table without rows."""
+    """``empty`` is said in place of a table without rows. Columns for which a line is too short
+    are named below the table."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     rows = list(rows)
-    shown = _fitting(columns, rows)
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for place in shown:
+    if empty and not rows:
+        return Text(empty)
+    widths = _widths(columns, rows, _console().width)
+    made = Table(box=None, pad_edge=False, padding=0, header_style="bold")
+    for number, (place, width) in enumerate(widths.items()):
         column = columns[place]
+        if number:
+            made.add_column("", width=_GAP)
         made.add_column(
             column.title.upper(),
             justify="right" if column.right else "left",
             overflow="fold" if column.whole else "ellipsis",
             no_wrap=not column.whole,
-            min_width=_least_width(column, rows, place),
+            width=width,
         )
     for row in rows:
-        made.add_row(*(_text(row[place]) for place in shown))
-    return made if rows or not empty else Text(empty)
+        cells = [cell for place in widths for cell in (Text(""), _text(row[place]))]
+        made.add_row(*cells[1:])
+    gone = [column.title.upper() for place, column in enumerate(columns) if place not in widths]
+    if not gone:
+        return made
+    note = f"not shown for want of width: {', '.join(gone)}; see --json"
+    return Group(made, Text(note, style="dim"))
 
 
-def _least_width(column: Column, rows: Sequence[Sequence[Cell]], place: int) -> int | None:
-    """What is whole is folded where it must be, but never squeezed out."""
-    if column.right:
-        return len(column.title)
-    if not column.whole:
-        return None
-    longest = max((len(_text(row[place])) for row in rows), default=0)
-    return min(WHOLE_LEAST, max(longest, len(column.title)))
-
-
-def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> list[int]:
-    """The places of the columns that fit into a line, all that aren't optional among them."""
-    shown = list(range(len(columns)))
-    widths = [
-        max([len(column.title), *(len(_text(row[place])) for row in rows)])
+def _widths(
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], available: int
+) -> dict[int, int]:
+    """Of the columns that fit into a line, by place. The first is always among them."""
+    cells = [[_text(row[place]).plain for row in rows] for place in range(len(columns))]
+    full = [
+        max([len(column.title), *(_cell_len(cell) for cell in cells[place])])
         for place, column in enumerate(columns)
     ]
-    for place in reversed(range(len(columns))):
-        if sum(widths[p] + 2 for p in shown) - 2 <= _console().width:
-            break
-        if columns[place].optional:
-            shown.remove(place)
-    return shown
+    least = [
+        max(len(column.title), min(full[place], _least(column, cells[place])))
+        for place, column in enumerate(columns)
+    ]
+    shown = list(range(len(columns)))
+
+    def spare() -> int:
+        return available - sum(least[place] for place in shown) - _GAP * (len(shown) - 1)
+
+    order = [place for place in shown if not columns[place].optional]
+    order += [place for place in shown if columns[place].optional]
+    while spare() < 0 and len(order) > 1:
+        shown.remove(order.pop())
+    widths = {place: least[place] for place in shown}
+    if spare() < 0:
+        return dict.fromkeys(shown, available)
+    left = spare()
+    # What is cut is lost, and what is wrapped isn't.
+    for group in (False, True):
+        wanting = [place for place in shown if columns[place].whole is group]
+        wanted = {place: full[place] - least[place] for place in wanting}
+        total = sum(wanted.values())
+        given = min(left, total)
+        for place, more in wanted.items():
+            if total:
+                part = -(-given * more // total)
+                widths[place] += part
+                given, total = given - part, total - more
+                left -= part
+    return widths
+
+
+def _least(column: Column, cells: Sequence[str]) -> int:
+    """Numbers and names are shown as a whole or not at all."""
+    is_prose = any(" " in cell for cell in cells)
+    if column.right or (column.whole and not is_prose):
+        return _WIDTH_OF_PIPES
+    return _WRAPPED_LEAST if column.whole else _CUT_LEAST
+
+
+def _cell_len(text: str) -> int:
+    from rich.cells import cell_len
+
+    return max((cell_len(line) for line in text.split("\n")), default=0)
 
 
 def facts(pairs: Iterable[tuple[str, Cell]]) -> RenderableType:

@@ -19,7 +19,7 @@ from etcsched.operator.requests import check_known
 from etcsched.operator.runs import parse_run_name
 from etcsched_cli.completion import complete_runs
 from etcsched_cli.connect import run as run_connected
-from etcsched_cli.options import read_param
+from etcsched_cli.options import confirm, read_param
 from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled, table
 from etcsched_cli.settings import Settings
 
@@ -95,7 +95,7 @@ def resubmit(
             _show_chosen(chosen, as_json)
             return
         if chosen.runs and not yes:
-            click.confirm(f"Resubmit {_summary(chosen.runs)}?", abort=True, err=True)
+            confirm(f"Resubmit {_summary(chosen.runs)}?", "nothing was resubmitted")
         runs = [(run.job, run.id) for run in chosen.runs]
     else:
         chosen = operator.Chosen(runs=[])

@@ -17,7 +17,7 @@ from etcsched.operator import requests
 from etcsched.operator import runs as operator
 from etcsched.operator.ids import request_id
 from etcsched.operator.runs import RunView, parse_run_name
-from etcsched_cli.completion import complete_jobs, complete_runs
+from etcsched_cli.completion import complete_held_runs, complete_jobs, complete_runs
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.logs import show_logs
 from etcsched_cli.output import (
@@ -154,7 +154,7 @@ def cancel(settings: Settings, run: str) -> None:
 
 
 @runs.command()
-@click.argument("run", shell_complete=complete_runs)
+@click.argument("run", shell_complete=complete_held_runs)
 @click.option("--reassign", "how", flag_value="reassign", help="Run it again on another agent.")
 @click.option("--died", "how", flag_value="died", help="End it as died.")
 @click.pass_obj

@@ -51,6 +51,10 @@ def test_a_clean_recording(console: Console) -> None:
     assert "I1   each due tick became one run or one record            ok" in shown
     assert "1 starts, 100 % within 10 ms; worst 10 ms (job/20261122T120100Z)" in shown
     assert shown.splitlines()[-1] == "verdict   as promised"
+    narrow = console.ok("audit", recorded(console.home, orderly()), columns=80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert narrow.splitlines()[0].endswith("CHECKED  VIOLATED  NOT JUDGED")
+    assert "not shown" not in narrow
 
 
 def test_a_recording_with_violations(console: Console) -> None:

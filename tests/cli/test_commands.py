@@ -297,7 +297,13 @@ def test_apply_many(console: Console, tmp_path: Path) -> None:
 
 
 def test_delete(cluster: Console) -> None:
-    assert cluster.run("jobs", "delete", "close_books", stdin="n\n").exit_code == 130
+    declined = cluster.run("jobs", "delete", "close_books", stdin="n\n")
+    assert (declined.exit_code, declined.stdout) == (1, "")
+    assert declined.stderr == "Delete close_books? [y/N]: n\netcsched: nothing was deleted\n"
+    unasked = cluster.run("jobs", "delete", "close_books")
+    assert unasked.exit_code == 2
+    assert unasked.stderr.endswith("\netcsched: nothing was deleted: nobody answered; say --yes\n")
+    assert cluster.get(Job, Kind.JOB, "close_books").current.state is JobState.ENABLED
     assert cluster.ok("jobs", "delete", "close_books", "--yes") == "close_books is deleted\n"
     current = cluster.get(Job, Kind.JOB, "close_books").current
     assert (current.state, current.since) == (JobState.DELETED, NOW)

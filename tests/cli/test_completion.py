@@ -7,7 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from etcsched.core.records import Kind, Run
+from etcsched.core.states import RunState
 from tests.cli.console import Console
 
 SHELLS = ("bash", "zsh", "fish")
@@ -48,6 +51,38 @@ def test_names_of_the_cluster(cluster: Console) -> None:
         "close_books/20261121T023000Z",
     ]
     assert completed(cluster, "jobs", "show", "none") == []
+
+
+def test_a_run_or_a_job(cluster: Console) -> None:
+    assert completed(cluster, "explain", "clo") == ["close_books", "close_books/"]
+    assert completed(cluster, "explain", "rotate_logs/20261122T19") == [
+        "rotate_logs/20261122T190000Z"
+    ]
+
+
+def test_only_held_runs_are_released(cluster: Console) -> None:
+    assert completed(cluster, "runs", "release", "") == []
+    ids = ("rotate_logs", "20261122T185500Z")
+    held = replace(cluster.get(Run, Kind.RUN, *ids), state=RunState.HELD)
+    cluster.put(held, Kind.RUN, *ids)
+    for begun in ("", "rot", "rotate_logs/2026"):
+        assert completed(cluster, "runs", "release", begun) == ["/".join(ids)]
+    assert completed(cluster, "runs", "release", "clo") == []
+
+
+def test_contexts_of_the_configuration_file(console: Console) -> None:
+    assert completed(console, "--context", "") == []
+    file = console.home / "clusters.yaml"
+    file.write_text("context: gone\ncontexts: {prod: {}, practice: {}, demo: {}}\n")
+    assert completed(console, "--config", str(file), "--context", "") == [
+        "prod", "practice", "demo"
+    ]  # fmt: skip
+    default = console.home / ".config" / "etcsched" / "config.yaml"
+    default.parent.mkdir(parents=True)
+    default.write_text("contexts: {prod: {}, practice: {}, demo: {}}\n")
+    assert completed(console, "--context", "pr") == ["prod", "practice"]
+    default.write_text("contexts: [nonsense]\n")
+    assert completed(console, "--context", "pr") == []
 
 
 def test_a_cluster_that_doesn_t_answer_says_nothing(cluster: Console) -> None:

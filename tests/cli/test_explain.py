@@ -64,7 +64,12 @@ def test_a_run_that_runs_and_one_that_is_over(console: Console, world: World) ->
     assert "why    it ended completed at 2026-11-22T12:05:02.000Z: completed\n" in shown
     missing = console.fails(4, "explain", "long/20261122T120003Z")
     assert missing.startswith("etcsched: run long/20261122T120003Z: there is none")
-    assert "no such" in (text := console.fails(4, "explain", "lnog")) or "long" in text
+    assert "did you mean long?" in console.fails(4, "explain", "lnog")
+    console.ok("jobs", "delete", "long", "--yes")
+    gone = "etcsched: job long: is deleted; apply its file again to bring it back"
+    assert console.fails(4, "explain", "long") == gone
+    assert console.fails(4, "recovery", "preview", "long") == gone
+    assert "long" not in console.fails(4, "explain", "lnog").partition(";")[2]
 
 
 def test_a_job_in_an_outage(console: Console, world: World) -> None:

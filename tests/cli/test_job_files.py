@@ -186,7 +186,8 @@ def test_prune_asks(console: Console, file: Path) -> None:
     console.ok("apply", str(file))
     file.write_text(FILES.replace("  once:\n", "  twice:\n"))
     result = console.run("apply", str(file), "--prune", stdin="n\n")
-    assert (result.exit_code, result.stdout) == (130, "")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith("\netcsched: nothing was applied or removed\n")
     assert result.stderr.startswith("job once\nRemove 1 item? [y/N]: ")
     # Not even what is new was applied.
     assert console.get(Job, Kind.JOB, "twice") is None

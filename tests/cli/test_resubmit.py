@@ -123,7 +123,8 @@ def test_what_is_left_out_is_said(history: Console) -> None:
 def test_a_bulk_asks_first(history: Console) -> None:
     args = ["runs", "resubmit", "--job", "close_books"]
     result = history.run(*args, stdin="n\n")
-    assert result.exit_code == 130
+    assert result.exit_code == 1
+    assert result.stderr.endswith("\netcsched: nothing was resubmitted\n")
     assert "Resubmit 2 runs (1 failed, 1 died)? [y/N]" in result.stderr
     first = answered(history, f"close_books/{OLD}")
     second = answered(history, f"close_books/{NEW}")

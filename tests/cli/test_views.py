@@ -12,7 +12,7 @@ from etcsched.core.states import RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Delete, Put, Txn
-from tests.cli.console import Console, job
+from tests.cli.console import Console, finished, job
 
 WIDE, NARROW = 200, 80
 
@@ -71,6 +71,7 @@ def test_jobs(cluster: Console) -> None:
         JOB          STATE    SCHEDULE     NEXT      LAST    ENDED       RUNNING
         close_books  enabled  30 2 * * *   in 7h29m  failed  16h29m ago        0
         rotate_logs  enabled  */5 * * * *  in 4m59s  -       -                 1
+        not shown for want of width: WAITING; see --json
         """
     )
     assert [view["name"] for view in cluster.json("jobs", "list", "--tag", "finance")] == [
@@ -87,7 +88,34 @@ def test_a_long_name_is_never_cut(console: Console) -> None:
     console.put(job(name), Kind.JOB, name)
     lines = console.ok("jobs", "list", columns=NARROW).splitlines()
     assert all(len(line) <= NARROW for line in lines)
-    assert "".join(line.split(" ")[0] for line in lines[1:]) == name
+    assert lines[0] == "JOB"
+    assert "".join(line.split(" ")[0] for line in lines[1:3]) == name
+    note = "not shown for want of width: STATE, SCHEDULE, NEXT, LAST, ENDED, RUNNING, WAITING; see"
+    assert " ".join(lines[3:]) == f"{note} --json"
+
+
+def test_a_name_goes_before_columns(cluster: Console) -> None:
+    """No header is cut, and no name is broken where that can be helped."""
+    name = "reconcile_the_ledgers_of_all_branches"
+    cluster.put(job(name), Kind.JOB, name)
+    cluster.archive(finished(name, "20261122T023000Z", Utc("2026-11-22T02:30:00.000Z")))
+    assert cluster.ok("jobs", "list", columns=NARROW) == screen(
+        """
+        JOB                                    STATE    SCHEDULE     NEXT      LAST
+        close_books                            enabled  30 2 * * *   in 7h29m  failed
+        reconcile_the_ledgers_of_all_branches  enabled  30 2 * * *   in 7h29m  completed
+        rotate_logs                            enabled  */5 * * * *  in 4m59s  -
+        not shown for want of width: ENDED, RUNNING, WAITING; see --json
+        """
+    )
+    assert cluster.ok("runs", "list", "--state", "completed", columns=NARROW) == screen(
+        """
+        RUN                                                     STATE       TOOK  AGENT
+        reconcile_the_ledgers_of_all_branches/20261122T023000Z  completed  1.5 s  host-a
+        close_books/20261121T023000Z                            completed  1.5 s  host-a
+        not shown for want of width: WHY, LATE, TRY; see --json
+        """
+    )
 
 
 def test_one_job(cluster: Console) -> None:

@@ -20,6 +20,8 @@ from etcsched.ports import Etcd, Snapshot
 __all__ = ["cancel", "check_known", "no_such_job", "release", "trigger"]
 
 _NAMES_LOOKED_THROUGH: Final = 2000
+_SIMILAR: Final = 20
+_NAMED: Final = 3
 
 
 async def trigger(
@@ -98,11 +100,21 @@ async def _check_active(etcd: Etcd, keys: Keys, job: str, run: str) -> None:
 
 
 async def no_such_job(etcd: Etcd, keys: Keys, job: str) -> NotFound:
-    """The error, with names that come near."""
+    """The error: it is deleted, or there is none, with names that come near and are there."""
     prefix = keys.of(Kind.JOB)
     span = keys.all_of(Kind.JOB)
     some = await listed(etcd, span, keys_only=True, limit=_NAMES_LOOKED_THROUGH)
-    near = get_close_matches(job, [kv.key.removeprefix(prefix) for kv in some], n=3)
+    names = [kv.key.removeprefix(prefix) for kv in some]
+    similar = [name for name in get_close_matches(job, names, n=_SIMILAR) if name != job]
+    kvs, _ = await read(etcd, [keys.of(Kind.JOB, name) for name in (job, *similar)])
+    records = [found(Job, kv) for kv in kvs]
+    if records[0] is not None and records[0].current.state is JobState.DELETED:
+        return NotFound(f"job {job}: is deleted; apply its file again to bring it back")
+    near = [
+        name
+        for name, record in zip(similar, records[1:], strict=True)
+        if record is not None and record.current.state is not JobState.DELETED
+    ][:_NAMED]
     hint = f"did you mean {' or '.join(near)}?" if near else "see etcsched jobs list"
     return NotFound(f"job {job}: there is none; {hint}")
 
@@ -110,11 +122,10 @@ async def no_such_job(etcd: Etcd, keys: Keys, job: str) -> NotFound:
 async def check_known(etcd: Etcd, keys: Keys, job: str) -> None:
     """``NotFound``, with near names, unless the job is there."""
     (at_job,), _ = await read(etcd, [keys.of(Kind.JOB, job)])
-    if at_job is None:
-        raise await no_such_job(etcd, keys, job)
     record = found(Job, at_job)
-    if record is not None and record.current.state is JobState.DELETED:
-        raise NotFound(f"job {job}: is deleted; apply its file again to bring it back")
+    is_deleted = record is not None and record.current.state is JobState.DELETED
+    if at_job is None or is_deleted:
+        raise await no_such_job(etcd, keys, job)
 
 
 async def _ask(etcd: Etcd, keys: Keys, request: Request, timeout_s: float) -> Answer:
