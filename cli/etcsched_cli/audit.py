@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -190,7 +191,8 @@ def open_new(record: Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def _redrawing(is_quiet: bool) -> Iterator[Callable[[Iterable[RenderableType]], None]]:
-    if is_quiet:
+    if is_quiet or not sys.stdout.isatty():
+        # Where nothing can be drawn over, the verdict is all.
         yield lambda _: None
         return
     with redrawn() as draw:
@@ -252,7 +254,7 @@ def verdict_shown(verdict: Verdict) -> Iterable[RenderableType]:
 def _lateness(verdict: Verdict) -> str:
     late = verdict.lateness
     total, so_far = sum(late.counts), 0
-    parts = [f"{total} starts"]
+    parts = [f"{total} start" + ("" if total == 1 else "s")]
     for bound_ms, count in zip(late.up_to_ms, late.counts, strict=False):
         so_far += count
         if count:

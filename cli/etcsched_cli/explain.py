@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etcsched.core.leader.explaining import AgentWord
+    from etcsched.core.leader.reasons import Reason
     from etcsched.keyspace.keys import Keys
     from etcsched.operator.explain import JobExplanation, RunExplanation, RunReason
     from etcsched.ports import Etcd
@@ -88,11 +89,15 @@ def _render_run(told: RunExplanation) -> Iterable[RenderableType]:
 
 
 def _render_job(told: JobExplanation) -> Iterable[RenderableType]:
+    from etcsched.core.leader.reasons import Why
+
     now_ms = ms_of(told.at)
     first = True
-    rows: list[tuple[str, Cell]] = [("job", told.job), ("state", styled(told.state.value))]
+    is_paused = any(reason.why is Why.PAUSED for reason in told.reasons)
+    state = styled("paused") if is_paused else styled(told.state.value)
+    rows: list[tuple[str, Cell]] = [("job", told.job), ("state", state)]
     for reason in told.reasons:
-        until = f" ({_left(reason.until, now_ms)})" if reason.until else ""
+        until = f" ({_left_of(reason, now_ms)})" if reason.until else ""
         rows.append(("why" if first else "", reason.text + until))
         first = False
     yield facts(rows)
@@ -113,6 +118,14 @@ def _render_job(told: JobExplanation) -> Iterable[RenderableType]:
         if told.more:
             yield f"... and {told.more} more"
     yield from _agents(told.agents, "")
+
+
+def _left_of(reason: Reason, now_ms: int) -> str:
+    """A time that the reason names itself isn't said again."""
+    is_said = reason.until is not None and reason.until in reason.text
+    if reason.until is not None and is_said and ms_of(reason.until) > now_ms:
+        return f"in {age(reason.until, now_ms)}"
+    return _left(reason.until, now_ms)
 
 
 def _left(until: Utc | None, now_ms: int) -> str:

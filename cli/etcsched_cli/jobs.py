@@ -301,7 +301,7 @@ def _render(view: JobView, now_ms: int) -> Iterable[RenderableType]:
         [
             ("job", job.name),
             ("state", _state(view)),
-            ("next", f"{moment(view.next_tick)}, {_text(_next(view, now_ms))}"),
+            ("next", _next_in_full(view, now_ms)),
             ("last", f"{last.name}: {last.state.value}" if last is not None else ""),
             ("now", f"{view.running} running, {view.waiting} waiting"),
             ("why", view.why),
@@ -312,8 +312,10 @@ def _render(view: JobView, now_ms: int) -> Iterable[RenderableType]:
     yield _definition(job.name, fields_of(job))
 
 
-def _text(cell: Cell) -> str:
-    return cell if isinstance(cell, str) else cell[0]
+def _next_in_full(view: JobView, now_ms: int) -> str:
+    if view.next_tick is None:
+        return "-"
+    return f"{moment(view.next_tick)}, in {age(view.next_tick, now_ms)}"
 
 
 def _definition(name: str, fields: dict[str, Any]) -> str:

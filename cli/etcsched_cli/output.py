@@ -17,7 +17,7 @@ import click
 import msgspec
 
 from etcsched.core.durations import format_duration
-from etcsched.core.times import Utc, ms_of
+from etcsched.core.times import Utc, ms_of, utc_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -33,6 +33,7 @@ __all__ = [
     "show",
     "styled",
     "table",
+    "time_of_day",
     "tree",
 ]
 
@@ -283,6 +284,12 @@ def moment(utc: Utc | None) -> str:
     return f"{utc[:10]} {utc[11:19]}Z" if utc is not None else "-"
 
 
+def time_of_day(utc: Utc | None, now_ms: int) -> str:
+    """As ``moment``, but without the date where that is today's."""
+    text = moment(utc)
+    return text.removeprefix(f"{utc_of(now_ms)[:10]} ")
+
+
 def age(since: Utc, now_ms: int) -> str:
     """How long ago, or in how long, in its two largest units."""
     seconds = abs(now_ms - ms_of(since)) // 1000
@@ -341,6 +348,9 @@ def redrawn() -> Any:
         return
     from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
+    # Above, since what doesn't fit on the screen is cut off below.
+    hint = Text("Ctrl-C ends this", style="dim")
     with Live(console=_console(), auto_refresh=False, screen=True) as live:
-        yield lambda renderables: live.update(Group(*renderables), refresh=True)
+        yield lambda renderables: live.update(Group(hint, *renderables), refresh=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,14 @@ import click
 
 from etcsched_cli.completion import complete_jobs
 from etcsched_cli.connect import run
-from etcsched_cli.output import Column, moment, output_options, show, table
+from etcsched_cli.output import Column, output_options, show, table, time_of_day
 from etcsched_cli.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etcsched.core.leader.previewing import JobPreview
+    from etcsched.core.times import Utc
     from etcsched.keyspace.keys import Keys
     from etcsched.ports import Etcd
 
@@ -47,7 +49,7 @@ def preview(settings: Settings, jobs: tuple[str, ...], as_json: bool, watch: boo
     async def work(etcd: Etcd, keys: Keys) -> Any:
         return await show(
             lambda: preview_recovery(etcd, keys, jobs, now_ms()),
-            _render,
+            lambda previews: _render(previews, now_ms()),
             as_json=as_json,
             watch=watch,
         )
@@ -55,13 +57,15 @@ def preview(settings: Settings, jobs: tuple[str, ...], as_json: bool, watch: boo
     run(settings, work)
 
 
-def _render(previews: Sequence[JobPreview]) -> Iterable[RenderableType]:
+def _render(previews: Sequence[JobPreview], now_ms: int) -> Iterable[RenderableType]:
+    """Outages, and notes that several jobs have in common, are said once, below."""
     from etcsched.core.leader.previewing import runs_that_wait
 
+    notes = Counter(p.note for p in previews if p.note)
+    shared = [note for note, jobs in notes.items() if jobs > 1]
     yield table(
         [
             Column("job", whole=True),
-            Column("outage since"),
             Column("mode"),
             Column("late", right=True),
             Column("recovered", right=True),
@@ -71,42 +75,54 @@ def _render(previews: Sequence[JobPreview]) -> Iterable[RenderableType]:
         [
             (
                 p.job,
-                moment(p.since),
                 p.mode.value,
                 str(len(p.late)),
                 str(len(p.recovered) + sum(runs for _, runs in p.waiting)),
                 str(p.missed + sum(not runs for _, runs in p.waiting))
                 + ("" if p.is_whole else "+"),
-                _what(p),
+                "; ".join([*_what(p, now_ms), *([p.note] if notes[p.note] == 1 else [])]),
             )
             for p in previews
         ],
         empty="no outage: nothing is to be recovered",
     )
-    if previews:
-        yield ""
-        yield f"{runs_that_wait(list(previews))} would run, if it ended now"
+    if not previews:
+        return
+    yield ""
+    for since, reason in dict.fromkeys((p.since, p.reason) for p in previews):
+        jobs = [p.job for p in previews if (p.since, p.reason) == (since, reason)]
+        whose = "the outage" if len(jobs) == len(previews) else f"outage of {_listed(jobs)}"
+        yield f"{whose}, since {time_of_day(since, now_ms)}: {reason}"
+    for note in shared:
+        jobs = [p.job for p in previews if p.note == note]
+        yield note if len(jobs) == len(previews) else f"{_listed(jobs)}: {note}"
+    yield f"{runs_that_wait(list(previews))} would run, if it ended now"
 
 
-def _what(preview: JobPreview) -> str:
-    texts = [preview.reason]
+def _what(preview: JobPreview, now_ms: int) -> list[str]:
+    texts = []
     if preview.recovered:
-        texts.append(f"recovers {_some(preview.recovered)}")
+        texts.append(f"recovers {_some(preview.recovered, now_ms)}")
     if preview.late:
-        texts.append(f"late {_some(preview.late)}")
+        texts.append(f"late {_some(preview.late, now_ms)}")
     if preview.overlapped:
         texts.append(f"{len(preview.overlapped)} would end overlapped")
     if preview.missed:
-        first, last = moment(preview.missed_first), moment(preview.missed_last)
+        first = time_of_day(preview.missed_first, now_ms)
+        last = time_of_day(preview.missed_last, now_ms)
         texts.append(f"missed {first}" + (f" to {last}" if last != first else ""))
     texts += [
         f"{id_} waits, and {'runs' if runs else 'is missed'}" for id_, runs in preview.waiting
     ]
     if preview.per_host:
         texts.append("on each eligible agent")
-    return "; ".join([*texts, *([preview.note] if preview.note else [])])
+    return texts
 
 
-def _some(times: Sequence[Any]) -> str:
-    rest = len(times) - _SHOWN
-    return ", ".join(moment(t) for t in times[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+def _some(times: Sequence[Utc], now_ms: int) -> str:
+    return _listed([time_of_day(t, now_ms) for t in times])
+
+
+def _listed(words: Sequence[str]) -> str:
+    rest = len(words) - _SHOWN
+    return ", ".join(words[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

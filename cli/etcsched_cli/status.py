@@ -103,16 +103,20 @@ def lateness_text(view: ClusterView) -> str:
     if late is None:
         return ""
     worst = f", worst {late.worst_ms} ms ({late.worst_run})"
-    return f"{late.median_ms} ms (median of the last {late.starts} starts{worst})"
+    starts = "start" if late.starts == 1 else f"{late.starts} starts"
+    return f"{late.median_ms} ms (median of the last {starts}{worst})"
 
 
-def _next_tick(view: ClusterView) -> str:
+def _next_tick(view: ClusterView) -> Cell:
     tick = view.next_tick
     if tick is None:
         if view.jobs > JOBS_LOOKED_AT:
             return "not looked for among so many jobs; etcsched doctor does"
         return "none: nothing is due" if view.jobs else "none: there are no jobs"
-    return f"{tick.job} in {age(tick.at, ms_of(view.at))}, {moment(tick.at)}"
+    away = age(tick.at, ms_of(view.at))
+    if tick.at <= view.at:
+        return (f"{tick.job} was due {away} ago, {moment(tick.at)}, and isn't decided", "red")
+    return f"{tick.job} in {away}, {moment(tick.at)}"
 
 
 def _decided(view: ClusterView) -> str:

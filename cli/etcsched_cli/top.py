@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etcsched.core.times import ms_of
+from etcsched.core.times import Utc, ms_of
 from etcsched.operator.runs import NewestRuns
 from etcsched.operator.top import RUNS_LOOKED_AT, TopView, read_top
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
-from etcsched_cli.output import Column, age, facts, output_options, show, styled, table
+from etcsched_cli.output import Cell, Column, age, facts, output_options, show, styled, table
 from etcsched_cli.settings import Settings
 from etcsched_cli.status import lateness_text, leader_cell, paused_cell, runs_text
 
@@ -107,8 +107,13 @@ def _next(view: TopView, now_ms: int) -> RenderableType | None:
         return None
     return table(
         [Column("job", whole=True), Column("in"), Column("at")],
-        [(tick.job, age(tick.at, now_ms), f"{tick.at[:19]}Z") for tick in view.next_ticks],
+        [(tick.job, _away(tick.at, now_ms), f"{tick.at[:19]}Z") for tick in view.next_ticks],
     )
+
+
+def _away(at: Utc, now_ms: int) -> Cell:
+    overdue = (f"overdue for {age(at, now_ms)}", "red")
+    return overdue if ms_of(at) <= now_ms else age(at, now_ms)
 
 
 def _failed(view: TopView, now_ms: int) -> RenderableType | None:

@@ -27,7 +27,12 @@ def default_directory() -> Path:
 @click.option("--schedulers", default=3, show_default=True, type=click.IntRange(1, 9))
 @click.option("--agents", default=3, show_default=True, type=click.IntRange(0, 50))
 @click.option("--slots", default=8, show_default=True, type=click.IntRange(1), help="Per agent.")
-@click.option("--data", type=click.Path(path_type=Path), help="Where everything is kept.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Where everything is kept; remove it to begin anew.  [default: etcsched/up in "
+    "XDG_DATA_HOME, or else ~/.local/share/etcsched/up]",
+)
 @click.option(
     "--etcd-port",
     type=click.IntRange(0, 65535),

@@ -49,7 +49,7 @@ def orderly() -> Story:
 def test_a_clean_recording(console: Console) -> None:
     shown = console.ok("audit", recorded(console.home, orderly()))
     assert "I1   each due tick became one run or one record            ok" in shown
-    assert "1 starts, 100 % within 10 ms; worst 10 ms (job/20261122T120100Z)" in shown
+    assert "1 start, 100 % within 10 ms; worst 10 ms (job/20261122T120100Z)" in shown
     assert shown.splitlines()[-1] == "verdict   as promised"
     narrow = console.ok("audit", recorded(console.home, orderly()), columns=80)
     assert max(map(len, narrow.splitlines())) <= 80
@@ -119,6 +119,7 @@ def test_live_from_the_first_revision_and_recorded(console: Console) -> None:
     path = console.home / "kept.jsonl"
     shown = console.ok("audit", "--live", "--for", "0s", "--record", str(path))
     assert "judged   revision 1 through 2" in shown
+    assert shown.count("PROMISE") == 1
     assert "no job's own word is recorded" in shown
     assert console.json("audit", str(path))["outcome"] == "clean"
     assert "is there already" in console.fails(

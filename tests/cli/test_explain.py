@@ -86,9 +86,10 @@ def test_a_job_in_an_outage(console: Console, world: World) -> None:
     )
     assert console.ok("recovery", "preview") == screen(
         """
-        JOB     OUTAGE SINCE          MODE  LATE  RECOVERED  MISSED  WHAT
-        backup  2026-11-22 12:00:05Z  last     1          0       0  no agent may run it: a1 has no label disk, the job requires disk=ssd; late 2026-11-22 12:00:05Z
+        JOB     MODE  LATE  RECOVERED  MISSED  WHAT
+        backup  last     1          0       0  late 12:00:05Z
 
+        the outage, since 12:00:05Z: no agent may run it: a1 has no label disk, the job requires disk=ssd
         1 would run, if it ended now
         """  # noqa: E501
     )
@@ -101,6 +102,39 @@ def test_a_job_in_an_outage(console: Console, world: World) -> None:
     of_all = {p["job"]: p for p in console.json("recovery", "preview")}
     assert len(of_all["hourly"]["late"]) == 1
     assert of_all["hourly"]["reason"] == "nobody leads"
+
+
+def test_what_many_jobs_of_an_outage_have_in_common(console: Console, world: World) -> None:
+    world.apply(job("often", cron="*/20 * * * *"))
+    world.advance(1)
+    for node in world.nodes.values():
+        node.stop()
+    world.advance(3 * 3600)
+    console.now = Utc("2026-11-22T15:10:00.000Z")
+    console.ok("pause")
+    assert console.ok("recovery", "preview", columns=80) == screen(
+        """
+        JOB      MODE  LATE  RECOVERED  MISSED  WHAT
+        backup   last     0          1       0  recovers 12:00:05Z
+        blocked  last     0          1       0  20261122T120005Z waits, and runs
+        hourly   last     0          1       2  recovers 15:00:00Z; missed 13:00:00Z to
+                                                14:00:00Z
+        often    last     0          1       8  recovers 15:00:00Z; missed 12:20:00Z to
+                                                14:40:00Z
+
+        outage of backup, since 12:00:05Z: no agent may run it: a1 has no label disk,
+        the job requires disk=ssd
+        outage of blocked, hourly, often, since 12:00:30Z: nobody leads
+        the cluster is paused: what is to run waits until it is resumed
+        4 would run, if it ended now
+        """
+    )
+
+
+def test_a_time_is_said_once(console: Console) -> None:
+    assert "its next tick is due at 2026-11-22T13:00:00.000Z (in 59m" in console.ok(
+        "explain", "hourly"
+    )
 
 
 def test_lists_show_why(console: Console) -> None:

@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 from msgspec.structs import replace
 
-from etcsched.core.records import Candidate, ClusterSettings, Kind, Run, Seat, Term
+from etcsched.core.records import Candidate, ClusterSettings, Kind, Run, Seat, Term, Watermark
 from etcsched.core.states import RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
@@ -139,6 +139,15 @@ def test_one_job(cluster: Console) -> None:
             tags: [finance]
         """
     )
+
+
+def test_a_paused_job(cluster: Console) -> None:
+    cluster.ok("jobs", "pause", "close_books")
+    shown = cluster.ok("jobs", "show", "close_books")
+    assert "state  paused\nnext   -\nlast" in shown
+    shown = cluster.ok("explain", "close_books")
+    assert "state  paused\n" in shown
+    assert "enabled" not in shown
 
 
 def test_coming_ticks_over_a_change_of_the_clocks(console: Console) -> None:
@@ -280,6 +289,26 @@ def test_a_leader_that_does_not_answer(cluster: Console) -> None:
     assert f"silent         {silence}\n" in cluster.ok("leader")
     found = cluster.json("leader")
     assert (found["node"], found["silent_s"], found["lease_left_s"]) == ("host-a", 7, 3)
+
+
+def test_a_leader_that_was_killed_and_started_again(cluster: Console) -> None:
+    """The old one leads until its lease ends, and what is due meanwhile is overdue."""
+    again = Candidate(
+        node="host-a", host="host-a", pid=300, since=cluster.now, clock=cluster.now, version="0.1.0"
+    )
+    cluster.put(again, Kind.ELECTION, "c")
+    assert "schedulers  host-b, host-a\n" in cluster.ok("status")
+    assert [s["pid"] for s in cluster.json("leader")["schedulers"]] == [101, 300]
+    cluster.now = Utc("2026-11-22T19:05:01.500Z")
+    through = Utc("2026-11-22T19:04:59.600Z")
+    cluster.put(Watermark(through=through, term=7), Kind.WATERMARK)
+    assert "next tick   rotate_logs in 4m58s, 2026-11-22 19:10:00Z\n" in cluster.ok("status")
+    cluster.now = Utc("2026-11-22T19:05:12.500Z")
+    overdue = "rotate_logs was due 12s ago, 2026-11-22 19:05:00Z, and isn't decided"
+    assert f"next tick   {overdue}\n" in cluster.ok("status")
+    shown = cluster.ok("top", "--once")
+    assert "rotate_logs  overdue for 12s  2026-11-22T19:05:00Z\n" in shown
+    assert "close_books  7h24m            2026-11-23T02:30:00Z\n" in shown
 
 
 def test_whoever_has_not_won_the_term_does_not_lead(cluster: Console) -> None:

@@ -46,6 +46,7 @@ __all__ = [
     "NextTick",
     "SchedulerView",
     "lateness_of",
+    "next_after_ms",
     "next_ticks",
     "read_agents",
     "read_cluster",
@@ -57,6 +58,8 @@ JOBS_LOOKED_AT: Final = 20_000
 
 _RUNS_LOOKED_AT: Final = 200
 _STARTS: Final = 100
+_DECIDED_WITHIN_MS: Final = 2_000
+"""A leader that is well has decided a tick by then."""
 
 
 class SchedulerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +136,8 @@ class NextTick(msgspec.Struct, frozen=True):
 
 
 class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
-    """``next_tick`` None: nothing is due ever, or there are more jobs than were looked at.
+    """``next_tick`` None: nothing is due ever, or there are more jobs than were looked at. One
+    that isn't later than ``at`` is overdue: nobody has decided it.
     ``waits``: of each job with waiting runs why the first of them waits; ``outages``: by job."""
 
     at: Utc
@@ -184,12 +188,14 @@ async def read_cluster(
             for key, entry in view.runs.items()
         )
         running, assigned = running - held, assigned - held
+    leader = await read_leader(etcd, keys, now_ms)
     ticks: list[NextTick] = []
     if with_next_tick and jobs <= JOBS_LOOKED_AT:
-        ticks = await next_ticks(etcd, keys, cluster_pause, now_ms, 1)
+        after_ms = next_after_ms(leader.watermark, now_ms)
+        ticks = await next_ticks(etcd, keys, cluster_pause, after_ms, 1)
     return ClusterView(
         at=utc_of(now_ms),
-        leader=await read_leader(etcd, keys, now_ms),
+        leader=leader,
         agents=agents,
         jobs=jobs,
         paused=cluster_pause is not None and cluster_pause.active,
@@ -228,6 +234,8 @@ async def read_leader(etcd: Etcd, keys: Keys, now_ms: int) -> LeaderView:
                     clock_ahead_ms=max(ms_of(candidate.clock) - now_ms, 0),
                 )
             )
+    # One that was killed stands until its lease ends, beside the one that was started again.
+    newest = {scheduler.node: scheduler for scheduler in schedulers}
     silent_s, left_s = await _silence(etcd, standing[0].lease) if leads else (0, 0)
     return LeaderView(
         silent_s=silent_s,
@@ -235,7 +243,7 @@ async def read_leader(etcd: Etcd, keys: Keys, now_ms: int) -> LeaderView:
         node=term.leader if leads and term is not None else "",
         term=term,
         watermark=watermark.through if watermark is not None else None,
-        schedulers=tuple(schedulers),
+        schedulers=tuple(s for s in schedulers if newest[s.node] is s),
     )
 
 
@@ -364,8 +372,14 @@ def lateness_of(runs: Sequence[Run]) -> Lateness | None:
     return Lateness(len(ranked), ranked[len(ranked) // 2][0], worst_ms, worst)
 
 
+def next_after_ms(watermark: Utc | None, now_ms: int) -> int:
+    """After when to look for what is next: what is overdue comes first."""
+    through_ms = ms_of(watermark) if watermark is not None else now_ms
+    return through_ms if now_ms - through_ms > _DECIDED_WITHIN_MS else now_ms
+
+
 async def next_ticks(
-    etcd: Etcd, keys: Keys, cluster_pause: Pause | None, now_ms: int, count: int
+    etcd: Etcd, keys: Keys, cluster_pause: Pause | None, after_ms: int, count: int
 ) -> list[NextTick]:
     """The nearest, of as many jobs."""
     pauses: dict[str, Pause] = {}
@@ -380,7 +394,7 @@ async def next_ticks(
         if job is None:
             continue
         limits = Limits((pauses.get(job.name), cluster_pause), calendars)
-        tick_ms = next_tick(job, limits, now_ms)
+        tick_ms = next_tick(job, limits, after_ms)
         if tick_ms is not None:
             ticks.append(NextTick(job.name, utc_of(tick_ms)))
     return heapq.nsmallest(count, ticks, key=lambda tick: (tick.at, tick.job))

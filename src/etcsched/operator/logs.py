@@ -68,7 +68,9 @@ async def read_output(
         return
     chosen = _chosen(view, tries, number)
     if number is None and len(tries) > 1:
-        yield Note(f"attempt {chosen.number} of {len(tries)}, on {chosen.agent}")
+        # More may come, and more were allowed.
+        whole = f"of {len(tries)}" if view.state in FINAL else "(the last so far)"
+        yield Note(f"attempt {chosen.number} {whole}, on {chosen.agent}")
     reader = _Reader(etcd, keys, view, chosen, timeout_s)
     try:
         while not reader.is_over:

@@ -15,6 +15,7 @@ from etcsched.operator.cluster import (
     ClusterView,
     NextTick,
     lateness_of,
+    next_after_ms,
     next_ticks,
     read_cluster,
 )
@@ -55,7 +56,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 class TopView(msgspec.Struct, frozen=True, kw_only=True):
     """``running``: those that run longest first. ``next_ticks`` are empty where there are more
-    jobs than are looked at."""
+    jobs than are looked at; those before ``cluster.at`` are overdue."""
 
     cluster: ClusterView
     running: tuple[RunningView, ...]
@@ -72,7 +73,8 @@ async def read_top(
     ticks: Sequence[NextTick] = ()
     if cluster.jobs <= JOBS_LOOKED_AT:
         (pause,), _ = await read(etcd, [keys.of(Kind.PAUSE, CLUSTER)])
-        ticks = await next_ticks(etcd, keys, found(Pause, pause), now_ms, most)
+        after_ms = next_after_ms(cluster.leader.watermark, now_ms)
+        ticks = await next_ticks(etcd, keys, found(Pause, pause), after_ms, most)
     return TopView(
         cluster=cluster,
         running=tuple((await _running(etcd, keys))[:most]),
