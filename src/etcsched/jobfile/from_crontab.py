@@ -25,6 +25,9 @@ _NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _OF_NOTICES: Final = re.compile(r"\.(notify[0-9]*)$")
 _WORD: Final = re.compile(r"[^\s;&|<>()]+")
 _MAX_NAME: Final = 60
+_LOCKED: Final = re.compile(r"\bflock\s+(?:-\S+\s+(?:\d+\s+)?)*\S+\s+")
+_DELAYED: Final = re.compile(r"\bsleep\s+(?:\$\(\(.*?\)\)|[^\s;&|]+)\s*(?:;|&&)")
+"""A lock with its file, and a delay with its length, name nothing."""
 # Programs that stand before the one that matters.
 _IN_FRONT: Final = frozenset(
     {"[", "bash", "cd", "chronic", "command", "env", "exec", "flock", "ionice", "nice", "perl"}
@@ -162,7 +165,8 @@ def _mail(receivers: Sequence[str]) -> str:
 
 def _name(entry: Entry, taken: Iterable[str]) -> str:
     """That of the program that is run, as well as can be told, and a number where it is taken."""
-    words = [word.strip("\"'") for word in _WORD.findall(entry.command)]
+    command = _DELAYED.sub(" ", _LOCKED.sub(" ", entry.command))
+    words = [word.strip("\"'") for word in _WORD.findall(command)]
     programs = [
         base
         for word in words
