@@ -30,6 +30,10 @@ def test_one_line(console: Console, args: tuple[str, ...], words: str) -> None:
     assert "\n" not in line
 
 
+def test_where_up_keeps_its_data(console: Console) -> None:
+    assert "~/.local/share/etcsched/up" in console.ok("up", "--help")
+
+
 def test_from_the_environment(console: Console, tmp_path: Path) -> None:
     line = console.fails(2, "agent", ETCSCHED_AGENT_OUTPUT_CAP="1")
     assert line.startswith("etcsched: --output-cap: '1' is not a size")

@@ -110,6 +110,25 @@ def test_the_last_of_several_attempts_or_one(
     assert line == "etcsched: job/r1 has no attempt 3; it has 1, 2"
 
 
+def test_another_attempt_may_come(console: Console, agent: OutputService, root: Path) -> None:
+    write(root, "job", "r1", 2, b"second\n")
+    tries = tuple(attempt(n, output_bytes=7, outcome=Outcome.FAILED) for n in (1, 2))
+    run = Run(
+        job="job",
+        id="r1",
+        state=RunState.RETRYING,
+        origin=Origin.REQUEST,
+        created_at=SINCE,
+        attempt=2,
+        attempts=tries,
+        retries=2,
+        retry_at=Utc("2026-11-22T19:10:00.000Z"),
+    )
+    console.put(run, Kind.RUN, "job", "r1")
+    note = "-- attempt 2 (the last so far), on host-b\n"
+    assert says(console, RUN) == ("second\n", note)
+
+
 def test_of_a_lost_agent_there_is_the_tail(console: Console) -> None:
     over(console, attempt(output_bytes=9000, tail="the end\n"))
     assert says(console, RUN) == (

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import sys
 from collections.abc import Iterator
 
 import click
 import pytest
 
 from etcsched_cli.main import cli
+from etcsched_cli.output import redrawn
 from tests.cli.console import Console
 
 
@@ -57,3 +60,17 @@ def test_again_and_again(
     lines = result.stdout.splitlines()
     assert len(lines) == 3
     assert json.loads(lines[0]) == json.loads(lines[2])
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_told_how_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with redrawn() as draw:
+        draw(["what is shown"])
+    shown = terminal.getvalue()
+    assert 0 <= shown.find("Ctrl-C ends this") < shown.find("what is shown")
