@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from etcsched.core.leader.context import Context, Options
+from etcsched.core.leader.effects import ForgetGap
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import Requirement, requirement_of, why_not
 from etcsched.core.leader.runs import Author, new_run
@@ -146,3 +148,34 @@ def test_differences_lead_from_a_view_to_a_snapshot() -> None:
     assert not view.runs
     assert not view.runs_of_job
     assert view.differences(snapshot, 11) == []
+
+
+def test_what_is_refused_again_and_again_is_tried_ever_more_seldom() -> None:
+    """Until it is taken once."""
+    context = Context(View(), 1, "s1", Options(stale_wait_s=0.25))
+    at_s = 100.0
+
+    def rest_s(*, refused: bool = True) -> float:
+        nonlocal at_s
+        context.it_is(0, at_s)
+        seq = context.next_seq()
+        context.write(ForgetGap(seq=seq, job="a", revision=1), ("job", "a"))
+        if not refused:
+            context.committed(seq, 0, is_shown=True)
+            assert context.release()
+            return 0.0
+        context.refused(seq, 1 << 40, exists=False)
+        due_s = context.next_timer_s()
+        assert due_s is not None
+        context.it_is(0, due_s - 0.01)
+        assert not context.release()
+        context.it_is(0, due_s)
+        assert context.release()
+        assert context.due_timers()
+        rested_s, at_s = due_s - at_s, due_s
+        return rested_s
+
+    rests = [rest_s() for _ in range(8)]
+    assert rests == pytest.approx([0.25, 0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0])
+    rest_s(refused=False)
+    assert rest_s() == pytest.approx(0.25)

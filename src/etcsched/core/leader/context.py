@@ -30,6 +30,9 @@ from etcsched.core.view import Entry, RunKey, View
 REJECTED_WAIT_S = 5.0
 """A write whose form etcd won't take is a defect; until it is mended, it isn't tried in a loop."""
 
+MOST_STALE_WAITS = 8
+"""In a row of refusals the rest grows up to so many times the first."""
+
 NEVER = 1 << 62
 """A revision that no store reaches."""
 
@@ -115,7 +118,8 @@ class Context:
         self._busy: dict[Matter, int] = {}
         self._answered: list[int] = []
         self._reserved_slots: defaultdict[str, int] = defaultdict(int)
-        self._refused: set[Matter] = set()
+        self._refused: dict[Matter, int] = {}
+        """How often in a row."""
         self._starting: Counter[str] = Counter()
         self.conflicts = Conflicts(view, lambda job: self._starting[job] > 0)
         self.seating = Seating(view)
@@ -198,20 +202,23 @@ class Context:
         reservation = self._reservations.get(seq)
         if reservation is not None:
             reservation.revision = revision if is_shown else 0
-            self._refused.difference_update(reservation.matters)
+            for matter in reservation.matters:
+                self._refused.pop(matter, None)
             self._answered.append(seq)
         return reservation
 
     def refused(self, seq: int, revision: int | None, *, exists: bool) -> Reservation | None:
         """What it rested on had changed: the view soon shows that. What is refused again and again
-        rests on something that the view doesn't show, and is tried at leisure."""
+        rests on something that the view doesn't show (a record that can't be read, say), and is
+        tried at leisure, ever more so."""
         reservation = self._reservations.get(seq)
         if reservation is None:
             return None
-        is_again = not self._refused.isdisjoint(reservation.matters)
-        self._refused.update(reservation.matters)
-        wait_s = self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
-        reservation.revision = NEVER if revision is None or is_again else revision
+        before = max((self._refused.get(matter, 0) for matter in reservation.matters), default=0)
+        self._refused |= dict.fromkeys(reservation.matters, before + 1)
+        rests = min(2 ** max(0, before - 1), MOST_STALE_WAITS)
+        wait_s = rests * self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
+        reservation.revision = NEVER if revision is None or before else revision
         reservation.release_at_s = self.mono_s + wait_s
         reservation.exists = exists
         self.wake_at(reservation.release_at_s, ("reservations",))
