@@ -16,6 +16,7 @@ from etcsched.operator import requests
 from etcsched.operator.coming import ComingTick, coming_ticks
 from etcsched.operator.ids import request_id
 from etcsched.operator.jobs import JobView, Pausing, list_jobs, read_job
+from etcsched_cli.choosing import named_or_tagged, tags_of_jobs
 from etcsched_cli.completion import complete_jobs
 from etcsched_cli.connect import run
 from etcsched_cli.options import confirm, read_param
@@ -189,45 +190,51 @@ def _say_triggered(answer: Answer, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.argument("names", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_jobs)
+@click.argument("names", nargs=-1, metavar="[JOB]...", shell_complete=complete_jobs)
+@tags_of_jobs
 @click.pass_obj
-def pause(settings: Settings, names: tuple[str, ...]) -> None:
-    """Pause JOBs: from now on nothing of them starts. What runs goes on.
+def pause(settings: Settings, names: tuple[str, ...], tags: tuple[str, ...]) -> None:
+    """Pause JOBs, or all with a tag: from now on nothing of them starts. What runs goes on.
 
     \b
     etcsched jobs pause close_books
+    etcsched jobs pause --tag finance
     """
-    for name in names:
+    for name in named_or_tagged(settings, names, tags):
         changed = pause_it(settings, name)
         click.echo(f"{name} is paused" if changed else f"{name} was paused already")
 
 
 @jobs.command()
-@click.argument("names", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_jobs)
+@click.argument("names", nargs=-1, metavar="[JOB]...", shell_complete=complete_jobs)
+@tags_of_jobs
 @click.pass_obj
-def resume(settings: Settings, names: tuple[str, ...]) -> None:
-    """Resume JOBs. What would have been due in between never was.
+def resume(settings: Settings, names: tuple[str, ...], tags: tuple[str, ...]) -> None:
+    """Resume JOBs, or all with a tag. What would have been due in between never was.
 
     \b
     etcsched jobs resume close_books
     """
-    for name in names:
+    for name in named_or_tagged(settings, names, tags):
         changed = resume_it(settings, name)
         click.echo(f"{name} goes on" if changed else f"{name} wasn't paused")
 
 
 @jobs.command()
-@click.argument("names", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_jobs)
+@click.argument("names", nargs=-1, metavar="[JOB]...", shell_complete=complete_jobs)
+@tags_of_jobs
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @click.pass_obj
-def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
-    """Delete JOBs: nothing of them is due any more, waiting runs are cancelled, running ones end.
+def delete(settings: Settings, names: tuple[str, ...], tags: tuple[str, ...], yes: bool) -> None:
+    """Delete JOBs, or all with a tag: nothing of them is due any more, waiting runs are cancelled,
+    running ones end.
 
     Their history stays as long as it is kept anyway.
 
     \b
     etcsched jobs delete close_books
     """
+    names = named_or_tagged(settings, names, tags)
     if not yes:
         confirm(f"Delete {', '.join(names)}?", "nothing was deleted")
 

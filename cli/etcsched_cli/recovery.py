@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from etcsched_cli.choosing import named_or_tagged, tags_of_jobs
 from etcsched_cli.completion import complete_jobs
 from etcsched_cli.connect import run
 from etcsched_cli.output import Column, output_options, show, table, time_of_day
@@ -31,10 +32,13 @@ def recovery() -> None:
 
 @recovery.command()
 @click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=complete_jobs)
+@tags_of_jobs
 @output_options(watch=True)
 @click.pass_obj
-def preview(settings: Settings, jobs: tuple[str, ...], as_json: bool, watch: bool) -> None:
-    """Show what would run if the outage ended now, of JOBs or of all: late, recovered, missed.
+def preview(
+    settings: Settings, jobs: tuple[str, ...], tags: tuple[str, ...], as_json: bool, watch: bool
+) -> None:
+    """Show what would run if the outage ended now, of JOBs, of those with a tag, or of all.
 
     Late ticks are within the job's pickup_buffer and run in any case; of the missed ones, its
     recovery mode says which run. Nothing is changed.
@@ -45,6 +49,8 @@ def preview(settings: Settings, jobs: tuple[str, ...], as_json: bool, watch: boo
     from etcsched.operator.explain import preview_recovery
 
     now_ms = settings.environment.now_ms
+    if tags:
+        jobs = named_or_tagged(settings, jobs, tags)
 
     async def work(etcd: Etcd, keys: Keys) -> Any:
         return await show(

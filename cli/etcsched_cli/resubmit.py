@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from etcsched.core.durations import parse_duration_s
 from etcsched.core.errors import Refused, UsageError
-from etcsched.core.schedule import parse_at
 from etcsched.core.states import FINAL, RunState
-from etcsched.core.times import Utc, utc_of
+from etcsched.core.times import utc_of
 from etcsched.operator import resubmit as operator
+from etcsched.operator.choosing import Wanted
 from etcsched.operator.ids import request_id
 from etcsched.operator.requests import check_known
 from etcsched.operator.runs import parse_run_name
+from etcsched_cli.choosing import count, read_time, states_counted, tags_of_jobs, times
 from etcsched_cli.completion import complete_runs
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.options import confirm, read_param
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from etcsched.core.records import Run
     from etcsched.keyspace.keys import Keys
-    from etcsched.operator.resubmit import Asked, Chosen, Wanted
+    from etcsched.operator.resubmit import Asked, Chosen
     from etcsched.ports import Etcd
 
 _STATES = click.Choice([state.value for state in RunState if state in FINAL])
@@ -38,10 +37,9 @@ _SHOWN = 20
 @click.command(short_help="Run again what is over.")
 @click.argument("names", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs)
 @click.option("--job", help="Runs of this job.")
-@click.option("--tag", "tags", multiple=True, help="Of jobs with this tag (with each, if several).")
+@tags_of_jobs
 @click.option("--state", "states", type=_STATES, multiple=True, help="That ended so.")
-@click.option("--since", metavar="TIME", help="Scheduled at or after TIME, or so long ago (12h).")
-@click.option("--until", metavar="TIME", help="Scheduled before TIME.")
+@times
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Change a parameter.")
 @click.option("--force", is_flag=True, help="Also where the job is disabled.")
 @click.option("--dry-run", is_flag=True, help="Only show which runs these are.")
@@ -76,14 +74,14 @@ def resubmit(
     environment = settings.environment
     now_ms = environment.now_ms()
     changes = dict(read_param(text) for text in params)
-    wanted = operator.Wanted(
+    wanted = Wanted(
         job=job,
         tags=tags,
         states=tuple(RunState(state) for state in states),
-        since=_time("--since", since, now_ms),
-        until=_time("--until", until, now_ms),
+        since=read_time("--since", since, now_ms),
+        until=read_time("--until", until, now_ms),
     )
-    is_choice = wanted != operator.Wanted()
+    is_choice = wanted != Wanted()
     if bool(names) is is_choice:
         raise UsageError(
             "name runs, or choose them with --job, --tag, --state, --since and --until"
@@ -133,34 +131,15 @@ async def _choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
     return chosen
 
 
-def _time(option: str, text: str | None, now_ms: int) -> Utc | None:
-    if text is None:
-        return None
-    try:
-        return utc_of(now_ms - round(parse_duration_s(text) * 1000))
-    except ValueError:
-        pass
-    try:
-        return parse_at(text, "UTC").time
-    except ValueError as error:
-        hint = str(error).removeprefix("at ")
-        raise UsageError(f"{option} {hint}, or a duration like 12h") from None
-
-
 def _summary(runs: Sequence[Run]) -> str:
-    states = Counter(run.state.value for run in runs)
-    return f"{_count(len(runs), 'run')} ({', '.join(f'{n} {s}' for s, n in states.items())})"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    return states_counted(run.state for run in runs)
 
 
 def _left_out(chosen: Chosen) -> Iterable[str]:
     if chosen.again:
-        yield f"{_count(chosen.again, 'run')} left out: resubmitted before"
+        yield f"{count(chosen.again, 'run')} left out: resubmitted before"
     if chosen.summaries:
-        yield f"{_count(chosen.summaries, 'record')} left out: each stands for several missed ticks"
+        yield f"{count(chosen.summaries, 'record')} left out: each stands for several missed ticks"
 
 
 def _show_chosen(chosen: Chosen, as_json: bool) -> None:
@@ -202,7 +181,7 @@ def _report(asked: Sequence[Asked], as_json: bool, chosen: Chosen | None) -> Non
         for each in done:
             click.echo(f"{each.run}: resubmitted as {each.new_run}; {each.message}")
     if chosen is not None:
-        click.echo(f"resubmitted {_count(len(done), 'run')}" if asked else "no run to resubmit")
+        click.echo(f"resubmitted {count(len(done), 'run')}" if asked else "no run to resubmit")
         for line in _left_out(chosen):
             click.echo(line)
     for each in asked:

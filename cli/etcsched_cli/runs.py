@@ -15,9 +15,17 @@ from etcsched.core.states import RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.operator import requests
 from etcsched.operator import runs as operator
+from etcsched.operator.choosing import Wanted
 from etcsched.operator.ids import request_id
 from etcsched.operator.runs import RunView, parse_run_name
-from etcsched_cli.completion import complete_held_runs, complete_jobs, complete_runs
+from etcsched_cli.cancel import cancel
+from etcsched_cli.choosing import read_time, tags_of_jobs, times
+from etcsched_cli.completion import (
+    complete_agents,
+    complete_held_runs,
+    complete_jobs,
+    complete_runs,
+)
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.logs import show_logs
 from etcsched_cli.output import (
@@ -55,6 +63,9 @@ def runs() -> None:
     """
 
 
+runs.add_command(cancel)
+
+
 runs.add_command(resubmit)
 
 
@@ -67,27 +78,45 @@ runs.add_command(show_logs)
 @runs.command("list")
 @click.argument("job", required=False, shell_complete=complete_jobs)
 @click.option("--state", "states", type=_STATES, multiple=True, help="Only in these states.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@tags_of_jobs
+@click.option(
+    "--agent", help="Of the last attempt, or the one that runs.", shell_complete=complete_agents
+)
+@times
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
 @output_options(watch=True)
 @click.pass_obj
 def list_runs(
     settings: Settings,
     job: str | None,
     states: tuple[str, ...],
+    tags: tuple[str, ...],
+    agent: str | None,
+    since: str | None,
+    until: str | None,
     limit: int,
     as_json: bool,
     watch: bool,
 ) -> None:
-    """Show runs, newest first: of JOB, or of all jobs.
+    """Show runs, newest first: of JOB, or of all jobs. Times without an offset are UTC.
 
     \b
     etcsched runs list close_books --state failed --state died
+    etcsched runs list --tag finance --agent host-a --since 12h
     """
-    wanted = [RunState(state) for state in states]
+    now_ms = settings.environment.now_ms()
+    wanted = Wanted(
+        job=job,
+        tags=tags,
+        states=tuple(RunState(state) for state in states),
+        agent=agent,
+        since=read_time("--since", since, now_ms),
+        until=read_time("--until", until, now_ms),
+    )
 
     async def work(etcd: Etcd, keys: Keys) -> Any:
         async def read() -> list[RunView]:
-            found = await operator.list_runs(etcd, keys, job, states=wanted, limit=limit)
+            found = await operator.list_runs(etcd, keys, wanted, limit=limit)
             if job is not None and not found:
                 await requests.check_known(etcd, keys, job)
             return found
@@ -123,34 +152,6 @@ def show_run(settings: Settings, run: str, as_json: bool, watch: bool) -> None:
         )
 
     run_connected(settings, work)
-
-
-@runs.command()
-@click.argument("run", shell_complete=complete_runs)
-@click.pass_obj
-def cancel(settings: Settings, run: str) -> None:
-    """End RUN (JOB/ID): at once if it waits, with its kill_grace if it runs.
-
-    \b
-    etcsched runs cancel close_books/20261122T190000Z
-    """
-    job, id_ = parse_run_name(run)
-    environment = settings.environment
-
-    async def work(etcd: Etcd, keys: Keys) -> Answer:
-        now_ms = environment.now_ms()
-        return await requests.cancel(
-            etcd,
-            keys,
-            job,
-            id_,
-            request_id=request_id(now_ms, environment.entropy()),
-            now=utc_of(now_ms),
-            by=settings.operator,
-            timeout_s=settings.timeout_s,
-        )
-
-    click.echo(f"{run}: {run_connected(settings, work).message}")
 
 
 @runs.command()

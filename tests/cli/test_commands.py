@@ -407,17 +407,6 @@ def test_waiting_is_bounded(cluster: Console) -> None:
     )
 
 
-def test_cancel(cluster: Console) -> None:
-    answer(cluster, True, "host-b is told to end it")
-    assert cluster.ok("runs", "cancel", "rotate_logs/20261122T185500Z") == (
-        "rotate_logs/20261122T185500Z: host-b is told to end it\n"
-    )
-    assert cluster.fails(5, "runs", "cancel", "close_books/20261122T023000Z") == (
-        "etcsched: run close_books/20261122T023000Z: is over already; see etcsched runs show "
-        "close_books/20261122T023000Z"
-    )
-
-
 @pytest.mark.parametrize(
     ("how", "message"),
     [("--reassign", "waits for an agent: it will run again"), ("--died", "ended as died")],

@@ -24,7 +24,7 @@ def world() -> World:
     world.apply(job("long", once))
     world.apply(job("hourly", cron="0 * * * *"))
     later = At(Utc("2026-11-22T12:00:05.000Z"))
-    world.apply(job("backup", later, require={"disk": "ssd"}))
+    world.apply(job("backup", later, require={"disk": "ssd"}, tags=("disk",)))
     world.apply(job("blocked", later))
     world.advance(0.5)
     world.advance(29)
@@ -146,3 +146,11 @@ def test_lists_show_why(console: Console) -> None:
     assert "waiting     blocked/20261122T120005Z: every agent that may run it is full\n" in shown
     assert "outages     backup: an outage since 2026-11-22T12:00:05.000Z: no agent may" in shown
     assert "why    every agent that may run it is full" in console.ok("jobs", "show", "blocked")
+
+
+def test_a_preview_of_jobs_with_a_tag(world: World, console: Console) -> None:
+    assert [p["job"] for p in console.json("recovery", "preview", "--tag", "disk")] == ["backup"]
+    assert console.fails(4, "recovery", "preview", "--tag", "tape") == (
+        "etcsched: jobs with the tag tape: there are none"
+    )
+    assert console.fails(2, "recovery", "preview", "backup", "--tag", "disk").endswith("; not both")

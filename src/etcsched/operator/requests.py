@@ -17,7 +17,7 @@ from etcsched.keyspace.transactions import submit_request
 from etcsched.operator.store import commit, found, listed, read
 from etcsched.ports import Etcd, Snapshot
 
-__all__ = ["cancel", "check_known", "no_such_job", "release", "trigger"]
+__all__ = ["check_active", "check_known", "no_such_job", "release", "trigger"]
 
 _NAMES_LOOKED_THROUGH: Final = 2000
 _SIMILAR: Final = 20
@@ -47,26 +47,6 @@ async def trigger(
     return await _ask(etcd, keys, request, timeout_s)
 
 
-async def cancel(
-    etcd: Etcd,
-    keys: Keys,
-    job: str,
-    run: str,
-    *,
-    request_id: str,
-    now: Utc,
-    by: str,
-    timeout_s: float,
-) -> Answer:
-    """Ask for a run's end. One that runs is only told to end when this returns.
-
-    ``NotFound`` without the run, ``Refused`` where it is over; else as ``trigger``.
-    """
-    await _check_active(etcd, keys, job, run)
-    request = Request(id=request_id, kind=RequestKind.CANCEL, job=job, at=now, by=by, run=run)
-    return await _ask(etcd, keys, request, timeout_s)
-
-
 async def release(
     etcd: Etcd,
     keys: Keys,
@@ -83,14 +63,15 @@ async def release(
 
     ``NotFound`` without the run, ``Refused`` where it is over or isn't held; else as ``trigger``.
     """
-    await _check_active(etcd, keys, job, run)
+    await check_active(etcd, keys, job, run)
     request = Request(
         id=request_id, kind=RequestKind.RELEASE, job=job, at=now, by=by, run=run, release=as_
     )
     return await _ask(etcd, keys, request, timeout_s)
 
 
-async def _check_active(etcd: Etcd, keys: Keys, job: str, run: str) -> None:
+async def check_active(etcd: Etcd, keys: Keys, job: str, run: str) -> None:
+    """``NotFound`` without the run, ``Refused`` where it is over."""
     place = [keys.of(Kind.RUN, job, run), keys.archive(job, run)]
     (active, archived), _ = await read(etcd, place, keys_only=True)
     if active is None and archived is None:

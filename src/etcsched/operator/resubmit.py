@@ -1,46 +1,28 @@
-"""Resubmitting runs, one or thousands: choosing them, and asking the leader for each.
-
-Each is a request of its own, so what was asked for survives this process and any leader. No more
-than a few dozen are open at once, whatever their number, so the leader goes on with its work.
-"""
+"""Resubmitting runs, one or thousands: choosing them, and asking the leader for each."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
-from etcsched.core.errors import NotFound, OutcomeUnknown, Refused
-from etcsched.core.records import Answer, Job, Kind, Request, RequestKind, Run
-from etcsched.core.states import RunState
+from etcsched.core.errors import NotFound, Refused
+from etcsched.core.records import Answer, Kind, Request, RequestKind, Run
 from etcsched.core.times import Utc
-from etcsched.keyspace.codec import decode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import EventType, range_end_of
-from etcsched.keyspace.transactions import submit_request
+from etcsched.operator.bulk import ask_all, id_for
+from etcsched.operator.choosing import Wanted, jobs_of, time_of
+from etcsched.operator.runs import view_of
 from etcsched.operator.settings import read_settings
-from etcsched.operator.store import commit, found, pages, read, read_all
-from etcsched.ports import Etcd, Snapshot, WatchUpdate
+from etcsched.operator.store import found, pages, read, read_all
+from etcsched.ports import Etcd
 
-__all__ = ["Asked", "Chosen", "Wanted", "choose", "existing", "resubmit"]
+__all__ = ["Asked", "Chosen", "choose", "existing", "resubmit"]
 
-_OPEN_AT_ONCE: Final = 64
 _RECORDS_PER_PAGE: Final = 200
 """A record with its attempts and their output takes some ten KiB."""
-
-
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """Of what job, with which tags, in what states (none: all that may be resubmitted), and
-    scheduled (or asked for) when: since, and before ``until``."""
-
-    job: str | None = None
-    tags: tuple[str, ...] = ()
-    states: tuple[RunState, ...] = ()
-    since: Utc | None = None
-    until: Utc | None = None
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,14 +42,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
-    """``Refused`` for states that the settings don't allow."""
+    """Without states: in any that the settings allow. ``Refused`` for others."""
     allowed = (await read_settings(etcd, keys)).resubmit_states
     for state in wanted.states:
         if state not in allowed:
             names = ", ".join(each.value for each in allowed)
             raise Refused(f"runs that are {state.value}: the settings allow {names}")
-    jobs = await _jobs_with(etcd, keys, wanted.tags) if wanted.tags else None
-    states = wanted.states or allowed
+    jobs = await jobs_of(etcd, keys, wanted)
+    if not allowed:
+        return Chosen(runs=[])
+    wanted = replace(wanted, states=wanted.states or tuple(allowed))
     asked_for = await _asked_for(etcd, keys)
     runs: list[Run] = []
     again = summaries = 0
@@ -75,7 +59,9 @@ async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
     async for page in pages(etcd, *span, page_size=_RECORDS_PER_PAGE):
         for kv in page.kvs:
             run = found(Run, kv)
-            if run is None or not _is_wanted(run, wanted, states, jobs):
+            if run is None or not (jobs is None or run.job in jobs):
+                continue
+            if not wanted.has(run, run.state, view_of(run).agent):
                 continue
             if run.resubmitted_as or (run.job, run.id) in asked_for:
                 again += 1
@@ -83,30 +69,8 @@ async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
                 summaries += 1
             else:
                 runs.append(run)
-    runs.sort(key=lambda run: (run.scheduled_at or run.created_at, run.job, run.id))
+    runs.sort(key=lambda run: (time_of(run), run.job, run.id))
     return Chosen(runs=runs, again=again, summaries=summaries)
-
-
-def _is_wanted(
-    run: Run, wanted: Wanted, states: Collection[RunState], jobs: set[str] | None
-) -> bool:
-    at = run.scheduled_at or run.created_at
-    return (
-        run.state in states
-        and (jobs is None or run.job in jobs)
-        and (wanted.since is None or at >= wanted.since)
-        and (wanted.until is None or at < wanted.until)
-    )
-
-
-async def _jobs_with(etcd: Etcd, keys: Keys, tags: Sequence[str]) -> set[str]:
-    names = set()
-    async for page in pages(etcd, *keys.all_of(Kind.JOB)):
-        for kv in page.kvs:
-            job = found(Job, kv)
-            if job is not None and all(tag in job.tags for tag in tags):
-                names.add(job.name)
-    return names
 
 
 async def _asked_for(etcd: Etcd, keys: Keys) -> set[tuple[str, str]]:
@@ -139,13 +103,10 @@ async def resubmit(
     timeout_s: float,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Asked]:
-    """The leader's word on each, in their order. ``progress`` hears how many it has answered.
-
-    ``OutcomeUnknown`` if it answers nothing for ``timeout_s``: what was asked for by then stays.
-    """
+    """The leader's word on each, in their order; see ``ask_all``."""
     requests = [
         Request(
-            id=f"{request_id}-{_digest(job, run)}",
+            id=id_for(request_id, job, run),
             kind=RequestKind.RESUBMIT,
             job=job,
             run=run,
@@ -156,42 +117,10 @@ async def resubmit(
         )
         for job, run in runs
     ]
-    answers: dict[str, Answer] = {}
-    first = keys.of(Kind.ANSWER, f"{request_id}-")
-    asked = 0
-    async with etcd.watch(first, range_end_of(first)) as updates:
-        news = aiter(updates)
-        while len(answers) < len(requests):
-            while asked < len(requests) and asked - len(answers) < _OPEN_AT_ONCE:
-                # Refused only where it was sent already.
-                await commit(etcd, submit_request(keys, requests[asked]), timeout_s=timeout_s)
-                asked += 1
-            try:
-                async with asyncio.timeout(timeout_s):
-                    update = await anext(news)
-            except TimeoutError:
-                raise OutcomeUnknown(
-                    f"no leader answered within {timeout_s:g} s: of {len(requests)} runs "
-                    f"{len(answers)} are done with, {asked - len(answers)} asked for (they will "
-                    "be once a scheduler leads: see etcsched leader), the others aren't; the same "
-                    "command again takes up those"
-                ) from None
-            answers |= {answer.request: answer for answer in _answers_in(update)}
-            progress(len(answers))
-    return [_asked(request, answers[request.id]) for request in requests]
-
-
-def _digest(job: str, run: str) -> str:
-    return hashlib.sha256(f"{job}/{run}".encode()).hexdigest()[:12]
-
-
-def _answers_in(update: WatchUpdate) -> list[Answer]:
-    kvs = (
-        update.kvs
-        if isinstance(update, Snapshot)
-        else tuple(event.kv for event in update.events if event.type is EventType.PUT)
+    answers = await ask_all(
+        etcd, keys, requests, request_id=request_id, timeout_s=timeout_s, progress=progress
     )
-    return [decode(Answer, kv.value) for kv in kvs]
+    return [_asked(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
 
 def _asked(request: Request, answer: Answer) -> Asked:

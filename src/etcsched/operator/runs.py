@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -14,12 +14,14 @@ from etcsched.core.states import FINAL, Origin, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import EventType, KeyValue, Range
-from etcsched.operator.store import found, listed, read, read_ranges
+from etcsched.operator.choosing import Wanted, jobs_of, time_of
+from etcsched.operator.store import found, listed, pages, read, read_ranges
 from etcsched.ports import Etcd, Snapshot
 
 __all__ = [
     "NewestRuns",
     "RunView",
+    "list_active",
     "list_runs",
     "newest_archived",
     "newest_of_all",
@@ -31,7 +33,8 @@ __all__ = [
 ]
 
 _REST: Final = 19
-_ARCHIVED_LOOKED_AT: Final = 1000
+_RECORDS_PER_PAGE: Final = 200
+"""A record with its attempts and their output takes some ten KiB."""
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +52,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def at(self) -> Utc:
         """What lists sort by: when it was due, or asked for."""
-        return self.run.scheduled_at or self.run.created_at
+        return time_of(self.run)
 
 
 def parse_run_name(name: str) -> tuple[str, str]:
@@ -110,28 +113,80 @@ async def read_some(
     return {(view.run.job, view.run.id): view for view in views}
 
 
-async def list_runs(
-    etcd: Etcd,
-    keys: Keys,
-    job: str | None,
-    *,
-    states: Collection[RunState] = (),
-    limit: int = 20,
-) -> list[RunView]:
+async def list_runs(etcd: Etcd, keys: Keys, wanted: Wanted, *, limit: int = 20) -> list[RunView]:
     """Newest first: what is active, and what fits of what is over."""
-    span = keys.all_of(Kind.RUN) if job is None else keys.all_of(Kind.RUN, job)
-    active = [run for kv in await listed(etcd, span) if (run := found(Run, kv)) is not None]
-    current = await _with_claims(etcd, keys, active)
-    # What is asked for by state may lie deeper.
-    count = _ARCHIVED_LOOKED_AT if states else limit
-    if job is None:
-        archived = await newest_of_all(etcd, keys, count)
+    jobs = await jobs_of(etcd, keys, wanted)
+    views = {view.name: view for view in await _active(etcd, keys, wanted, jobs)}
+    # After the active ones: what ends in between is in both, and then it is over.
+    if wanted != Wanted(job=wanted.job):
+        archived = await _archived(etcd, keys, wanted, jobs, limit)
+    elif wanted.job is None:
+        archived = [view_of(run) for run in await newest_of_all(etcd, keys, limit)]
     else:
-        archived = (await newest_archived(etcd, keys, [job], count))[job]
-    views = [*current, *(view_of(run) for run in archived)]
-    views = [view for view in views if not states or view.state in states]
-    views.sort(key=lambda view: (view.at, view.name), reverse=True)
+        newest = await newest_archived(etcd, keys, [wanted.job], limit)
+        archived = [view_of(run) for run in newest[wanted.job]]
+    views |= {view.name: view for view in archived}
+    return sorted(views.values(), key=_newest, reverse=True)[:limit]
+
+
+async def list_active(etcd: Etcd, keys: Keys, wanted: Wanted) -> list[RunView]:
+    """Newest first: what waits and what runs."""
+    jobs = await jobs_of(etcd, keys, wanted)
+    return sorted(await _active(etcd, keys, wanted, jobs), key=_newest, reverse=True)
+
+
+def _newest(view: RunView) -> tuple[Utc, str]:
+    return view.at, view.name
+
+
+async def _active(
+    etcd: Etcd, keys: Keys, wanted: Wanted, jobs: Collection[str] | None
+) -> list[RunView]:
+    span = keys.all_of(Kind.RUN) if wanted.job is None else keys.all_of(Kind.RUN, wanted.job)
+    runs = [run for kv in await listed(etcd, span) if (run := found(Run, kv)) is not None]
+    views = await _with_claims(etcd, keys, [run for run in runs if jobs is None or run.job in jobs])
+    return [view for view in views if wanted.has(view.run, view.state, view.agent)]
+
+
+async def _archived(
+    etcd: Etcd, keys: Keys, wanted: Wanted, jobs: Collection[str] | None, limit: int
+) -> list[RunView]:
+    """Those over last, as many as are asked for. Keys are listed all, records read only as far
+    as needed, and no more of them kept than are wanted."""
+    views: list[RunView] = []
+    async for runs in _pages_of_records(etcd, await _places(etcd, keys, wanted, jobs)):
+        page = [view_of(run) for run in runs]
+        views += [view for view in page if wanted.has(view.run, view.state, view.agent)]
+        # A run is due before it is over, so all further back was due before that, too.
+        is_past = wanted.since is not None and all(_over_at(run) < wanted.since for run in runs)
+        if len(views) >= limit or (runs and is_past):
+            break
     return views[:limit]
+
+
+async def _places(
+    etcd: Etcd, keys: Keys, wanted: Wanted, jobs: Collection[str] | None
+) -> list[str]:
+    """Keys of what may be wanted, over last first: a record's key is there since it was over,
+    whatever was added to it later."""
+    places: list[tuple[int, str]] = []
+    async for page in pages(etcd, *keys.archive_of(wanted.job), keys_only=True):
+        for kv in page.kvs:
+            job, run = keys.parse_archive(kv.key)
+            if (jobs is None or job in jobs) and wanted.may_have(run):
+                places.append((kv.create_revision, kv.key))
+    places.sort(reverse=True)
+    return [key for _, key in places]
+
+
+async def _pages_of_records(etcd: Etcd, places: Sequence[str]) -> AsyncIterator[list[Run]]:
+    for start in range(0, len(places), _RECORDS_PER_PAGE):
+        kvs, _ = await read(etcd, places[start : start + _RECORDS_PER_PAGE])
+        yield [run for kv in kvs if (run := found(Run, kv)) is not None]
+
+
+def _over_at(run: Run) -> Utc:
+    return run.history[-1].at if run.history else run.created_at
 
 
 async def newest_archived(

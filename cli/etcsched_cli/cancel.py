@@ -1,0 +1,167 @@
+"""etcsched runs cancel: ends runs, by name, or many by what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from etcsched.core.errors import Refused, UsageError
+from etcsched.core.states import FINAL, RunState
+from etcsched.core.times import utc_of
+from etcsched.operator import cancel as operator
+from etcsched.operator.choosing import Wanted
+from etcsched.operator.ids import request_id
+from etcsched.operator.requests import check_active, check_known
+from etcsched.operator.runs import parse_run_name
+from etcsched_cli.choosing import count, read_time, states_counted, tags_of_jobs, times
+from etcsched_cli.completion import complete_jobs, complete_runs
+from etcsched_cli.connect import run as run_connected
+from etcsched_cli.options import confirm
+from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled, table
+from etcsched_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from etcsched.keyspace.keys import Keys
+    from etcsched.operator.cancel import Cancelled
+    from etcsched.operator.runs import RunView
+    from etcsched.ports import Etcd
+
+_STATES = click.Choice([state.value for state in RunState if state not in FINAL])
+_SHOWN = 20
+
+
+@click.command(short_help="End what waits or runs.")
+@click.argument("names", nargs=-1, metavar="[RUN]...", shell_complete=complete_runs)
+@click.option("--job", help="Runs of this job.", shell_complete=complete_jobs)
+@tags_of_jobs
+@click.option("--state", "states", type=_STATES, multiple=True, help="That are in this state.")
+@times
+@click.option("--dry-run", is_flag=True, help="Only show which runs these are.")
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@output_options()
+@click.pass_context
+def cancel(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    job: str | None,
+    tags: tuple[str, ...],
+    states: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """End RUNs (JOB/ID), or all that the options choose: at once what waits, with its kill_grace
+    what runs.
+
+    What waits goes first, the newest first, so that none of these starts because another ended.
+    Times without an offset are UTC.
+
+    \b
+    etcsched runs cancel close_books/20261122T190000Z
+    etcsched runs cancel --job close_books --state queued
+    """
+    settings: Settings = ctx.obj
+    environment = settings.environment
+    now_ms = environment.now_ms()
+    wanted = Wanted(
+        job=job,
+        tags=tags,
+        states=tuple(RunState(state) for state in states),
+        since=read_time("--since", since, now_ms),
+        until=read_time("--until", until, now_ms),
+    )
+    is_choice = wanted != Wanted()
+    if bool(names) is is_choice:
+        raise UsageError(
+            "name runs, or choose them with --job, --tag, --state, --since and --until"
+            + ("; not both" if names else "")
+        )
+    chosen: list[RunView] = []
+    if is_choice:
+        chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))
+        runs = [(view.run.job, view.run.id) for view in chosen]
+    else:
+        runs = list(dict.fromkeys(parse_run_name(name) for name in names))
+        run_connected(settings, lambda etcd, keys: _check(etcd, keys, runs))
+    if dry_run:
+        _show(runs, chosen, as_json)
+        return
+    if chosen and not yes:
+        confirm(f"Cancel {_summary(chosen)}?", "nothing was cancelled")
+
+    async def work(etcd: Etcd, keys: Keys) -> list[Cancelled]:
+        return await operator.cancel_all(
+            etcd,
+            keys,
+            runs,
+            request_id=request_id(now_ms, environment.entropy()),
+            now=utc_of(now_ms),
+            by=settings.operator,
+            timeout_s=settings.timeout_s,
+        )
+
+    asked = run_connected(settings, work)
+    _report(asked, as_json, is_choice)
+    if any(not each.accepted for each in asked):
+        ctx.exit(Refused.exit_code)
+
+
+async def _choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> list[RunView]:
+    chosen = await operator.choose(etcd, keys, wanted)
+    if wanted.job is not None and not chosen:
+        await check_known(etcd, keys, wanted.job)
+    return chosen
+
+
+async def _check(etcd: Etcd, keys: Keys, runs: Sequence[tuple[str, str]]) -> None:
+    for job, run in runs:
+        await check_active(etcd, keys, job, run)
+
+
+def _summary(chosen: Sequence[RunView]) -> str:
+    return states_counted(view.state for view in chosen)
+
+
+def _show(runs: Sequence[tuple[str, str]], chosen: Sequence[RunView], as_json: bool) -> None:
+    names = [f"{job}/{run}" for job, run in runs]
+    if as_json:
+        print_json(names)
+    elif chosen:
+        print_all(_render(chosen))
+    else:
+        click.echo(f"would cancel {', '.join(names)}" if names else "no run to cancel")
+
+
+def _render(chosen: Sequence[RunView]) -> Iterable[RenderableType]:
+    yield table(
+        [Column("run", whole=True), Column("state"), Column("scheduled"), Column("agent")],
+        [
+            (view.name, styled(view.state.value), moment(view.at), view.agent or "-")
+            for view in chosen[:_SHOWN]
+        ],
+    )
+    if len(chosen) > _SHOWN:
+        yield f"... and {len(chosen) - _SHOWN} more"
+    yield ""
+    yield f"would cancel {_summary(chosen)}"
+
+
+def _report(asked: Sequence[Cancelled], as_json: bool, is_choice: bool) -> None:
+    if as_json:
+        print_json(asked)
+        return
+    done = [each for each in asked if each.accepted]
+    if not is_choice or len(done) <= _SHOWN:
+        for each in done:
+            click.echo(f"{each.run}: {each.message}")
+    if is_choice:
+        click.echo(f"cancelled {count(len(done), 'run')}" if asked else "no run to cancel")
+    for each in asked:
+        if not each.accepted:
+            click.echo(f"etcsched: {each.message}", err=True)

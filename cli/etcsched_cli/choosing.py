@@ -1,0 +1,84 @@
+"""What runs are chosen by, wherever many are listed or asked for: --tag, --since, --until."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from etcsched.core.durations import parse_duration_s
+from etcsched.core.errors import NotFound, UsageError
+from etcsched.core.schedule import parse_at
+from etcsched.core.states import RunState
+from etcsched.core.times import Utc, utc_of
+from etcsched.operator.choosing import jobs_with
+from etcsched_cli.connect import run as run_connected
+from etcsched_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from etcsched.keyspace.keys import Keys
+    from etcsched.ports import Etcd
+
+__all__ = ["count", "named_or_tagged", "read_time", "states_counted", "tags_of_jobs", "times"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def tags_of_jobs(command: F) -> F:
+    return click.option(
+        "--tag", "tags", multiple=True, help="Of jobs with this tag (with each, if several)."
+    )(command)
+
+
+def times(command: F) -> F:
+    since = click.option(
+        "--since", metavar="TIME", help="Scheduled at or after TIME, or so long ago (12h)."
+    )
+    until = click.option("--until", metavar="TIME", help="Scheduled before TIME.")
+    return since(until(command))
+
+
+def read_time(option: str, text: str | None, now_ms: int) -> Utc | None:
+    """An instant, without an offset in UTC, or a duration back from now."""
+    if text is None:
+        return None
+    try:
+        return utc_of(now_ms - round(parse_duration_s(text) * 1000))
+    except ValueError:
+        pass
+    try:
+        return parse_at(text, "UTC").time
+    except ValueError as error:
+        hint = str(error).removeprefix("at ")
+        raise UsageError(f"{option} {hint}, or a duration like 12h") from None
+
+
+def named_or_tagged(
+    settings: Settings, names: tuple[str, ...], tags: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The jobs that are named, or all that have the tags, by name."""
+    if bool(names) is bool(tags):
+        raise UsageError("name jobs, or choose them with --tag" + ("; not both" if names else ""))
+    if names:
+        return names
+
+    async def work(etcd: Etcd, keys: Keys) -> set[str]:
+        return await jobs_with(etcd, keys, tags)
+
+    found = run_connected(settings, work)
+    if not found:
+        raise NotFound(f"jobs with the tag {' and '.join(tags)}: there are none")
+    return tuple(sorted(found))
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def states_counted(states: Iterable[RunState]) -> str:
+    """``3 runs (2 failed, 1 died)``."""
+    counted = Counter(state.value for state in states)
+    each = ", ".join(f"{number} {state}" for state, number in counted.items())
+    return f"{count(counted.total(), 'run')} ({each})"

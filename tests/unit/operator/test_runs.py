@@ -1,0 +1,168 @@
+"""Listing runs out of a long history: what is found, and how much is read for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from etcsched.core.records import Attempt, Kind, Run, Transition
+from etcsched.core.states import Origin, Outcome, RunState
+from etcsched.core.times import Utc, ms_of, tick_id, utc_of
+from etcsched.keyspace.codec import encode
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Delete, Put, Range, Txn, TxnResult
+from etcsched.operator.choosing import Wanted
+from etcsched.operator.runs import list_runs
+from etcsched.testing.model_etcd import ModelEtcd
+from etcsched.testing.model_store import ModelStore
+
+KEYS = Keys()
+BEGIN_MS = ms_of(Utc("2026-11-22T00:00:00.000Z"))
+
+
+class Counting(ModelEtcd):
+    """How many archived records it gave away, values and all."""
+
+    def __init__(self) -> None:
+        super().__init__(ModelStore())
+        self.records = 0
+
+    async def txn(self, txn: Txn, *, timeout_s: float = 5.0) -> TxnResult:
+        self.records += sum(
+            isinstance(each, Range)
+            and each.key.startswith(KEYS.archive_prefix)
+            and not each.keys_only
+            for each in txn.then
+        )
+        return await super().txn(txn, timeout_s=timeout_s)
+
+
+@pytest.fixture
+def etcd() -> Counting:
+    return Counting()
+
+
+def at(minute: int) -> Utc:
+    return utc_of(BEGIN_MS + minute * 60_000)
+
+
+def over(job: str, minute: int, run_id: str = "", took: int = 1, **fields: Any) -> Run:
+    """Due in that minute of the day, over ``took`` later."""
+    ended = at(minute + took)
+    attempt = Attempt(
+        number=1,
+        agent="host-a",
+        token=1,
+        assigned_at=at(minute),
+        outcome=Outcome.COMPLETED,
+        started_at=at(minute),
+        ended_at=ended,
+    )
+    values = {
+        "state": RunState.COMPLETED,
+        "origin": Origin.SCHEDULE,
+        "scheduled_at": at(minute),
+        "attempts": (attempt,),
+        "history": (Transition(state=RunState.COMPLETED, at=ended, cause="", term=1),),
+        **fields,
+    }
+    run_id = run_id or tick_id(ms_of(at(minute)))
+    return Run(job=job, id=run_id, created_at=at(minute), attempt=1, **values)
+
+
+def archive(etcd: ModelEtcd, *runs: Run) -> None:
+    for run in runs:
+        etcd.store.txn(Txn((), (Put(KEYS.archive(run.job, run.id), encode(run)),)))
+
+
+async def listed(etcd: ModelEtcd, limit: int = 20, **wanted: Any) -> list[str]:
+    views = await list_runs(etcd, KEYS, Wanted(**wanted), limit=limit)
+    return [view.name for view in views]
+
+
+def name(job: str, minute: int) -> str:
+    return f"{job}/{tick_id(ms_of(at(minute)))}"
+
+
+async def test_it_looks_no_further_than_it_must(etcd: Counting) -> None:
+    for minute in range(1000):
+        archive(etcd, over("a" if minute % 2 else "b", minute))
+    found = await listed(etcd, states=(RunState.COMPLETED,), limit=3)
+    assert found == [name("a", 999), name("b", 998), name("a", 997)]
+    assert etcd.records == 200
+    etcd.records = 0
+    # A tick's id says when it was due, so nothing else is read.
+    assert await listed(etcd, since=at(10), until=at(12)) == [name("a", 11), name("b", 10)]
+    assert etcd.records == 2
+
+
+async def test_what_is_asked_for_may_lie_deep(etcd: Counting, monkeypatch: Any) -> None:
+    monkeypatch.setattr("etcsched.operator.store.PAGE", 300)
+    archive(etcd, over("a", 0, state=RunState.DIED), over("b", 1, state=RunState.DIED))
+    archive(etcd, *(over("a", minute) for minute in range(2, 1300)))
+    assert await listed(etcd, states=(RunState.DIED,)) == [name("b", 1), name("a", 0)]
+    assert await listed(etcd, states=(RunState.DIED,), job="a") == [name("a", 0)]
+    assert await listed(etcd, states=(RunState.DIED,), limit=1) == [name("b", 1)]
+
+
+async def test_requested_runs_before_since_end_the_search(etcd: Counting) -> None:
+    """Their ids don't say for sure when they count for, but all of a page were over before."""
+    for minute in range(1000):
+        archive(etcd, over("a", minute, f"{minute:04}", scheduled_at=None))
+    assert await listed(etcd, since=at(998)) == ["a/0999", "a/0998"]
+    assert etcd.records == 400
+
+
+async def test_long_runs_that_were_due_before_since_end_no_search(etcd: Counting) -> None:
+    """They were over after it, and so may be what is further back."""
+    archive(etcd, over("b", 400))
+    archive(etcd, *(over("a", 0, f"long{n}", took=500, scheduled_at=None) for n in range(300)))
+    assert await listed(etcd, since=at(300)) == [name("b", 400)]
+
+
+async def test_a_resubmission_counts_for_the_time_of_its_original(etcd: Counting) -> None:
+    again = over("a", 500, "20261122T082000.000Z-abcd", scheduled_at=at(10))
+    archive(etcd, over("b", 20), again)
+    assert await listed(etcd, since=at(5), until=at(15)) == [f"a/{again.id}"]
+    assert await listed(etcd, since=at(15)) == [name("b", 20)]
+
+
+async def test_a_chained_run_counts_from_its_own_making(etcd: Counting) -> None:
+    """Its id has its source's time, which may be long past."""
+    chained = over("a", 500, "20261122T000000Z-0123456789ab", scheduled_at=None)
+    archive(etcd, chained)
+    assert await listed(etcd, since=at(400)) == [f"a/{chained.id}"]
+
+
+async def test_a_run_of_a_host(etcd: Counting) -> None:
+    archive(etcd, over("a", 5, f"{tick_id(ms_of(at(5)))}@host-a"), over("a", 6))
+    assert await listed(etcd, since=at(6)) == [name("a", 6)]
+    assert etcd.records == 1
+    assert await listed(etcd, until=at(6)) == [f"{name('a', 5)}@host-a"]
+
+
+async def test_what_was_added_later_makes_no_run_newer(etcd: Counting) -> None:
+    """A link to a resubmission, a late report: the record's key is older than that."""
+    archive(etcd, over("a", 0, "old", scheduled_at=None), over("a", 1), over("a", 2))
+    archive(etcd, over("a", 0, "old", scheduled_at=None, resubmitted_as=("x",)))
+    completed = (RunState.COMPLETED,)
+    assert await listed(etcd, states=completed, limit=2) == [name("a", 2), name("a", 1)]
+
+
+async def test_what_ends_meanwhile_is_there_once(etcd: Counting) -> None:
+    run = over("a", 5)
+    active = KEYS.of(Kind.RUN, "a", run.id)
+    waiting = encode(over("a", 5, state=RunState.READY, attempts=(), history=()))
+    etcd.store.txn(Txn((), (Put(active, waiting),)))
+    ask = etcd.range
+
+    async def range_(request: Range, **options: Any) -> Any:
+        found = await ask(request, **options)
+        if request.key.startswith(KEYS.of(Kind.RUN)):
+            etcd.store.txn(Txn((), (Delete(active), Put(KEYS.archive("a", run.id), encode(run)))))
+        return found
+
+    etcd.range = range_  # type: ignore[method-assign]
+    (view,) = await list_runs(etcd, KEYS, Wanted(since=at(0)))
+    assert (view.name, view.state) == (name("a", 5), RunState.COMPLETED)
