@@ -119,12 +119,18 @@ def test_live_from_the_first_revision_and_recorded(console: Console) -> None:
     path = console.home / "kept.jsonl"
     shown = console.ok("audit", "--live", "--for", "0s", "--record", str(path))
     assert "judged   revision 1 through 2" in shown
-    assert shown.count("PROMISE") == 1
     assert "no job's own word is recorded" in shown
     assert console.json("audit", str(path))["outcome"] == "clean"
     assert "is there already" in console.fails(
         2, "audit", "--live", "--for", "0s", "--record", str(path)
     )
+
+
+def test_without_a_terminal_the_verdict_is_all(console: Console) -> None:
+    console.store.txn(Txn((), (Put(Keys().of(Kind.DRAIN, "a"), b"{}"),)))
+    shown = console.ok("audit", "--live", "--for", "1s")
+    assert shown.count("PROMISE") == 1
+    assert "judged through" not in shown
 
 
 @pytest.mark.etcd
