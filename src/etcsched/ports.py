@@ -26,13 +26,18 @@ __all__ = ["Clock", "Etcd", "LeaseInfo", "MemberStatus", "Operation", "Snapshot"
 
 
 class LeaseInfo(msgspec.Struct, frozen=True):
-    """``ttl_s`` is what remains (time to live) or what was granted (grant, keepalive);
-    -1 or 0: the lease doesn't exist. ``granted_s``, of a time to live: its whole length."""
+    """``ttl_s`` is what remains in whole seconds (time to live; -1: it is gone), or was granted
+    (grant, keepalive; 0: it is gone). ``granted_s``, of a time to live: its whole length."""
 
     lease: int
     ttl_s: int
     raft_term: int
     granted_s: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Of a time to live: with less than a second left it is 0, and can still be renewed."""
+        return self.ttl_s < 0
 
 
 class MemberStatus(msgspec.Struct, frozen=True):

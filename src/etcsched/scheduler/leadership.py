@@ -151,7 +151,7 @@ class Leadership:
                 log.warning("can't ask about the lease of agent %s: %s", effect.agent, error)
                 await asyncio.sleep(RETRY_S)
                 continue
-            self.tell(ev.LeaseAnswered(effect.agent, effect.lease, info.ttl_s <= 0, info.raft_term))
+            self.tell(ev.LeaseAnswered(effect.agent, effect.lease, info.has_ended, info.raft_term))
             return
 
     async def _list_archive(self, effect: fx.ListArchive) -> None:

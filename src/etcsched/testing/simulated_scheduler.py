@@ -241,7 +241,7 @@ class SimulatedScheduler:
         match effect:
             case fx.ConfirmLoss():
                 info = store.lease_time_to_live(effect.lease)
-                return ev.LeaseAnswered(effect.agent, effect.lease, info.ttl_s <= 0, info.raft_term)
+                return ev.LeaseAnswered(effect.agent, effect.lease, info.has_ended, info.raft_term)
             case fx.ListArchive():
                 begin, end = keys.archive_of(effect.job)
                 found = store.range(Range(begin, end, keys_only=True)).kvs

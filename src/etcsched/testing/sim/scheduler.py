@@ -290,7 +290,7 @@ class SimScheduler:
             lambda: store.lease_time_to_live(effect.lease),
             lambda info: self._tell_in(
                 leadership,
-                ev.LeaseAnswered(effect.agent, effect.lease, info.ttl_s <= 0, info.raft_term),  # type: ignore[union-attr]
+                ev.LeaseAnswered(effect.agent, effect.lease, info.has_ended, info.raft_term),  # type: ignore[union-attr]
             ),
             timeout_s=5.0,
             is_write=False,
