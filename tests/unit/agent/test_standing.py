@@ -408,6 +408,19 @@ def test_a_stop_kills_what_takes_too_long() -> None:
     assert (sent.outcome, sent.reason) == (Outcome.DIED, "the agent was stopped")
 
 
+def test_a_stop_that_kills_starts_nothing_that_is_being_claimed() -> None:
+    script = Script(stop_timeout_s=5.0).ready()
+    script.assign()
+    script.one(fx.Claim)
+    script.tell(ev.StopRequested(), ev.SessionRenewed(script.mono_s + 100))
+    script.passes(5.1)
+    assert not script.of(fx.KillProcess)
+    script.commit_claim()
+    assert not script.of(fx.StartProcess)
+    sent = script.outcome()
+    assert (sent.outcome, sent.reason) == (Outcome.DIED, "the agent was stopped")
+
+
 @pytest.mark.parametrize("kill", [True, False], ids=["asked to kill", "asked twice"])
 def test_a_second_request_kills_at_once(kill: bool) -> None:
     script = Script().ready()

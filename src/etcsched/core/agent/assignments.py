@@ -170,6 +170,8 @@ class Assignments:
             self._outcomes.end(attempt, Outcome.DIED, "its run was moved before it started", now)
         elif attempt.cancelled:
             self._outcomes.end(attempt, Outcome.CANCELLED, "cancelled before it started", now)
+        elif attempt.stopped_because:
+            self._outcomes.end(attempt, Outcome.DIED, attempt.stopped_because, now)
         elif not self._standing.has_session(now):
             self._outcomes.end(
                 attempt, Outcome.DIED, "the agent's session ended before it started", now

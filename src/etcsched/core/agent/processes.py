@@ -143,10 +143,10 @@ class Processes:
                 self.kill(attempt, fx.KillCause.FENCED, 0.0)
 
     def stop_all(self, because: str, now: Instant, *, grace_s: float | None = None) -> None:
-        """``grace_s`` None: each its own."""
+        """``grace_s`` None: each its own. What is only claimed, or about to be, doesn't start."""
         for attempt in self._attempts.occupying.values():
+            attempt.stopped_because = because
             if attempt.phase in WITH_PROCESS:
-                attempt.stopped_because = because
                 self.kill(attempt, fx.KillCause.FENCED, grace_s)
 
     def longest_grace_s(self) -> float:
