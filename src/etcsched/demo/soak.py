@@ -29,6 +29,7 @@ BOUNDS = Bounds(lateness_ms=3000, recovery_ms=(TTL_S + 15) * 1000)
 MEAN_PAUSE_S = 8.0
 """Between the beginnings of two faults; many last longer."""
 MOST_AT_ONCE = 3
+DRAIN_S = 120.0
 ETCD = "etcd"
 _LOST = frozenset({Invariant.I1, Invariant.I7, Invariant.I9, Invariant.I15})
 _DOUBLED = frozenset({Invariant.I3, Invariant.I4, Invariant.I6})
@@ -95,7 +96,8 @@ class Soak:
                     hurting.create_task(self._suffer(stage, hurt.kind, target, for_s))
         await stage.all_here(self._options.schedulers, self._options.agents)
         stage.say(f"{self._count} faults are over")
-        await stage.stop_schedules()
+        # What the faults held up is queued, and new ticks come all the while.
+        await stage.stop_schedules(within_s=DRAIN_S + self._seconds / 4)
         return await stage.conclude()
 
     async def _target_of(self, hurt: _Hurt, stage: Stage) -> str:

@@ -158,11 +158,11 @@ class Stage:
         await self._apply(JobState.ENABLED)
         self.say(f"applied {len(JOBS)} jobs")
 
-    async def stop_schedules(self) -> None:
+    async def stop_schedules(self, within_s: float = PATIENCE_S) -> None:
         """... at a moment when nothing waits, or will wait again: a stop would cancel it."""
         asked_ms = now_ms()
         await patiently(
-            "a moment when no run waits", lambda: self._none_waits_through(asked_ms)
+            "a moment when no run waits", lambda: self._none_waits_through(asked_ms), within_s
         )  # fmt: skip
         await self._apply(JobState.AD_HOC_ACTIVE)
         self.say("no new runs from here on; waiting for what runs")
@@ -249,14 +249,16 @@ class Stage:
         return conclude(self._auditor, SCHEDULED, ended_ms)
 
 
-async def patiently(what: str, look: Callable[[], Awaitable[T | None]]) -> T:
+async def patiently(
+    what: str, look: Callable[[], Awaitable[T | None]], within_s: float = PATIENCE_S
+) -> T:
     """Look until there is something to see."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(within_s):
             while True:
                 seen = await look()
                 if seen is not None:
                     return seen
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
-        raise EtcschedError(f"waited {PATIENCE_S:g} s for {what}, in vain") from None
+        raise EtcschedError(f"waited {within_s:g} s for {what}, in vain") from None
