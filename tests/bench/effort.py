@@ -13,6 +13,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     process_runs: int
     noop_runs: int
     cost_runs: int
+    cost_turns: int
     lateness_s: int
     single_s: int
     burst_turns: int
@@ -30,6 +31,7 @@ FULL = Effort(
     process_runs=3000,
     noop_runs=10_000,
     cost_runs=1000,
+    cost_turns=10,
     lateness_s=30,
     single_s=30,
     burst_turns=5,
@@ -45,7 +47,8 @@ QUICK = Effort(
     turns=1,
     process_runs=1000,
     noop_runs=1500,
-    cost_runs=400,
+    cost_runs=200,
+    cost_turns=2,
     lateness_s=4,
     single_s=4,
     burst_turns=2,
