@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from etcsched.core.errors import Refused, UsageError
+from etcsched.core.errors import Refused
 from etcsched.core.states import FINAL, RunState
 from etcsched.core.times import utc_of
 from etcsched.operator import cancel as operator
@@ -15,7 +15,7 @@ from etcsched.operator.choosing import Wanted
 from etcsched.operator.ids import request_id
 from etcsched.operator.requests import check_active, check_known
 from etcsched.operator.runs import parse_run_name
-from etcsched_cli.choosing import count, read_time, states_counted, tags_of_jobs, times
+from etcsched_cli.choosing import chosen_or_named, count, states_counted, tags_of_jobs, times
 from etcsched_cli.completion import complete_jobs, complete_runs
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.options import confirm
@@ -69,21 +69,9 @@ def cancel(
     settings: Settings = ctx.obj
     environment = settings.environment
     now_ms = environment.now_ms()
-    wanted = Wanted(
-        job=job,
-        tags=tags,
-        states=tuple(RunState(state) for state in states),
-        since=read_time("--since", since, now_ms),
-        until=read_time("--until", until, now_ms),
-    )
-    is_choice = wanted != Wanted()
-    if bool(names) is is_choice:
-        raise UsageError(
-            "name runs, or choose them with --job, --tag, --state, --since and --until"
-            + ("; not both" if names else "")
-        )
+    wanted = chosen_or_named(names, job, tags, states, since, until, now_ms)
     chosen: list[RunView] = []
-    if is_choice:
+    if wanted is not None:
         chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))
         runs = [(view.run.job, view.run.id) for view in chosen]
     else:
@@ -107,7 +95,7 @@ def cancel(
         )
 
     asked = run_connected(settings, work)
-    _report(asked, as_json, is_choice)
+    _report(asked, as_json, wanted is not None)
     if any(not each.accepted for each in asked):
         ctx.exit(Refused.exit_code)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,7 +13,7 @@ from etcsched.core.errors import NotFound, UsageError
 from etcsched.core.schedule import parse_at
 from etcsched.core.states import RunState
 from etcsched.core.times import Utc, utc_of
-from etcsched.operator.choosing import jobs_with
+from etcsched.operator.choosing import Wanted, jobs_with
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.settings import Settings
 
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from etcsched.keyspace.keys import Keys
     from etcsched.ports import Etcd
 
-__all__ = ["count", "named_or_tagged", "read_time", "states_counted", "tags_of_jobs", "times"]
+__all__ = [
+    "chosen_or_named",
+    "count",
+    "named_or_tagged",
+    "read_time",
+    "states_counted",
+    "tags_of_jobs",
+    "times",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,6 +61,32 @@ def read_time(option: str, text: str | None, now_ms: int) -> Utc | None:
     except ValueError as error:
         hint = str(error).removeprefix("at ")
         raise UsageError(f"{option} {hint}, or a duration like 12h") from None
+
+
+def chosen_or_named(
+    names: Sequence[str],
+    job: str | None,
+    tags: tuple[str, ...],
+    states: Iterable[str],
+    since: str | None,
+    until: str | None,
+    now_ms: int,
+) -> Wanted | None:
+    """What is wanted of runs that are chosen by options; None: they are named; never both."""
+    wanted = Wanted(
+        job=job,
+        tags=tags,
+        states=tuple(RunState(state) for state in states),
+        since=read_time("--since", since, now_ms),
+        until=read_time("--until", until, now_ms),
+    )
+    is_choice = wanted != Wanted()
+    if bool(names) is is_choice:
+        raise UsageError(
+            "name runs, or choose them with --job, --tag, --state, --since and --until"
+            + ("; not both" if names else "")
+        )
+    return wanted if is_choice else None
 
 
 def named_or_tagged(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from etcsched.core.errors import Refused, UsageError
+from etcsched.core.errors import Refused
 from etcsched.core.states import FINAL, RunState
 from etcsched.core.times import utc_of
 from etcsched.operator import resubmit as operator
@@ -15,7 +15,7 @@ from etcsched.operator.choosing import Wanted
 from etcsched.operator.ids import request_id
 from etcsched.operator.requests import check_known
 from etcsched.operator.runs import parse_run_name
-from etcsched_cli.choosing import count, read_time, states_counted, tags_of_jobs, times
+from etcsched_cli.choosing import chosen_or_named, count, states_counted, tags_of_jobs, times
 from etcsched_cli.completion import complete_runs
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.options import confirm, read_param
@@ -74,20 +74,8 @@ def resubmit(
     environment = settings.environment
     now_ms = environment.now_ms()
     changes = dict(read_param(text) for text in params)
-    wanted = Wanted(
-        job=job,
-        tags=tags,
-        states=tuple(RunState(state) for state in states),
-        since=read_time("--since", since, now_ms),
-        until=read_time("--until", until, now_ms),
-    )
-    is_choice = wanted != Wanted()
-    if bool(names) is is_choice:
-        raise UsageError(
-            "name runs, or choose them with --job, --tag, --state, --since and --until"
-            + ("; not both" if names else "")
-        )
-    if is_choice:
+    wanted = chosen_or_named(names, job, tags, states, since, until, now_ms)
+    if wanted is not None:
         chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))
         if dry_run:
             _show_chosen(chosen, as_json)
@@ -119,7 +107,7 @@ def resubmit(
     if dry_run:
         _show_named(runs, as_json)
         return
-    _report(asked, as_json, chosen if is_choice else None)
+    _report(asked, as_json, chosen if wanted is not None else None)
     if any(not each.accepted for each in asked):
         ctx.exit(Refused.exit_code)
 
