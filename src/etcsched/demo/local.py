@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from etcsched.audit.history import Fault, FaultKind
@@ -16,11 +18,26 @@ from etcsched.demo.verdict import Verdict
 from etcsched.etcd.config import EtcdConfig
 from etcsched.local.cluster import LocalCluster, LocalOptions
 
-__all__ = ["LocalDemo"]
+__all__ = ["LocalDemo", "local_stage"]
 
 TTL_S = 5
 BOUNDS = Bounds(lateness_ms=2500, recovery_ms=(TTL_S + 10) * 1000)
 """A small machine runs all of it, and draws a table besides."""
+
+
+@contextlib.asynccontextmanager
+async def local_stage(
+    cluster: LocalCluster, shared: Shared, bounds: Bounds, audience: Audience
+) -> AsyncIterator[Stage]:
+    """The cluster runs, and is recorded, within the block."""
+    try:
+        await cluster.start()
+        shared.prepare()
+        config = EtcdConfig(endpoints=cluster.endpoints)
+        async with set_stage(config, shared, bounds, audience) as stage:
+            yield stage
+    finally:
+        await cluster.stop()
 
 
 class LocalDemo:
@@ -37,14 +54,8 @@ class LocalDemo:
         self._cluster = LocalCluster(self._options, audience.log)
 
     async def run(self) -> Verdict:
-        try:
-            await self._cluster.start()
-            self._shared.prepare()
-            config = EtcdConfig(endpoints=self._cluster.endpoints)
-            async with set_stage(config, self._shared, BOUNDS, self._audience) as stage:
-                return await self._course(stage)
-        finally:
-            await self._cluster.stop()
+        async with local_stage(self._cluster, self._shared, BOUNDS, self._audience) as stage:
+            return await self._course(stage)
 
     async def _course(self, stage: Stage) -> Verdict:
         await stage.all_here(self._options.schedulers, self._options.agents)

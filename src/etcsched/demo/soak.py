@@ -17,9 +17,9 @@ from etcsched.audit.history import FaultKind
 from etcsched.audit.recorder import now_ms
 from etcsched.audit.verdict import Bounds, Invariant
 from etcsched.core.errors import EtcschedError
-from etcsched.demo.stage import Audience, Shared, Stage, patiently, set_stage
+from etcsched.demo.local import local_stage
+from etcsched.demo.stage import Audience, Shared, Stage, patiently
 from etcsched.demo.verdict import Verdict
-from etcsched.etcd.config import EtcdConfig
 from etcsched.local.cluster import LocalCluster, LocalOptions
 
 __all__ = ["Soak"]
@@ -72,15 +72,11 @@ class Soak:
         self._count = 0
 
     async def run(self) -> Verdict:
-        try:
-            await self._cluster.start()
-            self._shared.prepare()
-            config = EtcdConfig(endpoints=self._cluster.endpoints)
-            async with set_stage(config, self._shared, BOUNDS, self._audience) as stage:
+        async with local_stage(self._cluster, self._shared, BOUNDS, self._audience) as stage:
+            try:
                 return _by_the_audit(await self._course(stage))
-        finally:
-            self._thaw_all()
-            await self._cluster.stop()
+            finally:
+                self._thaw_all()  # What stands still can't be stopped.
 
     async def _course(self, stage: Stage) -> Verdict:
         await stage.all_here(self._options.schedulers, self._options.agents)
