@@ -42,7 +42,7 @@ async def cluster(binary: EtcdBinary, directory: Path) -> AsyncIterator[Scene]:
 async def runs_on_a1(scene: Scene) -> Path:
     go = scene.world.directory / "go"
     await scene.apply(job={"run": scene.beats(f"until={go}", "child"), "kill_grace": "500ms"})
-    triggered = await scene.world.cli("jobs", "trigger", "job")
+    triggered = await scene.cli("jobs", "trigger", "job")
     assert triggered.code == 0, triggered
     await scene.beating("job")
     scene.world.add_agent("a2")

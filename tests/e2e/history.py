@@ -115,6 +115,13 @@ class History:
             changed_since = self._changed_at.get(kv.key, 0) > held.revision
             if mine != discreet(self._keys, kv) and not changed_since:
                 raise Gap(f"{kv.key}: etcd holds {kv}, recorded was {mine}")
+        there = {kv.key for kv in held.kvs}
+
+        def left() -> list[str]:
+            gone = self.now.keys() - there
+            return [key for key in gone if self._changed_at[key] <= held.revision]
+
+        await self.until(lambda: not left(), "what etcd no longer holds to be deleted")
 
     def tell(self) -> str:
         """All events with the time at which they were seen, for whoever looks into a failure."""

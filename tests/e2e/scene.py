@@ -55,7 +55,7 @@ from etcsched.operator.conflicts import apply_groups, delete_group
 from etcsched.operator.pauses import pause, resume
 from tests.e2e.history import PATIENCE_S, History
 from tests.support.etcd_cluster import EtcdCluster
-from tests.support.local_world import LocalWorld
+from tests.support.local_world import Finished, LocalWorld
 
 T = TypeVar("T")
 BEATER = Path(__file__).with_name("beater.py")
@@ -175,6 +175,12 @@ class Scene:
         await resume(self.etcd, self.keys, job, utc_of(now_ms), timeout_s=CALL_TIMEOUT_S)
         self._acknowledged(OperationKind.RESUME, job, now_ms)
         await self.history.check_complete()
+
+    async def cli(self, *arguments: str) -> Finished:
+        """``etcsched`` with these arguments; the history then holds all that it did or saw."""
+        finished = await self.world.cli(*arguments)
+        await self.history.check_complete()
+        return finished
 
     # --- who is there
 

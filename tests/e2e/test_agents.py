@@ -25,7 +25,7 @@ async def start_long(scene: Scene, job: str, **fields: object) -> str:
     """A run that beats until told to end; returns the agent that it runs on."""
     go = scene.world.directory / f"go-{job}"
     await scene.apply(**{job: {"run": scene.beats(f"until={go}", "child"), **QUICK, **fields}})
-    triggered = await scene.world.cli("jobs", "trigger", job)
+    triggered = await scene.cli("jobs", "trigger", job)
     assert triggered.code == 0, triggered
     await scene.beating(job)
     agent, _ = await scene.claimed(job)
@@ -220,9 +220,9 @@ async def test_a_held_run_waits_for_an_operators_word(cluster: Scene) -> None:
         return record is not None and record.state is RunState.HELD
 
     await cluster.history.until(is_held, "the run of of_hold to be held")
-    refused = await cluster.world.cli("runs", "release", "of_hold/none", "--died")
+    refused = await cluster.cli("runs", "release", "of_hold/none", "--died")
     assert refused.code == 4, refused
-    released = await cluster.world.cli("runs", "release", f"of_hold/{run}", "--reassign")
+    released = await cluster.cli("runs", "release", f"of_hold/{run}", "--reassign")
     assert released.code == 0, released
     await cluster.beating("of_hold", 2)
     let_end(cluster, "of_hold")

@@ -15,7 +15,7 @@ SLACK_S = 1.5
 
 
 async def trigger(scene: Scene, job: str) -> None:
-    triggered = await scene.world.cli("jobs", "trigger", job)
+    triggered = await scene.cli("jobs", "trigger", job)
     assert triggered.code == 0, triggered
 
 
@@ -53,7 +53,7 @@ async def test_a_result_goes_along_and_the_tree_shows_it(cluster: Scene) -> None
     assert notified.attempts[-1].tail == "load is done\n"
     (load,) = cluster.ended("load")
     assert load.results == {"rows": ("5",)}
-    shown = await cluster.world.cli("runs", "tree", f"tell/{told.id}", "--json")
+    shown = await cluster.cli("runs", "tree", f"tell/{told.id}", "--json")
     (root,) = json.loads(shown.out)["roots"]
     assert root["name"] == f"load/{load.id}"
     children = root["children"]

@@ -63,7 +63,7 @@ async def test_an_etcd_that_isnt_there(command: tuple[str, ...]) -> None:
 async def test_what_isnt_there(
     cluster: Scene, command: tuple[str, ...], code: int, words: tuple[str, ...]
 ) -> None:
-    finished = await cluster.world.cli(*command)
+    finished = await cluster.cli(*command)
     check_one_line(finished, code, *words)
     cluster.is_settled = True
 
@@ -79,14 +79,14 @@ async def test_a_job_file_with_mistakes(cluster: Scene, tmp_path: Path) -> None:
         "    pirority: 3\n"
         "  two: {state: ad_hoc_active}\n"
     )
-    finished = await cluster.world.cli("apply", str(file))
+    finished = await cluster.cli("apply", str(file))
     assert finished.code == 2
     first, second = finished.err.splitlines()
     assert first.startswith(f"{file}:5: jobs.flawed")
     assert "priority" in first
     assert second.startswith(f"{file}:6: jobs.two")
     assert "run" in second
-    refused = await cluster.world.cli("jobs", "show", "flawed")
+    refused = await cluster.cli("jobs", "show", "flawed")
     assert refused.code == 4
     cluster.is_settled = True
 

@@ -50,10 +50,10 @@ async def test_a_group_that_comes_while_its_jobs_run(cluster: Scene) -> None:
     on_request = {"run": cluster.beats(f"until={file}")}
     await cluster.apply(first=on_request, second=on_request)
     for job in ("first", "second"):
-        assert (await cluster.world.cli("jobs", "trigger", job)).code == 0
+        assert (await cluster.cli("jobs", "trigger", job)).code == 0
         await cluster.beating(job)
     await cluster.group("late", "first", "second")
-    assert (await cluster.world.cli("jobs", "trigger", "first")).code == 0
+    assert (await cluster.cli("jobs", "trigger", "first")).code == 0
 
     def is_blocked() -> bool:
         runs = cluster.history.records(Kind.RUN, Run).values()

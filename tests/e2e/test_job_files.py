@@ -29,13 +29,13 @@ async def test_prune_and_export_while_jobs_run(start_etcd: StartEtcd, tmp_path: 
             "calendars: {days: {exclude: [2020-01-01]}}\n"
             f"jobs: {{kept: {{{OFTEN}, calendars: [days]}}}}, gone: {{{OFTEN}}}}}}}\n"
         )
-        done = await scene.world.cli("apply", str(file))
+        done = await scene.cli("apply", str(file))
         assert (done.code, done.err) == (0, "")
         await scene.runs_ended("kept", 2)
         await scene.runs_ended("gone", 2)
 
         file.write_text(f"jobs: {{kept: {{{OFTEN}}}}}}}\n")
-        done = await scene.world.cli("apply", str(file), "--prune", "--yes")
+        done = await scene.cli("apply", str(file), "--prune", "--yes")
         assert (done.code, done.err) == (0, ""), done
         assert done.out.endswith("\n1 updated, 2 removed\n")
         await scene.history.check_complete()
@@ -44,10 +44,10 @@ async def test_prune_and_export_while_jobs_run(start_etcd: StartEtcd, tmp_path: 
         assert jobs["kept"].current.state is JobState.ENABLED
         assert "gone" not in jobs or jobs["gone"].current.state is JobState.DELETED
 
-        exported = await scene.world.cli("export")
+        exported = await scene.cli("export")
         assert (exported.code, exported.err) == (0, "")
         file.write_text(exported.out)
-        done = await scene.world.cli("apply", str(file), "--prune")
+        done = await scene.cli("apply", str(file), "--prune")
         assert (done.code, done.out, done.err) == (0, "1 unchanged\n", "")
     finally:
         await scene.close()

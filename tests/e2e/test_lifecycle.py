@@ -64,7 +64,7 @@ async def test_all_agents_stop_at_once_and_come_back(cluster: Scene) -> None:
     assert sorted(run.attempts[-1].agent for run in ups) == list(AGENTS)
     assert {run.attempts[-1].tail for run in ups} == {"host_startup\n"}
     (first,) = await at(cluster, "whole_life", Occasion.CLUSTER_STARTUP, 1)
-    shown = await cluster.world.cli("runs", "show", f"host_life/{ups[0].id}")
+    shown = await cluster.cli("runs", "show", f"host_life/{ups[0].id}")
     assert f"host_startup: {ups[0].host} has come" in shown.out, shown
 
     await cluster.world.kill("a2")

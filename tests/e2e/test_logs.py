@@ -102,7 +102,7 @@ def script(text: str) -> dict[str, list[str]]:
 async def begin(scene: Scene, job: str, **fields: Any) -> str:
     """The name of a run of it that is claimed."""
     await scene.apply(**{job: fields})
-    triggered = await scene.world.cli("jobs", "trigger", job)
+    triggered = await scene.cli("jobs", "trigger", job)
     assert triggered.code == 0, triggered
     _, report = await scene.claimed(job)
     return f"{job}/{report.run}"
@@ -126,7 +126,7 @@ async def test_live_until_it_is_over_and_afterwards(scene: Scene, tmp_path: Path
             text, notes = await following.ended()
         assert text == f"begun on {host}\ngoing on\n"
         assert notes == f"-- attempt 1, on {host}\n-- {run} is over: completed\n"
-        whole = await scene.world.cli("runs", "logs", run)
+        whole = await scene.cli("runs", "logs", run)
         assert (whole.code, whole.out, whole.err) == (0, text, "")
         go.unlink()
     await scene.settle()
@@ -146,7 +146,7 @@ async def test_over_a_retry(scene: Scene, tmp_path: Path) -> None:
     # Followed too late for the first, it begins with the second.
     assert text in ("attempt 1\nattempt 2\n", "attempt 2\n")
     assert f"-- {run} is over: completed\n" in notes
-    first = await scene.world.cli("runs", "logs", run, "--attempt=1")
+    first = await scene.cli("runs", "logs", run, "--attempt=1")
     assert first.out == "attempt 1\n"
     await scene.settle()
 
@@ -181,18 +181,18 @@ async def test_a_lost_agent_s_output_is_its_tail(scene: Scene) -> None:
     await begin_and_end(scene, "noisy", noise)
     (run,) = scene.ended("noisy")
     name = f"noisy/{run.id}"
-    whole = await scene.world.cli("runs", "logs", name)
+    whole = await scene.cli("runs", "logs", name)
     assert whole.out == "x" * 9000 + "\nthe end\n"
     before_revision = put_at(scene, "a2")
     await scene.world.kill("a2")
-    gone = await scene.world.cli("--timeout=2s", "runs", "logs", name)
+    gone = await scene.cli("--timeout=2s", "runs", "logs", name)
     assert gone.code == 0, gone
     assert "this is the tail that it reported, the last 4096 of 9009 bytes:" in gone.err
     assert len(gone.out) == 4096
     assert gone.out.endswith("x\nthe end\n")
     await scene.world.start("a2")
     await put_again(scene, "a2", before_revision)
-    again = await scene.world.cli("runs", "logs", name)
+    again = await scene.cli("runs", "logs", name)
     assert (again.out, again.err) == (whole.out, "")
     await scene.settle()
 
@@ -291,7 +291,7 @@ async def test_an_agent_on_another_machine_finds_its_own_address(
             scene.world.add_agent("near", *near)
             await scene.world.start("far", "near")
             await scene.all_here()
-            agents = await scene.world.cli("agents", "list", "--json")
+            agents = await scene.cli("agents", "list", "--json")
             addresses = {one["agent"]: one["output_address"] for one in json.loads(agents.out)}
             assert addresses["far"].startswith(f"{theirs}:")
             go = tmp_path / "go"
@@ -328,7 +328,7 @@ async def test_no_recording_has_a_token(scene: Scene) -> None:
 async def begin_and_end(scene: Scene, job: str, run: dict[str, list[str]]) -> Attempt:
     """On a2."""
     await scene.apply(**{job: {"run": run, "hosts": ["a2"]}})
-    triggered = await scene.world.cli("jobs", "trigger", job, "--wait")
+    triggered = await scene.cli("jobs", "trigger", job, "--wait")
     assert triggered.code == 0, triggered
     over: Run = await scene.run_ended(job)
     assert over.state is RunState.COMPLETED

@@ -52,23 +52,23 @@ def claim_revisions(scene: Scene, job: str) -> list[int]:
 
 async def test_the_whole_cluster_pauses(cluster: Scene) -> None:
     await cluster.apply(whole={"run": cluster.beats("beats=1")})
-    assert (await cluster.world.cli("pause")).code == 0
-    refused = await cluster.world.cli("jobs", "trigger", "whole")
+    assert (await cluster.cli("pause")).code == 0
+    refused = await cluster.cli("jobs", "trigger", "whole")
     assert refused.code == 5
     assert "paused" in refused.err
-    assert (await cluster.world.cli("resume")).code == 0
-    assert (await cluster.world.cli("jobs", "trigger", "whole", "--wait")).code == 0
+    assert (await cluster.cli("resume")).code == 0
+    assert (await cluster.cli("jobs", "trigger", "whole", "--wait")).code == 0
     assert len(cluster.executions("whole")) == 1
     await cluster.settle()
 
 
 async def test_a_drained_agent_gets_nothing(cluster: Scene) -> None:
     await cluster.apply(drained={"run": cluster.beats("beats=1"), "hosts": ["a2"]})
-    assert (await cluster.world.cli("agents", "drain", "a2")).code == 0
-    assert (await cluster.world.cli("jobs", "trigger", "drained")).code == 0
+    assert (await cluster.cli("agents", "drain", "a2")).code == 0
+    assert (await cluster.cli("jobs", "trigger", "drained")).code == 0
     assert cluster.executions("drained") == []
     assert cluster.history.ids(Kind.ASSIGNMENT) == set()
-    assert (await cluster.world.cli("agents", "undrain", "a2")).code == 0
+    assert (await cluster.cli("agents", "undrain", "a2")).code == 0
     run = await cluster.run_ended("drained")
     assert [attempt.agent for attempt in run.attempts] == ["a2"]
     await cluster.settle()
@@ -76,23 +76,23 @@ async def test_a_drained_agent_gets_nothing(cluster: Scene) -> None:
 
 async def test_cancelling_ends_the_whole_tree(cluster: Scene) -> None:
     await cluster.apply(tree={"run": cluster.beats("child", "stubborn"), **QUICK})
-    assert (await cluster.world.cli("jobs", "trigger", "tree")).code == 0
+    assert (await cluster.cli("jobs", "trigger", "tree")).code == 0
     await cluster.beating("tree")
     await cluster.told(lambda: len(cluster.processes()) == 2, "both processes")
     _, report = await cluster.claimed("tree")
-    cancelled = await cluster.world.cli("runs", "cancel", f"tree/{report.run}")
+    cancelled = await cluster.cli("runs", "cancel", f"tree/{report.run}")
     assert cancelled.code == 0, cancelled
     run = await cluster.run_ended("tree")
     assert run.state is RunState.CANCELLED
     assert cluster.processes() == []
-    waited = await cluster.world.cli("runs", "wait", f"tree/{report.run}")
+    waited = await cluster.cli("runs", "wait", f"tree/{report.run}")
     assert waited.code == 1
     await cluster.settle()
 
 
 async def test_a_timeout_ends_a_run(cluster: Scene) -> None:
     await cluster.apply(slow={"run": cluster.beats("child"), "timeout": "500ms", **QUICK})
-    waited = await cluster.world.cli("jobs", "trigger", "slow", "--wait")
+    waited = await cluster.cli("jobs", "trigger", "slow", "--wait")
     assert waited.code == 1
     assert "timed_out" in waited.out + waited.err
     (run,) = cluster.ended("slow")
@@ -107,16 +107,16 @@ async def test_triggering_and_waiting(cluster: Scene) -> None:
         good={"run": cluster.beats("beats=3"), "params": {"month": "10"}},
         bad={"run": cluster.beats("beats=1", "exit=3")},
     )
-    good = await cluster.world.cli("jobs", "trigger", "good", "--wait")
+    good = await cluster.cli("jobs", "trigger", "good", "--wait")
     assert good.code == 0, good
     assert "completed" in good.out
     (run,) = cluster.ended("good")
     assert (run.origin, run.state) == (Origin.REQUEST, RunState.COMPLETED)
-    bad = await cluster.world.cli("jobs", "trigger", "bad", "--wait", "--json")
+    bad = await cluster.cli("jobs", "trigger", "bad", "--wait", "--json")
     assert bad.code == 1
     (run,) = cluster.ended("bad")
     assert run.attempts[0].exit_code == 3
-    shown = await cluster.world.cli("runs", "list", "bad", "--json")
+    shown = await cluster.cli("runs", "list", "bad", "--json")
     assert [found["run"]["id"] for found in json.loads(shown.out)] == [run.id]
     await cluster.settle()
 
@@ -126,7 +126,7 @@ async def test_disabling_a_job_stops_its_ticks(cluster: Scene) -> None:
     await cluster.runs_ended("shut", 1)
     await cluster.apply(shut={"run": cluster.beats("beats=1"), "cron": None, "state": "disabled"})
     stopped_at = cluster.history.now[cluster.keys.of(Kind.JOB, "shut")].mod_revision
-    refused = await cluster.world.cli("jobs", "trigger", "shut")
+    refused = await cluster.cli("jobs", "trigger", "shut")
     assert refused.code == 5
     await cluster.settle()
     assert max(claim_revisions(cluster, "shut")) < stopped_at
@@ -134,14 +134,14 @@ async def test_disabling_a_job_stops_its_ticks(cluster: Scene) -> None:
 
 async def test_a_deleted_job_leaves_its_history(cluster: Scene) -> None:
     await cluster.apply(gone={"run": cluster.beats("beats=1")})
-    assert (await cluster.world.cli("jobs", "trigger", "gone", "--wait")).code == 0
-    assert (await cluster.world.cli("jobs", "delete", "gone", "--yes")).code == 0
-    refused = await cluster.world.cli("jobs", "trigger", "gone")
+    assert (await cluster.cli("jobs", "trigger", "gone", "--wait")).code == 0
+    assert (await cluster.cli("jobs", "delete", "gone", "--yes")).code == 0
+    refused = await cluster.cli("jobs", "trigger", "gone")
     assert refused.code == 4
     key = cluster.keys.of(Kind.JOB, "gone")
     await cluster.history.until(lambda: key not in cluster.history.now, "the job's record to go")
     (run,) = cluster.ended("gone")
-    shown = await cluster.world.cli("runs", "show", f"gone/{run.id}")
+    shown = await cluster.cli("runs", "show", f"gone/{run.id}")
     assert shown.code == 0
     await cluster.settle()
 
@@ -158,11 +158,11 @@ async def test_what_cant_be_started_says_why(
     cluster: Scene, name: str, fields: dict[str, object], reason: str
 ) -> None:
     await cluster.apply(**{name: {"pickup_buffer": "1s", **fields}})
-    waited = await cluster.world.cli("jobs", "trigger", name, "--wait")
+    waited = await cluster.cli("jobs", "trigger", name, "--wait")
     assert waited.code == 1, waited
     run = _newest(cluster, name)
     assert run.state in (RunState.FAILED, RunState.MISSED, RunState.ABANDONED)
-    shown = await cluster.world.cli("runs", "show", f"{name}/{run.id}")
+    shown = await cluster.cli("runs", "show", f"{name}/{run.id}")
     if name != "no_user":
         assert reason in shown.out, shown.out
     assert "Traceback" not in shown.out + waited.out + waited.err

@@ -129,7 +129,7 @@ async def starts(scene: Scene, job: str) -> Path:
     go = scene.world.directory / f"go-{job}"
     run = scene.beats(f"until={go}", "child")
     await scene.apply(**{job: {"run": run, "kill_grace": "500ms"}})
-    triggered = await scene.world.cli("jobs", "trigger", job)
+    triggered = await scene.cli("jobs", "trigger", job)
     assert triggered.code == 0, triggered
     await scene.beating(job)
     return go

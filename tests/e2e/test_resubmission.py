@@ -23,18 +23,18 @@ PUT_AT_ONCE = 100
 
 async def test_a_failed_run_is_resubmitted(cluster: Scene) -> None:
     await cluster.apply(once={"run": cluster.beats("beats=1", "exit=3"), "params": {"a": "1"}})
-    assert (await cluster.world.cli("jobs", "trigger", "once", "--wait")).code == 1
+    assert (await cluster.cli("jobs", "trigger", "once", "--wait")).code == 1
     failed = await cluster.run_ended("once")
     name = f"once/{failed.id}"
     await cluster.apply(once={"run": cluster.beats("beats=1")})
-    asked = await cluster.world.cli("runs", "resubmit", name, "--param", "b=2", "--json")
+    asked = await cluster.cli("runs", "resubmit", name, "--param", "b=2", "--json")
     assert asked.code == 0, asked
     (said,) = json.loads(asked.out)
-    assert (await cluster.world.cli("runs", "wait", said["new_run"])).code == 0
+    assert (await cluster.cli("runs", "wait", said["new_run"])).code == 0
     again = cluster.history.archive["once", said["new_run"].split("/")[1]]
     assert (again.state, again.resubmits) == (RunState.COMPLETED, failed.id)
     assert again.params == {"a": "1", "b": "2"}
-    refused = await cluster.world.cli("runs", "resubmit", said["new_run"])
+    refused = await cluster.cli("runs", "resubmit", said["new_run"])
     assert refused.code == 5
     assert "is completed; the settings allow failed, " in refused.err
     await cluster.settle()
@@ -66,7 +66,7 @@ async def test_a_bulk_goes_on_under_the_next_leader(cluster: Scene) -> None:
     leader = await cluster.leads()
     args = ("--timeout", "20s", "runs", "resubmit", "--job", "many", "--yes", "--json")
     async with asyncio.TaskGroup() as group:
-        bulk = group.create_task(cluster.world.cli(*args))
+        bulk = group.create_task(cluster.cli(*args))
         await cluster.history.until(
             lambda: len(cluster.history.ids(Kind.ANSWER)) > MANY // 5, "a part of the answers"
         )
@@ -90,7 +90,7 @@ async def test_a_bulk_goes_on_under_the_next_leader(cluster: Scene) -> None:
         assert waiting[link].resubmits == run.id
         assert waiting[link].scheduled_at == run.scheduled_at
     assert len({run.history[0].term for run in waiting.values()}) >= 2
-    assert (await cluster.world.cli("jobs", "delete", "many", "--yes")).code == 0
+    assert (await cluster.cli("jobs", "delete", "many", "--yes")).code == 0
     await cluster.history.until(
         lambda: cluster.history.record(Kind.JOB, Job, "many") is None, "the job's end"
     )

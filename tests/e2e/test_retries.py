@@ -40,7 +40,7 @@ async def test_it_fails_twice_and_completes_under_three_leaders(cluster: Scene) 
             "retry": {"max": 3, "interval": "1500ms"},
         }
     )
-    triggered = await cluster.world.cli("jobs", "trigger", "flaky")
+    triggered = await cluster.cli("jobs", "trigger", "flaky")
     assert triggered.code == 0, triggered
     for retries in (1, 2):
         waiting = await run_in(cluster, "flaky", RunState.RETRYING, retries)
@@ -76,6 +76,6 @@ async def test_a_tick_replaces_a_run_under_another_leader(cluster: Scene) -> Non
     second = await cluster.beating("endless", 2)
     assert second.run == queued.id
     await cluster.stop_schedules()
-    cancelled = await cluster.world.cli("runs", "cancel", f"endless/{queued.id}")
+    cancelled = await cluster.cli("runs", "cancel", f"endless/{queued.id}")
     assert cancelled.code == 0, cancelled
     await cluster.settle()

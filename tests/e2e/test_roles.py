@@ -107,7 +107,7 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sce
 
 
 async def cli(scene: Scene, user: str, *arguments: str) -> Finished:
-    return await scene.world.cli(*login(user), *arguments)
+    return await scene.cli(*login(user), *arguments)
 
 
 async def test_the_full_path_with_users_of_their_own(guarded: Scene, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ async def test_what_a_role_mustnt_write(guarded: Scene, user: str, key: str) -> 
 
 
 async def test_nobody_gets_in_as_nobody(guarded: Scene) -> None:
-    refused = await guarded.world.cli("status")
+    refused = await guarded.cli("status")
     assert refused.code == 5
     assert refused.err.count("\n") == 1
 
