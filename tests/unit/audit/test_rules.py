@@ -241,6 +241,22 @@ def test_i2_a_start_that_is_early(story: Story) -> None:
     check(story, Invariant.I2, "started 1000 ms before its tick")
 
 
+@pytest.mark.parametrize("early_s", [1, 59])
+@pytest.mark.parametrize("kind", [FaultKind.CLOCK, FaultKind.CUT_OFF])
+def test_i2_only_a_wrong_clock_excuses_a_start_that_is_early(
+    story: Story, kind: FaultKind, early_s: int
+) -> None:
+    story.now_s = 60 - early_s
+    token = story.created(ONE)
+    story.claimed(ONE, token)
+    story.word(WordKind.START, ONE, token)
+    story.fault(kind, 0, 60 - early_s)
+    if kind is FaultKind.CLOCK:
+        check_clean(story)
+    else:
+        check(story, Invariant.I2, f"started {early_s}000 ms before its tick", "was no fault")
+
+
 def test_i2_a_fault_excuses_it_until_the_recovery_bound(story: Story) -> None:
     story.now_s = 60.01
     token = story.created(ONE)

@@ -7,7 +7,7 @@ from bisect import bisect_left
 import msgspec
 
 from etcsched.audit import verdict
-from etcsched.audit.history import Truth, Word, WordKind
+from etcsched.audit.history import FaultKind, Truth, Word, WordKind
 from etcsched.audit.rules.base import Court, Rule, tick_of
 from etcsched.audit.state import ARCHIVE, Step, Write
 from etcsched.audit.truth import Execution
@@ -17,6 +17,7 @@ from etcsched.core.states import Origin, RunState
 from etcsched.core.times import ms_of, utc_of
 
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
+WRONG_CLOCK = frozenset({FaultKind.CLOCK})
 
 Place = tuple[str, ...]
 
@@ -159,21 +160,31 @@ class Lateness(Rule):
 
     def _sentence(self, suspect: _Suspect) -> None:
         late_ms = suspect.at_ms - suspect.tick_ms
-        recovery_ms = self.bounds.recovery_ms
-        faults = self.court.faults.overlapping(suspect.tick_ms - recovery_ms, suspect.at_ms)
-        heals_ms = [suspect.at_ms if fault.until_ms is None else fault.until_ms for fault in faults]
-        if suspect.term_since_ms > suspect.tick_ms:
-            heals_ms.append(suspect.term_since_ms)
         due = "its splay's end" if suspect.what == "was assigned" else "its tick"
         text = f"{suspect.name} {suspect.what} {_span(late_ms)} {due} {utc_of(suspect.tick_ms)}"
-        if heals_ms:
-            latest_ms = max(suspect.tick_ms, *heals_ms) + recovery_ms
-            text += f", {suspect.at_ms - latest_ms + recovery_ms} ms after the last heal"
+        heals_ms = self._heals_of(suspect)
+        if heals_ms and late_ms >= 0:
+            latest_ms = max(suspect.tick_ms, *heals_ms) + self.bounds.recovery_ms
+            since_ms = suspect.at_ms - latest_ms + self.bounds.recovery_ms
+            text += f", {since_ms} ms after the last heal"
             self.expect(suspect.at_ms <= latest_ms, text, at_ms=suspect.at_ms)
-        else:
+        elif not heals_ms:
             if suspect.what == "started":
                 self._count(suspect.name, late_ms)
             self.expect(False, f"{text}, and there was no fault", at_ms=suspect.at_ms)
+
+    def _heals_of(self, suspect: _Suspect) -> list[int]:
+        """When each fault that may be the reason was over; one that lasts is over at the moment
+        judged. Only a wrong clock makes anything early, however far ahead it was."""
+        at_ms, recovery_ms = suspect.at_ms, self.bounds.recovery_ms
+        if at_ms < suspect.tick_ms:
+            faults = self.court.faults.overlapping(at_ms - recovery_ms, at_ms, WRONG_CLOCK)
+        else:
+            faults = self.court.faults.overlapping(suspect.tick_ms - recovery_ms, at_ms)
+        heals_ms = [at_ms if fault.until_ms is None else fault.until_ms for fault in faults]
+        if suspect.tick_ms < suspect.term_since_ms:
+            heals_ms.append(suspect.term_since_ms)
+        return heals_ms
 
     def histogram(self) -> verdict.Lateness:
         worst_ms, worst_run = self._worst or (None, "")
