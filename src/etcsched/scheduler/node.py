@@ -203,7 +203,8 @@ class SchedulerNode:
             self._high_water.check(
                 update.revision,
                 who=f"scheduler {self._config.node}",
-                accept_restored=self._config.accept_restored_cluster,
+                accept_restored=self._config.accept_restored_cluster
+                and not self._has_snapshot.is_set(),
             )
         changes = self._feed.take(update)
         if isinstance(update, Snapshot):
@@ -266,7 +267,10 @@ class SchedulerNode:
     async def _check_not_restored(self) -> None:
         """The watch doesn't tell: of a cluster that fell back it waits for the revision that it
         would have shown next. What was seen in this process can't be accepted: the view is of it.
+        Until there is one, it is the snapshot that is checked.
         """
+        if not self._has_snapshot.is_set():
+            return
         seen = self._high_water.revision
         result = await self._etcd.range(Range(self._keys.term, count_only=True))
         who = f"scheduler {self._config.node}"
