@@ -4,6 +4,8 @@ PY := .venv/bin/python
 # Most tests wait for leases and clocks, not for the processor.
 SIDE_BY_SIDE := -n 5 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
+# Hundreds of processes are started by the tests: each would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help setup test check unit integration sim golden mutants demo soak compose-demo compose-images up bench bench-quick test-etcds format clean
 
 help:  ## list these verbs
