@@ -20,8 +20,11 @@ TIMELESS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("usual", TIMELESS)
 settings.register_profile("thorough", TIMELESS, max_examples=5_000)
 settings.load_profile("usual")
-LONG = {"test_outages", "test_agents", "test_lifecycle", "test_retries", "test_rounds"}
-"""Files of tests that take a minute or more."""
+LONG = {
+    "test_outages", "test_agents", "test_cut_off", "test_lifecycle", "test_retries",
+    "test_rounds", "test_schedule_properties", "test_cluster", "test_due",
+}  # fmt: skip
+"""Files of tests that take a minute or more: begun last, they would end alone."""
 _prefix_numbers = itertools.count(1)
 
 StartEtcd = Callable[..., Awaitable[EtcdCluster]]

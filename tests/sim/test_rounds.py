@@ -14,7 +14,7 @@ from etcsched.testing.sim.generate import scenario_of
 from etcsched.testing.sim.scenario import Scenario
 from etcsched.testing.sim.simulate import Result, simulate
 
-ROUNDS = 8
+ROUNDS = 6
 SEEDS_A_ROUND = 25
 KEPT = sorted((Path(__file__).parent / "seeds").glob("*.json"))
 
