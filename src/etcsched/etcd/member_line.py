@@ -102,7 +102,11 @@ class MemberLine:
                     if self._connection is not None:
                         await self._connection.close()
                     self._connection = Connection(endpoint, self._config)
-                await self.connect(endpoint.host, endpoint.port)
+                if self._idle is None:
+                    await self.connect(endpoint.host, endpoint.port)
+                elif not await self._reconnect(endpoint.host, endpoint.port, _IDENTIFY_S):
+                    why = f"{url}: no new connection lasts"
+                    continue
             except (EtcschedError, OSError, TimeoutError) as error:
                 why = f"{url}: {error or type(error).__name__}"
             else:
@@ -125,12 +129,27 @@ class MemberLine:
         return endpoint
 
     async def connect(self, host: str, port: int) -> None:
-        """Where this member is known to listen."""
-        self._drop()
-        async with asyncio.timeout(_CONNECT_S):
-            transport, idle = await asyncio.get_running_loop().create_connection(_Idle, host, port)
-        # A host that vanishes and comes back doesn't end what it forgot; asking it does.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        """Where this member is known to listen; there is no connection yet."""
+        self._take(*await _open(host, port))
+
+    async def _reconnect(self, host: str, port: int, limit_s: float) -> bool:
+        """In place of one that ended; not before the member has answered with the new one there. It
+        may have been killed since its last answer, and the listener of a process that is being
+        killed outlives its connections for a moment: what connects then is refused or reset, and
+        would leave nothing that proves the member down."""
+        transport, idle = await _open(host, port)
+        lasts = False
+        try:
+            lasts = await self._ask(limit_s) is not Sight.UNKNOWN and not idle.is_over.done()
+        finally:
+            if not lasts:
+                transport.abort()
+        if lasts:
+            self._drop()
+            self._take(transport, idle)
+        return lasts
+
+    def _take(self, transport: asyncio.Transport, idle: _Idle) -> None:
         self._transport, self._idle = transport, idle
         self._address = transport.get_extra_info("peername")
         idle.is_over.add_done_callback(lambda _: self._ended.set())
@@ -149,11 +168,13 @@ class MemberLine:
                         return Sight.DOWN
                     return self._unknown("refuses connections, but its last one was reset")
                 sight = await self._ask(limit_s)
-                is_lost = self._idle is None or self.is_ended
-                if is_lost and sight is not Sight.UNKNOWN:
-                    # Not before it answers: the listener of a process that is being killed
-                    # outlives its connections for a moment, and what connects then is reset.
-                    await self.connect(self._address[0], self._address[1])
+                host, port = self._address[:2]
+                if sight is Sight.UNKNOWN:
+                    return sight
+                if self._idle is None:
+                    await self.connect(host, port)
+                elif self.is_ended and not await self._reconnect(host, port, limit_s):
+                    return Sight.UNKNOWN
                 return sight
         except TimeoutError:
             return self._unknown(f"didn't answer within {limit_s:.1f} s")
@@ -193,6 +214,14 @@ class MemberLine:
                 end = "its connection ended" if self.is_ended else "its connection stands"
                 return self._unknown(f"gave no answer ({error.code().name.lower()}; {end})")
         return Sight.HAS_LEADER
+
+
+async def _open(host: str, port: int) -> tuple[asyncio.Transport, _Idle]:
+    async with asyncio.timeout(_CONNECT_S):
+        transport, idle = await asyncio.get_running_loop().create_connection(_Idle, host, port)
+    # A host that vanishes and comes back doesn't end what it forgot; asking it does.
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return transport, idle
 
 
 async def close_all(lines: list[MemberLine]) -> None:

@@ -71,6 +71,36 @@ async def test_a_listener_that_outlives_its_connections_for_a_moment() -> None:
         await line.close()
 
 
+@pytest.mark.parametrize("outlives", [True, False])
+async def test_a_member_that_is_killed_right_after_it_answered(
+    monkeypatch: pytest.MonkeyPatch, outlives: bool
+) -> None:
+    """The end of its connection is noticed only then; the listener may outlive both."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    ended = asyncio.Event()
+    line = MemberLine(1, (), EtcdConfig(), ended)
+
+    async def answer_and_die(_limit_s: float) -> Sight:
+        if ended.is_set():
+            return Sight.UNKNOWN
+        connection.close()
+        if not outlives:
+            listener.close()
+        await ended.wait()
+        return Sight.HAS_LEADER
+
+    monkeypatch.setattr(line, "_ask", answer_and_die)
+    try:
+        await line.connect("127.0.0.1", listener.getsockname()[1])
+        connection, _ = await asyncio.get_running_loop().sock_accept(listener)
+        assert await line.look(LIMIT_S) is Sight.UNKNOWN
+        listener.close()
+        assert await line.look(LIMIT_S) is Sight.DOWN
+    finally:
+        await line.close()
+
+
 async def test_a_connection_that_fails_is_made_at_the_next_look(
     start_etcd: StartEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
