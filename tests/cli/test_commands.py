@@ -105,6 +105,7 @@ def test_settings(console: Console, tmp_path: Path) -> None:
         "resubmit_states": ["died", "missed"],
         "recovery_rate": "10/s",
         "max_active_agents": "unlimited",
+        "max_history": "512MiB",
     }
     assert "died, missed  no: failed, timed_out, " in console.ok("settings", "show")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from textwrap import dedent
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -322,6 +323,7 @@ def test_the_doctor(cluster: Console) -> None:
     assert {topic: f["level"] for topic, f in findings.items()} == {
         "etcd model": "bad",
         "etcd compaction": "ok",
+        "history": "ok",
         "etcd latency": "ok",
         "records": "ok",
         "leader": "ok",
@@ -379,6 +381,30 @@ def test_the_doctor_names_keys_that_never_go(cluster: Console) -> None:
     (found,) = [f for f in cluster.run_json(1, "doctor") if f["topic"] == "leases"]
     assert found["level"] == "bad"
     assert key in found["text"]
+
+
+def test_the_doctor_weighs_history(cluster: Console) -> None:
+    def history() -> dict[str, Any]:
+        findings = cluster.run_json(1, "doctor")
+        return next(found for found in findings if found["topic"] == "history")
+
+    at = Utc("2026-11-20T02:30:00.000Z")
+    for number in range(10):
+        cluster.archive(finished("close_books", f"20261120T02300{number}Z", at))
+    assert history() == {
+        "topic": "history",
+        "level": "ok",
+        "text": "12 runs, about 0.0 MiB; at most 512MiB are kept",
+        "advice": "",
+    }
+    cluster.put(ClusterSettings(max_history_bytes=1024), Kind.SETTINGS)
+    assert history() == {
+        "topic": "history",
+        "level": "warning",
+        "text": "12 runs, about 0.0 MiB; at most 1KiB are kept, and so less of each job's than its "
+        "keep says",
+        "advice": "keep less (keep: {runs: 20}), or raise settings: max_history",
+    }
 
 
 def test_the_doctor_reminds_of_pauses(cluster: Console) -> None:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import pytest
 
-from etcsched.core.records import Attempt, Job, Kind, Run
-from etcsched.core.states import Origin, Outcome, RunState
-from etcsched.core.times import utc_of
-from etcsched.keyspace.codec import encode
-from etcsched.keyspace.ops import Put, Txn
+from etcsched.core.records import Job, Kind, Run
+from etcsched.core.states import RunState
+from tests.e2e.past import put_past_runs
 from tests.e2e.scene import Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 MANY = 1500
-AN_HOUR_AGO_MS = time.time_ns() // 1_000_000 - 3_600_000
-PUT_AT_ONCE = 100
 
 
 async def test_a_failed_run_is_resubmitted(cluster: Scene) -> None:
@@ -40,28 +35,9 @@ async def test_a_failed_run_is_resubmitted(cluster: Scene) -> None:
     await cluster.settle()
 
 
-def died(number: int) -> Run:
-    """An hour ago: what is too old is forgotten while the test looks at it."""
-    at = utc_of(AN_HOUR_AGO_MS + 1000 * number)
-    attempt = Attempt(number=1, agent="gone", token=1, assigned_at=at, outcome=Outcome.DIED)
-    return Run(
-        job="many",
-        id=f"{at.replace('-', '').replace(':', '')}-{number:04}",
-        state=RunState.DIED,
-        origin=Origin.REQUEST,
-        created_at=at,
-        scheduled_at=at,
-        attempts=(attempt,),
-    )
-
-
 async def test_a_bulk_goes_on_under_the_next_leader(cluster: Scene) -> None:
     await cluster.apply(many={"run": cluster.beats("beats=1"), "keep": {"runs": 100_000}})
-    originals = [died(number) for number in range(MANY)]
-    for start in range(0, MANY, PUT_AT_ONCE):
-        batch = originals[start : start + PUT_AT_ONCE]
-        puts = [Put(cluster.keys.archive(run.job, run.id), encode(run)) for run in batch]
-        await cluster.etcd.txn(Txn((), tuple(puts)))
+    originals = await put_past_runs(cluster, "many", MANY)
     await cluster.pause("many")
     leader = await cluster.leads()
     args = ("--timeout", "20s", "runs", "resubmit", "--job", "many", "--yes", "--json")

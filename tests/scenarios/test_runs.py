@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader.context import Options
-from etcsched.core.records import CLUSTER, Keep, Kind, Report, Run
+from etcsched.core.records import CLUSTER, Kind, Report, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap
 from etcsched.core.times import Utc
@@ -360,31 +360,7 @@ def test_a_trigger_says_why_no_agent_takes_it(world: World) -> None:
     )
 
 
-# --- history
-
-
-def test_retention_by_number(world: World) -> None:
-    world.agents["a1"].takes_s = 0.1
-    world.apply(job("backup", every_s=2, keep=Keep(runs=5)))
-    world.advance(120)
-    assert 5 <= len(world.runs("backup")) <= 10
-    assert list(world.states("backup"))[-1] == "120200"
-
-
-def test_retention_by_number_counts_records_of_ticks_that_never_ran(world: World) -> None:
-    world.agents["a1"].takes_s = 1000.0
-    world.apply(job("backup", every_s=1, keep=Keep(runs=5)))
-    world.advance(120)
-    assert len(world.runs("backup")) <= 12
-
-
-def test_retention_by_age(world: World) -> None:
-    world.agents["a1"].takes_s = 0.1
-    world.apply(job("backup", ONCE, keep=Keep(age_s=60.0)))
-    world.advance(50)
-    assert len(world.runs("backup")) == 1
-    world.advance(40)
-    assert world.runs("backup") == {}
+# --- upkeep
 
 
 def test_answers_are_forgotten() -> None:

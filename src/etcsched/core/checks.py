@@ -11,8 +11,10 @@ from itertools import pairwise
 
 from etcsched.core.calendars import parse_days
 from etcsched.core.records import (
+    LEAST_HISTORY_BYTES,
     LEAST_RECOVERY_RATE,
     MOST_ACTIVE_AGENTS,
+    MOST_HISTORY_BYTES,
     MOST_RECOVERY_RATE,
     Answer,
     Assignment,
@@ -161,6 +163,8 @@ def _problem_with_settings(settings: ClusterSettings) -> str | None:
     most = settings.max_active_agents
     if most is not None and not 1 <= most <= MOST_ACTIVE_AGENTS:
         return f"{most} active agents"
+    if not LEAST_HISTORY_BYTES <= settings.max_history_bytes <= MOST_HISTORY_BYTES:
+        return f"{settings.max_history_bytes} bytes of history"
     for state in settings.resubmit_states:
         if state not in FINAL:
             return f"no run ends {state.value}"

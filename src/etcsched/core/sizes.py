@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["parse_size_bytes"]
+__all__ = ["parse_size_bytes", "size_text"]
 
 _UNITS: Final = {
     "B": 1,
@@ -28,3 +28,11 @@ def parse_size_bytes(text: str) -> int:
     if match is None or unit is None:
         raise ValueError(f"{text!r} is not a size; write a whole number with a unit, like 16MiB")
     return int(match[1]) * unit
+
+
+def size_text(size_bytes: int) -> str:
+    """As ``parse_size_bytes`` reads it, in the largest binary unit of which it is a multiple."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size_bytes and size_bytes % _UNITS[unit] == 0:
+            return f"{size_bytes // _UNITS[unit]}{unit}"
+    return f"{size_bytes}B"

@@ -6,7 +6,14 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from etcsched.core.records import LEAST_RECOVERY_RATE, MOST_ACTIVE_AGENTS, MOST_RECOVERY_RATE
+from etcsched.core.records import (
+    LEAST_HISTORY_BYTES,
+    LEAST_RECOVERY_RATE,
+    MOST_ACTIVE_AGENTS,
+    MOST_HISTORY_BYTES,
+    MOST_RECOVERY_RATE,
+)
+from etcsched.core.sizes import parse_size_bytes, size_text
 from etcsched.core.states import FINAL, RunState
 from etcsched.jobfile import fields
 from etcsched.jobfile.nodes import FieldError, Problems, Value, unknown_text
@@ -57,16 +64,32 @@ def _most_agents(value: Value) -> int | _NoBound:
         raise FieldError(error.value, f"{error.text}, or unlimited") from None
 
 
-# Settings and their readers; the names are the record's.
-_SETTINGS: Final[dict[str, Callable[[Value], Any]]] = {
-    "resubmit_states": _final_states,
-    "recovery_rate": _rate,
-    "max_active_agents": _most_agents,
+def _history_bytes(value: Value) -> int:
+    given = value.text()
+    try:
+        size_bytes = parse_size_bytes(given)
+    except ValueError as error:
+        raise FieldError(value, str(error)) from None
+    if not LEAST_HISTORY_BYTES <= size_bytes <= MOST_HISTORY_BYTES:
+        raise FieldError(
+            value,
+            f"{given!r} is out of range; it takes {size_text(LEAST_HISTORY_BYTES)} to "
+            f"{size_text(MOST_HISTORY_BYTES)}",
+        )
+    return size_bytes
+
+
+# Settings, the record's field, and what reads it.
+_SETTINGS: Final[dict[str, tuple[str, Callable[[Value], Any]]]] = {
+    "resubmit_states": ("resubmit_states", _final_states),
+    "recovery_rate": ("recovery_rate", _rate),
+    "max_active_agents": ("max_active_agents", _most_agents),
+    "max_history": ("max_history_bytes", _history_bytes),
 }
 
 
 def read_settings(problems: Problems, value: Value, places: dict[str, str]) -> dict[str, Any]:
-    """The fields given; ``places`` knows where earlier maps gave theirs."""
+    """The record's fields given; ``places`` knows where earlier maps gave theirs."""
     read: dict[str, Any] = {}
     entries = problems.attempt(lambda v: v.entries("{resubmit_states: [failed]}"), value) or {}
     for name, entry in entries.items():
@@ -76,7 +99,8 @@ def read_settings(problems: Problems, value: Value, places: dict[str, str]) -> d
         if name in places:
             entry.refuse(f"is given twice; first in {places[name]}")
         places.setdefault(name, entry.place)
-        made = problems.attempt(_SETTINGS[name], entry)
+        field, reader = _SETTINGS[name]
+        made = problems.attempt(reader, entry)
         if made is not None:
-            read[name] = None if isinstance(made, _NoBound) else made
+            read[field] = None if isinstance(made, _NoBound) else made
     return read

@@ -22,6 +22,7 @@ from etcsched.core.records import (
     Window,
 )
 from etcsched.core.schedule import At, Cron, Every, Pattern
+from etcsched.core.sizes import size_text
 from etcsched.core.states import ConditionOp, Lifecycle
 
 __all__ = ["action_of", "fields_of", "pattern_text", "schedule_text", "settings_of"]
@@ -129,6 +130,7 @@ def settings_of(settings: ClusterSettings) -> dict[str, Any]:
         "resubmit_states": [state.value for state in settings.resubmit_states],
         "recovery_rate": f"{settings.recovery_rate:g}/s",
         "max_active_agents": settings.max_active_agents or "unlimited",
+        "max_history": size_text(settings.max_history_bytes),
     }
 
 

@@ -13,7 +13,18 @@ import msgspec
 from etcsched.core.durations import format_duration
 from etcsched.core.errors import Compacted
 from etcsched.core.limits import Limits
-from etcsched.core.records import CLUSTER, Calendar, Gap, Job, Kind, Pause, Run, Watermark
+from etcsched.core.records import (
+    CLUSTER,
+    Calendar,
+    ClusterSettings,
+    Gap,
+    Job,
+    Kind,
+    Pause,
+    Run,
+    Watermark,
+)
+from etcsched.core.sizes import size_text
 from etcsched.core.states import RunState
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -38,6 +49,7 @@ _DEFAULT_QUOTA_BYTES: Final = 2 << 30
 _MUCH_HISTORY: Final = 1_000_000
 _SLOW_MS: Final = 100.0
 _READS: Final = 5
+_SAMPLE: Final = 100
 _CLOCK_MS: Final = 1000
 _LATE_MS: Final = 15_000
 _AHEAD_MS: Final = 5_000
@@ -65,6 +77,7 @@ async def examine(etcd: Etcd, keys: Keys, now_ms: Callable[[], int]) -> list[Fin
     members = await etcd.status()
     findings = [*_members(members), *_sizes(members)]
     findings += await _compaction(etcd, keys, members)
+    findings += await _history(etcd, keys)
     findings += await _latency(etcd, keys)
     leader = await read_leader(etcd, keys, now_ms())
     agents = await read_agents(etcd, keys, now_ms())
@@ -149,6 +162,27 @@ async def _compaction(etcd: Etcd, keys: Keys, members: Sequence[MemberStatus]) -
         if kept < _MUCH_HISTORY // 100:
             return [Finding("etcd compaction", Level.OK, text)]
     return [Finding("etcd compaction", Level.WARNING, text, advice)]
+
+
+async def _history(etcd: Etcd, keys: Keys) -> list[Finding]:
+    """By the sizes of some of its runs."""
+    (at_settings,), _ = await read(etcd, [keys.of(Kind.SETTINGS)])
+    settings = found(ClusterSettings, at_settings) or ClusterSettings()
+    begin, end = keys.archive_of()
+    sample = await etcd.range(Range(begin, end, limit=_SAMPLE))
+    if not sample.kvs:
+        return [Finding("history", Level.OK, "no run is over yet")]
+    mean_bytes = sum(len(kv.key) + len(kv.value) for kv in sample.kvs) / len(sample.kvs)
+    most_bytes, size_bytes = settings.max_history_bytes, sample.count * mean_bytes
+    text = (
+        f"{sample.count:,} runs, about {size_bytes / (1 << 20):.1f} MiB; "
+        f"at most {size_text(most_bytes)} are kept"
+    )
+    if size_bytes <= most_bytes:
+        return [Finding("history", Level.OK, text)]
+    text += ", and so less of each job's than its keep says"
+    advice = "keep less (keep: {runs: 20}), or raise settings: max_history"
+    return [Finding("history", Level.WARNING, text, advice)]
 
 
 async def _oldest_revision(etcd: Etcd, keys: Keys) -> int:

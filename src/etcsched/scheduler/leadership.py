@@ -18,6 +18,7 @@ from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
 from etcsched.core.records import Run
 from etcsched.etcd.writer import Writer, WriteResult
+from etcsched.keyspace import archive_listing
 from etcsched.keyspace.answers import leader_event
 from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.keys import Keys
@@ -28,8 +29,6 @@ from etcsched.scheduler.metrics import SchedulerMetrics
 
 log = logging.getLogger(__name__)
 
-LIST_LIMIT = 5_000
-SWEEP_LIMIT = 500
 RETRY_S = 0.2
 
 
@@ -155,18 +154,14 @@ class Leadership:
             return
 
     async def _list_archive(self, effect: fx.ListArchive) -> None:
-        begin, end = self._keys.archive_of(effect.job)
-        if effect.after:
-            begin = f"{self._keys.archive_prefix}{effect.after}\0"
-        limit = LIST_LIMIT if effect.job is not None else SWEEP_LIMIT
+        listing, sample = archive_listing.ranges(self._keys, effect)
+        found = sampled = None
         try:
-            found = await self._etcd.range(Range(begin, end, limit=limit, keys_only=True))
+            sampled = await self._etcd.range(sample) if sample is not None else None
+            found = await self._etcd.range(listing)
         except ClusterUnreachable as error:
             log.warning("history can't be listed, it is pruned later: %s", error)
-            self.tell(ev.ArchiveListed(effect.job, (), is_last=False))
-            return
-        places = tuple((*self._keys.parse_archive(kv.key), kv.mod_revision) for kv in found.kvs)
-        self.tell(ev.ArchiveListed(effect.job, places, is_last=not found.more))
+        self.tell(archive_listing.listed(self._keys, effect, found, sampled))
 
     async def _read_archived(self, effect: fx.ReadArchived) -> None:
         key = self._keys.archive(effect.job, effect.run_id)

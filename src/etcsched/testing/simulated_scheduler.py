@@ -25,6 +25,7 @@ from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.records import Candidate, Change, Job, Kind, Run
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View
+from etcsched.keyspace import archive_listing
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.ops import Range, RangeResult, TxnResult
 from etcsched.keyspace.transactions import (
@@ -243,10 +244,9 @@ class SimulatedScheduler:
                 info = store.lease_time_to_live(effect.lease)
                 return ev.LeaseAnswered(effect.agent, effect.lease, info.has_ended, info.raft_term)
             case fx.ListArchive():
-                begin, end = keys.archive_of(effect.job)
-                found = store.range(Range(begin, end, keys_only=True)).kvs
-                places = tuple((*keys.parse_archive(kv.key), kv.mod_revision) for kv in found)
-                return ev.ArchiveListed(effect.job, places, is_last=True)
+                listing, sample = archive_listing.ranges(keys, effect)
+                sampled = store.range(sample) if sample is not None else None
+                return archive_listing.listed(keys, effect, store.range(listing), sampled)
             case fx.ReadArchived():
                 kvs = store.range(Range(keys.archive(effect.job, effect.run_id))).kvs
                 run = decode(Run, kvs[0].value) if kvs else None

@@ -116,6 +116,7 @@ def test_whatever_stands_in_the_mark_of_edits_counts() -> None:
         (Kind.CONFLICT, ("g",), {"v": 1, "group": "g", "jobs": ["a", "a"]}, "stands in it twice"),
         (Kind.SETTINGS, (), {"v": 1, "resubmit_states": ["ready"]}, "no run ends ready"),
         (Kind.SETTINGS, (), {"v": 1, "max_active_agents": 0}, "0 active agents"),
+        (Kind.SETTINGS, (), {"v": 1, "max_history_bytes": 0}, "0 bytes of history"),
         (Kind.SETTINGS, (), {"v": 1, "recovery_rate": 0}, "no recovery goes at 0 a second"),
     ],
 )

@@ -185,6 +185,9 @@ def test_settings_need_no_jobs_and_add_up_over_files() -> None:
     for given, read in (("3", 3), ("unlimited", None)):
         text = f"settings: {{max_active_agents: {given}}}"
         assert load([("a.yaml", text)], NOW_MS).settings == {"max_active_agents": read}
+    assert load([("a.yaml", "settings: {max_history: 16MiB}")], NOW_MS).settings == {
+        "max_history_bytes": 16 << 20
+    }
     assert load([("a.yaml", f"jobs: {{a: {{{RUNS}}}}}")], NOW_MS).settings == {}
 
 
@@ -203,6 +206,14 @@ def test_settings_need_no_jobs_and_add_up_over_files() -> None:
         (
             "{max_active_agents: 0}",
             ".max_active_agents: 0 is out of range; it takes 1 to 100000, or unlimited",
+        ),
+        (
+            "{max_history: 512}",
+            ".max_history: '512' is not a size; write a whole number with a unit, like 16MiB",
+        ),
+        (
+            "{max_history: 2TiB}",
+            ".max_history: '2TiB' is out of range; it takes 1KiB to 1TiB",
         ),
         (
             "{recovery_rate: 0/s}",

@@ -43,11 +43,15 @@ class LeaseAnswered(msgspec.Struct, frozen=True):
 
 
 class ArchiveListed(msgspec.Struct, frozen=True):
-    """(job, run, mod revision), oldest first within a job; ``is_last``: nothing follows."""
+    """(job, run, mod revision), oldest first within a job; ``is_last``: nothing follows. ``count``:
+    how many there are from the first of these on, of this job or else of all. ``sample_bytes``:
+    the sizes of some of a page."""
 
     job: str | None
     found: tuple[tuple[str, str, int], ...]
     is_last: bool
+    count: int = 0
+    sample_bytes: tuple[int, ...] = ()
 
 
 class ArchivedRead(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outages import Outages
 from etcsched.core.leader.overlap import Away
 from etcsched.core.leader.request_decider import RequestDecider
+from etcsched.core.leader.retention import Retention
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.seats import Seats
 from etcsched.core.leader.tick_decider import TickDecider
@@ -70,6 +71,7 @@ class LeaderMachine:
             context, index, self._open, self._runs, self._outages, self._fan_outs
         )
         self._requests = RequestDecider(context, self._runs)
+        self._retention = Retention(context)
         self._upkeep = Upkeep(context)
         self._seats = Seats(context)
         self._live = LiveAgents(context)
@@ -153,7 +155,7 @@ class LeaderMachine:
                 self._losses.answered(event.agent, event.lease, event.is_gone, event.raft_term)
                 self._runs.look_at_agent(event.agent)
             case ev.ArchiveListed():
-                self._upkeep.archive_listed(event.job, event.found, event.is_last)
+                self._retention.listed(event)
             case ev.ArchivedRead():
                 self._upkeep.archived_read(event.job, event.run_id, event.run, event.revision)
                 self._requests.archived_read(event.job, event.run_id, event.run, event.revision)
@@ -166,7 +168,7 @@ class LeaderMachine:
             case Kind.RUN:
                 self._runs.look_at((change.ids[0], change.ids[1]))
                 if change.record is None:
-                    self._upkeep.archived(change.ids[0])
+                    self._retention.archived(change.ids[0])
                 elif isinstance(change.record, Run):
                     self._live.work_changed(change.record.agent)
                 if host := host_in(change.ids[1]):
@@ -249,12 +251,12 @@ class LeaderMachine:
                     self._ticks.confirm(run.job, ms_of(run.scheduled_at))
                 if run.state in FINAL:
                     is_shown = False
-                    self._upkeep.archived(run.job)
+                    self._retention.archived(run.job)
             case fx.Resubmit(original=original, was_active=True):
-                self._upkeep.archived(original.job)
+                self._retention.archived(original.job)
             case fx.RecoverTicks():
                 self._outages.step_committed(write.job)
-                self._upkeep.archived(write.job, len(write.archived))
+                self._retention.archived(write.job, len(write.archived))
             case fx.Forget():
                 is_shown = False
         self._context.committed(event.seq, event.revision, is_shown=is_shown)
@@ -325,6 +327,8 @@ class LeaderMachine:
                 self._live.look_at(agent)
             case ("pace",):
                 self._runs.look_at_paced()
+            case ("history",):
+                self._retention.next_page()
             case ("sweep",):
                 self._upkeep.sweep()
                 self._live.sweep()

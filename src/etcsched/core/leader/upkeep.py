@@ -1,4 +1,4 @@
-"""What keeps the keyspace small: history's retention, old answers, deleted jobs, late reports."""
+"""What keeps the keyspace small: old answers, ended pauses, deleted jobs, late reports."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from msgspec.structs import replace
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Matter, job_matter
 from etcsched.core.leader.runs import late_attempt_of
-from etcsched.core.records import CLUSTER, Keep, Report, Run
+from etcsched.core.records import CLUSTER, Report, Run
 from etcsched.core.states import JobState
-from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.core.times import utc_of
 from etcsched.core.view import revision_of
 
 SWEEP_EVERY_S = 10.0
@@ -18,76 +18,21 @@ _SWEEP: Matter = ("sweep",)
 
 
 class Upkeep:
-    """Nothing here is urgent: it goes on a little with every sweep, and never scans history."""
+    """Nothing here is urgent: it goes on with every sweep."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._view = context.view
-        self._ended: dict[str, int] = {}
-        self._listing: set[str] = set()
-        self._archive_cursor = ""
         self._late: dict[tuple[str, str, str, str], None] = {}
         self._reading: set[tuple[str, str]] = set()
         context.wake_at(context.mono_s + SWEEP_EVERY_S, _SWEEP)
 
-    # --- retention of history
-
-    def archived(self, job: str, records: int = 1) -> None:
-        """So many more went to the archive; every few, the job's oldest go."""
-        count = self._ended[job] = self._ended.get(job, 0) + records
-        if count >= max(4, self._keep_of(job).runs // 4) and job not in self._listing:
-            self._ended[job] = 0
-            self._listing.add(job)
-            self._context.effects.append(fx.ListArchive(job=job))
-
-    def archive_listed(
-        self, job: str | None, found: tuple[tuple[str, str, int], ...], is_last: bool
-    ) -> None:
-        """(job, run, mod revision) of archived runs, oldest first within a job; of one job all,
-        else a page of all jobs'."""
-        if job is not None:
-            self._listing.discard(job)
-            excess = len(found) - self._keep_of(job).runs
-            self._forget(found[: max(0, excess)])
-            return
-        now_ms = self._context.wall_ms
-        old = tuple(
-            place for place in found if _age_s(place[1], now_ms) > self._keep_of(place[0]).age_s
-        )
-        self._forget(old)
-        self._archive_cursor = "" if is_last or not found else "/".join(found[-1][:2])
-
-    def _keep_of(self, job: str) -> Keep:
-        entry = self._view.jobs.get(job)
-        return entry.record.keep if entry is not None else Keep()
-
-    def _forget(self, places: tuple[tuple[str, str, int], ...]) -> None:
-        """Never what is later than the watermark: its absence would say that it never was."""
-        watermark = self._view.watermark
-        if watermark is None:
-            return
-        through = watermark.record.through
-        fanning_out = {job for job, _ in self._view.fan_outs}
-        for job, run, revision in places:
-            if job in fanning_out:
-                continue  # Some of its runs may not be made yet: their absence says so.
-            gap = self._view.gaps.get(job)
-            if gap is not None and not gap.record.closed:
-                continue  # An earlier leader may have decided ticks that wait in it.
-            matter = ("archived", job, run)
-            if _time_of_id(run) <= through and not self._context.is_busy(matter):
-                write = fx.Forget(
-                    seq=self._context.next_seq(), job=job, run_id=run, revision=revision
-                )
-                self._context.write(write, matter)
-
     # --- sweeps
 
     def sweep(self) -> None:
-        """Called when its timer is due: a page of the archive, old answers, ended pauses."""
+        """Called when its timer is due."""
         context = self._context
         context.wake_at(context.mono_s + SWEEP_EVERY_S, _SWEEP)
-        context.effects.append(fx.ListArchive(job=None, after=self._archive_cursor))
         kept_ms = int(context.options.answer_kept_s * 1000)
         oldest = utc_of(context.wall_ms - kept_ms)
         for request, answer in self._view.answers.items():
@@ -254,17 +199,3 @@ def _has_folded(run: Run, report: Report) -> bool:
         and attempt.ended_at == report.ended_at
         for attempt in (*run.attempts, *run.late_reports)
     )
-
-
-def _time_of_id(run_id: str) -> Utc:
-    """Run ids begin with a time, of a tick or of a request; as ``Utc`` text, to the second."""
-    digits = run_id[:8] + run_id[9:15]
-    if len(digits) != 14 or not digits.isdigit():
-        return Utc("")
-    date, time = digits[:8], digits[8:]
-    return Utc(f"{date[:4]}-{date[4:6]}-{date[6:]}T{time[:2]}:{time[2:4]}:{time[4:]}.000Z")
-
-
-def _age_s(run_id: str, now_ms: int) -> float:
-    text = _time_of_id(run_id)
-    return (now_ms - ms_of(text)) / 1000 if text else 0.0

@@ -22,10 +22,12 @@ from etcsched.core.records.leader import (
 from etcsched.core.records.nodes import Candidate, OutputAccess, Presence, Report
 from etcsched.core.records.operators import (
     CLUSTER,
+    LEAST_HISTORY_BYTES,
     LEAST_RECOVERY_RATE,
     MAX_GROUP_JOBS,
     MAX_PARAMS_BYTES,
     MOST_ACTIVE_AGENTS,
+    MOST_HISTORY_BYTES,
     MOST_RECOVERY_RATE,
     Action,
     Answer,
@@ -67,10 +69,12 @@ from etcsched.core.records.runs import (
 
 __all__ = [
     "CLUSTER",
+    "LEAST_HISTORY_BYTES",
     "LEAST_RECOVERY_RATE",
     "MAX_GROUP_JOBS",
     "MAX_PARAMS_BYTES",
     "MOST_ACTIVE_AGENTS",
+    "MOST_HISTORY_BYTES",
     "MOST_RECOVERY_RATE",
     "SCHEMA_VERSION",
     "Action",

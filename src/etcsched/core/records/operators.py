@@ -247,13 +247,17 @@ MOST_ACTIVE_AGENTS: Final = 100_000
 LEAST_RECOVERY_RATE: Final = 0.01
 MOST_RECOVERY_RATE: Final = 100_000.0
 
+LEAST_HISTORY_BYTES: Final = 1 << 10
+MOST_HISTORY_BYTES: Final = 1 << 40
+
 
 class ClusterSettings(Record, frozen=True, kw_only=True):
     """What holds for the whole cluster; a default counts as long as nobody has set the field.
 
     ``resubmit_states``: the final states whose runs may be resubmitted. ``recovery_rate``: starts
     a second of what an outage or a loss of agents has held up. ``max_active_agents``: how many
-    agents receive runs, the others stand by; None: all do.
+    agents receive runs, the others stand by; None: all do. ``max_history_bytes``: about how much
+    the archive may take, by default a quarter of etcd's default quota.
     """
 
     resubmit_states: tuple[RunState, ...] = tuple(
@@ -261,6 +265,7 @@ class ClusterSettings(Record, frozen=True, kw_only=True):
     )
     recovery_rate: float = 10.0
     max_active_agents: int | None = None
+    max_history_bytes: int = 512 << 20
     changed_by: str = ""
 
 

@@ -175,7 +175,10 @@ def random_settings(chance: random.Random) -> dict[str, Any]:
     return chance.choice(
         [
             {"max_active_agents": chance.choice([None, 1, 1, 2])},
-            {"recovery_rate": chance.choice([0.2, 1.0, 10.0, 100.0])},
+            {
+                "recovery_rate": (rate := chance.choice([0.2, 1.0, 10.0, 100.0])),
+                "max_history_bytes": int(20_000 * rate),
+            },
             {"resubmit_states": tuple(chance.sample(ENDS, 3))},
         ]
     )

@@ -13,6 +13,7 @@ from etcsched.core.leader.standby import Standby
 from etcsched.core.records import Candidate, Run
 from etcsched.core.times import utc_of
 from etcsched.etcd.high_water import HighWater
+from etcsched.keyspace import archive_listing
 from etcsched.keyspace.answers import leader_event
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.ops import Range, RangeResult, Snapshot, Txn, WatchUpdate
@@ -32,8 +33,6 @@ BEAT_S = 0.25
 IDLE_BEAT_S = 1.0
 CLOCK_EVERY_S = 60.0
 RETRY_S = 0.2
-LIST_LIMIT = 5_000
-SWEEP_LIMIT = 500
 
 
 class SimScheduler:
@@ -299,23 +298,18 @@ class SimScheduler:
         )
 
     def _list_archive(self, leadership: int, effect: fx.ListArchive) -> None:
-        begin, end = self._keys.archive_of(effect.job)
-        if effect.after:
-            begin = f"{self._keys.archive_prefix}{effect.after}\0"
-        limit = LIST_LIMIT if effect.job is not None else SWEEP_LIMIT
-        store = self.cluster.store
+        """The two reads of ``Leadership`` count as one."""
+        keys, store = self._keys, self.cluster.store
+        listing, sample = archive_listing.ranges(keys, effect)
 
-        def answered(found: RangeResult | EtcschedError) -> None:
-            if isinstance(found, EtcschedError):
-                event = ev.ArchiveListed(effect.job, (), is_last=False)
-            else:
-                kvs = found.kvs
-                places = tuple((*self._keys.parse_archive(k.key), k.mod_revision) for k in kvs)
-                event = ev.ArchiveListed(effect.job, places, is_last=not found.more)
-            self._tell_in(leadership, event)
+        def read() -> tuple[RangeResult, RangeResult | None]:
+            return store.range(listing), store.range(sample) if sample is not None else None
 
-        request = Range(begin, end, limit=limit, keys_only=True)
-        self.link.call(lambda: store.range(request), answered, 5.0, is_write=False)
+        def answered(found: tuple[RangeResult, RangeResult | None] | EtcschedError) -> None:
+            both = (None, None) if isinstance(found, EtcschedError) else found
+            self._tell_in(leadership, archive_listing.listed(keys, effect, *both))
+
+        self.link.call(read, answered, 5.0, is_write=False)
 
     def _read_archived(self, leadership: int, effect: fx.ReadArchived) -> None:
         key, store = self._keys.archive(effect.job, effect.run_id), self.cluster.store

@@ -1,0 +1,180 @@
+"""Which runs of the archive go: what their job's ``keep`` doesn't name, and all jobs' part of what
+is too much for etcd.
+
+The archive as a whole may take ``max_history_bytes``. Where it takes more, each job keeps the same
+share of the runs that its ``keep`` names, and so the job that is due every second gives most. A
+share is tried for a round through the archive before the next is chosen; what a round costs is a
+page of keys at a time.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Final
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader import events as ev
+from etcsched.core.leader.context import Context, Matter
+from etcsched.core.records import Keep
+from etcsched.core.sizes import size_text
+from etcsched.core.times import Utc, ms_of
+
+PAGE_EVERY_S: Final = 10.0
+PAGE_EVERY_HURRIED_S: Final = 1.0
+"""While history takes too much, and for a new leader, who doesn't know yet."""
+LEAST_SHARE: Final = 0.001
+_AIM: Final = 0.9
+_LOW: Final = 0.7
+_PAGE: Matter = ("history",)
+
+Archived = tuple[str, str, int]
+"""(job, run, mod revision)."""
+
+
+def next_share(share: float, fullest: float, size_bytes: float, most_bytes: int) -> float:
+    """Of the runs that each job's ``keep`` names, once a round has gone by the earlier one: it
+    falls until the archive fits, and rises again where there is room. ``fullest``: the largest part
+    of its ``keep`` that a job had. As every job has that much or less, none gives too much."""
+    if size_bytes > most_bytes:
+        return max(LEAST_SHARE, min(share, fullest) * _AIM * most_bytes / size_bytes)
+    if size_bytes < _LOW * most_bytes:
+        return min(1.0, share * 1.25)
+    return share
+
+
+class Retention:
+    """Nothing here is urgent, and nothing needs all of history at once."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._view = context.view
+        self._ended: dict[str, int] = {}
+        self._listing: set[str] = set()
+        self._after = ""
+        self._share = 1.0
+        self._fullest: float | None = None
+        self._is_too_much = False
+        self._sampled: list[int] = []
+        context.wake_at(context.mono_s + PAGE_EVERY_HURRIED_S, _PAGE)
+
+    def archived(self, job: str, records: int = 1) -> None:
+        """So many more went to the archive; every few, the job's oldest go."""
+        count = self._ended[job] = self._ended.get(job, 0) + records
+        if count >= max(4, self._runs_kept(job) // 4):
+            self._list(job)
+
+    def next_page(self) -> None:
+        """Called when its timer is due."""
+        self._context.effects.append(fx.ListArchive(job=None, after=self._after))
+
+    def listed(self, listed: ev.ArchiveListed) -> None:
+        if listed.job is not None:
+            self._listing.discard(listed.job)
+            self._saw(listed.job, listed.count)
+            excess = listed.count - self._runs_kept(listed.job)
+            self._forget(listed.found[: max(0, excess)])
+            return
+        if listed.found or listed.is_last:  # Else etcd didn't answer: the same page again.
+            if not self._after:
+                self._weigh(listed)
+            self._sampled += listed.sample_bytes
+            self._turn_page(listed)
+        wait_s = PAGE_EVERY_HURRIED_S if self._is_too_much else PAGE_EVERY_S
+        self._context.wake_at(self._context.mono_s + wait_s, _PAGE)
+
+    def _turn_page(self, page: ev.ArchiveListed) -> None:
+        """What is too much of a part of a job's runs is too much of all of them. The last job's may
+        go on beyond the page, so it is listed by itself as well."""
+        now_ms = self._context.wall_ms
+        for job, of_job in groupby(page.found, key=lambda place: place[0]):
+            places = tuple(of_job)
+            self._saw(job, len(places))
+            excess, age_s = len(places) - self._runs_kept(job), self._keep_of(job).age_s
+            self._forget(
+                tuple(
+                    place
+                    for index, place in enumerate(places)
+                    if index < excess or _age_s(place[1], now_ms) > age_s
+                )
+            )
+        if page.is_last:
+            self._after = ""
+        else:
+            job, run, _ = page.found[-1]
+            self._after = f"{job}/{run}"
+            self._list(job)
+
+    def _list(self, job: str) -> None:
+        if job not in self._listing:
+            self._ended[job] = 0
+            self._listing.add(job)
+            self._context.effects.append(fx.ListArchive(job=job))
+
+    # --- how much is kept
+
+    def _saw(self, job: str, runs: int) -> None:
+        self._fullest = max(self._fullest or 0.0, runs / max(1, self._keep_of(job).runs))
+
+    def _weigh(self, first: ev.ArchiveListed) -> None:
+        """At a round's first page, by what the round before has seen of the runs."""
+        sampled, fullest = self._sampled or list(first.sample_bytes), self._fullest
+        self._sampled, self._fullest = [], None
+        size_bytes = first.count * sum(sampled) / max(1, len(sampled))
+        most_bytes = self._view.settings.max_history_bytes
+        self._is_too_much = size_bytes > most_bytes
+        if fullest is None:
+            return  # There was no round before this one, or nothing in it.
+        share = next_share(self._share, fullest, size_bytes, most_bytes)
+        is_less, is_all_again = share < self._share, self._share < share == 1.0
+        self._share = share
+        if not is_less and not is_all_again:
+            return
+        part = "all that" if is_all_again else f"{share:.1%} of what"
+        self._context.say(
+            f"history takes about {size_bytes / (1 << 20):.1f} MiB of {size_text(most_bytes)} "
+            f"(settings: max_history): each job keeps {part} its keep names",
+            warn=is_less,
+        )
+
+    def _runs_kept(self, job: str) -> int:
+        return max(1, int(self._keep_of(job).runs * self._share))
+
+    def _keep_of(self, job: str) -> Keep:
+        entry = self._view.jobs.get(job)
+        return entry.record.keep if entry is not None else Keep()
+
+    # --- what goes
+
+    def _forget(self, places: tuple[Archived, ...]) -> None:
+        """Never what is later than the watermark: its absence would say that it never was."""
+        watermark = self._view.watermark
+        if watermark is None:
+            return
+        through = watermark.record.through
+        fanning_out = {job for job, _ in self._view.fan_outs}
+        for job, run, revision in places:
+            if job in fanning_out:
+                continue  # Some of its runs may not be made yet: their absence says so.
+            gap = self._view.gaps.get(job)
+            if gap is not None and not gap.record.closed:
+                continue  # An earlier leader may have decided ticks that wait in it.
+            matter = ("archived", job, run)
+            if _time_of_id(run) <= through and not self._context.is_busy(matter):
+                write = fx.Forget(
+                    seq=self._context.next_seq(), job=job, run_id=run, revision=revision
+                )
+                self._context.write(write, matter)
+
+
+def _time_of_id(run_id: str) -> Utc:
+    """Run ids begin with a time, of a tick or of a request; as ``Utc`` text, to the second."""
+    digits = run_id[:8] + run_id[9:15]
+    if len(digits) != 14 or not digits.isdigit():
+        return Utc("")
+    date, time = digits[:8], digits[8:]
+    return Utc(f"{date[:4]}-{date[4:6]}-{date[6:]}T{time[:2]}:{time[2:4]}:{time[4:]}.000Z")
+
+
+def _age_s(run_id: str, now_ms: int) -> float:
+    text = _time_of_id(run_id)
+    return (now_ms - ms_of(text)) / 1000 if text else 0.0
