@@ -35,6 +35,7 @@ PASSWORD: Final = "etcsched.password"
 
 _DEFAULT_FILE: Final = "~/.config/etcsched/config.yaml"
 _OPTIONS: Final = ("endpoints", "prefix", "cacert", "cert", "key", "user", "password", "timeout")
+_MAX_BYTES: Final = 1 << 20
 _FILE, _CONTEXT = "etcsched.config_file", "etcsched.context"
 
 
@@ -86,7 +87,7 @@ def read_config(given: str | None, context: str | None, *, is_checked: bool = Tr
     """With ``context`` as the current one, if it is given. Unchecked, it needn't be there."""
     path = Path(given or _DEFAULT_FILE).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read(path)
     except FileNotFoundError:
         if given is not None:
             raise UsageError(f"--config {path}: no such file") from None
@@ -103,6 +104,15 @@ def read_config(given: str | None, context: str | None, *, is_checked: bool = Tr
         hint = f"did you mean {near[0]}?" if near else f"it has {known}"
         raise UsageError(f"configuration file {path}: no context {file.current!r}; {hint}")
     return file
+
+
+def _read(path: Path) -> str:
+    """No more than is sensible, whatever the path leads to."""
+    with path.open("rb") as file:
+        raw = file.read(_MAX_BYTES + 1)
+    if len(raw) > _MAX_BYTES:
+        raise UsageError(f"configuration file {path}: over {_MAX_BYTES >> 10} KiB")
+    return raw.decode("utf-8")
 
 
 def _parse(path: Path, text: str) -> ConfigFile:

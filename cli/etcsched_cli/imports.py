@@ -129,7 +129,8 @@ def _read(paths: Sequence[str]) -> list[tuple[str, str]]:
                 found.append(("-", sys.stdin.read()))
                 continue
             try:
-                raw = Path(name).read_bytes()
+                with Path(name).open("rb") as file:
+                    raw = file.read(_MAX_BYTES + 1)
             except OSError as error:
                 raise InvalidJobFile([f"{name}:1: can't be read: {error.strerror}"]) from None
             found.append((name, _decoded(name, raw)))

@@ -462,6 +462,7 @@ def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
         ("--user anna status", 2, "--user anna: has no password; set ETCSCHED_PASSWORD"),
         ("--cert /nonexistent status", 2, "a client certificate for etcd is given without its key"),
         ("--config /nonexistent status", 2, "--config /nonexistent: no such file"),
+        ("--config /dev/zero status", 2, "configuration file /dev/zero: over 1024 KiB"),
         ("apply /nonexistent", 2, "/nonexistent:1: can't be read: No such file or directory"),
     ],
 )

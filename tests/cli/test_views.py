@@ -342,7 +342,10 @@ def test_the_doctor_names_what_is_wrong(cluster: Console) -> None:
     cluster.now = Utc("2026-11-22T17:59:50.000Z")
     findings = cluster.run_json(1, "doctor")
     bad = {f["topic"]: f["text"] for f in findings if f["level"] == "bad"}
-    assert "2 can't be read and count as absent: /etcsched/v1/spec/jobs/broken" in bad["records"]
+    assert (
+        "2 can't be read; what depends on them waits: /etcsched/v1/spec/jobs/broken"
+        in bad["records"]
+    )
     assert "/etcsched/v1/spec/jobs/dead (cron '30 2 30 2 *': never due" in bad["records"]
     (clocks,) = [f for f in findings if f["topic"] == "clocks"]
     assert clocks["text"] == "ahead of this host's: host-a (by 10.0 s), host-b (by 10.0 s)"

@@ -229,7 +229,7 @@ def _malformed(keys: Keys, kvs: Sequence[KeyValue]) -> list[Finding]:
             wrong.append(f"{kv.key} ({error})")
     findings = []
     if wrong:
-        text = f"{len(wrong)} can't be read and count as absent: {_some(wrong)}"
+        text = f"{len(wrong)} can't be read; what depends on them waits: {_some(wrong)}"
         advice = "put them right, or delete them with etcdctl"
         if any(text.startswith((keys.watermark, keys.term)) for text in wrong):
             advice = f"put them right; {HOW_TO_MEND}"
