@@ -195,7 +195,7 @@ def _redrawing(is_quiet: bool) -> Iterator[Callable[[Iterable[RenderableType]], 
         # Where nothing can be drawn over, the verdict is all.
         yield lambda _: None
         return
-    with redrawn() as draw:
+    with redrawn("Ctrl-C ends this") as draw:
         yield draw
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from etcsched.core.durations import format_duration
 from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched_cli.typed import q_typed
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -108,7 +109,7 @@ def output_options(watch: bool = False) -> Callable[[Callable[..., Any]], Callab
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         if watch:
             command = click.option(
-                "--watch", "-w", is_flag=True, help="Show it again every second, until Ctrl-C."
+                "--watch", "-w", is_flag=True, help="Show it again every second, until q or Ctrl-C."
             )(command)
         return click.option("--json", "as_json", is_flag=True, help="As JSON.")(command)
 
@@ -122,7 +123,7 @@ async def show(
     as_json: bool,
     watch: bool = False,
 ) -> T:
-    """Read and show once, or for ever; returns what was shown last.
+    """Read and show once, or until somebody types q; returns what was shown last.
 
     Watched as JSON, every look is one line.
     """
@@ -133,14 +134,17 @@ async def show(
         else:
             _print(render(value))
         return value
-    with redrawn() as draw:
+    with redrawn("q or Ctrl-C ends this") as draw, q_typed() as typed:
         while True:
             value = await read()
             if as_json:
                 click.echo(msgspec.json.encode(value).decode())
             else:
                 draw(render(value))
-            await asyncio.sleep(_WATCH_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_EVERY_S):
+                    await typed.wait()
+                return value
 
 
 def print_json(value: Any) -> None:
@@ -341,7 +345,7 @@ def _print(renderables: Iterable[RenderableType]) -> None:
 
 
 @contextlib.contextmanager
-def redrawn() -> Any:
+def redrawn(hint: str) -> Any:
     """Draws over what it drew before on a terminal; elsewhere one below the other."""
     if not sys.stdout.isatty():
         yield _print
@@ -351,6 +355,6 @@ def redrawn() -> Any:
     from rich.text import Text
 
     # Above, since what doesn't fit on the screen is cut off below.
-    hint = Text("Ctrl-C ends this", style="dim")
+    top_line = Text(hint, style="dim")
     with Live(console=_console(), auto_refresh=False, screen=True) as live:
-        yield lambda renderables: live.update(Group(hint, *renderables), refresh=True)
+        yield lambda renderables: live.update(Group(top_line, *renderables), refresh=True)

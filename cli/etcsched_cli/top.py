@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 @output_options()
 @click.pass_obj
 def top(settings: Settings, once: bool, most: int, as_json: bool) -> None:
-    """Watch the cluster in one screen until Ctrl-C: who leads, agents and their slots, what runs,
-    what waits and why, what is next, what failed last, how late starts are.
+    """Watch the cluster in one screen until q or Ctrl-C: who leads, agents and their slots, what
+    runs, what waits and why, what is next, what failed last, how late starts are.
 
     \b
     etcsched top
