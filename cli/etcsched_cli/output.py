@@ -6,7 +6,6 @@ Whatever comes from a cluster is shown as text: no markup, no control characters
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -18,7 +17,7 @@ import msgspec
 
 from etcsched.core.durations import format_duration
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched_cli.typed import q_typed
+from etcsched_cli.typed import is_set_within, q_typed
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -141,9 +140,7 @@ async def show(
                 click.echo(msgspec.json.encode(value).decode())
             else:
                 draw(render(value))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_WATCH_EVERY_S):
-                    await typed.wait()
+            if await is_set_within(typed, _WATCH_EVERY_S):
                 return value
 
 

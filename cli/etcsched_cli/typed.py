@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["q_typed"]
+__all__ = ["is_set_within", "q_typed"]
 
 
 @contextlib.contextmanager
@@ -44,3 +44,10 @@ def q_typed() -> Iterator[asyncio.Event]:
     finally:
         loop.remove_reader(handle)
         termios.tcsetattr(handle, termios.TCSADRAIN, before)
+
+
+async def is_set_within(typed: asyncio.Event, seconds: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await typed.wait()
+    return False

@@ -1,4 +1,4 @@
-"""``--watch``: on every list and every object, until Ctrl-C."""
+"""``--watch``: on every list and every object, until q or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import click
 import pytest
 
+from etcsched_cli import output
 from etcsched_cli.main import cli
-from etcsched_cli.output import redrawn
 from tests.cli.console import Console
 
 
@@ -48,13 +48,14 @@ def test_again_and_again(
 ) -> None:
     looks = 0
 
-    async def three_times(_: float) -> None:
+    async def three_times(_typed: asyncio.Event, _seconds: float) -> bool:
         nonlocal looks
         looks += 1
         if looks == 3:
             raise KeyboardInterrupt
+        return False
 
-    monkeypatch.setattr(asyncio, "sleep", three_times)
+    monkeypatch.setattr(output, "is_set_within", three_times)
     result = cluster.run(*args, "--watch", "--json")
     assert result.exit_code == 130
     lines = result.stdout.splitlines()
@@ -70,7 +71,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_is_told_how_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    with redrawn() as draw:
+    with output.redrawn("q ends this") as draw:
         draw(["what is shown"])
     shown = terminal.getvalue()
-    assert 0 <= shown.find("Ctrl-C ends this") < shown.find("what is shown")
+    assert 0 <= shown.find("q ends this") < shown.find("what is shown")

@@ -13,7 +13,7 @@ from tests.e2e.scene import Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 MANY = 800
-LIMIT = 50 << 10
+LIMIT = 100 << 10
 WITHIN_S = 60.0
 
 
@@ -29,7 +29,7 @@ async def test_a_full_archive_shrinks_to_its_limit(cluster: Scene, tmp_path: Pat
         return {key: len(key) + len(kv.value) for key, kv in now.items() if key.startswith(prefix)}
 
     assert sum(archived().values()) > 2 * LIMIT
-    await _set_limit(cluster, tmp_path, "50KiB")
+    await _set_limit(cluster, tmp_path, "100KiB")
     await cluster.history.until(lambda: len(archived()) < MANY, "the first to go", WITHIN_S)
     leader = await cluster.leads()
     await cluster.world.kill(leader)

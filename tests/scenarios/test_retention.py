@@ -110,6 +110,19 @@ def test_of_a_job_that_keeps_more_than_one_listing_holds(world: World) -> None:
     assert list(world.runs("backup")) == ids[-5_200:]
 
 
+def test_a_deleted_job_leaves_its_history(world: World) -> None:
+    ids = archive(world, "backup", 150)
+    world.apply(job(cron=NEVER, keep=Keep(runs=1000)))
+    world.delete("backup")
+    world.advance(120)
+    assert world.records(Kind.JOB) == {}
+    assert list(world.runs("backup")) == ids
+    limit = archived_bytes(world) // 2
+    world.put(Kind.SETTINGS, ClusterSettings(max_history_bytes=limit))
+    world.advance(60)
+    assert 0 < archived_bytes(world) <= limit
+
+
 # --- all jobs' together
 
 

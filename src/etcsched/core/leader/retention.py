@@ -9,6 +9,7 @@ page of keys at a time.
 
 from __future__ import annotations
 
+import sys
 from itertools import groupby
 from typing import Final
 
@@ -22,7 +23,7 @@ from etcsched.core.times import Utc, ms_of
 PAGE_EVERY_S: Final = 10.0
 PAGE_EVERY_HURRIED_S: Final = 1.0
 """While history takes too much, and for a new leader, who doesn't know yet."""
-LEAST_SHARE: Final = 0.001
+LEAST_SHARE: Final = 1e-6
 _AIM: Final = 0.9
 _LOW: Final = 0.7
 _PAGE: Matter = ("history",)
@@ -137,6 +138,9 @@ class Retention:
         )
 
     def _runs_kept(self, job: str) -> int:
+        """What a deleted job has left goes by its age only, as long as there is room."""
+        if job not in self._view.jobs and self._share == 1.0:
+            return sys.maxsize
         return max(1, int(self._keep_of(job).runs * self._share))
 
     def _keep_of(self, job: str) -> Keep:
