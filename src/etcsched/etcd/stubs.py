@@ -7,7 +7,7 @@ imported. The descriptors are older than etcd 3.4, so the few fields that this p
 them are added first; their numbers are those of etcd's rpc.proto.
 
 The classes live in a descriptor pool of their own: file names like ``rpc.proto`` may well be taken
-in protobuf's default one. Importing this module takes about 0.2 s and loads grpc.
+in protobuf's default one. Importing this module takes about 0.1 s and loads grpc.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import re
 import sys
 import threading
 import types
@@ -27,6 +28,7 @@ from google.protobuf.internal import enum_type_wrapper
 __all__ = ["Etcd3LayoutError", "auth_pb2", "grpc_stubs", "kv_pb2", "load", "rpc_pb2"]
 
 _FILES = ("kv", "auth", "rpc")  # in the order of their imports
+_SERIALIZED = re.compile(r"serialized_pb=_b\(('(?:[^'\\\n]+|\\.)*')\)")
 _load_lock = threading.Lock()
 
 _Field = descriptor_pb2.FieldDescriptorProto
@@ -68,20 +70,19 @@ def _serialized_descriptor(file: str) -> bytes:
         raise Etcd3LayoutError("the Python package etcd3 isn't installed; install etcd3==0.12.0")
     path = Path(spec.origin).parent / "etcdrpc" / f"{file}_pb2.py"
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError) as error:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
         raise Etcd3LayoutError(
             f"{path} can't be read ({error}); this program needs etcd3==0.12.0"
         ) from error
-    for node in ast.walk(tree):
-        match node:
-            case ast.keyword(
-                arg="serialized_pb", value=ast.Call(args=[ast.Constant(value=str() as text)])
-            ):
-                return text.encode("latin-1")
-    raise Etcd3LayoutError(
-        f"{path} holds no serialized descriptor; this program needs etcd3==0.12.0"
-    )
+    # Only the literal is parsed: each command and each node would wait for the rest.
+    found = _SERIALIZED.search(source)
+    if found is None:
+        raise Etcd3LayoutError(
+            f"{path} holds no serialized descriptor; this program needs etcd3==0.12.0"
+        )
+    text: str = ast.literal_eval(found[1])
+    return text.encode("latin-1")
 
 
 def _add_user_options(auth: descriptor_pb2.FileDescriptorProto) -> None:
