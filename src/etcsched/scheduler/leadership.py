@@ -154,14 +154,12 @@ class Leadership:
             return
 
     async def _list_archive(self, effect: fx.ListArchive) -> None:
-        listing, sample = archive_listing.ranges(self._keys, effect)
-        found = sampled = None
+        found = None
         try:
-            sampled = await self._etcd.range(sample) if sample is not None else None
-            found = await self._etcd.range(listing)
+            found = await self._etcd.range(archive_listing.listing(self._keys, effect))
         except ClusterUnreachable as error:
             log.warning("history can't be listed, it is pruned later: %s", error)
-        self.tell(archive_listing.listed(self._keys, effect, found, sampled))
+        self.tell(archive_listing.listed(self._keys, effect, found))
 
     async def _read_archived(self, effect: fx.ReadArchived) -> None:
         key = self._keys.archive(effect.job, effect.run_id)

@@ -244,9 +244,8 @@ class SimulatedScheduler:
                 info = store.lease_time_to_live(effect.lease)
                 return ev.LeaseAnswered(effect.agent, effect.lease, info.has_ended, info.raft_term)
             case fx.ListArchive():
-                listing, sample = archive_listing.ranges(keys, effect)
-                sampled = store.range(sample) if sample is not None else None
-                return archive_listing.listed(keys, effect, store.range(listing), sampled)
+                found = store.range(archive_listing.listing(keys, effect))
+                return archive_listing.listed(keys, effect, found)
             case fx.ReadArchived():
                 kvs = store.range(Range(keys.archive(effect.job, effect.run_id))).kvs
                 run = decode(Run, kvs[0].value) if kvs else None

@@ -43,15 +43,14 @@ class LeaseAnswered(msgspec.Struct, frozen=True):
 
 
 class ArchiveListed(msgspec.Struct, frozen=True):
-    """(job, run, mod revision), oldest first within a job; ``is_last``: nothing follows. ``count``:
-    how many there are from the first of these on, of this job or else of all. ``sample_bytes``:
-    the sizes of some of a page."""
+    """(job, run, mod revision, size in bytes), oldest first within a job; of a single job sizes are
+    those of the keys alone. ``is_last``: nothing follows. ``count``: how many there are from the
+    first of these on, of this job or else of all."""
 
     job: str | None
-    found: tuple[tuple[str, str, int], ...]
+    found: tuple[tuple[str, str, int, int], ...]
     is_last: bool
     count: int = 0
-    sample_bytes: tuple[int, ...] = ()
 
 
 class ArchivedRead(msgspec.Struct, frozen=True):

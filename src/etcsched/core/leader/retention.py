@@ -3,8 +3,7 @@ is too much for etcd.
 
 The archive as a whole may take ``max_history_bytes``. Where it takes more, each job keeps the same
 share of the runs that its ``keep`` names, and so the job that is due every second gives most. A
-share is tried for a round through the archive before the next is chosen; what a round costs is a
-page of keys at a time.
+share is tried for a round through the archive, a page at a time, before the next is chosen.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ _AIM: Final = 0.9
 _LOW: Final = 0.7
 _PAGE: Matter = ("history",)
 
-Archived = tuple[str, str, int]
-"""(job, run, mod revision)."""
+Archived = tuple[str, str, int, int]
+"""(job, run, mod revision, size in bytes)."""
 
 
 def next_share(share: float, fullest: float, size_bytes: float, most_bytes: int) -> float:
@@ -53,9 +52,11 @@ class Retention:
         self._listing: set[str] = set()
         self._after = ""
         self._share = 1.0
-        self._fullest: float | None = None
+        self._fullest = 0.0
+        self._kept_bytes = 0.0
+        self._job, self._runs, self._bytes = "", 0, 0
+        """The job whose runs are being counted."""
         self._is_too_much = False
-        self._sampled: list[int] = []
         context.wake_at(context.mono_s + PAGE_EVERY_HURRIED_S, _PAGE)
 
     def archived(self, job: str, records: int = 1) -> None:
@@ -71,15 +72,15 @@ class Retention:
     def listed(self, listed: ev.ArchiveListed) -> None:
         if listed.job is not None:
             self._listing.discard(listed.job)
-            self._saw(listed.job, listed.count)
             excess = listed.count - self._runs_kept(listed.job)
             self._forget(listed.found[: max(0, excess)])
             return
         if listed.found or listed.is_last:  # Else etcd didn't answer: the same page again.
             if not self._after:
-                self._weigh(listed)
-            self._sampled += listed.sample_bytes
+                self._begin_round(listed)
             self._turn_page(listed)
+            if listed.is_last:
+                self._end_round()
         wait_s = PAGE_EVERY_HURRIED_S if self._is_too_much else PAGE_EVERY_S
         self._context.wake_at(self._context.mono_s + wait_s, _PAGE)
 
@@ -88,20 +89,16 @@ class Retention:
         go on beyond the page, so it is listed by itself as well."""
         now_ms = self._context.wall_ms
         for job, of_job in groupby(page.found, key=lambda place: place[0]):
-            places = tuple(of_job)
-            self._saw(job, len(places))
-            excess, age_s = len(places) - self._runs_kept(job), self._keep_of(job).age_s
-            self._forget(
-                tuple(
-                    place
-                    for index, place in enumerate(places)
-                    if index < excess or _age_s(place[1], now_ms) > age_s
-                )
-            )
+            places, age_s = tuple(of_job), self._keep_of(job).age_s
+            old = tuple(place for place in places if _age_s(place[1], now_ms) > age_s)
+            # Oldest first, so what is too old, or too much, stands at the beginning.
+            excess = max(len(old), len(places) - self._runs_kept(job))
+            self._count(job, places[len(old) :])
+            self._forget(places[:excess])
         if page.is_last:
             self._after = ""
         else:
-            job, run, _ = page.found[-1]
+            job, run, *_ = page.found[-1]
             self._after = f"{job}/{run}"
             self._list(job)
 
@@ -113,26 +110,39 @@ class Retention:
 
     # --- how much is kept
 
-    def _saw(self, job: str, runs: int) -> None:
-        self._fullest = max(self._fullest or 0.0, runs / max(1, self._keep_of(job).runs))
+    def _count(self, job: str, runs: tuple[Archived, ...]) -> None:
+        """More of a job; a page may end in the middle of one."""
+        if job != self._job:
+            self._count_job()
+            self._job, self._runs, self._bytes = job, 0, 0
+        self._runs += len(runs)
+        self._bytes += _size_bytes(runs)
 
-    def _weigh(self, first: ev.ArchiveListed) -> None:
-        """At a round's first page, by what the round before has seen of the runs."""
-        sampled, fullest = self._sampled or list(first.sample_bytes), self._fullest
-        self._sampled, self._fullest = [], None
-        size_bytes = first.count * sum(sampled) / max(1, len(sampled))
+    def _count_job(self) -> None:
+        """What of the job is left when all that goes is gone."""
+        if self._runs:
+            self._fullest = max(self._fullest, self._runs / max(1, self._keep_of(self._job).runs))
+            self._kept_bytes += self._bytes * min(1.0, self._runs_kept(self._job) / self._runs)
+        self._job, self._runs, self._bytes = "", 0, 0
+
+    def _begin_round(self, first: ev.ArchiveListed) -> None:
+        """About how much there is, by the first page, says whether to hurry."""
+        self._kept_bytes, self._fullest = 0.0, 0.0
+        mean_bytes = _size_bytes(first.found) / max(1, len(first.found))
         most_bytes = self._view.settings.max_history_bytes
-        self._is_too_much = size_bytes > most_bytes
-        if fullest is None:
-            return  # There was no round before this one, or nothing in it.
-        share = next_share(self._share, fullest, size_bytes, most_bytes)
+        self._is_too_much = first.count * mean_bytes > most_bytes
+
+    def _end_round(self) -> None:
+        self._count_job()
+        size_bytes, most_bytes = self._kept_bytes, self._view.settings.max_history_bytes
+        share = next_share(self._share, self._fullest, size_bytes, most_bytes)
         is_less, is_all_again = share < self._share, self._share < share == 1.0
-        self._share = share
+        self._is_too_much, self._share = size_bytes > most_bytes, share
         if not is_less and not is_all_again:
             return
         part = "all that" if is_all_again else f"{share:.1%} of what"
         self._context.say(
-            f"history takes about {size_bytes / (1 << 20):.1f} MiB of {size_text(most_bytes)} "
+            f"history takes {size_bytes / (1 << 20):.1f} MiB of {size_text(most_bytes)} "
             f"(settings: max_history): each job keeps {part} its keep names",
             warn=is_less,
         )
@@ -156,7 +166,7 @@ class Retention:
             return
         through = watermark.record.through
         fanning_out = {job for job, _ in self._view.fan_outs}
-        for job, run, revision in places:
+        for job, run, revision, _ in places:
             if job in fanning_out:
                 continue  # Some of its runs may not be made yet: their absence says so.
             gap = self._view.gaps.get(job)
@@ -168,6 +178,10 @@ class Retention:
                     seq=self._context.next_seq(), job=job, run_id=run, revision=revision
                 )
                 self._context.write(write, matter)
+
+
+def _size_bytes(places: tuple[Archived, ...]) -> int:
+    return sum(place[3] for place in places)
 
 
 def _time_of_id(run_id: str) -> Utc:

@@ -298,18 +298,14 @@ class SimScheduler:
         )
 
     def _list_archive(self, leadership: int, effect: fx.ListArchive) -> None:
-        """The two reads of ``Leadership`` count as one."""
         keys, store = self._keys, self.cluster.store
-        listing, sample = archive_listing.ranges(keys, effect)
+        request = archive_listing.listing(keys, effect)
 
-        def read() -> tuple[RangeResult, RangeResult | None]:
-            return store.range(listing), store.range(sample) if sample is not None else None
+        def answered(found: RangeResult | EtcschedError) -> None:
+            result = None if isinstance(found, EtcschedError) else found
+            self._tell_in(leadership, archive_listing.listed(keys, effect, result))
 
-        def answered(found: tuple[RangeResult, RangeResult | None] | EtcschedError) -> None:
-            both = (None, None) if isinstance(found, EtcschedError) else found
-            self._tell_in(leadership, archive_listing.listed(keys, effect, *both))
-
-        self.link.call(read, answered, 5.0, is_write=False)
+        self.link.call(lambda: store.range(request), answered, 5.0, is_write=False)
 
     def _read_archived(self, leadership: int, effect: fx.ReadArchived) -> None:
         key, store = self._keys.archive(effect.job, effect.run_id), self.cluster.store
