@@ -312,6 +312,30 @@ def test_a_leader_that_was_killed_and_started_again(cluster: Console) -> None:
     assert "close_books  7h24m            2026-11-23T02:30:00Z\n" in shown
 
 
+def test_what_the_watermark_hasnt_passed_yet_may_be_decided(cluster: Console) -> None:
+    """It moves every few seconds only. A job that is due more often has several ticks by then."""
+    cluster.put(job("often", "* * * * * *"), Kind.JOB, "often")
+    cluster.now = Utc("2026-11-22T19:05:04.500Z")
+    through = Utc("2026-11-22T19:04:59.600Z")
+    cluster.put(Watermark(through=through, term=7), Kind.WATERMARK)
+
+    def next_tick() -> dict[str, str]:
+        found: dict[str, str] = cluster.json("status")["next_tick"]
+        return found
+
+    assert next_tick() == {"job": "often", "at": "2026-11-22T19:05:00.000Z"}
+    for second in (0, 1, 2):
+        at = Utc(f"2026-11-22T19:05:0{second}.000Z")
+        run = finished("often", "", Utc("2026-11-22T19:05:00.000Z"))
+        cluster.archive(replace(run, id=f"20261122T19050{second}Z", scheduled_at=at))
+    assert next_tick() == {"job": "rotate_logs", "at": "2026-11-22T19:05:00.000Z"}
+    active = cluster.get(Run, Kind.RUN, "rotate_logs", "20261122T190000Z")
+    cluster.put(replace(active, id="20261122T190500Z"), Kind.RUN, "rotate_logs", "20261122T190500Z")
+    assert next_tick() == {"job": "often", "at": "2026-11-22T19:05:05.000Z"}
+    cluster.now = Utc("2026-11-22T19:05:05.100Z")
+    assert next_tick() == {"job": "often", "at": "2026-11-22T19:05:03.000Z"}
+
+
 def test_whoever_has_not_won_the_term_does_not_lead(cluster: Console) -> None:
     term = cluster.get(Term, Kind.TERM)
     cluster.put(replace(term, token=term.token + 1), Kind.TERM)

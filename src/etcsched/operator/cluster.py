@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import enum
-import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
-from etcsched.core.limits import Limits
 from etcsched.core.records import (
-    CLUSTER,
     Candidate,
     ClusterSettings,
     Drain,
-    Job,
     Kind,
     Pause,
     Presence,
@@ -26,12 +22,11 @@ from etcsched.core.records import (
     Watermark,
 )
 from etcsched.core.states import RunState
-from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
-from etcsched.operator.calendars import read_calendars
 from etcsched.operator.explain import RunReason, Waits, read_view, waits_of
+from etcsched.operator.next_ticks import NextTick, next_ticks
 from etcsched.operator.runs import newest_of_all, view_of
 from etcsched.operator.store import found, listed, read, read_ranges
 from etcsched.ports import Etcd, MemberStatus
@@ -43,11 +38,8 @@ __all__ = [
     "ClusterView",
     "Lateness",
     "LeaderView",
-    "NextTick",
     "SchedulerView",
     "lateness_of",
-    "next_after_ms",
-    "next_ticks",
     "read_agents",
     "read_cluster",
     "read_leader",
@@ -58,7 +50,6 @@ JOBS_LOOKED_AT: Final = 20_000
 
 _RUNS_LOOKED_AT: Final = 200
 _STARTS: Final = 100
-_DECIDED_WITHIN_MS: Final = 2_000
 """A leader that is well has decided a tick by then."""
 
 
@@ -130,11 +121,6 @@ class Lateness(msgspec.Struct, frozen=True):
     worst_run: str
 
 
-class NextTick(msgspec.Struct, frozen=True):
-    job: str
-    at: Utc
-
-
 class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     """``next_tick`` None: nothing is due ever, or there are more jobs than were looked at. One
     that isn't later than ``at`` is overdue: nobody has decided it.
@@ -191,8 +177,7 @@ async def read_cluster(
     leader = await read_leader(etcd, keys, now_ms)
     ticks: list[NextTick] = []
     if with_next_tick and jobs <= JOBS_LOOKED_AT:
-        after_ms = next_after_ms(leader.watermark, now_ms)
-        ticks = await next_ticks(etcd, keys, cluster_pause, after_ms, 1)
+        ticks = await next_ticks(etcd, keys, cluster_pause, leader.watermark, now_ms, 1)
     return ClusterView(
         at=utc_of(now_ms),
         leader=leader,
@@ -370,31 +355,3 @@ def lateness_of(runs: Sequence[Run]) -> Lateness | None:
         return None
     worst_ms, worst = ranked[-1]
     return Lateness(len(ranked), ranked[len(ranked) // 2][0], worst_ms, worst)
-
-
-def next_after_ms(watermark: Utc | None, now_ms: int) -> int:
-    """After when to look for what is next: what is overdue comes first."""
-    through_ms = ms_of(watermark) if watermark is not None else now_ms
-    return through_ms if now_ms - through_ms > _DECIDED_WITHIN_MS else now_ms
-
-
-async def next_ticks(
-    etcd: Etcd, keys: Keys, cluster_pause: Pause | None, after_ms: int, count: int
-) -> list[NextTick]:
-    """The nearest, of as many jobs."""
-    pauses: dict[str, Pause] = {}
-    for kv in await listed(etcd, keys.all_of(Kind.PAUSE)):
-        pause, place = found(Pause, kv), keys.parse(kv.key)
-        if pause is not None and place is not None and place[1][0] != CLUSTER:
-            pauses[place[1][0]] = pause
-    calendars = await read_calendars(etcd, keys)
-    ticks = []
-    for kv in await listed(etcd, keys.all_of(Kind.JOB)):
-        job = found(Job, kv)
-        if job is None:
-            continue
-        limits = Limits((pauses.get(job.name), cluster_pause), calendars)
-        tick_ms = next_tick(job, limits, after_ms)
-        if tick_ms is not None:
-            ticks.append(NextTick(job.name, utc_of(tick_ms)))
-    return heapq.nsmallest(count, ticks, key=lambda tick: (tick.at, tick.job))

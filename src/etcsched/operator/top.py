@@ -13,12 +13,10 @@ from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.cluster import (
     ClusterView,
-    NextTick,
     lateness_of,
-    next_after_ms,
-    next_ticks,
     read_cluster,
 )
+from etcsched.operator.next_ticks import NextTick, next_ticks
 from etcsched.operator.runs import NewestRuns
 from etcsched.operator.store import found, listed, read
 from etcsched.ports import Etcd
@@ -73,8 +71,8 @@ async def read_top(
     ticks: Sequence[NextTick] = ()
     if cluster.jobs <= JOBS_LOOKED_AT:
         (pause,), _ = await read(etcd, [keys.of(Kind.PAUSE, CLUSTER)])
-        after_ms = next_after_ms(cluster.leader.watermark, now_ms)
-        ticks = await next_ticks(etcd, keys, found(Pause, pause), after_ms, most)
+        watermark = cluster.leader.watermark
+        ticks = await next_ticks(etcd, keys, found(Pause, pause), watermark, now_ms, most)
     return TopView(
         cluster=cluster,
         running=tuple((await _running(etcd, keys))[:most]),

@@ -1,0 +1,97 @@
+"""Which ticks come next, those first that are overdue.
+
+The leader decides a tick at once, and moves the watermark every few seconds. So a tick that the
+watermark hasn't passed yet is overdue only if no run of it is there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from etcsched.core.limits import Limits
+from etcsched.core.records import CLUSTER, Job, Kind, Pause
+from etcsched.core.timeline import next_tick, ticks
+from etcsched.core.times import Utc, ms_of, tick_id, utc_of
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Range, range_end_of
+from etcsched.operator.calendars import read_calendars
+from etcsched.operator.store import found, listed, read_all, read_ranges
+from etcsched.ports import Etcd
+
+__all__ = ["NextTick", "next_ticks"]
+
+_DECIDED_WITHIN_MS: Final = 2_000
+_JOBS: Final = 20
+"""So many are asked for; if none of them is overdue, the others aren't either."""
+_TICKS_OF_A_JOB: Final = 60
+
+
+class NextTick(msgspec.Struct, frozen=True):
+    job: str
+    at: Utc
+
+
+async def next_ticks(
+    etcd: Etcd,
+    keys: Keys,
+    cluster_pause: Pause | None,
+    watermark: Utc | None,
+    now_ms: int,
+    count: int,
+) -> list[NextTick]:
+    """The nearest, of as many jobs."""
+    jobs = await read_all(etcd, keys.all_of(Kind.JOB), Job)
+    pauses: dict[str, Pause] = {}
+    for kv in await listed(etcd, keys.all_of(Kind.PAUSE)):
+        pause, place = found(Pause, kv), keys.parse(kv.key)
+        if pause is not None and place is not None and place[1][0] != CLUSTER:
+            pauses[place[1][0]] = pause
+    calendars = await read_calendars(etcd, keys)
+    limits = {job.name: Limits((pauses.get(job.name), cluster_pause), calendars) for job in jobs}
+    after_ms = ms_of(watermark) if watermark is not None else now_ms
+    overdue = await _overdue(etcd, keys, jobs, limits, after_ms, now_ms)
+    coming = []
+    for job in jobs:
+        tick_ms = next_tick(job, limits[job.name], max(after_ms, now_ms))
+        if tick_ms is not None and job.name not in overdue:
+            coming.append((tick_ms, job.name))
+    late = [(tick_ms, name) for name, tick_ms in overdue.items()]
+    return [NextTick(name, utc_of(at)) for at, name in heapq.nsmallest(count, late + coming)]
+
+
+async def _overdue(
+    etcd: Etcd,
+    keys: Keys,
+    jobs: Sequence[Job],
+    limits: dict[str, Limits],
+    after_ms: int,
+    now_ms: int,
+) -> dict[str, int]:
+    """The first tick of each job that should have been decided by now, and has no run."""
+    through_ms = now_ms - _DECIDED_WITHIN_MS
+    due = []
+    for job in jobs:
+        of_job = ticks(job, limits[job.name], after_ms, through_ms)
+        if first := list(islice(of_job, _TICKS_OF_A_JOB)):
+            due.append((first, job.name))
+    asked = [(job, tick_ms) for first, job in heapq.nsmallest(_JOBS, due) for tick_ms in first]
+    spans = [span for job, tick_ms in asked for span in _of_tick(keys, job, tick_ms)]
+    results, _ = await read_ranges(etcd, spans)
+    overdue: dict[str, int] = {}
+    for place, (job_name, tick_ms) in enumerate(asked):
+        if not any(result.count for result in results[2 * place : 2 * place + 2]):
+            overdue.setdefault(job_name, tick_ms)
+    return overdue
+
+
+def _of_tick(keys: Keys, job: str, tick_ms: int) -> tuple[Range, Range]:
+    """Its runs, also one for each host."""
+    tick = tick_id(tick_ms)
+    keys_of = (keys.of(Kind.RUN, job, tick), keys.archive(job, tick))
+    active, archived = (Range(key, range_end_of(key), count_only=True) for key in keys_of)
+    return active, archived
