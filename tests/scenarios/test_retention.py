@@ -160,5 +160,20 @@ def test_where_there_is_room_again_keep_counts_again(world: World) -> None:
     world.advance(120)
     assert archived_bytes(world) <= 1.2 * limit
     world.put(Kind.SETTINGS, ClusterSettings())
-    world.advance(300)
+    world.advance(100)
     assert 100 <= len(world.runs("backup")) <= 130
+
+
+def test_a_raised_limit_holds_at_once(world: World) -> None:
+    ids = archive(world, "backup", 400)
+    world.apply(job(cron=NEVER, keep=Keep(runs=400)))
+    world.put(Kind.SETTINGS, ClusterSettings(max_history_bytes=archived_bytes(world) // 4))
+    while len(kept := world.runs("backup")) == 400:
+        world.advance(0.25)
+    world.put(Kind.SETTINGS, ClusterSettings())
+    world.advance(0.25)
+    others = archive(world, "other", 300)
+    world.apply(job("other", cron=NEVER, keep=Keep(runs=300)))
+    world.advance(60)
+    assert list(world.runs("other")) == others
+    assert set(kept) <= set(ids)

@@ -20,8 +20,8 @@ from etcsched.core.leader.retention import LEAST_SHARE, next_share
         (0.01, 1.0, 1200, 0.0075),  # It had that much before it gave.
         (0.5, 0.5, 1000, 0.5),
         (0.5, 0.5, 700, 0.5),
-        (0.5, 0.5, 699, 0.625),
-        (0.9, 0.1, 0, 1.0),
+        (0.5, 0.5, 699, 1.0),
+        (0.001, 0.001, 0, 1.0),
         (LEAST_SHARE, 1.0, 10**9, LEAST_SHARE),
     ],
 )

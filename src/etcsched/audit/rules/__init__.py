@@ -10,6 +10,7 @@ from etcsched.audit.rules.i04_succession import Succession
 from etcsched.audit.rules.i05_tokens import Tokens
 from etcsched.audit.rules.i06_leaders import Leaders
 from etcsched.audit.rules.i07_chains import Chains
+from etcsched.audit.rules.i07_history import Histories
 from etcsched.audit.rules.i07_outcomes import Outcomes
 from etcsched.audit.rules.i08_operations import Operations
 from etcsched.audit.rules.i09_recovery import Recoveries
@@ -31,6 +32,7 @@ RULES: tuple[type[Rule], ...] = (
     Tokens,
     Leaders,
     Outcomes,
+    Histories,
     Chains,
     Operations,
     Recoveries,

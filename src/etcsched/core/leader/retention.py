@@ -33,12 +33,12 @@ Archived = tuple[str, str, int, int]
 
 def next_share(share: float, fullest: float, size_bytes: float, most_bytes: int) -> float:
     """Of the runs that each job's ``keep`` names, once a round has gone by the earlier one: it
-    falls until the archive fits, and rises again where there is room. ``fullest``: the largest part
-    of its ``keep`` that a job had. As every job has that much or less, none gives too much."""
+    falls until the archive fits, and is all again where there is room. ``fullest``: the largest
+    part of its ``keep`` that a job had. As every job has that much or less, none gives too much."""
     if size_bytes > most_bytes:
         return max(LEAST_SHARE, min(share, fullest) * _AIM * most_bytes / size_bytes)
     if size_bytes < _LOW * most_bytes:
-        return min(1.0, share * 1.25)
+        return 1.0
     return share
 
 
@@ -52,6 +52,8 @@ class Retention:
         self._listing: set[str] = set()
         self._after = ""
         self._share = 1.0
+        self._chosen_for_bytes = 0
+        """The limit by which the share was chosen."""
         self._fullest = 0.0
         self._kept_bytes = 0.0
         self._job, self._runs, self._bytes = "", 0, 0
@@ -135,9 +137,11 @@ class Retention:
     def _end_round(self) -> None:
         self._count_job()
         size_bytes, most_bytes = self._kept_bytes, self._view.settings.max_history_bytes
-        share = next_share(self._share, self._fullest, size_bytes, most_bytes)
-        is_less, is_all_again = share < self._share, self._share < share == 1.0
-        self._is_too_much, self._share = size_bytes > most_bytes, share
+        before = self._share_now()
+        share = next_share(before, self._fullest, size_bytes, most_bytes)
+        is_less, is_all_again = share < before, self._share < share == 1.0
+        self._is_too_much = size_bytes > most_bytes
+        self._share, self._chosen_for_bytes = share, most_bytes
         if not is_less and not is_all_again:
             return
         part = "all that" if is_all_again else f"{share:.1%} of what"
@@ -149,9 +153,15 @@ class Retention:
 
     def _runs_kept(self, job: str) -> int:
         """What a deleted job has left goes by its age only, as long as there is room."""
-        if job not in self._view.jobs and self._share == 1.0:
+        share = self._share_now()
+        if job not in self._view.jobs and share == 1.0:
             return sys.maxsize
-        return max(1, int(self._keep_of(job).runs * self._share))
+        return max(1, int(self._keep_of(job).runs * share))
+
+    def _share_now(self) -> float:
+        """Who raises the limit finds nothing gone by the lower one any more."""
+        is_raised = self._view.settings.max_history_bytes > self._chosen_for_bytes
+        return 1.0 if is_raised else self._share
 
     def _keep_of(self, job: str) -> Keep:
         entry = self._view.jobs.get(job)
