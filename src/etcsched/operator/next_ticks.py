@@ -54,32 +54,37 @@ async def next_ticks(
     calendars = await read_calendars(etcd, keys)
     limits = {job.name: Limits((pauses.get(job.name), cluster_pause), calendars) for job in jobs}
     after_ms = ms_of(watermark) if watermark is not None else now_ms
-    overdue = await _overdue(etcd, keys, jobs, limits, after_ms, now_ms)
-    coming = []
+    passed: list[tuple[int, Job]] = []
+    nearest: dict[str, int] = {}
     for job in jobs:
-        tick_ms = next_tick(job, limits[job.name], max(after_ms, now_ms))
-        if tick_ms is not None and job.name not in overdue:
-            coming.append((tick_ms, job.name))
-    late = [(tick_ms, name) for name, tick_ms in overdue.items()]
-    return [NextTick(name, utc_of(at)) for at, name in heapq.nsmallest(count, late + coming)]
+        tick_ms = next_tick(job, limits[job.name], after_ms)
+        if tick_ms is not None and tick_ms <= now_ms:
+            passed.append((tick_ms, job))
+            tick_ms = next_tick(job, limits[job.name], now_ms)
+        if tick_ms is not None:
+            nearest[job.name] = tick_ms
+    nearest |= await _overdue(etcd, keys, passed, limits, after_ms, now_ms)
+    each = ((tick_ms, name) for name, tick_ms in nearest.items())
+    return [NextTick(name, utc_of(at)) for at, name in heapq.nsmallest(count, each)]
 
 
 async def _overdue(
     etcd: Etcd,
     keys: Keys,
-    jobs: Sequence[Job],
+    passed: Sequence[tuple[int, Job]],
     limits: dict[str, Limits],
     after_ms: int,
     now_ms: int,
 ) -> dict[str, int]:
-    """The first tick of each job that should have been decided by now, and has no run."""
+    """The first tick of each job that should have been decided by now, and has no run; ``passed``:
+    the jobs of which a tick is no longer to come, with the first."""
     through_ms = now_ms - _DECIDED_WITHIN_MS
-    due = []
-    for job in jobs:
-        of_job = ticks(job, limits[job.name], after_ms, through_ms)
-        if first := list(islice(of_job, _TICKS_OF_A_JOB)):
-            due.append((first, job.name))
-    asked = [(job, tick_ms) for first, job in heapq.nsmallest(_JOBS, due) for tick_ms in first]
+    first = heapq.nsmallest(_JOBS, passed, key=lambda one: (one[0], one[1].name))
+    asked = [
+        (job.name, tick_ms)
+        for _, job in first
+        for tick_ms in islice(ticks(job, limits[job.name], after_ms, through_ms), _TICKS_OF_A_JOB)
+    ]
     spans = [span for job, tick_ms in asked for span in _of_tick(keys, job, tick_ms)]
     results, _ = await read_ranges(etcd, spans)
     overdue: dict[str, int] = {}

@@ -9,7 +9,7 @@ import msgspec
 
 from etcsched.audit.history import FaultKind
 from etcsched.audit.rules.base import Court, Rule
-from etcsched.audit.state import ARCHIVE, Held, Step, Write
+from etcsched.audit.state import ARCHIVE, Step, Write
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import ClusterSettings, Job, Keep, Kind
 from etcsched.core.times import ms_of_tick_id
@@ -36,7 +36,7 @@ class Histories(Rule):
     job goes then is the leader's choice."""
 
     invariant = Invariant.I7
-    places = frozenset({ARCHIVE, Kind.JOB, Kind.SETTINGS})
+    places = frozenset({ARCHIVE, Kind.JOB})
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
@@ -49,12 +49,10 @@ class Histories(Rule):
     def begun(self) -> None:
         for job, run in sorted(self.state.all_of(ARCHIVE)):
             self._runs_of[job].append(run)
-        self._look_at_size(self.state.of(Kind.SETTINGS))
+        self._look_at_size()
 
     def wrote(self, write: Write, step: Step) -> None:
-        if write.place is Kind.SETTINGS:
-            self._look_at_size(write.after)
-        elif write.place is Kind.JOB:
+        if write.place is Kind.JOB:
             before = write.before.record if write.before is not None else None
             keep = before.keep if isinstance(before, Job) else NO_JOB
             self._earlier[write.ids[0]].append((step.at_ms, keep))
@@ -66,11 +64,10 @@ class Histories(Rule):
             self._runs_of[job].remove(run)
 
     def committed(self, step: Step) -> None:
-        self._look_at_size(self.state.of(Kind.SETTINGS))
+        self._look_at_size()
 
-    def _look_at_size(self, held: Held | None) -> None:
-        record = held.record if held is not None else None
-        settings = record if isinstance(record, ClusterSettings) else ClusterSettings()
+    def _look_at_size(self) -> None:
+        settings = self.state.record(ClusterSettings, Kind.SETTINGS) or ClusterSettings()
         at_most_bytes = len(self.state.all_of(ARCHIVE)) * MOST_OF_A_RUN_BYTES
         self._was_too_much = self._was_too_much or at_most_bytes > settings.max_history_bytes
 
