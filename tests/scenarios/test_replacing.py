@@ -17,15 +17,6 @@ FIRST, SECOND, THIRD = "20261122T120005Z", "20261122T120015Z", "20261122T120025Z
 TICKS = tuple(At(Utc(f"2026-11-22T12:00:{second:02}.000Z")) for second in (5, 15, 25))
 
 
-@pytest.fixture
-def world() -> World:
-    world = World()
-    world.scheduler("s1")
-    world.agent("a1", takes_s=100.0)
-    world.advance(0.5)
-    return world
-
-
 def states(world: World) -> dict[str, str]:
     return {run: record.state.value for run, record in world.runs("backup").items()}
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pytest
-
 from etcsched.core.records import ClusterSettings, Keep, Kind, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import Origin, Overlap, RunState
@@ -18,15 +16,6 @@ from tests.support.jobs import NOON, job
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
 NEVER = "0 0 29 2 *"
 PUT_AT_ONCE = 100
-
-
-@pytest.fixture
-def world() -> World:
-    world = World()
-    world.scheduler("s1")
-    world.agent("a1", takes_s=100.0)
-    world.advance(0.5)
-    return world
 
 
 def past(name: str, count: int) -> Iterator[Run]:

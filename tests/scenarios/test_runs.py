@@ -17,15 +17,6 @@ ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
 RUN = "20261122T120005Z"
 
 
-@pytest.fixture
-def world() -> World:
-    world = World()
-    world.scheduler("s1")
-    world.agent("a1", takes_s=100.0)
-    world.advance(0.5)
-    return world
-
-
 def only_run(world: World) -> Run:
     (run,) = world.runs("backup").values()
     return run

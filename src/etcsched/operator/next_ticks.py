@@ -64,8 +64,8 @@ async def next_ticks(
         if tick_ms is not None:
             nearest[job.name] = tick_ms
     nearest |= await _overdue(etcd, keys, passed, limits, after_ms, now_ms)
-    each = ((tick_ms, name) for name, tick_ms in nearest.items())
-    return [NextTick(name, utc_of(at)) for at, name in heapq.nsmallest(count, each)]
+    upcoming = ((tick_ms, name) for name, tick_ms in nearest.items())
+    return [NextTick(name, utc_of(at)) for at, name in heapq.nsmallest(count, upcoming)]
 
 
 async def _overdue(
