@@ -103,6 +103,19 @@ def test_of_all_that_go_at_once_one_is_the_last() -> None:
     assert write.jobs == (("lights", lights),)
 
 
+def test_one_that_returns_is_here_before_another_is_the_last() -> None:
+    """A hand deleted a's presence; a put it back as it was told to stop, like b."""
+    scene = Scene()
+    scene.put(Kind.JOB, "lights", record=job("lights", lifecycle=Lifecycle.CLUSTER_SHUTDOWN))
+    scene.known("b")
+    scene.present("b", stops=True)
+    scene.known("a", Stage.GONE)
+    scene.present("a", stops=True)
+    write = scene.decide()
+    assert stages(write) == {"a": Stage.DISMISSED, "b": Stage.LAST}
+    assert [run.host for run in write.created] == ["b"]
+
+
 @pytest.mark.parametrize(
     ("before", "stops", "after"),
     [

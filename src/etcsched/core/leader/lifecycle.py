@@ -103,7 +103,7 @@ class LiveAgents:
         # Whether one may go depends on the others.
         waiting = {a for a, entry in view.live.items() if entry.record.stage is Stage.LEAVING}
         agents = self._in_order({*self._dirty, *waiting})
-        self._let_come([agent for agent in agents if self._is_new(agent)], plan)
+        self._let_come([agent for agent in agents if self._comes(agent)], plan)
         for agent in agents:
             if plan.is_full and agent not in plan.come:
                 break
@@ -113,11 +113,17 @@ class LiveAgents:
             self._write(plan)
 
     def _let_come(self, agents: list[str], plan: _Plan) -> None:
-        """All that are new, before any of them goes again: also one that came only to be told to
-        stop is one more that another may rely on, or has to wait for."""
+        """All that come, before any goes: also one that came only to be told to stop is one more
+        that another may rely on, or has to wait for."""
         for agent in agents[:MOST_AT_ONCE]:
-            plan.come[agent] = self._come(self._view.presences[agent].record, plan)
+            if self._is_new(agent):
+                plan.come[agent] = self._come(self._view.presences[agent].record, plan)
+            else:
+                plan.come[agent] = self._stay(self._view.live[agent].record, plan)
         plan.all_have_come = len(agents) <= MOST_AT_ONCE
+
+    def _comes(self, agent: str) -> bool:
+        return self._is_new(agent) or self._returns(agent)
 
     def _is_new(self, agent: str) -> bool:
         """Whether it is an incarnation without a record."""
@@ -125,6 +131,15 @@ class LiveAgents:
         if presence is None:
             return False
         return live is None or live.record.incarnation != presence.record.incarnation
+
+    def _returns(self, agent: str) -> bool:
+        """Whether its presence was away for a moment only (deleted by hand), or no longer says
+        that it stops."""
+        presence, entry = self._view.presences.get(agent), self._view.live.get(agent)
+        if presence is None or entry is None or self._is_new(agent):
+            return False
+        stage = entry.record.stage
+        return stage is Stage.GONE or (not presence.record.draining and stage is not Stage.HERE)
 
     def _is_in_force(self, agent: str) -> bool:
         live, presence = self._view.live[agent].record, self._view.presences.get(agent)
@@ -137,7 +152,7 @@ class LiveAgents:
         def place(agent: str) -> tuple[bool, int, str]:
             presence = self._view.presences.get(agent)
             create_revision = presence.create_revision if presence is not None else 0
-            return (not self._is_new(agent), create_revision, agent)
+            return (not self._comes(agent), create_revision, agent)
 
         return sorted(agents, key=place)
 
@@ -156,7 +171,7 @@ class LiveAgents:
             plan.in_force.discard(agent)
         else:
             after = plan.come.get(agent, before)
-            if self._is_new(agent) and after is before:
+            if self._comes(agent) and after is before:
                 return  # Its turn comes with the next transaction.
             while (step := self._next(after, presence.record, plan)) is not None:
                 after = step
@@ -194,18 +209,15 @@ class LiveAgents:
         if live.due:
             return self._make_runs(live, plan)
         if not presence.draining:
-            # It was gone for a moment only: its presence was deleted by hand.
-            return None if live.stage is Stage.HERE else self._stay(live, plan)
+            return None
         match live.stage:
-            case Stage.GONE:
-                return self._stay(live, plan)
             case Stage.HERE:
                 return self._begin_to_go(live, presence) if self._is_work_over(live) else None
             case Stage.LEAVING:
                 return None if self._runs_on(live, plan) else self._let_go(live, presence, plan)
             case Stage.LAST:
                 return None if self._runs_on(live, plan) else self._dismiss(live, plan)
-            case Stage.DISMISSED:
+            case Stage.DISMISSED | Stage.GONE:
                 return None
 
     def _at(self, live: Live, stage: Stage, due: tuple[Due, ...] = ()) -> Live:
@@ -214,7 +226,7 @@ class LiveAgents:
 
     def _stay(self, live: Live, plan: _Plan) -> Live:
         plan.in_force.add(live.agent)
-        return self._at(live, Stage.HERE)
+        return self._at(live, Stage.HERE, live.due)
 
     def _come(self, presence: Presence, plan: _Plan) -> Live:
         """An incarnation that is new. A host that stops already isn't started."""
