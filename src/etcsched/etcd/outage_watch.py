@@ -157,6 +157,9 @@ class OutageWatch:
         calm_after_s = CALM_AFTER * timeout_s
         calm_s = boottime_s() + calm_after_s
         while True:
+            if self._ended.is_set():
+                self._ended.clear()
+                calm_s = boottime_s() + calm_after_s
             poll = await self._poll(step_s)
             self.last_sights = tuple(poll.sights.values())
             if Sight.HAS_LEADER not in self.last_sights:
@@ -172,8 +175,7 @@ class OutageWatch:
                 if self._is_out:
                     log.warning("etcd has a leader again")
                 self._is_out = False
-                if poll.done_s > calm_s and not self._is_silent():
-                    self._ended.clear()
+                if poll.done_s > calm_s and not self._is_silent() and not self._ended.is_set():
                     return
             await asyncio.sleep(max(poll.sent_s + step_s - boottime_s(), 0))
 
