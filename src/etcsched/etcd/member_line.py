@@ -3,6 +3,10 @@
 A process that is killed has its connections ended by its kernel, in order (FIN), and new ones
 refused. A firewall can refuse, too, and can reset a connection, but it can't end one in order. So
 the connection stays idle (no byte is ever sent on it), and only its orderly end counts.
+
+A connection that its process hasn't accepted yet is reset when that is killed, though ``connect``
+has long returned: it waits in the listener's queue. So one counts only once the member has answered
+a call over another that was made after it: the queue is in order.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import msgspec
 from etcsched.core.errors import EtcschedError
 from etcsched.core.outage import Sight
 from etcsched.etcd.client import Effect, EtcdClient
-from etcsched.etcd.config import Endpoint, EtcdConfig
+from etcsched.etcd.config import EtcdConfig
 from etcsched.etcd.connection import HAS_LEADER, Connection, Rpc
 from etcsched.etcd.stubs import rpc_pb2
 
@@ -65,6 +69,8 @@ class MemberLine:
         self._transport: asyncio.Transport | None = None
         self._address: Any = None
         self._connection: Connection | None = None
+        self._next: tuple[asyncio.Transport, _Idle] | None = None
+        """In place of one that ended, once the member has answered; older than ``_connection``."""
         self.why_unknown = ""
         """What the last look lacked, if it proved nothing."""
 
@@ -78,14 +84,20 @@ class MemberLine:
         return self._idle is not None and self._idle.is_over.done()
 
     async def close(self) -> None:
+        """A look that is under way sees nothing."""
         self._drop()
-        if self._connection is not None:
-            await self._connection.close()
+        await self._ask_over(None)
 
     def _drop(self) -> None:
         if self._transport is not None:
             self._transport.abort()
         self._transport = self._idle = None
+        self._drop_next()
+
+    def _drop_next(self) -> None:
+        if self._next is not None:
+            self._next[0].abort()
+        self._next = None
 
     # --- while etcd is well
 
@@ -97,25 +109,37 @@ class MemberLine:
         why = "it names no address for clients"
         for url in self.urls:
             try:
-                endpoint = await self._identified(url)
-                if self._connection is None or self._connection.endpoint != endpoint:
-                    if self._connection is not None:
-                        await self._connection.close()
-                    self._connection = Connection(endpoint, self._config)
-                if self._idle is None:
-                    await self.connect(endpoint.host, endpoint.port)
-                elif not await self._reconnect(endpoint.host, endpoint.port, _IDENTIFY_S):
-                    why = f"{url}: no new connection lasts"
-                    continue
+                if await self._hold_at(url):
+                    return ""
+                why = f"{url}: no new connection lasts"
             except (EtcschedError, OSError, TimeoutError) as error:
                 why = f"{url}: {error or type(error).__name__}"
-            else:
-                return ""
         return why
 
-    async def _identified(self, url: str) -> Endpoint:
-        """Who answers there must be this member: ``localhost`` is another one on each host."""
+    async def _hold_at(self, url: str) -> bool:
         config = msgspec.structs.replace(self._config, endpoints=(url,))
+        (endpoint,) = config.parsed_endpoints
+        transport, idle = await _open(endpoint.host, endpoint.port)
+        try:
+            await self._identify(config)
+            if idle.is_over.done():
+                return False
+            self._take(transport, idle)
+        finally:
+            if self._idle is not idle:
+                transport.abort()
+        if self._connection is None or self._connection.endpoint != endpoint:
+            await self._ask_over(Connection(endpoint, self._config))
+        return True
+
+    async def _ask_over(self, connection: Connection | None) -> None:
+        last, self._connection = self._connection, connection
+        if last is not None:
+            await last.close()
+
+    async def _identify(self, config: EtcdConfig) -> None:
+        """Who answers there, over a connection made now, must be this member: ``localhost`` is
+        another one on each host."""
         async with EtcdClient(config) as client:
             answer = await client.call(
                 Rpc.MEMBER_LIST,
@@ -125,31 +149,9 @@ class MemberLine:
             )
         if answer.header.member_id != self.member:
             raise EtcschedError(f"member {answer.header.member_id:x} answers there")
-        (endpoint,) = config.parsed_endpoints
-        return endpoint
-
-    async def connect(self, host: str, port: int) -> None:
-        """Where this member is known to listen; there is no connection yet."""
-        self._take(*await _open(host, port))
-
-    async def _reconnect(self, host: str, port: int, limit_s: float) -> bool:
-        """In place of one that ended; not before the member has answered with the new one there. It
-        may have been killed since its last answer, and the listener of a process that is being
-        killed outlives its connections for a moment: what connects then is refused or reset, and
-        would leave nothing that proves the member down."""
-        transport, idle = await _open(host, port)
-        lasts = False
-        try:
-            lasts = await self._ask(limit_s) is not Sight.UNKNOWN and not idle.is_over.done()
-        finally:
-            if not lasts:
-                transport.abort()
-        if lasts:
-            self._drop()
-            self._take(transport, idle)
-        return lasts
 
     def _take(self, transport: asyncio.Transport, idle: _Idle) -> None:
+        self._drop()
         self._transport, self._idle = transport, idle
         self._address = transport.get_extra_info("peername")
         idle.is_over.add_done_callback(lambda _: self._ended.set())
@@ -167,19 +169,40 @@ class MemberLine:
                     if self._idle is not None and self._idle.is_ended_in_order:
                         return Sight.DOWN
                     return self._unknown("refuses connections, but its last one was reset")
+                if self.is_ended:
+                    await self._begin_anew()
                 sight = await self._ask(limit_s)
-                host, port = self._address[:2]
-                if sight is Sight.UNKNOWN:
-                    return sight
-                if self._idle is None:
-                    await self.connect(host, port)
-                elif self.is_ended and not await self._reconnect(host, port, limit_s):
-                    return Sight.UNKNOWN
+                if sight is not Sight.UNKNOWN and self.is_ended and not self._go_on_anew():
+                    return self._unknown("answered, but no new connection lasts")
                 return sight
         except TimeoutError:
             return self._unknown(f"didn't answer within {limit_s:.1f} s")
         except OSError as error:
             return self._unknown(f"{error.strerror or error}")
+
+    async def _begin_anew(self) -> None:
+        """A new idle connection, and after it one to ask over. Both stay for the looks to come as
+        long as the first does: a handshake with a member that has just begun can take longer than
+        a look."""
+        if self._next is not None and not self._next[1].is_over.done():
+            return
+        self._drop_next()
+        transport, idle = await _open(*self._address[:2])
+        if not self.is_ended or self._connection is None:
+            transport.abort()  # Another one was made, or the line was closed, in the meantime.
+            return
+        self._next = transport, idle
+        await self._ask_over(Connection(self._connection.endpoint, self._config))
+
+    def _go_on_anew(self) -> bool:
+        """The member has answered. Not if it may have been killed since: the listener of a process
+        that is being killed outlives its connections for a moment. What connects then is refused
+        or reset, and would leave nothing that proves the member down."""
+        if self._next is None or self._next[1].is_over.done():
+            return False
+        next_, self._next = self._next, None
+        self._take(*next_)
+        return True
 
     def _unknown(self, why: str) -> Sight:
         self.why_unknown = why
@@ -207,6 +230,12 @@ class MemberLine:
         request = rpc_pb2.RangeRequest(key=b"\0", serializable=True, keys_only=True)
         try:
             await self._connection.rpcs[Rpc.RANGE](request, timeout=limit_s, metadata=[HAS_LEADER])
+        except asyncio.CancelledError:
+            # gRPC cancels the calls of a channel that is closed: that doesn't end who made them.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return self._unknown("was given up during the look")
         except grpc.aio.AioRpcError as error:
             if (error.details() or "").endswith("etcdserver: no leader"):
                 return Sight.LEADERLESS

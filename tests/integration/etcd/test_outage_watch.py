@@ -50,7 +50,11 @@ class Witness:
 
     async def proves(self) -> None:
         begun_s = boottime_s()
-        await until(lambda: bool(self.proofs))
+        try:
+            await until(lambda: bool(self.proofs))
+        except TimeoutError:
+            seen = ", ".join(sight.value for sight in self.watch.last_sights)
+            raise AssertionError(f"last seen: {seen}; {self.watch._why_unknown()}") from None
         assert begun_s < self.proofs[-1] < boottime_s()
 
     async def proves_nothing(self) -> None:
