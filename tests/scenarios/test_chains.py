@@ -418,3 +418,38 @@ def test_a_chain_goes_on_after_an_outage_of_everything() -> None:
     world.scheduler("s2")
     world.advance(30)
     assert states(world, "report") == ["completed"]
+
+
+@pytest.mark.parametrize("joins", [False, True])
+def test_of_two_links_to_one_job_the_first_that_holds_counts(world: World, joins: bool) -> None:
+    """An "or" of conditions; a leader that finds both of them true goes on."""
+    when = [(Condition(name=n, op=ConditionOp.EQUALS, values=("1",)),) for n in ("no", "rows", "x")]
+    world.agents["a1"].hands_on["load"] = {"rows": ("1",), "x": ("1",)}
+    world.apply(target())
+    world.apply(source(*(Link(to="report", when=each, joins=joins) for each in when)))
+    world.advance(20)
+    follows = world.runs("load")[TICK].followed_by
+    assert [(follow.job, bool(follow.run)) for follow in follows] == [
+        ("report", False), ("report", True),
+    ]  # fmt: skip
+    assert only_run(world, "report").state.value == "completed"
+
+
+@pytest.mark.parametrize("state", [JobState.DISABLED, JobState.DELETED])
+@pytest.mark.parametrize("dies_after", [0, 1, 2])
+def test_a_join_begins_as_what_it_lacks_is_stopped(
+    world: World, state: JobState, dies_after: int
+) -> None:
+    world.scheduler("s2")
+    link = Link(to="report", joins=True)
+    for each in (target(), source(link), source(link, name="never", hosts=("nowhere",))):
+        world.apply(each)
+    world.advance(30)
+    assert world.runs("report") == {}
+    if dies_after:
+        world.leader_dies_after = world.leader_writes + dies_after
+    world.set_state("never", state)
+    world.advance(60)
+    run = only_run(world, "report")
+    assert (run.state.value, [s.job for s in run.chained_from]) == ("completed", ["load"])
+    assert world.records(Kind.JOIN) == {}

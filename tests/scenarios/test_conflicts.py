@@ -401,3 +401,41 @@ def test_a_leader_that_dies_after_any_write(dies_after: int) -> None:
     assert_apart(world, "c", "d")
     for name in names:
         assert set(world.states(name).values()) == {"completed"}, name
+
+
+def test_who_is_paused_holds_up_nobody_below_it(world: World) -> None:
+    world.agents["a1"].slots, world.agents["a1"].takes_s = 10, 100.0
+    high = At(Utc("2026-11-22T12:01:05.000Z"))
+    world.apply(job("high", high, recovery=Recovery.CONFLICTED))
+    world.apply(job("low", every_s=60, overlap=Overlap.ALLOW, pickup_buffer_s=50.0))
+    world.group("g", "high", "low")
+    world.advance(69)
+    world.pause("high")
+    world.advance(600)
+    assert set(world.states("low").values()) == {"completed", "assigned"}
+    world.resume("high")
+    world.advance(300)
+    assert world.states("high") == {"120105": "completed"}
+
+
+def test_recovery_conflicted_waits_for_its_group_though_it_was_paused() -> None:
+    """It had no slot, and was paused; as its buffer ends its rival runs."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", slots=1, takes_s=300.0)
+    world.advance(0.5)
+    world.apply(job("hog", NOON_5))
+    low = At(Utc("2026-11-22T12:00:10.000Z"))
+    world.apply(job("low", low, recovery=Recovery.CONFLICTED, pickup_buffer_s=60.0))
+    world.apply(job("high"))
+    world.group("g", "high", "low")
+    world.advance(20)
+    world.pause("low")
+    world.apply(job("high", At(Utc("2026-11-22T12:00:30.000Z")), priority=5))
+    world.advance(15)
+    world.agent("a2", takes_s=200.0)
+    world.advance(60)
+    assert world.states("low") == {"120010": "conflicted"}
+    world.resume("low")
+    world.advance(600)
+    assert world.states("low") == {"120010": "completed"}

@@ -6,8 +6,18 @@ import pytest
 
 from etcsched.core.leader.explaining import Explainer
 from etcsched.core.records import ClusterSettings, Job, Keep, Kind, Live, Run
-from etcsched.core.states import JobState, Lifecycle, OnAgentLoss, Outcome, RunState, Stage
-from etcsched.core.times import ms_of
+from etcsched.core.schedule import At
+from etcsched.core.states import (
+    JobState,
+    Lifecycle,
+    OnAgentLoss,
+    Origin,
+    Outcome,
+    Overlap,
+    RunState,
+    Stage,
+)
+from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.feed import Feed
 from etcsched.testing.world import World
@@ -557,3 +567,19 @@ def record_of(world: World, name: str) -> Job:
     record = world.records(Kind.JOB)[(name,)].record
     assert isinstance(record, Job)
     return record
+
+
+@pytest.mark.parametrize("overlap", [Overlap.QUEUE, Overlap.REPLACE])
+def test_a_tick_that_meets_a_startup_run_goes_after_it(overlap: Overlap) -> None:
+    world = World()
+    world.scheduler("s1")
+    world.advance(0.5)
+    tick = At(Utc("2026-11-22T12:00:20.000Z"))
+    world.apply(job("sync", tick, lifecycle=Lifecycle.HOST_STARTUP, overlap=overlap))
+    world.agent("a1", takes_s=60.0)
+    world.advance(25)
+    world.agent("a2", takes_s=1.0)
+    world.advance(120)
+    runs = {run.origin: run.state for run in world.runs("sync").values() if run.host != "a2"}
+    first = RunState.COMPLETED if overlap is Overlap.QUEUE else RunState.CANCELLED
+    assert runs == {Origin.LIFECYCLE: first, Origin.SCHEDULE: RunState.COMPLETED}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from etcsched.core.records import Keep, Kind, Run
+from etcsched.core.records import Keep, Kind, Link, Retry, Run
 from etcsched.core.schedule import At
-from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery
+from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import job
@@ -199,3 +199,79 @@ def test_a_stop_between_decision_and_runs(world: World) -> None:
     world.advance(30)
     assert set(states(world).values()) <= {"missed", "completed", "cancelled"}
     assert states(world).keys() == {"a1", "a2", "a3"} or states(world).keys() == {""}
+
+
+def test_what_is_queued_behind_a_bound_run_goes_as_that_ends(world: World) -> None:
+    world.agents["a1"].takes_s = 100.0
+    world.apply(job("backup", ONCE, per_host=True))
+    world.advance(10)
+    world.agents["a1"].takes_s = 1.0
+    world.apply(job("source", At(Utc("2026-11-22T12:00:20.000Z")), chain=(Link(to="backup"),)))
+    world.advance(60)
+    (chained,) = [r for r in world.runs("backup").values() if r.origin is Origin.CHAIN]
+    assert chained.state is RunState.QUEUED
+    world.advance(60)
+    assert world.runs("backup")[chained.id].state is RunState.COMPLETED
+
+
+def test_what_is_queued_doesnt_wait_for_bound_runs_that_wait_themselves(world: World) -> None:
+    """One for a retry, one behind another on an agent that is gone."""
+    world.agents["a1"].ends_as, world.agents["a2"].takes_s = Outcome.FAILED, 90.0
+    retry = Retry(max=1, interval_s=3600.0)
+    ticks = (At(Utc("2026-11-22T12:01:00.000Z")), At(Utc("2026-11-22T12:02:00.000Z")))
+    world.apply(job("backup", *ticks, per_host=True, overlap=Overlap.QUEUE, retry=retry))
+    at = At(Utc("2026-11-22T12:02:30.000Z"))
+    world.apply(job("source", at, hosts=("a3",), chain=(Link(to="backup"),)))
+    world.advance(145)
+    world.agents["a1"].ends_as = Outcome.COMPLETED
+    world.agents["a2"].kill()
+    world.advance(60)
+    waits = {run.host: run.state for run in world.runs("backup").values() if run.host != "a3"}
+    assert waits == {"a1": RunState.RETRYING, "a2": RunState.QUEUED, "": RunState.COMPLETED}
+    (chained,) = [r for r in world.runs("backup").values() if r.origin is Origin.CHAIN]
+    assert chained.state is RunState.COMPLETED
+
+
+@pytest.mark.parametrize("ends_as", [Outcome.COMPLETED, Outcome.FAILED])
+def test_one_that_waits_for_a_slot_gives_up_when_its_agent_has_gone(ends_as: Outcome) -> None:
+    """Next in its line, or due for a retry, as another job has the only slot."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", slots=1, takes_s=10.0, ends_as=ends_as)
+    world.agent("a2", takes_s=1.0)
+    world.advance(0.5)
+    twice = (At(Utc("2026-11-22T12:03:05.000Z")), At(Utc("2026-11-22T12:03:10.000Z")))
+    retry = Retry(max=3, interval_s=1.0)
+    ticks = twice if ends_as is Outcome.COMPLETED else twice[:1]
+    world.apply(
+        job(
+            "backup", *ticks, per_host=True, overlap=Overlap.QUEUE, recover_within_s=600.0,
+            retry=retry,
+        )
+    )  # fmt: skip
+    at = At(Utc("2026-11-22T12:03:12.000Z"))
+    world.apply(job("hog", at, hosts=("a1",), priority=9, on_agent_loss=OnAgentLoss.DIED))
+    world.advance(180 + 11)
+    world.agents["a1"].takes_s = 4000.0
+    world.advance(150)  # No timer of a pickup buffer is left.
+    assert list(world.states("hog").values()) == ["assigned"]
+    world.agents["a1"].kill()
+    world.advance(660)
+    last = [run for run in world.runs("backup").values() if run.host == "a1"][-1]
+    assert last.state.value == ("missed" if ends_as is Outcome.COMPLETED else "failed")
+
+
+def test_a_calendar_that_forbids_it_is_acknowledged_before_its_tick(world: World) -> None:
+    """And the leader's news of it are late."""
+    world.calendar("holidays", exclude=("2026-12-25",))
+    for name, per_host in (("backup", True), ("plain", False)):
+        world.apply(job(name, ONCE, per_host=per_host, calendars=("holidays",)))
+    world.advance(4.0)
+    leader = world.nodes["s1"]
+    leader.is_cut_off = True
+    world.calendar("holidays", exclude=("2026-11-22", "2026-12-25"))
+    world.advance(1.0)
+    leader.send_all()
+    leader.is_cut_off = False
+    world.advance(10)
+    assert (world.runs("backup"), world.runs("plain")) == ({}, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -369,3 +370,22 @@ def test_a_request_sent_again_long_after_its_answer_is_gone(world: World) -> Non
     world.advance(5)
     assert answer(world) == (True, "it was resubmitted before")
     assert list(states(world)) == [RUN, AGAIN]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_of_one_run_and_its_resubmission_only_one_is_resubmitted_at_once(seed: int) -> None:
+    world = World(chance=random.Random(seed))
+    world.scheduler("s1")
+    world.agent("a1", slots=2, ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    world.apply(job("backup", ONCE, overlap=Overlap.ALLOW))
+    world.advance(20)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(10)
+    world.agents["a1"].takes_s = 100.0
+    requests = {THIRD: RUN, "20261122T120040.000Z-03": AGAIN}
+    for request, run in requests.items():
+        world.request(resubmit(request, run))
+    world.advance(5)
+    assert sorted(answer(world, request)[0] for request in requests) == [False, True]
+    assert list(states(world).values()).count("assigned") == 1

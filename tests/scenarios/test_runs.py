@@ -458,3 +458,11 @@ def test_the_middle_candidate_dies() -> None:
     world.advance(15)
     assert world.leader() is c
     assert world.term().number == 2
+
+
+def test_a_run_that_nobody_starts_is_abandoned(world: World) -> None:
+    world.agents["a1"].takes_s, world.agents["a1"].ends_as = 0.0, Outcome.DECLINED
+    world.apply(job("backup", ONCE, max_reassigns=2))
+    world.advance(10)
+    run = only_run(world)
+    assert (run.state.value, len(run.attempts)) == ("abandoned", 3)

@@ -14,7 +14,7 @@ from etcsched.core.leader.events import LeaderEvent
 from etcsched.core.records import Keep, Kind
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Overlap, Recovery, RunState
-from etcsched.core.times import Utc
+from etcsched.core.times import Utc, ms_of
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
 
@@ -472,3 +472,30 @@ def test_a_request_asked_again_after_its_answer_is_forgotten(world: World) -> No
     assert answer is not None
     assert answer.accepted
     assert len(world.runs("backup")) == 1
+
+
+@pytest.mark.parametrize("edited", ["job", "pause", "calendar"])
+def test_an_edit_makes_no_tick_late(edited: str) -> None:
+    """What was decided since the watermark is looked at again, and found in etcd: the first tick
+    after it doesn't wait for that."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=0.1)
+    world.advance(0.5)
+    world.calendar("holidays", exclude=("2026-12-25",))
+    keep = Keep(runs=1000)
+    world.apply(job("backup", every_s=1, keep=keep, calendars=("holidays",)))
+    world.advance(24.2)
+    match edited:
+        case "job":
+            world.apply(job("backup", every_s=1, keep=keep, calendars=("holidays",), priority=3))
+        case "pause":
+            world.pause("backup")
+            world.advance(0.1)
+            world.resume("backup")
+        case _:
+            world.calendar("holidays", exclude=("2026-12-26",))
+    world.advance(10)
+    runs = world.runs("backup").values()
+    assert len(runs) == 34
+    assert max(ms_of(r.created_at) - ms_of(r.scheduled_at or r.created_at) for r in runs) < 50

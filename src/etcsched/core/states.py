@@ -110,6 +110,7 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
             RunState.TIMED_OUT,
             RunState.CANCELLED,
             RunState.DIED,
+            RunState.ABANDONED,
         }
     ),
 }

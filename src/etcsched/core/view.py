@@ -62,6 +62,8 @@ RunKey = tuple[str, str]
 _DEFAULT_SETTINGS = ClusterSettings()
 
 
+_HOLD_UP = tuple(s for s in RunState if s not in (RunState.QUEUED, RunState.RETRYING))
+
 QueuePlace = tuple[bool, str, str]
 """(is a resubmission, scheduled, id): ticks go before resubmissions that still wait."""
 
@@ -116,6 +118,10 @@ class View:
         self.assigned_to: defaultdict[str, Members[RunKey]] = defaultdict(dict)
         self.jobs_at: dict[Occasion, Members[str]] = {occasion: {} for occasion in Occasion}
         """By their lifecycle, whatever their state."""
+        self.bound_to: defaultdict[str, Members[RunKey]] = defaultdict(dict)
+        """By the agent that alone may have them."""
+        self.bound_of: defaultdict[str, Members[str]] = defaultdict(dict)
+        """The same by job."""
         self.lifecycle_runs_on: defaultdict[str, Members[RunKey]] = defaultdict(dict)
         """Those that are about an agent's coming or going, and aren't over."""
         # One map a kind, each of its own types.
@@ -231,7 +237,10 @@ class View:
         return counts
 
     def has_unqueued(self, lane: str) -> bool:
-        """Whether any active run of the lane isn't queued."""
+        """Whether any active run of the lane isn't queued. A job's own lane has those that are
+        bound to an agent in it as well."""
+        if job_of(lane) == lane:
+            return any((lane, state) in self._in_state for state in _HOLD_UP)
         waiting = len(self.queued_of.get(lane, ())) + len(self.retrying_of.get(lane, ()))
         return len(self.ids_of(lane)) > waiting
 
@@ -307,6 +316,9 @@ class View:
                 self.jobs_at[occasion][job] = None
 
     def _index_run(self, run: Run, *, is_in: bool) -> None:
+        if run.host:
+            self._member(self.bound_to, run.host, (run.job, run.id), is_in)
+            self._member(self.bound_of, run.job, run.id, is_in)
         if run.is_bound_to_incarnation:
             self._member(self.lifecycle_runs_on, run.host, (run.job, run.id), is_in)
         if run.resubmits:

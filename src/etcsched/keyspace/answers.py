@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from etcsched.core.agent import effects as fx
@@ -10,10 +11,10 @@ from etcsched.core.agent.attempt import report_id
 from etcsched.core.leader import events as leader_ev
 from etcsched.core.records import Report
 from etcsched.keyspace.codec import decode
-from etcsched.keyspace.ops import RangeResult
+from etcsched.keyspace.ops import OperationResult, RangeResult
 from etcsched.keyspace.outbox import Committed, Refused, Rejected, WriteResult
 
-__all__ = ["AgentWriteId", "agent_event", "leader_event", "write_id_of"]
+__all__ = ["AgentWriteId", "agent_event", "leader_event", "refusal_of", "write_id_of"]
 
 
 def leader_event(result: WriteResult) -> leader_ev.LeaderEvent:
@@ -23,12 +24,19 @@ def leader_event(result: WriteResult) -> leader_ev.LeaderEvent:
         case Committed():
             return leader_ev.WriteCommitted(result.id, result.revision)
         case Refused():
-            exists = any(
-                isinstance(found, RangeResult) and found.count > 0 for found in result.responses
-            )
-            return leader_ev.WriteRefused(result.id, result.revision, exists)
+            return refusal_of(result.id, result.responses, result.revision)
         case Rejected():
             return leader_ev.WriteRefused(result.id, None)
+
+
+def refusal_of(
+    seq: int, responses: Iterable[OperationResult], revision: int
+) -> leader_ev.WriteRefused:
+    """``responses`` are those of its else branch: what is there already."""
+    there = [
+        kv.mod_revision for found in responses if isinstance(found, RangeResult) for kv in found.kvs
+    ]
+    return leader_ev.WriteRefused(seq, max(there, default=revision), bool(there))
 
 
 class AgentWriteId(NamedTuple):

@@ -26,8 +26,9 @@ from etcsched.core.records import Candidate, Change, Job, Kind, Run
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View
 from etcsched.keyspace import archive_listing
+from etcsched.keyspace.answers import refusal_of
 from etcsched.keyspace.codec import decode
-from etcsched.keyspace.ops import Range, RangeResult, TxnResult
+from etcsched.keyspace.ops import Range, TxnResult
 from etcsched.keyspace.transactions import (
     LeaderGuard,
     LeaderTransactions,
@@ -179,8 +180,7 @@ class SimulatedScheduler:
             self._answers.append(ev.WriteCommitted(write.seq, result.revision))
             world.leader_wrote(self)
         else:
-            exists = any(isinstance(r, RangeResult) and r.count for r in nested.responses)
-            self._answers.append(ev.WriteRefused(write.seq, result.revision, exists))
+            self._answers.append(refusal_of(write.seq, nested.responses, result.revision))
 
     def _do(self, effects: list[CandidateEffect]) -> None:
         store, keys = self._world.store, self._world.keys

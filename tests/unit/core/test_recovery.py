@@ -117,15 +117,20 @@ def test_newest(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "is_latest", "is_recent", "runs"),
+    ("mode", "newer", "is_latest", "is_recent", "runs"),
     [
-        (Recovery.ALL, False, True, True),
-        (Recovery.ALL, True, False, False),
-        (Recovery.LAST, True, True, True),
-        (Recovery.LAST, False, True, False),
-        (Recovery.LAST, True, False, False),
-        (Recovery.NONE, True, True, False),
+        (Recovery.ALL, 1, False, True, True),
+        (Recovery.ALL, 2, False, True, False),
+        (Recovery.ALL, 0, True, False, False),
+        (Recovery.LAST, 0, True, True, True),
+        (Recovery.LAST, 0, False, True, False),
+        (Recovery.LAST, 0, True, False, False),
+        (Recovery.NONE, 0, True, True, False),
     ],
 )
-def test_runs_that_waited(mode: Recovery, is_latest: bool, is_recent: bool, runs: bool) -> None:
-    assert recovery.is_chosen(hourly(recovery=mode), is_latest, is_recent) is runs
+def test_runs_that_waited(
+    mode: Recovery, newer: int, is_latest: bool, is_recent: bool, runs: bool
+) -> None:
+    definition = hourly(recovery=mode, catch_up_limit=2)
+    found = recovery.is_chosen(definition, newer, is_latest=is_latest, is_recent=is_recent)
+    assert found is runs

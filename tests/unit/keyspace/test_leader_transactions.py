@@ -134,9 +134,13 @@ CASES = [
     ),
     Case(
         "T1 of a tick for several agents",
-        lambda seen: BUILD(fx.CreateFanOut(seq=1, fan_out=FAN_OUT, seen=seen_by(seen))),
+        lambda seen: BUILD(
+            fx.CreateFanOut(
+                seq=1, fan_out=FAN_OUT, seen=seen_by(seen), calendars=(("c", seen("calendar")),)
+            )
+        ),
         {"job", "watermark"},
-        {"fan-out", "run", "archive", "watermark", *START},
+        {"fan-out", "run", "archive", "watermark", "calendar", *START},
         {"fan-out"},
     ),
     Case(
@@ -302,6 +306,14 @@ CASES = [
             "chained run", "chained archive", *START,
         },
         {"archive", "chained run", "other join"},
+        {"join"},
+    ),
+    Case(
+        "begin what a join lacks nothing for",
+        lambda seen: BUILD(fx.BeginJoin(seq=1, following=following(seen))),
+        {"job", "target", "join"},
+        {"job", "target", "join", "other join", "chained run", "chained archive"},
+        {"chained run", "other join"},
         {"join"},
     ),
     Case(

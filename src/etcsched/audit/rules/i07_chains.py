@@ -11,7 +11,7 @@ from etcsched.core.states import Origin
 
 class Chains(Rule):
     """A chained run is created in the transaction that ends its source, or one of several
-    sources that it waited for."""
+    sources that it waited for, or in one that ends the waiting for others."""
 
     invariant = Invariant.I7
     places = frozenset({Kind.RUN, ARCHIVE})
@@ -57,7 +57,19 @@ class Chains(Rule):
             and any((f.job, f.run) == (run.job, run.id) for f in source.followed_by)
             for source in sources
         )
+        begun = begun or self._was_joined(step, run)
         self.expect(begun, f"{name}: a chained run, and no run that ended began it", step)
+
+    def _was_joined(self, step: Step, run: Run) -> bool:
+        """Whether a join ends with it: what it waited for was taken out of the chain."""
+        for write in step.writes:
+            join = write.before.record if write.before is not None else None
+            if isinstance(join, Join) and write.after is None:
+                came = [(source.job, source.run) for source in run.chained_from]
+                names_it = (join.job, join.run) == (run.job, run.id)
+                if names_it and came == [(a.job, a.run) for a in join.arrived]:
+                    return True
+        return False
 
     def _run_in(self, step: Step, job: str, run: str) -> Run | None:
         for place in (Kind.RUN, ARCHIVE):

@@ -27,7 +27,7 @@ _FINAL_OF: dict[Outcome, RunState] = {
     Outcome.TIMED_OUT: RunState.TIMED_OUT,
     Outcome.CANCELLED: RunState.CANCELLED,
     Outcome.DIED: RunState.DIED,
-    Outcome.DECLINED: RunState.FAILED,
+    Outcome.DECLINED: RunState.ABANDONED,
 }
 
 
@@ -129,7 +129,12 @@ class AssignedRuns:
         order = self._view.orders.get((entry.record.agent, entry.record.job, entry.record.id))
         if outcome is Outcome.CANCELLED and is_cancelled and order is not None:
             cause = order.record.reason
-        self._ends.end_assigned(entry, assignment, report, _FINAL_OF[outcome], cause)
+        state = _FINAL_OF[outcome]
+        if outcome is Outcome.DECLINED and any(
+            attempt.outcome is not Outcome.DECLINED for attempt in entry.record.attempts
+        ):
+            state = RunState.FAILED  # It has run before, and has to run again.
+        self._ends.end_assigned(entry, assignment, report, state, cause)
 
     def _lose(
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]

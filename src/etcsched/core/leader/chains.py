@@ -32,9 +32,15 @@ from etcsched.core.states import JobState, Origin, Overlap, RunState
 from etcsched.core.times import ms_of, tick_id
 from etcsched.core.view import Entry, RunKey, revision_of
 
+_CHAINABLE = (JobState.ENABLED, JobState.CHAIN_ACTIVE)
+
 LOOK_AGAIN_S = 0.05
 MAX_CHAIN_DEPTH = 100
 """Runs one behind the other. A cycle that two edits made at once ends here."""
+
+
+def join_matter(target: str, instance: str) -> Matter:
+    return ("join", target, instance)
 
 
 class Chains:
@@ -66,6 +72,53 @@ class Chains:
     def sources_of(self, target: str) -> frozenset[str]:
         """The jobs that a join of this target waits for."""
         return frozenset(self._joining.get(target, ()))
+
+    def sweep(self) -> None:
+        """Joins that wait for nobody any more, since a source was stopped or taken out."""
+        for (target, instance), entry in self._view.joins.items():
+            job, join = self._view.jobs.get(target), entry.record
+            if job is None or self.sources_of(target) - {a.job for a in join.arrived}:
+                continue
+            if self._context.state_of(job.record) in _CHAINABLE:
+                self._begin_join(instance, entry, job)
+
+    def _begin_join(self, instance: str, entry: Entry[Join], target: Entry[Job]) -> None:
+        context, join = self._context, entry.record
+        key = (join.job, join.run)
+        if context.is_busy(join_matter(join.job, instance), run_matter(key)):
+            return
+        if key in self._view.runs or size_of(target.record, join.arrived) > MAX_PARAMS_BYTES:
+            return  # It is forgotten in time, and said to have waited in vain.
+        run = self.chained_run(target.record, join.run, instance, join.arrived)
+        change = fx.JoinChange(
+            target=join.job, instance=instance, revision=entry.mod_revision, join=None
+        )
+        following = fx.Following(
+            created=(run,), joins=(change,), jobs=((join.job, target.mod_revision),)
+        )
+        write = fx.BeginJoin(seq=context.next_seq(), following=following)
+        context.write(write, join_matter(join.job, instance), *self.matters(following))
+        self.sent(following)
+
+    def chained_run(
+        self, target: Job, run_id: str, instance: str, arrived: tuple[Arrival, ...]
+    ) -> Run:
+        """Begun by the last of those that have arrived."""
+        last = arrived[-1]
+        state, where = self.state_of_new(target)
+        return new_run(
+            self._context.author,
+            target,
+            run_id,
+            state,
+            f"chained from {last.job}/{last.run}, which {_ended(last.state)}{where}",
+            origin=Origin.CHAIN,
+            scheduled_at=last.scheduled_at,
+            params=params_of(target, arrived),
+            instance=instance,
+            depth=1 + max(arrival.depth for arrival in arrived),
+            chained_from=tuple(Source(job=a.job, run=a.run, state=a.state) for a in arrived),
+        )
 
     # --- what a write carries
 
@@ -99,13 +152,15 @@ class Chains:
         for run in following.created if following is not None else ():
             self._context.comes(run.job, 1)
 
-    def settled(self, following: fx.Following | None, *, exists: bool, source: RunKey) -> None:
-        """The write is answered and seen. ``exists``: it was refused, and one of the runs to create
-        is there, which only a hand or a restored backup can bring about: its source ends without
-        any."""
+    def settled(self, following: fx.Following | None) -> None:
+        """The write is answered and seen."""
         for run in following.created if following is not None else ():
             self._context.comes(run.job, -1)
-        if exists and following is not None and following.created:
+
+    def block(self, source: RunKey, following: fx.Following | None) -> None:
+        """The write was refused, since one of the runs to create is there, which only a hand or a
+        restored backup can bring about: its source ends without any."""
+        if following is not None and following.created:
             self._blocked.add(source)
 
     def is_blocked(self, source: RunKey) -> bool:
@@ -148,6 +203,8 @@ class _Plan:
         )
 
     def take(self, link: Link) -> None:
+        if any(follow.job == link.to and follow.run for follow in self.follows):
+            return  # Of several links to one job, the first that holds counts.
         target = self._view.jobs.get(link.to)
         self._jobs[link.to] = revision_of(target)
         why_not = self._why_not(link, target)
@@ -176,7 +233,7 @@ class _Plan:
         if target is None or target.record.current.state is JobState.DELETED:
             return "there is no such job"
         state = self._context.state_of(target.record)
-        if state not in (JobState.ENABLED, JobState.CHAIN_ACTIVE):
+        if state not in _CHAINABLE:
             return f"that job is {state.value}"
         if run.depth >= MAX_CHAIN_DEPTH:
             return f"{MAX_CHAIN_DEPTH} runs are chained one behind the other; is it a cycle?"
@@ -228,11 +285,7 @@ class _Plan:
 
     def _begin(self, target: Job, run_id: str, arrived: tuple[Arrival, ...]) -> bool:
         """False: it can't be, and the record says why."""
-        params = dict(target.params)
-        for arrival in sorted(arrived, key=lambda arrival: arrival.job):
-            params.update(arrival.params)
-        size = params_bytes(params)
-        why = None
+        size, why = size_of(target, arrived), None
         if size > MAX_PARAMS_BYTES:
             why = f"its parameters take {size} bytes, more than {MAX_PARAMS_BYTES}"
         elif (target.name, run_id) in self._view.runs:
@@ -240,29 +293,25 @@ class _Plan:
         if why is not None:
             self._skip(target.name, why)
             return False
-        last = arrived[-1]
-        state, where = self._chains.state_of_new(target)
-        self._created.append(
-            new_run(
-                self._context.author,
-                target,
-                run_id,
-                state,
-                f"chained from {last.job}/{last.run}, which {_ended(last.state)}{where}",
-                origin=Origin.CHAIN,
-                scheduled_at=last.scheduled_at,
-                params=params,
-                instance=self._instance,
-                depth=1 + max(arrival.depth for arrival in arrived),
-                chained_from=tuple(Source(job=a.job, run=a.run, state=a.state) for a in arrived),
-            )
-        )
+        self._created.append(self._chains.chained_run(target, run_id, self._instance, arrived))
         self.follows.append(Follow(job=target.name, run=run_id))
         return True
 
     def _id_for(self, target: str) -> str:
         """Derived from its source, and sorted by the same time."""
         return chained_id(self._run, target)
+
+
+def params_of(target: Job, arrived: tuple[Arrival, ...]) -> dict[str, str]:
+    """The job's own, and over them what those that came hand on."""
+    params = dict(target.params)
+    for arrival in sorted(arrived, key=lambda arrival: arrival.job):
+        params.update(arrival.params)
+    return params
+
+
+def size_of(target: Job, arrived: tuple[Arrival, ...]) -> int:
+    return params_bytes(params_of(target, arrived))
 
 
 def chained_id(source: Run, target: str) -> str:

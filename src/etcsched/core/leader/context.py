@@ -207,13 +207,22 @@ class Context:
             self._answered.append(seq)
         return reservation
 
-    def refused(self, seq: int, revision: int | None, *, exists: bool) -> Reservation | None:
+    def refused(
+        self, seq: int, revision: int | None, *, exists: bool, is_decided: bool = False
+    ) -> Reservation | None:
         """What it rested on had changed: the view soon shows that. What is refused again and again
         rests on something that the view doesn't show (a record that can't be read, say), and is
-        tried at leisure, ever more so."""
+        tried at leisure, ever more so. ``is_decided``: an earlier write of the same was committed;
+        it isn't tried again."""
         reservation = self._reservations.get(seq)
         if reservation is None:
             return None
+        if is_decided:
+            reservation.revision = revision
+            reservation.release_at_s = self.mono_s + self.options.stale_wait_s
+            self.wake_at(reservation.release_at_s, ("reservations",))
+            self._answered.append(seq)
+            return reservation
         before = max((self._refused.get(matter, 0) for matter in reservation.matters), default=0)
         self._refused |= dict.fromkeys(reservation.matters, before + 1)
         rests = min(2 ** max(0, before - 1), MOST_STALE_WAITS)

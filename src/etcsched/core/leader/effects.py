@@ -94,6 +94,7 @@ class CreateFanOut(Write, frozen=True, kw_only=True):
 
     fan_out: FanOut
     seen: StartSeen
+    calendars: tuple[tuple[str, int], ...] = ()
 
 
 class ForgetFanOut(Write, frozen=True, kw_only=True):
@@ -264,6 +265,12 @@ class ForgetAttempt(Write, frozen=True, kw_only=True):
 class ForgetAnswer(Write, frozen=True, kw_only=True):
     request: str
     revision: int
+
+
+class BeginJoin(Write, frozen=True, kw_only=True):
+    """All that a join waits for is there, since it waits for fewer than before."""
+
+    following: Following
 
 
 class ForgetJoin(Write, frozen=True, kw_only=True):

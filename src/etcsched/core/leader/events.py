@@ -20,7 +20,8 @@ class WriteCommitted(msgspec.Struct, frozen=True):
 
 class WriteRefused(msgspec.Struct, frozen=True):
     """A compare of this write failed, on the store as of ``revision``. ``exists``: what it would
-    have created is there. ``revision`` None: etcd won't take the write's form at all."""
+    have created is there, since that revision. ``revision`` None: etcd won't take the write's form
+    at all."""
 
     seq: int
     revision: int | None

@@ -78,7 +78,8 @@ class Explainer:
         self._reasons: dict[RunKey, Reason] = {}
         self._context.reasons = self._reasons
         losses = Losses(self._context, 0, -math.inf)
-        self._runs = RunDecider(self._context, losses, OpenTicks(), now_ms)
+        led_from_ms = ms_of(view.term.record.since) if view.term is not None else now_ms
+        self._runs = RunDecider(self._context, losses, OpenTicks(), led_from_ms)
         self._runs.look_at_all()
         self._runs.decide()
         self._plain = self._context_at(now_ms)
@@ -139,7 +140,8 @@ class Explainer:
             join = entry.record
             missing = self._runs.chains.sources_of(job) - {a.job for a in join.arrived}
             there = ", ".join(f"{a.job}/{a.run}" for a in join.arrived)
-            text = f"chain {instance} waits for {', '.join(sorted(missing))}; {there} is there"
+            what = ", ".join(sorted(missing)) or "nothing more"
+            text = f"chain {instance} waits for {what}; {there} is there"
             found.append((join.run, Reason(Why.JOIN, text)))
         return found
 

@@ -69,7 +69,10 @@ class FanOuts:
         fan_out = self.of(job, tick_ms, origin, cause)
         context.write(
             fx.CreateFanOut(
-                seq=context.next_seq(), fan_out=fan_out, seen=self._view.start_seen(job.name)
+                seq=context.next_seq(),
+                fan_out=fan_out,
+                seen=self._view.start_seen(job.name),
+                calendars=self._view.calendars_seen(job),
             ),
             run_matter((job.name, fan_out.run)),
             job_matter(job.name),

@@ -62,7 +62,7 @@ class LeaderMachine:
         index.skip_to(watermark_ms)
         self._losses = Losses(context, raft_term, raft_term_since_s)
         self._open = OpenTicks()
-        self._runs = RunDecider(context, self._losses, self._open, watermark_ms)
+        self._runs = RunDecider(context, self._losses, self._open, context.wall_ms)
         self._fan_outs = FanOuts(context, self._runs, Away(watermark_ms, context.wall_ms))
         self._outages = Outages(
             context, self._open, self._runs, self._fan_outs, watermark_ms=watermark_ms
@@ -262,17 +262,20 @@ class LeaderMachine:
         self._context.committed(event.seq, event.revision, is_shown=is_shown)
 
     def _refused(self, event: ev.WriteRefused) -> None:
+        is_decided = False
         match self._context.write_of(event.seq):
             case fx.CreateFanOut(fan_out=fan_out) if event.exists:
+                is_decided = True
                 self._ticks.confirm(fan_out.job, ms_of(fan_out.scheduled_at))
             case fx.CreateRun(run=run, is_tick=False) if event.exists:
                 self._fan_outs.made(run)
             case fx.CreateRun(run=run, is_tick=True) if event.exists:
                 assert run.scheduled_at is not None
+                is_decided = True
                 self._ticks.confirm(run.job, ms_of(run.scheduled_at))
             case fx.RecoverTicks(job=job) if event.exists:
                 self._outages.step_refused(job)
-        self._context.refused(event.seq, event.revision, exists=event.exists)
+        self._context.refused(event.seq, event.revision, exists=event.exists, is_decided=is_decided)
 
     def _released(self, reservation: Reservation) -> None:
         """A write is settled and seen: whatever waited for its matters is looked at again."""
@@ -281,7 +284,11 @@ class LeaderMachine:
                 fx.CreateRun(run=run, following=following) | fx.EndRun(run=run, following=following)
             ):
                 exists = reservation.exists and isinstance(reservation.write, fx.EndRun)
-                self._runs.chains.settled(following, exists=exists, source=(run.job, run.id))
+                self._runs.chains.settled(following)
+                if exists:
+                    self._runs.chains.block((run.job, run.id), following)
+            case fx.BeginJoin(following=following):
+                self._runs.chains.settled(following)
         for matter in reservation.matters:
             self._look_at(matter)
         if reservation.agent is not None:
@@ -331,6 +338,7 @@ class LeaderMachine:
                 self._retention.next_page()
             case ("sweep",):
                 self._upkeep.sweep()
+                self._runs.chains.sweep()
                 self._live.sweep()
             case _:
                 pass

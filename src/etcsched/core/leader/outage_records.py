@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
@@ -46,9 +46,12 @@ def records_of(
     return tuple(created), tuple(archived)
 
 
-def belonging_runs(view: View, job: Job, now_ms: int) -> list[tuple[Entry[Run], bool]]:
-    """Runs that were ready as the outage began and whose buffer ended in it are ticks of it; with
-    each, whether it runs now."""
+def belonging_runs(
+    view: View, job: Job, now_ms: int, chosen: Collection[int] = (), *, is_followed: bool = False
+) -> list[tuple[Entry[Run], bool]]:
+    """Runs that were ready as the outage began and whose buffer ended in it are ticks of it, the
+    oldest; with each, whether it runs now. ``chosen``: the outage's other ticks that run though
+    missed; ``is_followed``: one of them is late only, and runs in the ordinary way."""
     oldest_ms = now_ms - int(job.recover_within_s * 1000)
     over_ms = now_ms - buffer_ms(job)
     belonging: list[tuple[Entry[Run], Utc]] = []
@@ -65,10 +68,22 @@ def belonging_runs(view: View, job: Job, now_ms: int) -> list[tuple[Entry[Run], 
         )
         if is_first_wait and ms_of(at) <= over_ms:
             belonging.append((run, at))
-    return [
-        (run, recovery.is_chosen(job, at == latest, ms_of(at) >= oldest_ms))
-        for run, at in belonging
-    ]
+    run_anyway = set(chosen)
+    for run_id in view.recovering_of.get(job.name, ()):
+        if (at := view.runs[(job.name, run_id)].record.scheduled_at) is not None:
+            run_anyway.add(ms_of(at))
+    found = []
+    for run, at in sorted(belonging, key=lambda each: each[1], reverse=True):
+        newer = sum(tick_ms > ms_of(at) for tick_ms in run_anyway)
+        runs = recovery.is_chosen(
+            job, newer,
+            is_latest=at == latest and not newer and not is_followed,
+            is_recent=ms_of(at) >= oldest_ms,
+        )  # fmt: skip
+        if runs:
+            run_anyway.add(ms_of(at))
+        found.append((run, runs))
+    return found[::-1]
 
 
 def buffer_ms(job: Job) -> int:

@@ -252,10 +252,14 @@ class Outages:
         recovering = self._recoveries[name]
         if self._runs.is_unsettled(name):
             return
+        entry = self._view.jobs.get(name)
+        if entry is not None and not self._context.waits_for_agent(entry.record):
+            self._resolve_waiting(entry, recovering)
+            if self._runs.is_unsettled(name):
+                return  # The oldest of all: they go first.
         first_ms = self._open.first_of(name)
         if first_ms is not None and first_ms <= recovering.alone_ms:
             return
-        entry = self._view.jobs.get(name)
         gap = self._view.gaps.get(name)
         after_ms = max(recovering.alone_ms, ms_of(gap.record.decided_through) if gap else 0)
         is_done = gap is not None and gap.record.closed and after_ms >= recovering.plan.through_ms
@@ -328,11 +332,8 @@ class Outages:
             context.say(text, warn=bool(archived))
 
     def _recovered(self, name: str) -> None:
-        """Every tick of the outage is decided; waiting runs that belonged to it follow the mode."""
+        """Every tick of the outage is decided."""
         self._drop(name)
-        entry = self._view.jobs.get(name)
-        if entry is not None:
-            self._resolve_waiting(entry)
         self._runs.look_at_job(name)
 
     def _drop(self, name: str) -> None:
@@ -360,16 +361,27 @@ class Outages:
         if self._runs.is_unsettled(name):
             self._runs.look_at_job(name)
         elif not self._context.waits_for_agent(entry.record):
-            self._resolve_waiting(entry)
+            if self._open.first_of(name) is not None:
+                self._runs.look_at_job(name)  # A later tick is a run first, if it becomes one.
+            else:
+                self._resolve_waiting(entry, None)
         elif not self.has_open_gap(name):
             first_ms = self._open.first_of(name)
             decided_ms = self._context.wall_ms if first_ms is None else first_ms - 1
             self.open_gap(entry, decided_ms)
 
-    def _resolve_waiting(self, entry: Entry[Job]) -> None:
-        """Runs that were ready as the outage began and whose buffer ended in it are ticks of it."""
-        context = self._context
-        for run, is_chosen in belonging_runs(self._view, entry.record, context.wall_ms):
+    def _resolve_waiting(self, entry: Entry[Job], recovering: _Recovery | None) -> None:
+        """Runs that were ready as the outage began and whose buffer ended in it are ticks of it,
+        and follow its mode. None: it had no other ticks."""
+        context, job, chosen, is_followed = self._context, entry.record, frozenset[int](), False
+        if recovering is not None:
+            chosen = recovering.plan.chosen
+            late_ms = max(recovering.after_ms, recovering.plan.late_from_ms - 1)
+            is_followed = any(True for _ in self.due_ticks(job, late_ms, context.wall_ms))
+        belonging = belonging_runs(
+            self._view, job, context.wall_ms, chosen, is_followed=is_followed
+        )
+        for run, is_chosen in belonging:
             key = (run.record.job, run.record.id)
             if context.is_busy(run_matter(key)):
                 self._runs.look_at(key)

@@ -80,6 +80,8 @@ def preview(
         late += [at for ms in part.late if (at := utc_of(ms)) not in dropped]
         stretches += part.missed
         after_ms = part.through_ms
+    is_followed = bool(late or overlapped)
+    belonging = belonging_runs(view, job, now_ms, plan.chosen, is_followed=is_followed)
     return JobPreview(
         job=job.name,
         mode=job.recovery,
@@ -92,7 +94,7 @@ def preview(
         missed=sum(stretch.count for stretch in stretches),
         missed_first=utc_of(stretches[0].first_ms) if stretches else None,
         missed_last=utc_of(stretches[-1].last_ms) if stretches else None,
-        waiting=tuple((run.record.id, runs) for run, runs in belonging_runs(view, job, now_ms)),
+        waiting=tuple((run.record.id, runs) for run, runs in belonging),
         note=_note(view, context, job, can_start),
         is_whole=after_ms >= plan.through_ms,
     )

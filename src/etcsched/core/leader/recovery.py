@@ -107,11 +107,11 @@ def next_step(
     return Step(whole.through_ms, tuple(chosen), tuple(late), tuple(missed), first_ms)
 
 
-def is_chosen(job: Job, is_latest: bool, is_recent: bool) -> bool:
+def is_chosen(job: Job, newer: int, *, is_latest: bool, is_recent: bool) -> bool:
     """Whether a run that waited when the outage began, and whose buffer ended in it, runs now.
 
-    ``is_latest``: no later tick of the job runs or waits; ``is_recent``: within
-    ``recover_within``.
+    ``newer`` missed ticks run; ``is_latest``: no later tick of the job runs or waits, missed or
+    not; ``is_recent``: within ``recover_within``.
     """
     match job.recovery:
         case Recovery.NONE | Recovery.CONFLICTED:
@@ -119,4 +119,4 @@ def is_chosen(job: Job, is_latest: bool, is_recent: bool) -> bool:
         case Recovery.LAST:
             return is_latest and is_recent
         case Recovery.ALL:
-            return is_recent
+            return is_recent and newer < job.catch_up_limit

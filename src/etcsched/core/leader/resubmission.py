@@ -11,7 +11,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, request_matter, run_matter
+from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
 from etcsched.core.leader.runs import new_run, step
 from etcsched.core.records import MAX_PARAMS_BYTES, Job, Request, Run, host_in, params_bytes
 from etcsched.core.retry import state_without_retry
@@ -107,17 +107,27 @@ class Resubmissions:
                 f"{_name(entry.record)} stands for {original.missed_count} missed ticks, not for "
                 f"one run; see etcsched jobs trigger {original.job}",
             )
-        elif self._may(entry, original.id, original.state, original):
+        elif self._is_alone(entry, original) and self._may(
+            entry, original.id, original.state, original
+        ):
             self._write(entry, original, revision, was_active=False)
 
     def _end_and_resubmit(self, entry: Entry[Request], active: Entry[Run]) -> None:
         """It waits for a retry: its resubmission ends that, and the run with it."""
         run = active.record
         state = state_without_retry(run)
-        if self._may(entry, run.id, state, run):
+        if self._is_alone(entry, run) and self._may(entry, run.id, state, run):
             cause = f"no retry any more: resubmitted as {entry.record.id}"
             over = step(self._context.author, run, active.mod_revision, state, cause)
             self._write(entry, over, active.mod_revision, was_active=True)
+
+    def _is_alone(self, entry: Entry[Request], original: Run) -> bool:
+        """Whether no other resubmission that goes back to the same run is being written; else it is
+        looked at again, when that one is there."""
+        is_alone = not self._context.is_busy(root_matter(original))
+        if not is_alone:
+            self._look_again(entry.record.id)
+        return is_alone
 
     def _may(self, entry: Entry[Request], run_id: str, state: RunState, original: Run) -> bool:
         allowed = self._view.settings.resubmit_states
@@ -172,6 +182,7 @@ class Resubmissions:
             ),
             run_matter((run.job, run.id)),
             run_matter((original.job, original.id)),
+            root_matter(original),
             request_matter(request.id),
         )
 
@@ -189,6 +200,11 @@ class Resubmissions:
             fx.AnswerRequest(seq=context.next_seq(), consumed=consumed),
             request_matter(entry.record.id),
         )
+
+
+def root_matter(run: Run) -> Matter:
+    """Of all that are resubmitted for one run, however often."""
+    return ("root", run.job, run.root)
 
 
 def resubmission_id(request: Request) -> str:

@@ -13,7 +13,7 @@ from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.run_ends import RunEnds
-from etcsched.core.leader.runs import may_start, step
+from etcsched.core.leader.runs import may_start, step, takes_turns
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Assignment, Job, Report, Run
 from etcsched.core.retry import due_at, has_retry, state_without_retry, supersedes
@@ -85,10 +85,12 @@ class RetryingRuns:
         if name in self._recovering or (gap is not None and not gap.record.closed):
             return "its job's outage isn't over"
         job = self._view.jobs.get(name)
-        if job is None or job.record.overlap is Overlap.ALLOW:
+        if job is None:
             return None
-        if self._context.is_busy(turn_matter(run.lane)):
+        if takes_turns(run, job.record) and self._context.is_busy(turn_matter(run.lane)):
             return "another run of its job is just being assigned"
+        if job.record.overlap is Overlap.ALLOW:
+            return None
         for other in self._view.active_runs(run.lane):
             if other.state is RunState.ASSIGNED:
                 return f"{other.job}/{other.id} runs on {other.agent}"

@@ -29,9 +29,9 @@ _BLOCKED = (RunState.READY, RunState.CONFLICTED, RunState.RETRYING)
 
 class RunDecider:
     def __init__(
-        self, context: Context, losses: Losses, open_ticks: OpenTicks, outage_began_ms: int
+        self, context: Context, losses: Losses, open_ticks: OpenTicks, led_from_ms: int
     ) -> None:
-        """``outage_began_ms``: see ``WaitingRuns``."""
+        """``led_from_ms``: see ``WaitingRuns``."""
         self._context = context
         self._view = context.view
         self._dirty: dict[RunKey, None] = {}
@@ -43,7 +43,7 @@ class RunDecider:
         self.pace = Pace(context)
         self.waiting = WaitingRuns(
             context, waiting, self.ends, self.retrying, self.pace, open_ticks, recovering,
-            outage_began_ms,
+            led_from_ms,
         )  # fmt: skip
         self.held = HeldRuns(context, self.ends)
         self._assigned = AssignedRuns(
@@ -63,28 +63,32 @@ class RunDecider:
 
     def look_at_waiting(self, lane: str) -> None:
         """A run of the lane came, changed or went, or a tick was decided: the turn of those behind
-        may have come, in the lane or in the job's conflict groups, or a retry's end."""
-        for key in self.waiting.to_look_at(lane):
-            self._dirty[key] = None
+        may have come, in the lane or in the job's conflict groups, or a retry's end. What isn't
+        bound to an agent waits for those of its job that are, too."""
         job = job_of(lane)
-        for run in self._view.retrying_of.get(lane, ()):
-            self._dirty[(job, run)] = None
+        for each in dict.fromkeys((lane, job)):
+            for key in self.waiting.to_look_at(each):
+                self._dirty[key] = None
+            for run in self._view.retrying_of.get(each, ()):
+                self._dirty[(job, run)] = None
         conflicts = self._context.conflicts
         if conflicts.is_in_group(job):
             for other in (job, *conflicts.groups.rivals(job)):
-                entry = self._view.jobs.get(other)
-                if entry is not None and entry.record.per_host:
-                    self.look_at_job(other)
-                    continue
+                self.look_at_bound(other)
                 for key in self.waiting.to_look_at(other):
                     self._dirty[key] = None
                 for blocked in self._view.runs_in(other, *_BLOCKED):
                     self._dirty[(other, blocked.id)] = None
 
+    def look_at_bound(self, job: str) -> None:
+        """Its runs that are bound to an agent, each in a lane of its own."""
+        for run in self._view.bound_of.get(job, ()):
+            self._dirty[(job, run)] = None
+
     def look_at_agent(self, agent: str) -> None:
         for key in self._view.assigned_to.get(agent, ()):
             self._dirty[key] = None
-        for key in self._view.lifecycle_runs_on.get(agent, ()):
+        for key in self._view.bound_to.get(agent, ()):
             self._dirty[key] = None
 
     def look_at_paced(self) -> None:

@@ -18,7 +18,15 @@ from etcsched.core.records import (
     Transition,
 )
 from etcsched.core.splay import delay_ms
-from etcsched.core.states import FINAL, JobState, Origin, Outcome, RunState, check_transition
+from etcsched.core.states import (
+    FINAL,
+    JobState,
+    Origin,
+    Outcome,
+    Overlap,
+    RunState,
+    check_transition,
+)
 from etcsched.core.times import Utc, tick_id, utc_of
 
 MAX_HISTORY = 64
@@ -208,6 +216,12 @@ def late_attempt_of(agent: str, report: Report) -> Attempt:
         reason=report.reason,
         tail=report.tail,
     )
+
+
+def takes_turns(run: Run, job: Job) -> bool:
+    """Whether it goes one at a time with others of its lane that wait: unless its job may overlap,
+    and then too while it catches up on an outage."""
+    return job.overlap is not Overlap.ALLOW or run.origin is Origin.RECOVERY
 
 
 def may_start(job: Job, run: Run, at_ms: int) -> bool:

@@ -120,11 +120,8 @@ class TickDecider:
         """The tick's decision is in etcd."""
         self._open.confirm(job, tick_ms)
         self._outages.look_at(job)
-        entry = self._view.jobs.get(job)
-        if entry is not None and entry.record.per_host:
-            self._runs.look_at_job(job)
-        else:
-            self._runs.look_at_waiting(job)
+        self._runs.look_at_waiting(job)
+        self._runs.look_at_bound(job)
 
     def decide_again(self, job: str, tick_ms: int) -> None:
         """Unless it is confirmed: the tick's decision rested on something that had changed."""

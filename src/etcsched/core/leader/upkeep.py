@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader.chains import join_matter
 from etcsched.core.leader.context import Context, Matter, job_matter
 from etcsched.core.leader.runs import late_attempt_of
 from etcsched.core.records import CLUSTER, Report, Run
@@ -63,11 +64,11 @@ class Upkeep:
                 context.write(write, matter)
 
     def _forget_joins(self) -> None:
-        """Sources that failed, or were taken out of the chain, may never come."""
+        """Sources that failed may never come."""
         context = self._context
         oldest = utc_of(context.wall_ms - int(context.options.join_kept_s * 1000))
         for (target, instance), entry in self._view.joins.items():
-            matter = ("join", target, instance)
+            matter = join_matter(target, instance)
             if entry.record.since >= oldest or context.is_busy(matter):
                 continue
             write = fx.ForgetJoin(

@@ -23,7 +23,7 @@ from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.replacing import Replacing
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
-from etcsched.core.leader.runs import assigned, assignment_of, may_start, step
+from etcsched.core.leader.runs import assigned, assignment_of, may_start, step, takes_turns
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Job, Presence, Run
 from etcsched.core.states import Origin, Overlap, Recovery, RunState
@@ -41,10 +41,10 @@ class WaitingRuns:
         pace: Pace,
         open_ticks: OpenTicks,
         recovering: set[str],
-        outage_began_ms: int,
+        led_from_ms: int,
     ) -> None:
-        """Between ``outage_began_ms`` (the watermark found at the takeover) and the takeover no
-        one decided: a buffer that ended in between belongs to that outage."""
+        """``led_from_ms``: when this leader took over. A run that waits and whose buffer ended
+        before was decided by nobody: that belongs to an outage."""
         self._context = context
         self._view = context.view
         self._ends = ends
@@ -54,7 +54,7 @@ class WaitingRuns:
         self._replacing = Replacing(context, ends)
         self._bound = BoundRuns(context, ends)
         self._cleared: dict[RunKey, None] = {}
-        self._outage_ms = (outage_began_ms, context.wall_ms)
+        self._led_from_ms = led_from_ms
         self._waiting = waiting
         self.outage_jobs: dict[str, None] = {}
         """Jobs of which a run's buffer ended while nobody was there: their outage's matter."""
@@ -206,8 +206,7 @@ class WaitingRuns:
             mode = f"its buffer ended in an outage; recovery: {job.recovery.value} decides after it"
             self._context.because(key, Why.OUTAGE, lambda: mode)
             return True
-        began_ms, over_ms = self._outage_ms
-        nobody_led = began_ms < end_ms <= over_ms
+        nobody_led = end_ms <= self._led_from_ms
         is_recovered = bool(run.host) and nobody_led and job.recovery is not Recovery.NONE
         is_kept = run.origin in (Origin.CHAIN, Origin.LIFECYCLE)
         is_kept = is_kept and (nobody_led or self._view.is_paused(run.job))
@@ -218,7 +217,9 @@ class WaitingRuns:
             return True
         holder = self._context.conflicts.holder(run.job)
         is_blocked = holder is not None or run.state is RunState.CONFLICTED
-        if is_blocked and not nobody_led:
+        if holder is not None and job.recovery is Recovery.CONFLICTED:
+            self._block(entry, f"{holder}")  # However late.
+        elif is_blocked and not nobody_led:
             why = f"{holder}" if holder is not None else "its conflict group was held"
             cause = f"{why}, as its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.CONFLICT_MISSED, cause)
@@ -308,6 +309,8 @@ class WaitingRuns:
         return self._waiting.first_of(job) is not None and self._could_take(job)
 
     def _could_take(self, job: str) -> bool:
+        if self._view.is_paused(job):
+            return False
         entry, first = self._view.jobs.get(job), self._waiting.first_of(job)
         if first is not None:
             return self._choose_for(first) is not None
@@ -374,8 +377,7 @@ class WaitingRuns:
     def _turn_of(self, run: Run, job: Job) -> tuple[Matter, ...]:
         """Whoever had to wait for its turn takes it, until the view shows that."""
         has_waited = run.state in (RunState.QUEUED, RunState.RETRYING)
-        may_overlap = job.overlap is Overlap.ALLOW and run.origin is not Origin.RECOVERY
-        return (turn_matter(run.lane),) if has_waited and not may_overlap else ()
+        return (turn_matter(run.lane),) if has_waited and takes_turns(run, job) else ()
 
 
 def buffer_end_ms(run: Run, job: Job) -> int | None:

@@ -68,6 +68,10 @@ class LeaderTransactions:
                 return self._forget(self._key(Kind.ANSWER, write.request), write.revision)
             case fx.ForgetGap():
                 return self._forget(self._key(Kind.GAP, write.job), write.revision)
+            case fx.BeginJoin():
+                compares = self._following_compares(write.following)
+                writes = self._following_writes(write.following)
+                return Txn(tuple(compares), tuple(writes))
             case fx.ForgetJoin():
                 key = self._key(Kind.JOIN, write.target, write.instance)
                 return self._forget(key, write.revision)
@@ -171,6 +175,7 @@ class LeaderTransactions:
             self._as_seen(Kind.JOB, seen.job, fan_out.job),
             self._as_seen(Kind.PAUSE, seen.pause, fan_out.job),
             self._as_seen(Kind.PAUSE, seen.cluster_pause, CLUSTER),
+            *self._calendar_compares(write.calendars),
             self._later_than_watermark(fan_out.scheduled_at),
         )
         exists = tuple(Range(compare.key, keys_only=True) for compare in absent)

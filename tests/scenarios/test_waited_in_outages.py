@@ -1,0 +1,147 @@
+"""Runs that waited for an agent as an outage began, told as stories in virtual time: whoever leads
+after it, they are ticks of it, the oldest, and go by the job's recovery."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from etcsched.core.records import Link, Retry
+from etcsched.core.schedule import At, Cron
+from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import job
+
+HOG = At(Utc("2026-11-22T12:00:05.000Z"))
+"""It takes the only slot, for long."""
+
+DEATHS = range(8)
+"""The leader dies after so many of its writes (0: never)."""
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.scheduler("s1", ttl_s=5)
+    world.agent("a1", slots=1, takes_s=4000.0)
+    world.advance(0.5)
+    world.apply(job("hog", HOG, on_agent_loss=OnAgentLoss.DIED))
+    return world
+
+
+def started(world: World) -> list[tuple[str, float]]:
+    """Ticks of the job by the order in which they began, and when."""
+    spans = [s for agent in world.agents.values() for s in agent.spans if s.job == "backup"]
+    return [(span.run[9:15], span.start_s) for span in sorted(spans, key=lambda s: s.start_s)]
+
+
+@pytest.mark.parametrize("mode", [Recovery.ALL, Recovery.LAST])
+@pytest.mark.parametrize("dies_after", DEATHS)
+def test_it_is_recovered_whoever_leads_at_the_outages_end(
+    world: World, mode: Recovery, dies_after: int
+) -> None:
+    world.apply(job("backup", Cron("10 * * * *"), recovery=mode))
+    world.advance(10 * 60 + 10)
+    assert world.states("backup") == {"121000": "ready"}
+    world.agents["a1"].kill()
+    world.advance(600)
+    world.scheduler("s2", ttl_s=5)
+    world.advance(1)
+    if dies_after:
+        world.leader_dies_after = world.leader_writes + dies_after
+    world.agent("a2", slots=1, takes_s=1.0)
+    world.advance(60)
+    assert world.states("backup") == {"121000": "completed"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("dies_after", range(3))
+def test_a_chained_one_waits_on_though_two_leaders_die(dies_after: int, seed: int) -> None:
+    world = World(chance=random.Random(seed))
+    world.scheduler("s1", ttl_s=5)
+    agent = world.agent("a1", slots=2, takes_s=4000.0)
+    world.advance(0.5)
+    world.apply(job("hog", HOG))
+    world.apply(job("next", state=JobState.CHAIN_ACTIVE, overlap=Overlap.ALLOW))
+    world.apply(job("source", At(Utc("2026-11-22T12:09:00.000Z")), chain=(Link(to="next"),)))
+    world.apply(job("hog2", At(Utc("2026-11-22T12:09:05.000Z")), priority=5))
+    world.advance(500)
+    agent.takes_s = 10.0
+    world.advance(45)
+    agent.takes_s = 4000.0
+    world.advance(30)
+    assert [run.state.value for run in world.runs("next").values()] == ["ready"]
+    world.nodes["s1"].kill()
+    world.advance(600)
+    if dies_after:
+        world.leader_dies_after = world.leader_writes + dies_after
+    world.scheduler("s2", ttl_s=5)
+    world.advance(1)
+    world.scheduler("s3", ttl_s=5)
+    world.advance(60)
+    assert [run.state.value for run in world.runs("next").values()] == ["queued"]
+
+
+def test_recovery_last_runs_the_latest_only_if_that_is_late_too(world: World) -> None:
+    world.apply(job("backup", Cron("*/10 * * * *"), recovery=Recovery.LAST))
+    world.advance(10 * 60 + 10)
+    world.nodes["s1"].kill()
+    world.advance(10 * 60)  # 12:20 is due, 20 s ago.
+    world.scheduler("s2", ttl_s=5)
+    world.agent("a2", takes_s=1.0)
+    world.advance(60)
+    assert world.states("backup") == {"121000": "missed", "122000": "completed"}
+
+
+@pytest.mark.parametrize("overlap", [Overlap.ALLOW, Overlap.QUEUE, Overlap.SKIP])
+@pytest.mark.parametrize("dies_after", DEATHS)
+def test_it_is_the_oldest_of_those_that_are_recovered(
+    world: World, overlap: Overlap, dies_after: int
+) -> None:
+    world.scheduler("s2", ttl_s=5)
+    world.apply(job("backup", Cron("*/10 * * * *"), recovery=Recovery.ALL, overlap=overlap))
+    world.advance(10 * 60 + 10)
+    world.agents["a1"].kill()
+    world.advance(35 * 60)
+    if dies_after:
+        world.leader_dies_after = world.leader_writes + dies_after
+    world.agent("a2", slots=2, takes_s=5.0)
+    world.advance(100)
+    begun = started(world)
+    assert [tick for tick, _ in begun] == ["121000", "122000", "123000", "124000"]
+    assert all(later >= earlier + 5.0 for (_, earlier), (_, later) in pairwise(begun))
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4])
+def test_it_counts_for_the_limit(world: World, limit: int) -> None:
+    world.apply(job("backup", Cron("*/10 * * * *"), recovery=Recovery.ALL, catch_up_limit=limit))
+    world.advance(10 * 60 + 10)
+    world.agents["a1"].kill()
+    world.advance(35 * 60)
+    world.agent("a2", slots=2, takes_s=5.0)
+    world.advance(100)
+    assert [tick for tick, _ in started(world)] == ["121000", "122000", "123000", "124000"][-limit:]
+
+
+@pytest.mark.parametrize("interval_s", [0.0, 2.0, 60.0])
+def test_retries_that_catch_up_go_one_at_a_time(world: World, interval_s: float) -> None:
+    """Also where the job's runs may overlap; and a leader that finds two that are due goes on."""
+    retry = Retry(max=2, interval_s=interval_s)
+    world.apply(
+        job(
+            "backup", Cron("10,20 12 * * *"), recovery=Recovery.ALL, overlap=Overlap.ALLOW,
+            retry=retry,
+        )
+    )  # fmt: skip
+    world.advance(10 * 60 + 10)
+    world.agents["a1"].kill()
+    world.advance(19 * 60)
+    world.agent("a2", slots=4, takes_s=5.0, ends_as=Outcome.FAILED)
+    world.advance(300)
+    assert world.states("backup") == {"121000": "failed", "122000": "failed"}
+    begun = started(world)
+    assert len(begun) >= 4  # The retries of 12:10 end as 12:20 is there.
+    assert all(later >= earlier + 5.0 for (_, earlier), (_, later) in pairwise(begun))
