@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from etcsched.core.leader.run_decider import RunDecider
 from etcsched.testing.sim.generate import scenario_of
 from etcsched.testing.sim.scenario import Scenario
 from etcsched.testing.sim.simulate import Result, simulate
@@ -41,6 +42,13 @@ def test_what_failed_once(path: Path) -> None:
 def test_each_kept_scenario_is_explained() -> None:
     text = (Path(__file__).parent / "seeds" / "README.md").read_text()
     assert [path.stem for path in KEPT if f"`{path.stem}`" not in text] == []
+
+
+def test_a_leader_that_forgets_to_look_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(__file__).parent / "seeds" / "bound-as-it-was-defined-before.json"
+    scenario = msgspec.json.decode(path.read_bytes(), type=Scenario)
+    monkeypatch.setattr(RunDecider, "look_at_waiting", lambda _self, _lane: None)
+    assert "which nothing holds up" in simulate(scenario).crash
 
 
 @pytest.mark.parametrize("seed", [17, 8001, 8068])

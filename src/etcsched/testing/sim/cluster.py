@@ -37,6 +37,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import DeleteResult, EventType, Range, Txn, WatchEvent
 from etcsched.testing.model_store import ModelStore
 from etcsched.testing.sim import acts, faults
+from etcsched.testing.sim.asleep import Watchman
 from etcsched.testing.sim.etcd import SimEtcd
 from etcsched.testing.sim.host import SimHost
 from etcsched.testing.sim.loop import Clock, Loop
@@ -116,6 +117,7 @@ class Cluster:
             loop.at(act.at_s, self._act, act)
         for fault in scenario.faults:
             loop.at(fault.at_s, self._strike, fault)
+        Watchman(self)
         loop.run_until(scenario.faulty_s)
         self.finish()
 
@@ -279,6 +281,11 @@ class Cluster:
         return [lease for lease in (*nodes, *agents) if lease]
 
     # --- faults and acts
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether any is in force now."""
+        return bool(self._heals)
 
     def _strike(self, plan: FaultPlan) -> None:
         self.begin_fault(plan)

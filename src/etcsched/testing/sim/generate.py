@@ -21,6 +21,7 @@ from etcsched.testing.sim.jobs import (
     random_settings,
 )
 from etcsched.testing.sim.lifecycle import with_lifecycle
+from etcsched.testing.sim.meetings import with_meetings
 from etcsched.testing.sim.scenario import Act, AgentPlan, FaultPlan, Scenario, SchedulerPlan
 
 STARTS = (
@@ -135,7 +136,8 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
     )
     ticks_at_once = random.Random(f"ticks at once {seed}").choice([0, 1, 2, 3])
     made = msgspec.structs.replace(made, ticks_at_once=ticks_at_once)
-    return with_lifecycle(random.Random(f"lifecycle {seed}"), made)
+    made = with_lifecycle(random.Random(f"lifecycle {seed}"), made)
+    return with_meetings(random.Random(f"meetings {seed}"), made)
 
 
 def _faults(
