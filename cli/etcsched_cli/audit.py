@@ -16,11 +16,12 @@ import click
 from etcsched.audit.auditor import Auditor
 from etcsched.audit.history import Ended, Entry
 from etcsched.audit.recorder import Recorder, now_ms
-from etcsched.audit.recording import RecordingWriter, read_recording
+from etcsched.audit.recording import RecordingWriter, lines_of, read_recording
 from etcsched.audit.verdict import Bounds, Outcome, Result, Verdict, plain
 from etcsched.core.durations import parse_duration_s
 from etcsched.core.errors import NotFound, UsageError
 from etcsched.core.times import utc_of
+from etcsched.files import opened
 from etcsched_cli.connect import run
 from etcsched_cli.output import (
     Cell,
@@ -118,8 +119,8 @@ def _ms(option: str, text: str) -> int:
 def _judge_file(file: Path, bounds: Bounds) -> Verdict:
     auditor = Auditor(bounds)
     try:
-        with file.open("rb") as lines:
-            for entry in read_recording(lines, str(file)):
+        with opened(file) as opened_file:
+            for entry in read_recording(lines_of(opened_file), str(file)):
                 auditor.take(entry)
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror or error}") from None

@@ -105,9 +105,11 @@ def import_(settings: Settings, file: str, name: str, field: str, years: int) ->
     \b
     etcsched calendars import holidays.ics --name bank_holidays > jobs/holidays.yaml
     """
-    from etcsched.jobfile.ics import days_of_events, read_ics
+    from etcsched.jobfile.ics import MAX_ICS_BYTES, days_of_events
+    from etcsched.jobfile.reading import read_file
 
-    found = days_of_events(read_ics(file), settings.environment.now_ms(), years)
+    text = read_file(file, MAX_ICS_BYTES)
+    found = days_of_events(text, settings.environment.now_ms(), years)
     click.echo(f"# from {file}; recurring events through {found.through}")
     click.echo("calendars:")
     click.echo(f"  {name}:")

@@ -20,6 +20,7 @@ import msgspec
 
 from etcsched.core.errors import UsageError
 from etcsched.core.text import is_text
+from etcsched.files import read_text
 
 __all__ = [
     "PASSWORD",
@@ -87,13 +88,13 @@ def read_config(given: str | None, context: str | None, *, is_checked: bool = Tr
     """With ``context`` as the current one, if it is given. Unchecked, it needn't be there."""
     path = Path(given or _DEFAULT_FILE).expanduser()
     try:
-        text = _read(path)
+        text = read_text(path, _MAX_BYTES)
     except FileNotFoundError:
         if given is not None:
             raise UsageError(f"--config {path}: no such file") from None
         file = ConfigFile(path=path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"configuration file {path}: can't be read: {error}") from None
+    except OSError as error:
+        raise UsageError(f"configuration file {path}: can't be read: {error.strerror}") from None
     else:
         file = _parse(path, text)
     if context:
@@ -104,15 +105,6 @@ def read_config(given: str | None, context: str | None, *, is_checked: bool = Tr
         hint = f"did you mean {near[0]}?" if near else f"it has {known}"
         raise UsageError(f"configuration file {path}: no context {file.current!r}; {hint}")
     return file
-
-
-def _read(path: Path) -> str:
-    """No more than is sensible, whatever the path leads to."""
-    with path.open("rb") as file:
-        raw = file.read(_MAX_BYTES + 1)
-    if len(raw) > _MAX_BYTES:
-        raise UsageError(f"configuration file {path}: over {_MAX_BYTES >> 10} KiB")
-    return raw.decode("utf-8")
 
 
 def _parse(path: Path, text: str) -> ConfigFile:
@@ -133,14 +125,18 @@ def _parse(path: Path, text: str) -> ConfigFile:
 
 def _loaded(path: Path, text: str) -> dict[Any, Any]:
     from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import DuplicateKeyError
     from ruamel.yaml.error import YAMLError
+
+    from etcsched.jobfile.nodes import flaw_of
 
     try:
         loaded = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        why = "nested too deeply" if deep else " ".join(str(error).split())
-        raise UsageError(f"configuration file {path}: not YAML: {why}") from None
+        line, why = flaw_of(error)
+        if isinstance(error, DuplicateKeyError):
+            why = "a key is given twice"  # Its own words have the values: one may be a password.
+        raise UsageError(f"configuration file {path}: line {line}: {why}") from None
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Final
 
 import click
 
-from etcsched.core.errors import InvalidJobFile, UsageError
+from etcsched.core.errors import UsageError
+from etcsched.files import STDIN, decoded, read_text
+from etcsched.jobfile.reading import read_file
 from etcsched_cli.settings import Settings
 
 __all__ = ["import_"]
@@ -104,7 +105,10 @@ def _own() -> str:
     if done.returncode:
         why = done.stderr.decode(errors="replace").strip().partition("\n")[0]
         raise UsageError(f"crontab -l: {why or 'failed'}; give a FILE, or - for standard input")
-    return _decoded("crontab", done.stdout)
+    try:
+        return decoded(done.stdout)
+    except OSError as error:
+        raise UsageError(f"crontab -l: can't be read: {error.strerror}") from None
 
 
 def _me() -> str:
@@ -121,30 +125,11 @@ def _read(paths: Sequence[str]) -> list[tuple[str, str]]:
     found = []
     for path in paths:
         names = [path]
-        if path != "-" and Path(path).is_dir():
+        if path != STDIN and Path(path).is_dir():
             inside = sorted(entry for entry in Path(path).iterdir() if entry.is_file())
             names = [str(entry) for entry in inside if not {".", "~"} & {*entry.name}]
-        for name in names:
-            if name == "-":
-                found.append(("-", sys.stdin.read()))
-                continue
-            try:
-                with Path(name).open("rb") as file:
-                    raw = file.read(_MAX_BYTES + 1)
-            except OSError as error:
-                raise InvalidJobFile([f"{name}:1: can't be read: {error.strerror}"]) from None
-            found.append((name, _decoded(name, raw)))
+        found += [(name, read_file(name, _MAX_BYTES)) for name in names]
     return found
-
-
-def _decoded(name: str, raw: bytes) -> str:
-    if len(raw) > _MAX_BYTES:
-        raise InvalidJobFile([f"{name}:1: over {_MAX_BYTES >> 20} MiB"])
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise InvalidJobFile([f"{name}:{line}: isn't text in UTF-8"]) from None
 
 
 def _local_zone() -> tuple[str, str]:
@@ -152,8 +137,8 @@ def _local_zone() -> tuple[str, str]:
     from etcsched.core.schedule import check_timezone
 
     candidates = [os.environ.get("TZ", "").lstrip(":")]
-    with suppress(OSError, UnicodeDecodeError):
-        candidates.append(Path("/etc/timezone").read_text(encoding="utf-8").strip())
+    with suppress(OSError):
+        candidates.append(read_text("/etc/timezone", _MAX_BYTES).strip())
     candidates.append(str(Path("/etc/localtime").resolve()).rpartition("zoneinfo/")[2])
     for zone in candidates:
         if zone in ("", "Etc/UTC"):

@@ -51,7 +51,7 @@ class Console:
         self.now = NOW
         self.is_reachable = True
 
-    def run(self, *args: str, columns: int = 200, stdin: str = "", **env: str) -> Result:
+    def run(self, *args: str, columns: int = 200, stdin: str | bytes = "", **env: str) -> Result:
         def open_etcd(*_: Any) -> ModelEtcd:
             etcd = ModelEtcd(self.store)
             if not self.is_reachable:

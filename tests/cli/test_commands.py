@@ -462,7 +462,13 @@ def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
         ("--user anna status", 2, "--user anna: has no password; set ETCSCHED_PASSWORD"),
         ("--cert /nonexistent status", 2, "a client certificate for etcd is given without its key"),
         ("--config /nonexistent status", 2, "--config /nonexistent: no such file"),
-        ("--config /dev/zero status", 2, "configuration file /dev/zero: over 1024 KiB"),
+        (
+            "--config /dev/zero status",
+            2,
+            "configuration file /dev/zero: can't be read: it has more",
+        ),
+        ("--config / status", 2, "configuration file /: can't be read: Is a directory"),
+        ("audit /dev/zero", 2, "/dev/zero:1: not an entry of a recording: JSON is malformed"),
         ("apply /nonexistent", 2, "/nonexistent:1: can't be read: No such file or directory"),
     ],
 )
@@ -519,10 +525,15 @@ def test_flag_then_environment_then_file(console: Console) -> None:
         "cacert, cert, key, user, password, timeout, context, contexts"
     )
     path.write_text("[")
-    assert console.fails(2, "status").startswith(f"etcsched: configuration file {path}: not YAML: ")
+    assert console.fails(2, "status").startswith(
+        f"etcsched: configuration file {path}: line 1: not YAML: while parsing a flow node"
+    )
     path.write_text("[" * 5000)
     deep = console.fails(2, "status")
-    assert deep == f"etcsched: configuration file {path}: not YAML: nested too deeply"
+    assert deep == f"etcsched: configuration file {path}: line 1: not YAML: nested too deeply"
+    path.write_text("password: secret-1\npassword: secret-2\n")
+    twice = console.fails(2, "status")
+    assert twice == f"etcsched: configuration file {path}: line 2: a key is given twice"
     path.write_text('endpoints: "\\ud800"')
     half = console.fails(2, "status")
     assert half == f"etcsched: configuration file {path}: endpoints: '\\ud800' isn't text"

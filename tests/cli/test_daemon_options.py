@@ -22,6 +22,10 @@ from tests.cli.console import Console
         (("scheduler", "--listen=[::]:7631"), "--listen [::]:7631 is open to the network: give"),
         (("scheduler", "--listen=nowhere"), "--listen 'nowhere': write HOST:PORT"),
         (("scheduler", "--listen-token-file=/none"), "--listen-token-file /none: can't be read"),
+        (
+            ("agent", "--listen-token-file=/dev/zero"),
+            "--listen-token-file /dev/zero: can't be read: it has more than 64KiB",
+        ),
     ],
 )
 def test_one_line(console: Console, args: tuple[str, ...], words: str) -> None:

@@ -18,8 +18,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "core": frozenset({"core"}),
     "keyspace": frozenset({"core", "keyspace"}),
     "ports": frozenset({"core", "keyspace"}),
-    "jobfile": frozenset({"core", "jobfile"}),
-    **{shell: frozenset({*PURE, "ports", shell}) for shell in SHELLS},
+    "files": frozenset({"core"}),
+    "jobfile": frozenset({"core", "files", "jobfile"}),
+    **{shell: frozenset({*PURE, "files", "ports", shell}) for shell in SHELLS},
 }
 BETWEEN_SHELLS: dict[str, frozenset[str]] = {
     "scheduler": frozenset({"etcd", "serving"}),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO, Final, get_args
 
 import msgspec
 from msgspec.structs import replace
@@ -18,7 +18,11 @@ from etcsched.audit.history import FORMAT_VERSION, Begun, Ended, Entry, Hole, Re
 from etcsched.core.errors import UsageError
 from etcsched.keyspace.ops import EventType, KeyValue, WatchEvent
 
-__all__ = ["RecordingWriter", "read_recording"]
+__all__ = ["MAX_LINE_BYTES", "RecordingWriter", "lines_of", "read_recording"]
+
+MAX_LINE_BYTES: Final = 1 << 30
+"""The first holds all that the cluster has."""
+_BEGINNING_BYTES: Final = 64 << 10
 
 _TYPES: dict[str, type] = {type_.__struct_config__.tag: type_ for type_ in get_args(Entry)}
 
@@ -37,11 +41,21 @@ class RecordingWriter:
             self._file.flush()
 
 
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """No more than is sensible of each, and of what begins no object only its beginning."""
+    while line := file.readline(_BEGINNING_BYTES):
+        if line.startswith(b"{") and not line.endswith(b"\n"):
+            line += file.readline(MAX_LINE_BYTES - len(line))
+        yield line
+
+
 def read_recording(lines: Iterable[bytes], name: str) -> Iterator[Entry]:
     """``UsageError`` for what is no recording, or one of a newer format."""
     last: Entry | None = None
     for number, line in enumerate(lines, 1):
-        if not line.endswith(b"\n"):
+        if line.startswith(b"{") and not line.endswith(b"\n"):
+            if len(line) == MAX_LINE_BYTES:
+                raise UsageError(f"{name}:{number}: has more than {MAX_LINE_BYTES >> 30}GiB")
             break  # Its writer was cut off within it.
         try:
             entry = _entry_of(line)

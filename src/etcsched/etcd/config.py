@@ -8,11 +8,13 @@ from pathlib import Path
 import msgspec
 
 from etcsched.core.errors import UsageError
+from etcsched.files import read_bytes
 
 __all__ = ["LEAST_PING_INTERVAL_S", "Endpoint", "EtcdConfig"]
 
 # etcd closes connections that ping faster than this (its --grpc-keepalive-min-time).
 LEAST_PING_INTERVAL_S = 5.0
+_MAX_PEM_BYTES = 16 << 20
 
 _ENDPOINT = re.compile(
     r"(?:(?P<scheme>https?)://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):(?P<port>\d{1,5})/?"
@@ -102,12 +104,15 @@ def _parse_endpoint(text: str, tls_by_default: bool) -> Endpoint:
 
 
 def _check_readable(name: str, path: Path) -> None:
+    if path.is_fifo():
+        raise UsageError(
+            f"the {name} file for etcd, {path}, is a pipe; each connection reads it, so name a file"
+        )
     try:
-        with path.open("rb") as file:
-            head = file.read(1 << 20)
+        pem = read_bytes(path, _MAX_PEM_BYTES)
     except OSError as error:
         raise UsageError(
             f"the {name} file for etcd, {path}, can't be read: {error.strerror}"
         ) from error
-    if b"-----BEGIN " not in head:
+    if b"-----BEGIN " not in pem:
         raise UsageError(f"the {name} file for etcd, {path}, isn't in PEM format")

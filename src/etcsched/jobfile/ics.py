@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -13,11 +11,10 @@ import recurring_ical_events
 from icalendar import Calendar as Ics
 
 from etcsched.core.errors import InvalidJobFile
-from etcsched.jobfile.reading import STDIN
 
-__all__ = ["EventDays", "days_of_events", "read_ics"]
+__all__ = ["MAX_ICS_BYTES", "EventDays", "days_of_events"]
 
-_MAX_BYTES: Final = 16 << 20
+MAX_ICS_BYTES: Final = 16 << 20
 _MAX_DAYS: Final = 10_000
 _WITHIN_A_DAY: Final = frozenset({"SECONDLY", "MINUTELY", "HOURLY"})
 _BACK: Final = timedelta(days=366)
@@ -28,22 +25,6 @@ class EventDays(msgspec.Struct, frozen=True):
 
     days: tuple[tuple[str, str], ...]
     through: date
-
-
-def read_ics(file: str) -> str:
-    try:
-        if file == STDIN:
-            return sys.stdin.read()
-        with Path(file).open("rb") as opened:
-            raw = opened.read(_MAX_BYTES + 1)
-        if len(raw) > _MAX_BYTES:
-            raise InvalidJobFile([f"{file}:1: over {_MAX_BYTES >> 20} MiB"])
-        return raw.decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidJobFile([f"{file}:1: can't be read: {error.strerror}"]) from None
-    except UnicodeDecodeError as error:
-        text = f"{file}:1: isn't text in UTF-8 (byte {error.start})"
-        raise InvalidJobFile([text]) from None
 
 
 def days_of_events(text: str, now_ms: int, years: int) -> EventDays:

@@ -17,7 +17,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from etcsched.core.text import is_text
 
-__all__ = ["FieldError", "Problems", "Value", "documents_of", "unknown_text"]
+__all__ = ["FieldError", "Problems", "Value", "documents_of", "flaw_of", "unknown_text"]
 
 T = TypeVar("T")
 
@@ -168,14 +168,23 @@ def documents_of(problems: Problems, file_number: int, file: str, text: str) -> 
     try:
         for node in YAML(typ="safe", pure=True).compose_all(text):
             yield Value(problems, file_number, file, node.start_mark.line + 1, "", node)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else 1
-        why = " ".join(part for part in (error.context, error.problem) if part)
-        problems.add_at(file_number, file, line, "", f"not YAML: {why}")
     except (YAMLError, RecursionError) as error:
-        why = "nested too deeply" if isinstance(error, RecursionError) else "no text"
-        problems.add_at(file_number, file, 1, "", f"not YAML: {why}")
+        line, why = flaw_of(error)
+        problems.add_at(file_number, file, line, "", why)
+
+
+def flaw_of(error: YAMLError | RecursionError) -> tuple[int, str]:
+    """The line, and what is wrong in one line."""
+    match error:
+        case MarkedYAMLError():
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark is not None else 1
+            why = " ".join(part for part in (error.context, error.problem) if part)
+        case RecursionError():
+            line, why = 1, "nested too deeply"
+        case _:
+            line, why = 1, "no text"
+    return line, f"not YAML: {why}"
 
 
 def unknown_text(kind: str, given: str, known: list[str]) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from etcsched.core.errors import InvalidJobFile, UsageError
+from etcsched.files import STDIN, read_text
 
-__all__ = ["STDIN", "read_files"]
+__all__ = ["read_file", "read_files"]
 
-STDIN: Final = "-"
 _SUFFIXES: Final = (".yaml", ".yml")
 _MAX_BYTES: Final = 64 << 20
 
@@ -29,14 +28,20 @@ def read_files(paths: Sequence[str]) -> list[tuple[str, str]]:
     files, problems = [], []
     for name in names:
         try:
-            files.append((name, _read(name)))
-        except OSError as error:
-            problems.append(f"{name}:1: can't be read: {error.strerror}")
-        except UnicodeDecodeError as error:
-            problems.append(f"{name}:1: isn't text in UTF-8 (byte {error.start})")
+            files.append((name, read_file(name, _MAX_BYTES)))
+        except InvalidJobFile as error:
+            problems += error.problems
     if problems:
         raise InvalidJobFile(problems)
     return files
+
+
+def read_file(name: str, most_bytes: int) -> str:
+    """``-`` is standard input; ``InvalidJobFile`` for what can't be read."""
+    try:
+        return read_text(name, most_bytes)
+    except OSError as error:
+        raise InvalidJobFile([f"{name}:1: can't be read: {error.strerror}"]) from None
 
 
 def _expand(path: str) -> list[str]:
@@ -50,13 +55,3 @@ def _expand(path: str) -> list[str]:
     if not found:
         raise UsageError(f"{path}: no {' or '.join(_SUFFIXES)} file in this directory")
     return found
-
-
-def _read(name: str) -> str:
-    if name == STDIN:
-        return sys.stdin.read()
-    with Path(name).open("rb") as file:
-        raw = file.read(_MAX_BYTES + 1)
-    if len(raw) > _MAX_BYTES:
-        raise OSError(0, f"over {_MAX_BYTES >> 20} MiB")
-    return raw.decode("utf-8-sig")

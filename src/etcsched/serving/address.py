@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from etcsched.core.errors import UsageError
+from etcsched.files import read_text
 
 __all__ = [
     "AGENT_LISTEN",
@@ -29,6 +30,7 @@ OUTPUT_LISTEN: Final = "0.0.0.0:7633"
 OFF: Final = "off"
 
 LEAST_TOKEN_CHARS: Final = 16
+MAX_TOKEN_FILE_BYTES: Final = 64 << 10
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):(?P<port>\d{1,5})")
 _REACHED_AT: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -98,9 +100,9 @@ def listen_of(given: str | None, default: str, token_file: Path | None) -> Liste
 
 def read_token(path: Path) -> str:
     try:
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--listen-token-file {path}: can't be read: {error}") from None
+        token = read_text(path, MAX_TOKEN_FILE_BYTES).strip()
+    except OSError as error:
+        raise UsageError(f"--listen-token-file {path}: can't be read: {error.strerror}") from None
     if len(token) < LEAST_TOKEN_CHARS or not _TOKEN.fullmatch(token):
         raise UsageError(
             f"--listen-token-file {path}: a token is one line of {LEAST_TOKEN_CHARS} or more "

@@ -9,7 +9,7 @@ import pytest
 
 from etcsched.audit.auditor import Auditor
 from etcsched.audit.history import FORMAT_VERSION, Entry, FaultKind, Hole, WordKind
-from etcsched.audit.recording import RecordingWriter, read_recording
+from etcsched.audit.recording import RecordingWriter, lines_of, read_recording
 from etcsched.audit.verdict import Outcome
 from etcsched.audit.words import Ledger, read_word
 from etcsched.core.errors import UsageError
@@ -60,6 +60,17 @@ def test_a_torn_end_is_noticed() -> None:
     lines = written(whole())
     *_, last = read_recording([*lines[:-1], lines[-1][:-5]], "file")
     assert isinstance(last, Hole)
+
+
+def test_what_is_read_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = written(whole())
+    assert list(lines_of(io.BytesIO(b"".join(lines)))) == lines
+    with Path("/dev/zero").open("rb") as zeros, pytest.raises(UsageError, match="not an entry"):
+        list(read_recording(lines_of(zeros), "file"))
+    monkeypatch.setattr("etcsched.audit.recording.MAX_LINE_BYTES", 1 << 20)
+    endless = io.BytesIO(b"{" + b" " * (2 << 20))
+    with pytest.raises(UsageError, match="file:1: has more than"):
+        list(read_recording(lines_of(endless), "file"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,8 @@ def test_certificates_are_checked(pem: Path, tmp_path: Path) -> None:
         EtcdConfig(ca_cert=garbage)
     with pytest.raises(UsageError, match="can't be read: Is a directory"):
         EtcdConfig(ca_cert=tmp_path)
+    with pytest.raises(UsageError, match="can't be read: it has more than 16MiB"):
+        EtcdConfig(ca_cert=Path("/dev/zero"))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="is a pipe"):
+        EtcdConfig(ca_cert=tmp_path / "pipe")

@@ -503,7 +503,7 @@ def test_files_and_directories(tmp_path: Path) -> None:
     with pytest.raises(InvalidJobFile) as caught:
         read_files([str(tmp_path), str(tmp_path / "none.yaml")])
     assert caught.value.problems == [
-        f"{tmp_path}/bad.yaml:1: isn't text in UTF-8 (byte 0)",
+        f"{tmp_path}/bad.yaml:1: can't be read: it isn't text in UTF-8 (line 1)",
         f"{tmp_path}/none.yaml:1: can't be read: No such file or directory",
     ]
     with pytest.raises(UsageError, match="given twice"):
