@@ -19,7 +19,7 @@ from etcsched.operator.jobs import JobView, Pausing, list_jobs, read_job
 from etcsched_cli.choosing import named_or_tagged, tags_of_jobs
 from etcsched_cli.completion import complete_jobs
 from etcsched_cli.connect import run
-from etcsched_cli.options import confirm, read_param
+from etcsched_cli.options import confirm, read_params
 from etcsched_cli.output import (
     Cell,
     Column,
@@ -158,7 +158,7 @@ def trigger(
     """
     settings: Settings = ctx.obj
     environment = settings.environment
-    given = dict(read_param(text) for text in params)
+    given = read_params(params)
 
     async def work(etcd: Etcd, keys: Keys) -> tuple[Answer, RunView | None]:
         now_ms = environment.now_ms()

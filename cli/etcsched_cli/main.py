@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import click
 
-from etcsched.core.errors import EtcschedError
+from etcsched.core.errors import EtcschedError, UsageError
+from etcsched.core.text import is_text
 from etcsched_cli.config_file import choose_context, choose_file, complete_context
 from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
@@ -100,6 +101,7 @@ class LazyGroup(click.Group):
         arguments = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in arguments
         try:
+            _check_text(arguments)
             code = super().main(arguments, *rest, **extra)
         except EtcschedError as error:
             if debug:
@@ -123,6 +125,16 @@ class LazyGroup(click.Group):
             _say(f"bug: {type(error).__name__}: {error}; run it again with --debug for details")
             sys.exit(1)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """What is given ends up in etcd or before people, who both take text only."""
+    for argument in arguments:
+        if not is_text(argument):
+            raise UsageError(f"{argument!a} isn't text in UTF-8")
+    for name, value in os.environ.items():
+        if name.startswith("ETCSCHED_") and not is_text(value):
+            raise UsageError(f"{name} isn't text in UTF-8")
 
 
 def _open_what_is_closed() -> None:

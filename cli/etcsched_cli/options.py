@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
 from etcsched.core.errors import EtcschedError, UsageError
 
-__all__ = ["confirm", "option", "read_param"]
+__all__ = ["confirm", "option", "read_params"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,11 +20,24 @@ def option(flag: str, *names: str, of: str = "", **attributes: Any) -> Callable[
     return click.option(flag, *names, envvar="_".join(parts).upper(), **attributes)
 
 
-def read_param(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise UsageError(f"--param {text!r}: write NAME=VALUE")
-    return name, value
+def read_params(texts: Iterable[str]) -> dict[str, str]:
+    """By the rules that job files have for them."""
+    from etcsched.core.records import params_clash
+    from etcsched.jobfile.fields import flaw_of_param
+
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--param {text!r}: write NAME=VALUE")
+        flaw = flaw_of_param(name)
+        if flaw is not None:
+            raise UsageError(f"--param {text!r}: {flaw}")
+        found[name] = value
+    clash = params_clash(found, found)
+    if clash is not None:
+        raise UsageError(f"--param: {clash}")
+    return found
 
 
 def confirm(question: str, declined: str) -> None:

@@ -18,7 +18,7 @@ from etcsched.operator.runs import parse_run_name
 from etcsched_cli.choosing import chosen_or_named, count, states_counted, tags_of_jobs, times
 from etcsched_cli.completion import complete_runs
 from etcsched_cli.connect import run as run_connected
-from etcsched_cli.options import confirm, read_param
+from etcsched_cli.options import confirm, read_params
 from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled, table
 from etcsched_cli.settings import Settings
 
@@ -73,7 +73,7 @@ def resubmit(
     settings: Settings = ctx.obj
     environment = settings.environment
     now_ms = environment.now_ms()
-    changes = dict(read_param(text) for text in params)
+    changes = read_params(params)
     wanted = chosen_or_named(names, job, tags, states, since, until, now_ms)
     if wanted is not None:
         chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))

@@ -105,7 +105,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             user = getpass.getuser()
         except (KeyError, OSError):  # a container's user may have no name
             user = str(os.getuid())
-        return f"{user}@{socket.gethostname()}"
+        who = f"{user}@{socket.gethostname()}"
+        return who.encode(errors="replace").decode()  # A name needn't be text, a record is.
 
 
 def _path(text: str | None) -> Path | None:

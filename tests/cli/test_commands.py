@@ -345,6 +345,11 @@ def test_drain_and_undrain(cluster: Console) -> None:
     assert cluster.ok("agents", "undrain", "host-a") == "host-a wasn't draining\n"
 
 
+def test_who_asks_may_have_a_name_that_is_no_text(cluster: Console) -> None:
+    cluster.ok("agents", "drain", "host-a", LOGNAME="\udcff")
+    assert cluster.get(Drain, Kind.DRAIN, "host-a").by.startswith("?@")
+
+
 # --- requests and runs --------------------------------------------------------------------
 
 
@@ -448,6 +453,23 @@ def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
             "'a' names no run; write job/id, e.g. close_books/20261122T190000Z",
         ),
         ("jobs trigger close_books --param x", 2, "--param 'x': write NAME=VALUE"),
+        ("jobs trigger close_books --param a-b=8", 2, "--param 'a-b=8': 'a-b' is no variable's"),
+        (
+            "runs resubmit a/b --param job=x",
+            2,
+            "--param 'job=x': every run has its own 'job'; choose another name",
+        ),
+        (
+            "runs resubmit a/b --param a_b=3 --param A_B=4",
+            2,
+            "--param: parameters a_b and A_B differ only in case; rename one",
+        ),
+        (
+            "agents drain --absent-too \udcff\udcfe",
+            2,
+            "'\\udcff\\udcfe' isn't text in UTF-8",
+        ),
+        ("jobs trigger close_books --param a=\udcff", 2, "'a=\\udcff' isn't text in UTF-8"),
         (
             "agents drain x",
             4,
@@ -516,6 +538,8 @@ def test_flag_then_environment_then_file(console: Console) -> None:
     assert "'env'" in console.fails(2, "status", ETCSCHED_ENDPOINTS="env")
     flag = console.fails(2, "--endpoints", "flag", "status", ETCSCHED_ENDPOINTS="env")
     assert "'flag'" in flag
+    half = console.fails(2, "status", ETCSCHED_PASSWORD="\udcff")
+    assert half == "etcsched: ETCSCHED_PASSWORD isn't text in UTF-8"
 
     assert "'x' is not a valid integer" in console.fails(2, "agent", ETCSCHED_AGENT_SLOTS="x")
 

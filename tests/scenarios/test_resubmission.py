@@ -198,6 +198,10 @@ def test_what_cant_be_resubmitted(world: World) -> None:
     world.request(resubmit("x4", RUN, params={"a": "x" * 20_000}))
     world.advance(1)
     assert answer(world, "x4") == (False, "its parameters take more than 16384 bytes")
+    world.request(resubmit("x5", RUN, params={"a": "1", "A": "2"}))
+    world.advance(1)
+    text = "parameters a and A differ only in case; rename one"
+    assert answer(world, "x5") == (False, text)
 
 
 def test_a_record_of_many_missed_ticks_is_no_run(world: World) -> None:

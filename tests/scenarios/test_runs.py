@@ -341,6 +341,14 @@ def test_a_trigger_with_too_many_parameters_is_refused(world: World) -> None:
     assert answer(world, "r1") == (False, "its parameters take more than 16384 bytes")
 
 
+def test_a_parameter_that_its_process_couldnt_tell_from_another_is_refused(world: World) -> None:
+    world.apply(job(state=JobState.AD_HOC_ACTIVE, params={"a_b": "3"}))
+    world.request(replace(trigger("r1"), params={"A_B": "4"}))
+    world.advance(1)
+    text = "parameters a_b and A_B differ only in case; rename one"
+    assert answer(world, "r1") == (False, text)
+
+
 def test_a_trigger_says_why_no_agent_takes_it(world: World) -> None:
     world.apply(job(state=JobState.AD_HOC_ACTIVE, require={"role": "erp"}))
     world.request(trigger("r1"))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from etcsched.core.durations import format_duration, parse_duration_s
-from etcsched.core.records import MAX_PARAMS_BYTES, Keep, Retry, params_bytes
+from etcsched.core.records import MAX_PARAMS_BYTES, Keep, Retry, params_bytes, params_clash
 from etcsched.core.retry import MAX_INTERVAL_S, RETRIED
 from etcsched.core.schedule import check_timezone
 from etcsched.core.states import Outcome
@@ -21,9 +21,11 @@ from etcsched.jobfile.placeholders import BUILTINS
 __all__ = [
     "boolean",
     "check_known",
+    "check_params",
     "choice",
     "duration",
     "env",
+    "flaw_of_param",
     "integer",
     "keep",
     "keep_of",
@@ -178,20 +180,36 @@ def params(value: Value) -> dict[str, str]:
     """Names that can stand in ``{name}`` and in the environment, with their defaults."""
     found = {}
     for name, entry in value.entries("{name: value}").items():
-        _check_variable(entry, name)
-        if name in BUILTINS:
-            raise FieldError(entry, f"every run has its own {name!r}; choose another name")
+        flaw = flaw_of_param(name)
+        if flaw is not None:
+            raise FieldError(entry, flaw)
         found[name] = entry.text()
-    size = params_bytes(found)
+    check_params(value, found)
+    return found
+
+
+def check_params(value: Value, params: dict[str, str]) -> None:
+    """What makes sense one by one may not do so together, as those of a job and its defaults."""
+    size = params_bytes(params)
     if size > MAX_PARAMS_BYTES:
         raise FieldError(value, f"{size} bytes of parameters; {MAX_PARAMS_BYTES} are allowed")
-    return found
+    clash = params_clash(params, params)
+    if clash is not None:
+        raise FieldError(value, clash)
+
+
+def flaw_of_param(name: str) -> str | None:
+    if name in BUILTINS:
+        return f"every run has its own {name!r}; choose another name"
+    return _flaw_of_variable(name)
 
 
 def env(value: Value) -> dict[str, str]:
     found = {}
     for name, entry in value.entries("{NAME: value}").items():
-        _check_variable(entry, name)
+        flaw = _flaw_of_variable(name)
+        if flaw is not None:
+            raise FieldError(entry, flaw)
         found[name] = entry.text()
     return found
 
@@ -274,8 +292,9 @@ def check_known(entries: dict[str, Value], known: list[str]) -> None:
             entry.refuse(unknown_text("field", name, known))
 
 
-def _check_variable(value: Value, name: str) -> None:
+def _flaw_of_variable(name: str) -> str | None:
     if VARIABLE.fullmatch(name) is None:
-        raise FieldError(value, f"{name!r} is no variable's name; it takes letters, digits and '_'")
+        return f"{name!r} is no variable's name; it takes letters, digits and '_'"
     if name.upper().startswith(_RESERVED):
-        raise FieldError(value, f"names beginning with {_RESERVED} are set by the agent")
+        return f"names beginning with {_RESERVED} are set by the agent"
+    return None

@@ -129,6 +129,9 @@ def read_job(
     elif "run" in read:
         names = [*read.get("params", {}), *BUILTINS]
         check_placeholders(run, read["run"], names)
+    if "params" in read:
+        at = own.get("params", defaults.get("params", value))
+        problems.attempt(lambda v: fields.check_params(v, read["params"]), at)
     if "retry" in read:
         parts, at = read["retry"], own.get("retry", defaults.get("retry", value))
         read["retry"] = problems.attempt(lambda v: fields.retry_of(v, parts), at)

@@ -336,6 +336,11 @@ FIELD_PROBLEMS: list[tuple[str, str, str]] = [
     ('owner: "a\\ud800"', "owner", "has half of a surrogate pair, which is no character"),
     ('env: {"\\ud800": x}', "env", "the key '\\ud800' has half of a surrogate pair"),
     ("params: {job: x}", "params.job", "every run has its own 'job'; choose another name"),
+    (
+        "params: {a_b: x, A_B: y}",
+        "params",
+        "parameters a_b and A_B differ only in case; rename one",
+    ),
     ("params: {1: x}", "params.1", "'1' is no variable's name; it takes letters, digits and '_'"),
     (
         "env: {ETCSCHED_JOB: x}",
@@ -534,6 +539,14 @@ def test_defaults_of_maps_are_added_to() -> None:
         """
     )
     assert (job.require, job.params) == ({"role": "erp", "zone": "b"}, {"x": "d"})
+
+
+def test_parameters_make_sense_together_with_those_of_the_defaults() -> None:
+    defaults = f"defaults: {{params: {{x: {'d' * 16_000}}}}}\n"
+    (clash,) = problems_of(f"{defaults}jobs: {{a: {{{RUNS}, params: {{X: d}}}}}}")
+    assert clash == "a.yaml:2: jobs.a.params: parameters x and X differ only in case; rename one"
+    (size,) = problems_of(f"{defaults}jobs: {{a: {{{RUNS}, params: {{y: {'d' * 400}}}}}}}")
+    assert size.endswith("16402 bytes of parameters; 16384 are allowed")
 
 
 @pytest.mark.parametrize("lifecycle", list(Lifecycle))

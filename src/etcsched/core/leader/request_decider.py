@@ -19,6 +19,7 @@ from etcsched.core.records import (
     RequestKind,
     Run,
     params_bytes,
+    params_clash,
 )
 from etcsched.core.states import WAITING, JobState, Origin, RunState
 from etcsched.core.view import Entry, revision_of
@@ -109,6 +110,8 @@ class RequestDecider:
             self._answer(entry, False, f"{paused} is paused; resume it first")
         elif params_bytes({**job.record.params, **request.params}) > MAX_PARAMS_BYTES:
             self._answer(entry, False, f"its parameters take more than {MAX_PARAMS_BYTES} bytes")
+        elif clash := params_clash({**job.record.params, **request.params}, request.params):
+            self._answer(entry, False, clash)
         elif not self._context.is_busy(run_matter((request.job, request.id))):
             self._start(entry, job.record)
 

@@ -13,7 +13,15 @@ from msgspec.structs import replace
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
 from etcsched.core.leader.runs import new_run, step
-from etcsched.core.records import MAX_PARAMS_BYTES, Job, Request, Run, host_in, params_bytes
+from etcsched.core.records import (
+    MAX_PARAMS_BYTES,
+    Job,
+    Request,
+    Run,
+    host_in,
+    params_bytes,
+    params_clash,
+)
 from etcsched.core.retry import state_without_retry
 from etcsched.core.states import JobState, Origin, RunState
 from etcsched.core.view import Entry, RunKey
@@ -141,6 +149,8 @@ class Resubmissions:
             text = f"run {_name(entry.record)} is resubmitted as {min(again)}, which isn't over"
         elif params_bytes(params) > MAX_PARAMS_BYTES:
             text = f"its parameters take more than {MAX_PARAMS_BYTES} bytes"
+        elif clash := params_clash(params, entry.record.params):
+            text = clash
         else:
             return True
         self._refuse(entry, text)

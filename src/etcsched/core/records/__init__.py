@@ -53,6 +53,7 @@ from etcsched.core.records.operators import (
     Shell,
     Window,
     params_bytes,
+    params_clash,
 )
 from etcsched.core.records.runs import (
     Assignment,
@@ -129,4 +130,5 @@ __all__ = [
     "host_in",
     "lane_of",
     "params_bytes",
+    "params_clash",
 ]

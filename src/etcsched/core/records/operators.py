@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Container, Mapping
 from typing import Final
 
 import msgspec
@@ -38,6 +39,17 @@ MAX_PARAMS_BYTES: Final = 16 << 10
 
 def params_bytes(params: dict[str, str]) -> int:
     return sum(len(name.encode()) + len(value.encode()) for name, value in params.items())
+
+
+def params_clash(params: Mapping[str, str], given: Container[str]) -> str | None:
+    """Why one of the given names can't be: another is the same in a process's environment, where
+    names are in capitals."""
+    names: dict[str, str] = {}
+    for name in params:
+        other = names.setdefault(name.upper(), name)
+        if other != name and (name in given or other in given):
+            return f"parameters {other} and {name} differ only in case; rename one"
+    return None
 
 
 # --- what operators want -------------------------------------------------------------------
