@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from etcsched.core.errors import EtcschedError, UsageError
 from etcsched_cli.connect import run
 from etcsched_cli.output import Column, facts, moment, output_options, show, table
 from etcsched_cli.settings import Settings
@@ -105,14 +106,21 @@ def import_(settings: Settings, file: str, name: str, field: str, years: int) ->
     \b
     etcsched calendars import holidays.ics --name bank_holidays > jobs/holidays.yaml
     """
+    from etcsched.jobfile.fields import flaw_of_name
     from etcsched.jobfile.ics import MAX_ICS_BYTES, days_of_events
     from etcsched.jobfile.reading import read_file
 
+    flaw = flaw_of_name(name, "calendar")
+    if flaw is not None:
+        raise UsageError(f"--name: {flaw}")
     text = read_file(file, MAX_ICS_BYTES)
     found = days_of_events(text, settings.environment.now_ms(), years)
+    if field == "include" and not found.days:
+        # Written, it would confine nothing.
+        raise EtcschedError(f"{file}: no day between {found.since} and {found.through}")
     click.echo(f"# from {file}; recurring events through {found.through}")
     click.echo("calendars:")
-    click.echo(f"  {name}:")
+    click.echo(f'  "{name}":' if name.lower() == "null" else f"  {name}:")
     click.echo(f"    {field}:" + ("" if found.days else " []"))
     for day, what in found.days:
         click.echo(f"      - {day}" + (f"  # {what}" if what else ""))

@@ -216,6 +216,16 @@ def test_what_an_import_prints_can_be_applied(console: Console, tmp_path: Path) 
     )
     assert console.ok("apply", "-", stdin=printed).endswith("\n1 created\n")
     assert "include:" in console.ok("calendars", "import", str(ics), "--name", "x", "--include")
+    null = console.ok("calendars", "import", str(ics), "--name", "null")
+    assert console.ok("validate", "-", stdin=null) == "0 jobs, 1 calendar, no problem\n"
+    for name in ("a: b", "a/b", "_x"):
+        assert console.fails(2, "calendars", "import", str(ics), "--name", name).startswith(
+            f"etcsched: --name: {name!r} is no name for a calendar; it takes"
+        )
+    ics.write_text(ics.read_text().replace("RRULE:FREQ=YEARLY\n", ""))
+    assert "exclude: []" in console.ok("calendars", "import", str(ics), "--name", "x")
+    none = console.fails(1, "calendars", "import", str(ics), "--name", "x", "--include")
+    assert none == f"etcsched: {ics}: no day between 2025-11-21 and 2028-11-21"
     ics.write_text("nothing")
     assert "no iCalendar" in console.fails(2, "calendars", "import", str(ics), "--name", "x")
 

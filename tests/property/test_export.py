@@ -174,10 +174,11 @@ def clusters(draw: st.DrawFn) -> dict[str, Any]:
             job["chain"] = [link]
         jobs[name] = job
     document: dict[str, Any] = {"jobs": jobs}
-    days = st.lists(st.sampled_from(["2026-12-25", "2026-12-30/2027-01-01"]), max_size=2)
+    some_days = st.sampled_from(["2026-12-25", "2026-12-30/2027-01-01"])
+    exclude, include = (st.lists(some_days, min_size=least, max_size=2) for least in (0, 1))
     if calendars:
         document["calendars"] = {
-            name: draw(st.fixed_dictionaries({}, optional={"exclude": days, "include": days}))
+            name: draw(st.fixed_dictionaries({}, optional={"exclude": exclude, "include": include}))
             for name in calendars
         }
     if len(names) > 1 and draw(st.booleans()):

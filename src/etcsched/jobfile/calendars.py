@@ -87,12 +87,9 @@ def _names(value: Value) -> list[Value]:
 
 
 def _calendar(problems: Problems, value: Value, name: str, now_ms: int) -> Calendar:
-    if fields.NAME.fullmatch(name) is None or name in {".", ".."}:
-        raise FieldError(
-            value,
-            f"{name!r} is no name for a calendar; it takes up to 128 letters, digits, '.', '_' "
-            "and '-', and doesn't begin with '_'",
-        )
+    flaw = fields.flaw_of_name(name, "calendar")
+    if flaw is not None:
+        raise FieldError(value, flaw)
     entries = value.entries("{exclude: [2026-12-25]}")
     fields.check_known(entries, ["exclude", "include"])
     days = {
@@ -100,6 +97,8 @@ def _calendar(problems: Problems, value: Value, name: str, now_ms: int) -> Calen
         for field, entry in entries.items()
         if field in ("exclude", "include")
     }
+    if days.get("include") == ():
+        entries["include"].refuse(f"is empty, so it confines nothing; write e.g. {_DAYS}")
     version = CalendarVersion(
         since=utc_of(now_ms), exclude=days.get("exclude") or (), include=days.get("include") or ()
     )

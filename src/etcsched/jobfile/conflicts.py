@@ -61,12 +61,9 @@ def check_groups(
 
 
 def _group(value: Value, name: str) -> ConflictGroup:
-    if fields.NAME.fullmatch(name) is None or name in {".", ".."}:
-        raise FieldError(
-            value,
-            f"{name!r} is no name for a group; it takes up to 128 letters, digits, '.', '_' and "
-            "'-', and doesn't begin with '_'",
-        )
+    flaw = fields.flaw_of_name(name, "group")
+    if flaw is not None:
+        raise FieldError(value, flaw)
     jobs: dict[str, None] = {}
     for item in value.items("[close_books, report]"):
         if item.text() in jobs:

@@ -25,6 +25,7 @@ __all__ = [
     "choice",
     "duration",
     "env",
+    "flaw_of_name",
     "flaw_of_param",
     "integer",
     "keep",
@@ -44,7 +45,7 @@ __all__ = [
 
 E = TypeVar("E", bound=enum.Enum)
 
-NAME: Final = re.compile(r"(?!_)[A-Za-z0-9._-]{1,128}")
+_NAME: Final = re.compile(r"(?!_)[A-Za-z0-9._-]{1,128}")
 _LABEL: Final = re.compile(r"[A-Za-z0-9._/-]{1,128}")
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}\$?")
@@ -60,14 +61,20 @@ def text(value: Value) -> str:
 
 
 def read_job_name(value: Value, name: str) -> str:
-    """A job's name is part of keys and of commands, so it takes no others' characters."""
-    if NAME.fullmatch(name) is None or name in {".", ".."}:
-        raise FieldError(
-            value,
-            f"{name!r} is no name for a job; it takes up to 128 letters, digits, '.', '_' and "
-            "'-', and doesn't begin with '_'",
-        )
+    flaw = flaw_of_name(name, "job")
+    if flaw is not None:
+        raise FieldError(value, flaw)
     return name
+
+
+def flaw_of_name(name: str, kind: str) -> str | None:
+    """It is part of keys and of commands, so it takes no others' characters."""
+    if _NAME.fullmatch(name) is not None and name not in {".", ".."}:
+        return None
+    return (
+        f"{name!r} is no name for a {kind}; it takes up to 128 letters, digits, '.', '_' and '-', "
+        "and doesn't begin with '_'"
+    )
 
 
 def words(value: Value) -> tuple[str, ...]:

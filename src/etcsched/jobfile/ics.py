@@ -18,12 +18,16 @@ MAX_ICS_BYTES: Final = 16 << 20
 _MAX_DAYS: Final = 10_000
 _WITHIN_A_DAY: Final = frozenset({"SECONDLY", "MINUTELY", "HOURLY"})
 _BACK: Final = timedelta(days=366)
+_MAX_LENGTH: Final = timedelta(days=36_525)
+"""Of one event."""
 
 
 class EventDays(msgspec.Struct, frozen=True):
-    """``days``: (``2026-12-25`` or ``2026-12-24/2026-12-26``, the event's name), in order."""
+    """``days``: (``2026-12-25`` or ``2026-12-24/2026-12-26``, the event's name), in order; of the
+    time that was looked through."""
 
     days: tuple[tuple[str, str], ...]
+    since: date
     through: date
 
 
@@ -31,12 +35,13 @@ def days_of_events(text: str, now_ms: int, years: int) -> EventDays:
     """Every day that an event touches, each stretch once, under its first event's name.
     ``InvalidJobFile`` for what is no iCalendar."""
     today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
-    through = today + timedelta(days=round(365.25 * years))
+    since, through = today - _BACK, today + timedelta(days=round(365.25 * years))
     try:
         calendar: Any = Ics.from_ical(text)
-        _refuse_many(calendar)
-        events = recurring_ical_events.of(calendar).between(today - _BACK, through)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        for event in calendar.walk("VEVENT"):
+            _check(event)
+        events = recurring_ical_events.of(calendar).between(since, through)
+    except (ArithmeticError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidJobFile([f"no iCalendar file that can be read: {error}"]) from None
     found: dict[tuple[date, date], str] = {}
     for event in events:
@@ -48,16 +53,41 @@ def days_of_events(text: str, now_ms: int, years: int) -> EventDays:
     for (first, last), name in sorted(found.items()):
         day = first.isoformat() if first == last else f"{first}/{last}"
         days.append((day, name))
-    return EventDays(tuple(days), through)
+    return EventDays(tuple(days), since, through)
 
 
-def _refuse_many(calendar: Any) -> None:
-    """What recurs within a day says no more of days than what recurs daily, and takes hours."""
-    for event in calendar.walk("VEVENT"):
-        rules = event.get("RRULE", [])
-        for rule in rules if isinstance(rules, list) else [rules]:
-            if {str(each).upper() for each in rule.get("FREQ", ())} & _WITHIN_A_DAY:
-                raise ValueError(f"{_name_of(event) or 'an event'} recurs more than once a day")
+def _check(event: Any) -> None:
+    """What would be taken for something else, or would take hours."""
+    name = _name_of(event) or "an event"
+    if "DTSTART" not in event:
+        raise ValueError(f"{name} has no DTSTART")
+    length = _least_length(event)
+    if length < timedelta(0):
+        raise ValueError(f"{name} ends before it begins")
+    if length > _MAX_LENGTH:
+        raise ValueError(f"{name} lasts more than {_MAX_LENGTH.days} days")
+    rules = event.get("RRULE", [])
+    for rule in rules if isinstance(rules, list) else [rules]:
+        # This says no more of days than what recurs daily.
+        if {str(each).upper() for each in rule.get("FREQ", ())} & _WITHIN_A_DAY:
+            raise ValueError(f"{name} recurs more than once a day")
+        if any(int(each) < 1 for each in rule.get("INTERVAL", ())):
+            raise ValueError(f"{name} recurs with an INTERVAL below 1")
+
+
+def _least_length(event: Any) -> timedelta:
+    """What its end, or its duration, says; a day is counted from its beginning."""
+    length = timedelta(0)
+    if "DTEND" in event:
+        start, end = event["DTSTART"].dt, event["DTEND"].dt
+        both_are_times = isinstance(start, datetime) and isinstance(end, datetime)
+        if both_are_times and (start.tzinfo is None) == (end.tzinfo is None):
+            length = end - start
+        else:
+            length = date(*end.timetuple()[:3]) - date(*start.timetuple()[:3])
+    elif "DURATION" in event:
+        length = event["DURATION"].dt
+    return length
 
 
 def _days_of(event: Any) -> tuple[date, date]:

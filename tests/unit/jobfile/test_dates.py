@@ -55,6 +55,7 @@ def test_calendars_and_their_uses() -> None:
         ("{h: {exclude: [2026-12-25/2026-12-24]}}", "ends before it begins"),
         ("{h: {excluded: [2026-12-25]}}", ".h.excluded: unknown field 'excluded'; did you mean"),
         ("{h: [2026-12-25]}", ".h: takes a map like {exclude: [2026-12-25]}, not a list"),
+        ("{h: {include: []}}", ".h.include: is empty, so it confines nothing; write e.g. ["),
         ("{_h: {}}", "._h: '_h' is no name for a calendar"),
     ],
 )

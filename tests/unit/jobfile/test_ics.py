@@ -33,6 +33,10 @@ def days(*events: str, years: int = 1) -> list[tuple[str, str]]:
         ("DTSTART:20261203T220000Z\r\nDTEND:20261204T000001Z", ["2026-12-03/2026-12-04"]),
         ("DTSTART:20261203T220000Z", ["2026-12-03"]),
         (
+            "DTSTART;TZID=Asia/Tokyo:20261204T000000\r\nDTEND:20261203T160000Z",
+            ["2026-12-04"],
+        ),
+        (
             "DTSTART;VALUE=DATE:20201225\r\nRRULE:FREQ=YEARLY\r\nEXDATE;VALUE=DATE:20251225",
             ["2026-12-25"],
         ),
@@ -57,6 +61,15 @@ def test_the_horizon_and_names() -> None:
         ("x", "no iCalendar file that can be read"),
         ("", "no iCalendar file that can be read"),
         (ics("DTSTART:20261203T220000Z\r\nRRULE:FREQ=SECONDLY"), "recurs more than once a day"),
+        (
+            ics("DTSTART:20261203T220000Z\r\nRRULE:FREQ=DAILY;INTERVAL=0"),
+            "recurs with an INTERVAL below 1",
+        ),
+        (ics("DTSTART;VALUE=DATE:20260101\r\nDTEND;VALUE=DATE:90000101"), "lasts more than 36525"),
+        (ics("DTSTART;VALUE=DATE:20260105\r\nDTEND;VALUE=DATE:20260101"), "ends before it begins"),
+        (ics("DTSTART;VALUE=DATE:20260105\r\nDURATION:-P2D"), "ends before it begins"),
+        (ics("DTSTART:20260105T100000\r\nDTEND:20260105T090000"), "ends before it begins"),
+        (ics("SUMMARY:Christmas"), "Christmas has no DTSTART"),
     ],
 )
 def test_what_is_no_calendar(text: str, why: str) -> None:
