@@ -57,11 +57,19 @@ def crontab(
     """
     from etcsched.jobfile.crontab import read_crontab
     from etcsched.jobfile.exporting import to_yaml
-    from etcsched.jobfile.from_crontab import import_crontabs
+    from etcsched.jobfile.from_crontab import flaw_of, import_crontabs
 
     settings: Settings = ctx.obj
     if system and user:
         raise UsageError("--user: with --system each entry names its own")
+    for option, field, given in (
+        ("--host", "hosts", host),
+        ("--user", "user", user),
+        ("--timezone", "timezone", timezone),
+    ):
+        flaw = flaw_of(field, given) if given else ""
+        if flaw:
+            raise UsageError(f"{option}: {flaw}")
     if output is not None and Path(output).exists():
         raise UsageError(f"{output}: is there already; choose another name")
     if not files and not system:

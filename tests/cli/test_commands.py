@@ -491,6 +491,7 @@ def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
         ("--endpoints x status", 2, "etcd endpoint 'x' isn't understood"),
         ("--endpoints , status", 2, "no etcd endpoint given; name at least one as host:port"),
         ("--prefix x status", 2, "prefix 'x': must begin and end with '/', e.g. /etcsched/v1/"),
+        ("--prefix / status", 2, "prefix '/': must name a place, e.g. /etcsched/v1/"),
         ("--user anna status", 2, "--user anna: has no password; set ETCSCHED_PASSWORD"),
         ("--cert /nonexistent status", 2, "a client certificate for etcd is given without its key"),
         ("--config /nonexistent status", 2, "--config /nonexistent: no such file"),

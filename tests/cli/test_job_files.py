@@ -376,6 +376,8 @@ def test_import_crontab_from_elsewhere(
 ) -> None:
     result = console.run("import", "crontab", "-", stdin="6 6 * * * run\n", TZ="Asia/Tokyo")
     assert "    timezone: Asia/Tokyo\n" in result.stdout
+    marked = b"\xef\xbb\xbf6 6 * * * run\n"
+    assert "  run:\n" in console.run("import", "crontab", "-", stdin=marked).stdout
     directory = tmp_path / "cron.d"
     directory.mkdir()
     (directory / "one").write_text("6 6 * * * root one\n")
@@ -415,6 +417,15 @@ def test_standard_input_is_text_too(console: Console, command: str) -> None:
         (["/nonexistent"], "/nonexistent:1: can't be read: No such file or directory"),
         (["-", "--timezone", "UTC"], "-: no entries"),
         (["-", "--system", "--user", "x"], "--user: with --system each entry names its own"),
+        (
+            ["-", "--host", "a b"],
+            "--host: 'a b' is no name; it takes letters, digits, '.', '_', '/' and '-'",
+        ),
+        (["-", "--user", "a b"], "--user: 'a b' is no user's name"),
+        (
+            ["-", "--timezone", "UXX"],
+            "--timezone: timezone 'UXX' is unknown; write it like Europe/Berlin or UTC",
+        ),
     ],
 )
 def test_import_crontab_refuses(console: Console, args: list[str], line: str) -> None:

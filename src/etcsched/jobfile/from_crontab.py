@@ -15,7 +15,7 @@ from etcsched.jobfile.exporting import to_yaml
 from etcsched.jobfile.fields import VARIABLE
 from etcsched.jobfile.load import load
 
-__all__ = ["Imported", "import_crontabs"]
+__all__ = ["Imported", "flaw_of", "import_crontabs"]
 
 _SHELL: Final = "/bin/sh"
 _OF_MAIL: Final = ("MAILTO", "MAILFROM", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING")
@@ -79,6 +79,12 @@ def import_crontabs(
     if jobs:
         notes += _in_general(crontabs, jobs.values(), user, host)
     return Imported(_document(jobs), tuple(notes), tuple(left_out))
+
+
+def flaw_of(field: str, value: str) -> str:
+    """Why no job's field can have this value; empty: it can."""
+    job = {"run": {"shell": "true"}, "state": "ad_hoc_active", field: value}
+    return _problem("job", job, 0).partition(": ")[2]
 
 
 def _document(jobs: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -193,7 +199,7 @@ def _problem(name: str, fields: dict[str, Any], now_ms: int) -> str:
     try:
         load([("", to_yaml({"jobs": {name: fields}}))], now_ms)
     except InvalidJobFile as error:
-        return error.problems[0].partition(f"jobs.{name}")[2].lstrip(".") or error.problems[0]
+        return error.problems[0].partition(f"jobs.{name}")[2].lstrip(".: ") or error.problems[0]
     return ""
 
 

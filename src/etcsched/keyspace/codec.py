@@ -99,7 +99,7 @@ def decode(type_: type[R], raw: bytes) -> R:
     except msgspec.MsgspecError as error:
         newer = _decode_newer(type_, raw)
         if newer is None:
-            raise MalformedRecord(f"not a {type_.__name__} record: {error}") from None
+            raise MalformedRecord(f"no valid {type_.__name__} record: {error}") from None
         return newer
 
 

@@ -62,7 +62,8 @@ class Keys:
 
     def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
         if not (prefix.startswith("/") and prefix.endswith("/") and len(prefix) > 1):
-            raise UsageError(f"prefix {prefix!r}: must begin and end with '/', e.g. /etcsched/v1/")
+            flaw = "must name a place" if prefix == "/" else "must begin and end with '/'"
+            raise UsageError(f"prefix {prefix!r}: {flaw}, e.g. /etcsched/v1/")
         self.prefix = prefix
         self._places = {kind: prefix + place for kind, place in _FIXED_PLACES.items()}
         self.watched = prefix + "election/"

@@ -166,6 +166,7 @@ def test_what_settings_become() -> None:
         ("0 0 31 2 * run", "tab:1: schedule[0].cron: '0 0 31 2 *': never due"),
         ("0~9 * * * * run", "tab:1: schedule[0].cron: '0~9 * * * *': minute: '0~9' is not under"),
         ("CRON_TZ=Mars/X\n5 5 * * * run", "tab:2: timezone: "),
+        (f"5 5 * * * run {'x' * 70_000}", "tab:1: takes 70"),
         ("@every_second run", "tab:1: schedule[0].cron: '@every_second'"),
         ("5 5 * * mon-fri/9 run", "tab:1: schedule[0].cron: "),
         ("whatever", "tab:1: 'whatever' is neither a setting nor a time with a command"),

@@ -64,7 +64,7 @@ def test_what_a_newer_schema_wrote_survives_rewrites() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_record_is_refused(raw: bytes) -> None:
-    with pytest.raises(MalformedRecord, match="not a Watermark record"):
+    with pytest.raises(MalformedRecord, match="no valid Watermark record"):
         decode(Watermark, raw)
 
 
