@@ -585,7 +585,7 @@ CASES = [
             )
         ),
         {"job", "watermark"},
-        {"gap", "watermark", "run", "archive", *START},
+        {"gap", "watermark", "run", "archive", "fan-out", *START},
         {"gap", "run"},
     ),
     Case(

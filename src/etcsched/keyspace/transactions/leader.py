@@ -360,10 +360,8 @@ class LeaderTransactions:
         then: list[Operation] = [self._put(Kind.GAP, write.gap, write.job)]
         exists: list[Operation] = []
         for run in (*write.created, *write.archived):
-            absent = [*self._absent(run)]
-            if run in write.archived:
-                # An earlier leader may have decided that tick for each agent.
-                absent.append(self._as_seen(Kind.FAN_OUT, 0, run.job, run.id))
+            # An earlier leader may have decided that tick for each agent.
+            absent = [*self._absent(run), self._as_seen(Kind.FAN_OUT, 0, run.job, run.id)]
             compares += absent
             then.append(self._home(run))
             exists += (Range(compare.key, keys_only=True) for compare in absent)

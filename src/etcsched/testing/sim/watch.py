@@ -114,7 +114,10 @@ class Watch:
             cut = chance.randrange(1, len(events))
             self._take(events[:cut], more=True)
             if chance.random() < 0.1:
-                self.break_off()
+                if self._is_open:
+                    self.break_off()
+                else:
+                    self._stream += 1  # Another is being opened already.
                 return
             events = events[cut:]
         self._take(events, more=False)
