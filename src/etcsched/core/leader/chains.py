@@ -203,8 +203,6 @@ class _Plan:
         )
 
     def take(self, link: Link) -> None:
-        if any(follow.job == link.to and follow.run for follow in self.follows):
-            return  # Of several links to one job, the first that holds counts.
         target = self._view.jobs.get(link.to)
         self._jobs[link.to] = revision_of(target)
         why_not = self._why_not(link, target)
@@ -237,6 +235,8 @@ class _Plan:
             return f"that job is {state.value}"
         if run.depth >= MAX_CHAIN_DEPTH:
             return f"{MAX_CHAIN_DEPTH} runs are chained one behind the other; is it a cycle?"
+        if any(follow.job == link.to and follow.run for follow in self.follows):
+            return "a link before this one has begun it"
         if self._chains.is_blocked((run.job, run.id)):
             return "a run of this chain was there already, made by hand or by a restored backup"
         return None
