@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from etcsched.core.errors import Refused
 from etcsched.core.states import OnDisconnect
 from etcsched.core.times import utc_of
 from etcsched.jobfile import Draft, load, read_files
@@ -17,6 +18,7 @@ from etcsched_cli.connect import run
 from etcsched_cli.options import confirm
 from etcsched_cli.output import Cell, Column, output_options, print_all, print_json, styled, table
 from etcsched_cli.settings import Settings
+from etcsched_cli.signals import signals_raised
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -170,20 +172,42 @@ async def _apply(
 
     by, timeout_s = settings.operator, settings.timeout_s
     changes: list[Change] = []
-    if wanted.settings:
-        # First, since not everybody may change them: then nothing is half done.
-        changes.append(await apply_settings(etcd, keys, wanted.settings, by, timeout_s=timeout_s))
-    # Before the jobs that use them.
-    changes += await apply_calendars(etcd, keys, wanted.calendars, now, by, timeout_s=timeout_s)
-    changes += await operator.apply(etcd, keys, wanted.jobs, now, by, timeout_s=timeout_s)
-    # After their jobs, which have to be there.
-    changes += await apply_groups(etcd, keys, wanted.conflicts, by, timeout_s=timeout_s)
-    if gone is not None:
-        # Last: what is kept may have referred to it.
-        removed, stay = await remove(etcd, keys, gone, now, by, timeout_s=timeout_s)
-        changes += removed
-        for why in stay:
-            click.echo(f"note: {why}; apply again with --prune", err=True)
+    jobs_done = 0
+
+    def progress(number: int) -> None:
+        nonlocal jobs_done
+        jobs_done = number
+
+    try:
+        with signals_raised():
+            if wanted.settings:
+                # First, since not everybody may change them: then nothing is half done.
+                changes.append(
+                    await apply_settings(etcd, keys, wanted.settings, by, timeout_s=timeout_s)
+                )
+            # Before the jobs that use them, and those that are in them: none is due without.
+            for calendar in wanted.calendars:
+                changes += await apply_calendars(
+                    etcd, keys, [calendar], now, by, timeout_s=timeout_s
+                )
+            for group in wanted.conflicts:
+                changes += await apply_groups(etcd, keys, [group], by, timeout_s=timeout_s)
+            changes += await operator.apply(
+                etcd, keys, wanted.jobs, now, by, timeout_s=timeout_s, progress=progress
+            )
+            if gone is not None:
+                # Last: what is kept may have referred to it.
+                removed, stay = await remove(etcd, keys, gone, now, by, timeout_s=timeout_s)
+                changes += removed
+                for why in stay:
+                    click.echo(f"note: {why}; apply again with --prune", err=True)
+    except BaseException as error:
+        # Who refuses to remove something says what stays.
+        is_said = isinstance(error, Refused) and jobs_done == len(wanted.jobs)
+        if (changes or jobs_done) and not is_said:
+            text = f"{jobs_done} of {_count(len(wanted.jobs), 'job')} are applied"
+            click.echo(f"note: not all is done: {text}; apply again", err=True)
+        raise
     _say_what_is_waived(wanted.jobs, changes)
     return changes
 

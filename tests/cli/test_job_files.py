@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from pathlib import Path
 
 import pytest
 
+from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.records import (
     Calendar,
     ClusterSettings,
@@ -19,6 +22,8 @@ from etcsched.core.records import (
 )
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc
+from etcsched.keyspace.ops import Put, Txn, TxnResult
+from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console
 
 FILES = """\
@@ -64,6 +69,57 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "jobs.yaml"
     path.write_text(FILES)
     return path
+
+
+# --- many at once
+
+
+def _many(path: Path) -> None:
+    jobs = "".join(
+        f"  j{number:02}: {{run: {{shell: x}}, schedule: {{every: 1h}}}}\n" for number in range(70)
+    )
+    path.write_text(f"conflicts: {{g: [j00, j69]}}\njobs:\n{jobs}")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "last"),
+    [
+        (None, 3, "etcsched: etcd is gone\n"),
+        (signal.SIGINT, 130, ""),
+        (signal.SIGTERM, 143, ""),
+    ],
+    ids=["etcd", "SIGINT", "SIGTERM"],
+)
+def test_who_ends_in_between_says_how_far_it_came(
+    console: Console,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals | None,
+    code: int,
+    last: str,
+) -> None:
+    _many(file)
+    writes = 0
+    txn = ModelEtcd.txn
+
+    async def failing(etcd: ModelEtcd, sent: Txn, *, timeout_s: float = 5.0) -> TxnResult:
+        nonlocal writes
+        writes += any(isinstance(operation, Put) for operation in sent.then)
+        if writes == 3:  # The group, and thirty jobs, are there.
+            if number is None:
+                raise ClusterUnreachable("etcd is gone")
+            signal.raise_signal(number)
+            await asyncio.Event().wait()
+        return await txn(etcd, sent, timeout_s=timeout_s)
+
+    monkeypatch.setattr(ModelEtcd, "txn", failing)
+    result = console.run("apply", str(file))
+    assert (result.exit_code, result.stdout) == (code, ""), result.output
+    note = "note: not all is done: 30 of 70 jobs are applied; apply again\n"
+    assert result.stderr.rstrip("\n") == f"{note}{last}".rstrip("\n")
+    assert console.get(ConflictGroup, Kind.CONFLICT, "g") is not None
+    monkeypatch.undo()
+    assert console.run("apply", str(file)).stdout.endswith("\n40 created, 31 unchanged\n")
 
 
 # --- export

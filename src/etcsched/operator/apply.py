@@ -1,7 +1,8 @@
 """Applying job files and deleting jobs: what would change, and changing it.
 
 A batch of some jobs is written whole or not at all, each job as it was seen, and the watermark too,
-since timelines are counted from it. Whoever loses a race looks again.
+since timelines are counted from it. Whoever loses a race looks again. Batches come one after the
+other, so whoever ends in between has written some of them; done again, the others come as well.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from graphlib import TopologicalSorter
 from typing import Final
 
 import msgspec
@@ -66,19 +68,31 @@ async def plan(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now: Utc) -> list[Jo
 
 
 async def apply(
-    etcd: Etcd, keys: Keys, jobs: Sequence[Job], now: Utc, by: str, *, timeout_s: float
+    etcd: Etcd,
+    keys: Keys,
+    jobs: Sequence[Job],
+    now: Utc,
+    by: str,
+    *,
+    timeout_s: float,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[JobChange]:
-    """Make these jobs what the cluster knows them as. Done again, it changes nothing."""
-    changes: list[JobChange] = []
-    for batch in _batches(jobs):
+    """Make these jobs what the cluster knows them as. Done again, it changes nothing.
+
+    No job comes before those that it chains to. ``progress`` hears how many are written.
+    """
+    changes: dict[str, JobChange] = {}
+    for batch in _batches(_targets_first(jobs)):
         named = [msgspec.structs.replace(job, changed_by=by) for job in batch]
 
         def revise(seen: _Seen, index: int, named: list[Job] = named) -> Job:
             return _revised(seen, index, named[index])
 
         names = [job.name for job in named]
-        changes += await _write(etcd, keys, names, revise, now, timeout_s)
-    return changes
+        written = await _write(etcd, keys, names, revise, now, timeout_s)
+        changes |= {change.job: change for change in written}
+        progress(len(changes))
+    return [changes[job.name] for job in jobs]
 
 
 async def delete(
@@ -199,6 +213,13 @@ def _change(old: Job | None, new: Job) -> JobChange:
             if before.get(field) != after.get(field)
         ),
     )
+
+
+def _targets_first(jobs: Sequence[Job]) -> list[Job]:
+    """Chains have no cycles: no files with one are taken."""
+    by_name = {job.name: job for job in jobs}
+    targets = {job.name: [link.to for link in job.chain if link.to in by_name] for job in jobs}
+    return [by_name[name] for name in TopologicalSorter(targets).static_order()]
 
 
 def _batches(jobs: Sequence[Job]) -> list[Sequence[Job]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from etcsched.core.errors import ClusterUnreachable, NotFound, OutcomeUnknown, Refused
-from etcsched.core.records import Job, Kind, Noop, Pause, Run, ScheduleVersion, Watermark
+from etcsched.core.records import Job, Kind, Link, Noop, Pause, Run, ScheduleVersion, Watermark
 from etcsched.core.schedule import Every
 from etcsched.core.states import Origin, RunState
 from etcsched.core.times import Utc
@@ -115,6 +116,27 @@ async def test_endless_races_end_with_a_refusal(etcd: Faulty) -> None:
         await applied(etcd, job())
     with pytest.raises(Refused, match="try again"):
         await pause(etcd, KEYS, None, NOW, "anna", timeout_s=TIMEOUT_S)
+
+
+async def test_no_job_comes_before_those_that_it_chains_to(etcd: Faulty) -> None:
+    """Of many, which don't fit into one transaction; what was done is told in their own order."""
+    names = [f"j{number:02}" for number in range(70)]
+    jobs = [job(name=name, chain=(Link(to=to),)) for name, to in pairwise(names)]
+    jobs.append(job(name=names[-1]))
+    written: list[int] = []
+
+    def see() -> None:
+        there = {kv.key for kv in etcd.store.range(Range(*KEYS.all_of(Kind.JOB))).kvs}
+        for name in names:
+            if KEYS.of(Kind.JOB, name) in there:
+                assert {KEYS.of(Kind.JOB, to.to) for to in stored(etcd, name).chain} <= there
+
+    etcd.before = [see] * 3
+    changes = await apply(
+        etcd, KEYS, jobs, NOW, "anna", timeout_s=TIMEOUT_S, progress=written.append
+    )
+    assert [change.job for change in changes] == names
+    assert written == [30, 60, 70]
 
 
 async def test_a_batch_is_deleted_whole_or_not_at_all(etcd: Faulty) -> None:
