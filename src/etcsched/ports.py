@@ -56,10 +56,11 @@ class MemberStatus(msgspec.Struct, frozen=True):
 
 class Etcd(Protocol):
     """An etcd cluster. Every call has a deadline; a passed deadline of a write is
-    ``OutcomeUnknown``, of a read ``ClusterUnreachable``. Errors are those of ``core.errors``."""
+    ``OutcomeUnknown``, of a read ``ClusterUnreachable``; a transaction that only reads is one.
+    Errors are those of ``core.errors``."""
 
     async def txn(self, txn: Txn, *, timeout_s: float = 5.0) -> TxnResult:
-        """Commit once; never resends by itself."""
+        """Commit once; never resends a write by itself."""
 
     async def range(self, request: Range, *, timeout_s: float = 5.0) -> RangeResult:
         """Linearizable read."""

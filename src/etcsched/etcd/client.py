@@ -124,9 +124,8 @@ class EtcdClient:
     # The key-value store
 
     async def txn(self, txn: Txn, *, timeout_s: float = 5.0) -> TxnResult:
-        response = await self.call(
-            Rpc.TXN, txn_request(txn), effect=Effect.ONCE, timeout_s=timeout_s
-        )
+        effect = Effect.NONE if txn.only_reads else Effect.ONCE
+        response = await self.call(Rpc.TXN, txn_request(txn), effect=effect, timeout_s=timeout_s)
         return txn_result(response, response.header.revision, response.header.raft_term)
 
     async def range(self, request: Range, *, timeout_s: float = 5.0) -> RangeResult:

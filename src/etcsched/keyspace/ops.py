@@ -80,6 +80,13 @@ class Txn(msgspec.Struct, frozen=True):
     then: tuple[Operation, ...]
     otherwise: tuple[Operation, ...] = ()
 
+    @property
+    def only_reads(self) -> bool:
+        return all(
+            isinstance(each, Range) or (isinstance(each, Txn) and each.only_reads)
+            for each in (*self.then, *self.otherwise)
+        )
+
 
 Operation = Put | Delete | Range | Txn
 

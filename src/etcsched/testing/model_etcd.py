@@ -33,7 +33,10 @@ class ModelEtcd:
         self._connected.set()
 
     async def txn(self, txn: Txn, *, timeout_s: float = 5.0) -> TxnResult:
-        self._check_write()
+        if txn.only_reads:
+            self._check_read()
+        else:
+            self._check_write()
         return self.store.txn(txn)
 
     async def range(self, request: Range, *, timeout_s: float = 5.0) -> RangeResult:

@@ -124,15 +124,23 @@ async def test_a_write_is_sent_elsewhere_only_if_it_was_certainly_not_sent(
         cluster.thaw(frozen)
 
 
-async def test_a_read_finds_the_member_that_answers(start_etcd: StartEtcd) -> None:
+@pytest.mark.parametrize("in_txn", [False, True], ids=["range", "txn"])
+async def test_a_read_finds_the_member_that_answers(start_etcd: StartEtcd, in_txn: bool) -> None:
     cluster = await start_etcd(members=3)
     async with EtcdClient(EtcdConfig(**cluster.config_kwargs)) as client:
+
+        async def read() -> None:
+            if in_txn:
+                await client.txn(Txn((), (Range("a"), Txn((), (Range("b"),)))), timeout_s=3)
+            else:
+                await client.range(Range("a"), timeout_s=3)
+
         frozen = await prefer_a_follower(client, cluster)
-        await client.range(Range("a"))
+        await read()
         cluster.freeze(frozen)
         loop = asyncio.get_running_loop()
         started_s = loop.time()
-        await client.range(Range("a"), timeout_s=3)
+        await read()
         assert loop.time() - started_s < 3
         assert index_of_preferred(client) != frozen
         cluster.thaw(frozen)
@@ -143,9 +151,11 @@ async def test_without_a_quorum_nothing_is_hidden(start_etcd: StartEtcd) -> None
     async with EtcdClient(EtcdConfig(**cluster.config_kwargs)) as client:
         await client.range(Range("a"))
         survivor = await leaderless_survivor(cluster)
-        with pytest.raises(ClusterUnreachable) as refusal:
-            await client.range(Range("a"), timeout_s=1)
-        assert not isinstance(refusal.value, OutcomeUnknown)
+        reads = Txn((), (Range("a"),))
+        for read in (client.range(Range("a"), timeout_s=1), client.txn(reads, timeout_s=1)):
+            with pytest.raises(ClusterUnreachable, match="can't be reached") as refusal:
+                await read
+            assert not isinstance(refusal.value, OutcomeUnknown)
         with pytest.raises(ClusterUnreachable):
             await client.txn(Txn((), (Put("a", b""),)), timeout_s=1)
         for index in {0, 1, 2} - {survivor}:
