@@ -6,17 +6,20 @@ Whatever comes from a cluster is shown as text: no markup, no control characters
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import msgspec
 
 from etcsched.core.durations import format_duration
+from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched_cli.signals import STOPPED, Signalled, signals_raised, stop_as_asked
 from etcsched_cli.typed import is_set_within, q_typed
 
 if TYPE_CHECKING:
@@ -124,7 +127,7 @@ async def show(
 ) -> T:
     """Read and show once, or until somebody types q; returns what was shown last.
 
-    Watched as JSON, every look is one line.
+    Watched as JSON, every look is one line. Ctrl-Z stops it, and it goes on after that.
     """
     if not watch:
         value = await read()
@@ -133,15 +136,66 @@ async def show(
         else:
             _print(render(value))
         return value
-    with redrawn("q or Ctrl-C ends this") as draw, q_typed() as typed:
-        while True:
-            value = await read()
-            if as_json:
-                click.echo(msgspec.json.encode(value).decode())
-            else:
-                draw(render(value))
-            if await is_set_within(typed, _WATCH_EVERY_S):
-                return value
+    shown: list[T] = []
+    while True:
+        try:
+            with (
+                signals_raised(STOPPED),
+                _drawn(render, as_json) as draw,
+                q_typed() as typed,
+            ):
+                await _show_until(typed, read, draw, shown)
+                return shown[0]
+        except Signalled as signalled:
+            if signalled.number != STOPPED:
+                raise
+        # The terminal is as it was, for whoever is there now.
+        stop_as_asked()
+
+
+async def _show_until(
+    typed: asyncio.Event,
+    read: Callable[[], Awaitable[T]],
+    draw: Callable[[T, str], None],
+    shown: list[T],
+) -> None:
+    """``shown`` holds the last picture, which stays while etcd is away; without one that ends
+    this."""
+    is_away = False
+    while True:
+        try:
+            shown[:] = [await read()]
+        except ClusterUnreachable as error:
+            if not shown:
+                raise
+            if not is_away:
+                draw(shown[0], f"{error}; looking again")
+            is_away = True
+        else:
+            draw(shown[0], "")
+            is_away = False
+        if await is_set_within(typed, _WATCH_EVERY_S):
+            return
+
+
+@contextlib.contextmanager
+def _drawn(
+    render: Callable[[T], Iterable[RenderableType]], as_json: bool
+) -> Iterator[Callable[[T, str], None]]:
+    """Draws a picture, or says what keeps a new one from coming."""
+    if as_json:
+        yield (
+            lambda value, trouble: (
+                _say(trouble) if trouble else click.echo(msgspec.json.encode(value).decode())
+            )
+        )
+        return
+    with redrawn("q or Ctrl-C ends this") as draw:
+        yield lambda value, trouble: draw(render(value), trouble)
+
+
+def _say(trouble: str) -> None:
+    click.echo(f"etcsched: {trouble}", err=True)
 
 
 def print_json(value: Any) -> None:
@@ -343,15 +397,25 @@ def _print(renderables: Iterable[RenderableType]) -> None:
 
 @contextlib.contextmanager
 def redrawn(hint: str) -> Any:
-    """Draws over what it drew before on a terminal; elsewhere one below the other."""
+    """Draws over what it drew before on a terminal, trouble above it; elsewhere one below the
+    other, and of trouble only the line."""
     if not sys.stdout.isatty():
-        yield _print
+        yield lambda renderables, trouble="": _say(trouble) if trouble else _print(renderables)
         return
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 
-    # Above, since what doesn't fit on the screen is cut off below.
-    top_line = Text(hint, style="dim")
-    with Live(console=_console(), auto_refresh=False, screen=True) as live:
-        yield lambda renderables: live.update(Group(top_line, *renderables), refresh=True)
+    def draw(renderables: Iterable[RenderableType], trouble: str = "") -> None:
+        # Above, since what doesn't fit on the screen is cut off below.
+        top = [Text(hint, style="dim"), *([Text(clean(trouble), style="red")] if trouble else [])]
+        live.update(Group(*top, *renderables), refresh=True)
+
+    live = Live(console=_console(), auto_refresh=False, screen=True)
+    try:
+        live.start()
+        yield draw
+    finally:
+        # A terminal that is gone needs no mending.
+        with contextlib.suppress(OSError):
+            live.stop()

@@ -31,7 +31,10 @@ def q_typed() -> Iterator[asyncio.Event]:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        signs = os.read(handle, 256)
+        try:
+            signs = os.read(handle, 256)
+        except OSError:
+            signs = b""  # The terminal is gone; SIGHUP comes.
         if b"q" in signs:
             typed.set()
         if not signs:
@@ -43,7 +46,9 @@ def q_typed() -> Iterator[asyncio.Event]:
         yield typed
     finally:
         loop.remove_reader(handle)
-        termios.tcsetattr(handle, termios.TCSADRAIN, before)
+        # A terminal that is gone needs no mending.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(handle, termios.TCSADRAIN, before)
 
 
 async def is_set_within(typed: asyncio.Event, seconds: float) -> bool:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import json
 import os
-import pty
 import sys
-import termios
 from pathlib import Path
 
 from etcsched.etcd.client import EtcdClient
@@ -61,45 +57,6 @@ async def test_apply_and_look(etcd: SharedEtcd, tmp_path: Path) -> None:
     code, _, errors = await etcsched(tmp_path, *where, "--timeout", "300ms", "jobs", "trigger", "a")
     assert code == 3
     assert "no leader answered request" in errors
-
-
-async def test_q_ends_what_is_shown_again_and_again(etcd: SharedEtcd, tmp_path: Path) -> None:
-    """On a terminal of its own, which is then as it was."""
-    ours, its = pty.openpty()
-    before = termios.tcgetattr(its)
-
-    def takes_terminal() -> None:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "etcsched_cli", "--endpoints", ",".join(etcd.endpoints),
-        "--prefix", etcd.prefix, "top", stdin=its, stdout=its, stderr=its,
-        start_new_session=True, preexec_fn=takes_terminal,
-        env={**os.environ, "HOME": str(tmp_path), "TERM": "xterm"},
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            shown = b""
-            while b"leader" not in shown:
-                shown += await asyncio.to_thread(os.read, ours, 1 << 16)
-            assert b"q or Ctrl-C ends this" in shown
-            os.write(ours, b"xq")
-            draining = asyncio.create_task(asyncio.to_thread(_drained, ours))
-            assert await process.wait() == 0
-        assert termios.tcgetattr(its) == before
-    finally:
-        if process.returncode is None:
-            process.kill()
-        os.close(its)
-    await draining
-    os.close(ours)
-
-
-def _drained(terminal: int) -> None:
-    """Whoever closes a terminal waits until all that it wrote is read."""
-    with contextlib.suppress(OSError):
-        while os.read(terminal, 1 << 16):
-            pass
 
 
 async def test_the_doctor_says_how_much_history_etcd_keeps(

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import click
 import pytest
 
+from etcsched.core.errors import ClusterUnreachable
+from etcsched.testing.model_etcd import ModelEtcd
 from etcsched_cli import output
 from etcsched_cli.main import cli
 from tests.cli.console import Console
@@ -63,6 +65,36 @@ def test_again_and_again(
     assert json.loads(lines[0]) == json.loads(lines[2])
 
 
+def test_while_etcd_is_away_the_last_picture_stays(
+    cluster: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line comes once; without a first picture it is the end."""
+    looks = 0
+
+    async def cut_in_between(_typed: asyncio.Event, _seconds: float) -> bool:
+        nonlocal looks
+        looks += 1
+        monkeypatch.setattr(ModelEtcd, "txn", away if looks in (1, 2) else txn)
+        return looks == 4
+
+    async def away(*_: object, **__: object) -> None:
+        raise ClusterUnreachable("etcd can't be reached: a: gone")
+
+    txn = ModelEtcd.txn
+    monkeypatch.setattr(output, "is_set_within", cut_in_between)
+    for form in ((), ("--json",)):
+        looks = 0
+        result = cluster.run("status", "--watch", *form)
+        assert (result.exit_code, result.stderr) == (
+            0,
+            "etcsched: etcd can't be reached: a: gone; looking again\n",
+        )
+        lines = result.stdout.splitlines()
+        assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+    monkeypatch.setattr(ModelEtcd, "txn", away)
+    assert cluster.fails(3, "status", "--watch") == "etcsched: etcd can't be reached: a: gone"
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -72,6 +104,7 @@ def test_a_terminal_is_told_how_to_leave(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
     with output.redrawn("q ends this") as draw:
-        draw(["what is shown"])
+        draw(["what is shown"], "etcd is away")
     shown = terminal.getvalue()
-    assert 0 <= shown.find("q ends this") < shown.find("what is shown")
+    hint, trouble = shown.find("q ends this"), shown.find("etcd is away")
+    assert 0 <= hint < trouble < shown.find("what is shown")
