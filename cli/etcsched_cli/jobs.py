@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.states import JobState
+from etcsched.core.text import some
 from etcsched.core.times import utc_of
 from etcsched.jobfile.writing import fields_of, schedule_text
 from etcsched.operator import apply as operator
 from etcsched.operator import requests
 from etcsched.operator.coming import ComingTick, coming_ticks
 from etcsched.operator.ids import request_id
-from etcsched.operator.jobs import JobView, Pausing, list_jobs, read_job
+from etcsched.operator.jobs import JobView, Pausing, chaining_to, list_jobs, read_job
 from etcsched_cli.choosing import named_or_tagged, tags_of_jobs
 from etcsched_cli.completion import complete_jobs
 from etcsched_cli.connect import run
@@ -235,6 +236,8 @@ def delete(settings: Settings, names: tuple[str, ...], tags: tuple[str, ...], ye
     etcsched jobs delete close_books
     """
     names = named_or_tagged(settings, names, tags)
+    for target, sources in run(settings, lambda e, k: chaining_to(e, k, names)).items():
+        click.echo(f"note: {some(sources)} won't go on with {target} any more", err=True)
     if not yes:
         confirm(f"Delete {', '.join(names)}?", "nothing was deleted")
 

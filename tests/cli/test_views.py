@@ -8,12 +8,25 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from etcsched.core.records import Candidate, ClusterSettings, Kind, Run, Seat, Term, Watermark
+from etcsched.core.records import (
+    Candidate,
+    ClusterSettings,
+    Gap,
+    Kind,
+    Link,
+    Presence,
+    Run,
+    Seat,
+    Term,
+    Watermark,
+)
 from etcsched.core.states import RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Delete, Put, Txn
 from tests.cli.console import Console, finished, job
+
+SINCE = Utc("2026-11-22T18:00:00.000Z")
 
 WIDE, NARROW = 200, 80
 
@@ -353,6 +366,7 @@ def test_the_doctor(cluster: Console) -> None:
         "leader": "ok",
         "next tick": "ok",
         "agents": "ok",
+        "eligible agents": "warning",
         "clocks": "ok",
     }
     assert "3.5.0 can lose acknowledged writes" in findings["etcd model"]["text"]
@@ -375,6 +389,52 @@ def test_the_doctor_names_what_is_wrong(cluster: Console) -> None:
     assert clocks["text"] == "ahead of this host's: host-a (by 10.0 s), host-b (by 10.0 s)"
     (foreign,) = [f for f in findings if f["topic"] == "records" and f["level"] == "warning"]
     assert "election/what/is/this" in foreign["text"]
+
+
+def test_the_doctor_foresees_outages(console: Console) -> None:
+    """Of jobs that are due once, and that no agent may run. Without any agent that says it all."""
+    for number in range(5):
+        name = f"j{number}"
+        console.put(job(name, hosts=("nowhere",), user="app"), Kind.JOB, name)
+    console.put(job("here", hosts=("host-a",), user="app"), Kind.JOB, "here")
+    gap = Gap(job="j4", since=SINCE, decided_through=SINCE, reason="no agent")
+    console.put(gap, Kind.GAP, "j4")
+
+    def found() -> list[Any]:
+        return [f for f in console.run_json(1, "doctor") if f["topic"] == "eligible agents"]
+
+    assert found() == []
+    presence = Presence(
+        agent="host-a", incarnation="1", supervisor="s", slots=4, host="host-a", pid=2,
+        since=SINCE, clock=SINCE, version="0.1.0", users=("app",),
+    )  # fmt: skip
+    console.put(presence, Kind.PRESENCE, "host-a")
+    assert found() == [
+        {
+            "topic": "eligible agents",
+            "level": "warning",
+            "text": "none may run j0, j1, j2 and 1 more, so that the next tick begins an outage",
+            "advice": "etcsched explain JOB says why; start an agent that its hosts, labels and "
+            "user allow",
+        }
+    ]
+
+
+def test_a_deleted_chain_target_is_missed(console: Console) -> None:
+    console.put(job("tick", chain=(Link(to="report"),)), Kind.JOB, "tick")
+    console.put(job("report"), Kind.JOB, "report")
+    deleted = console.run("jobs", "delete", "report", "--yes")
+    assert (deleted.exit_code, deleted.stderr) == (
+        0,
+        "note: tick won't go on with report any more\n",
+    )
+    (found,) = [f for f in console.run_json(1, "doctor") if f["topic"] == "chains"]
+    assert (found["level"], found["text"]) == (
+        "bad",
+        "not there, so that nothing follows: report (of tick)",
+    )
+    console.ok("jobs", "delete", "tick", "--yes")
+    assert "chains" not in {f["topic"] for f in console.run_json(1, "doctor")}
 
 
 def test_a_held_run_waits_for_an_operator(cluster: Console) -> None:

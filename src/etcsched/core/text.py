@@ -1,6 +1,11 @@
-"""What counts as text: everything that is kept is UTF-8."""
+"""What counts as text: everything that is kept is UTF-8. And names in one line."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+_NAMED: Final = 3
 
 
 def is_text(text: str) -> bool:
@@ -11,3 +16,9 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few, and how many more."""
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -143,7 +143,8 @@ def _check_link(
     target = known.get(link.to)
     if target is None or target.current.state is JobState.DELETED:
         hint = "" if is_cluster_known else "; give the file that has it, too"
-        at.refuse(f"{unknown_text('job', link.to, list(known))}{hint}")
+        there = [n for n, job in known.items() if job.current.state is not JobState.DELETED]
+        at.refuse(f"{unknown_text('job', link.to, there)}{hint}")
         return
     if target.current.state not in (JobState.ENABLED, JobState.CHAIN_ACTIVE):
         state = target.current.state.value

@@ -13,6 +13,7 @@ from etcsched.core import timeline
 from etcsched.core.errors import CalendarInUse, NotFound, Refused
 from etcsched.core.records import Calendar, Gap, Job, Kind, Watermark
 from etcsched.core.states import JobState
+from etcsched.core.text import some
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import delete_calendar as delete_txn
@@ -36,7 +37,6 @@ __all__ = [
 _TRIES: Final = 100
 """Many where outages are just being accounted for: each account is looked at anew."""
 _PAUSE_S: Final = 0.02
-_NAMED: Final = 3
 
 
 class CalendarChange(msgspec.Struct, frozen=True):
@@ -105,9 +105,8 @@ async def delete_calendar(
         watermark = found(Watermark, at_watermark)
         users = await _users(etcd, keys, name, watermark.through if watermark else None)
         if users:
-            more = f" and {len(users) - _NAMED} more" if len(users) > _NAMED else ""
             raise CalendarInUse(
-                f"calendar {name}: used by {', '.join(users[:_NAMED])}{more}; take it out of their "
+                f"calendar {name}: used by {some(users)}; take it out of their "
                 "files first (ticks just past are decided by what was in force then, so it may "
                 "take a minute until it counts as unused)"
             )

@@ -36,6 +36,7 @@ __all__ = [
     "explain_run",
     "preview_recovery",
     "read_view",
+    "view_at",
     "waits_of",
 ]
 
@@ -87,12 +88,17 @@ class Waits(msgspec.Struct, frozen=True):
 
 
 async def read_view(etcd: Etcd, keys: Keys) -> View:
-    """All that the leader knows, as it stands now; what can't be read counts as absent."""
+    """As it stands now."""
     kvs: list[KeyValue] = []
     revision = 0
     async for page in pages(etcd, keys.watched, keys.watched_end):
         kvs += page.kvs
         revision = revision or page.revision
+    return view_at(keys, kvs, revision)
+
+
+def view_at(keys: Keys, kvs: Sequence[KeyValue], revision: int) -> View:
+    """Of all that the leader knows; what can't be read counts as absent."""
     view = View()
     Feed(keys, view, lambda *_: None).take(Snapshot(tuple(kvs), revision))
     return view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -18,10 +18,10 @@ from etcsched.operator.calendars import read_calendars
 from etcsched.operator.explain import read_view, waits_of
 from etcsched.operator.requests import no_such_job
 from etcsched.operator.runs import RunView, newest_archived, view_of
-from etcsched.operator.store import found, listed, pages, read
+from etcsched.operator.store import found, listed, pages, read, read_all
 from etcsched.ports import Etcd
 
-__all__ = ["JobView", "Pausing", "list_jobs", "read_job"]
+__all__ = ["JobView", "Pausing", "chaining_to", "list_jobs", "read_job"]
 
 
 class Pausing(enum.Enum):
@@ -75,6 +75,16 @@ async def read_job(etcd: Etcd, keys: Keys, name: str, now_ms: int) -> JobView:
     if job is None or job.current.state is JobState.DELETED:
         raise await no_such_job(etcd, keys, name)
     return (await _views(etcd, keys, [job], now_ms))[0]
+
+
+async def chaining_to(etcd: Etcd, keys: Keys, names: Collection[str]) -> dict[str, list[str]]:
+    """The other jobs that go on with one of these, by the one that they do so with."""
+    found: dict[str, list[str]] = {}
+    for job in await read_all(etcd, keys.all_of(Kind.JOB), Job):
+        if job.name not in names and job.current.state is not JobState.DELETED:
+            for target in {link.to for link in job.chain} & set(names):
+                found.setdefault(target, []).append(job.name)
+    return found
 
 
 def _is_wanted(job: Job, now_ms: int, tags: Sequence[str], states: Sequence[JobState]) -> bool:

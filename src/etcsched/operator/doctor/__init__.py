@@ -24,6 +24,8 @@ from etcsched.operator.doctor.etcd import (
     check_sizes,
 )
 from etcsched.operator.doctor.finding import Finding, Level
+from etcsched.operator.doctor.jobs import check_chains, check_eligible
+from etcsched.operator.explain import view_at
 from etcsched.operator.store import listed
 from etcsched.ports import Etcd
 
@@ -44,8 +46,13 @@ async def examine(etcd: Etcd, keys: Keys, now_ms: Callable[[], int]) -> list[Fin
     findings += check_leases(keys, kvs)
     findings += [check_leader(leader)]
     findings += await check_ticks(etcd, keys, kvs, now_ms())
+    view = view_at(keys, kvs, max((kv.mod_revision for kv in kvs), default=0))
+    findings += check_chains(view)
     held = held_runs(keys, kvs)
-    findings += check_agents(agents, held)
+    of_agents = check_agents(agents, held)
+    findings += of_agents
+    if not any(finding.level is Level.BAD for finding in of_agents):
+        findings += check_eligible(view, now_ms())
     findings += check_held(held)
     findings += check_clocks(leader, agents)
     return findings

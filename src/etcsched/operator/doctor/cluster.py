@@ -19,6 +19,7 @@ from etcsched.core.records import (
     Watermark,
 )
 from etcsched.core.states import RunState
+from etcsched.core.text import some
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.codec import MalformedRecord, change_of
@@ -30,7 +31,7 @@ from etcsched.operator.cluster import (
     AgentView,
     LeaderView,
 )
-from etcsched.operator.doctor.finding import Finding, Level, some
+from etcsched.operator.doctor.finding import Finding, Level
 from etcsched.operator.store import found, read
 from etcsched.ports import Etcd
 

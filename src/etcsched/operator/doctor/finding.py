@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
-__all__ = ["Finding", "Level", "some"]
-
-_NAMED: Final = 3
+__all__ = ["Finding", "Level"]
 
 
 class Level(enum.Enum):
@@ -26,8 +22,3 @@ class Finding(msgspec.Struct, frozen=True):
     level: Level
     text: str
     advice: str = ""
-
-
-def some(names: Sequence[str]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,50 @@
+"""Of jobs: what they need and isn't there."""
+
+from __future__ import annotations
+
+from etcsched.core.leader.context import Context, Options
+from etcsched.core.states import JobState
+from etcsched.core.text import some
+from etcsched.core.timeline import next_tick
+from etcsched.core.view import View
+from etcsched.operator.doctor.finding import Finding, Level
+
+__all__ = ["check_chains", "check_eligible"]
+
+
+def check_chains(view: View) -> list[Finding]:
+    jobs = {
+        name: entry.record
+        for name, entry in view.jobs.items()
+        if entry.record.current.state is not JobState.DELETED
+    }
+    missing = [
+        f"{link.to} (of {job.name})"
+        for job in jobs.values()
+        for link in job.chain
+        if link.to not in jobs
+    ]
+    if not missing:
+        return []
+    text = f"not there, so that nothing follows: {some(missing)}"
+    advice = "apply the files that have them, or take them out of the chains"
+    return [Finding("chains", Level.BAD, text, advice)]
+
+
+def check_eligible(view: View, now_ms: int) -> list[Finding]:
+    """Jobs whose next tick will begin an outage, as agents are now. Those that have one already are
+    another finding."""
+    context = Context(view, 0, "", Options())
+    context.it_is(now_ms, 0.0)
+    alone = [
+        name
+        for name, entry in sorted(view.jobs.items())
+        if name not in view.gaps
+        and context.waits_for_agent(entry.record)
+        and next_tick(entry.record, view.limits_of(entry.record), now_ms) is not None
+    ]
+    if not alone:
+        return []
+    text = f"none may run {some(alone)}, so that the next tick begins an outage"
+    advice = "etcsched explain JOB says why; start an agent that its hosts, labels and user allow"
+    return [Finding("eligible agents", Level.WARNING, text, advice)]
