@@ -71,6 +71,37 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+# --- notifications
+
+OWN = "  close_books.notify: {run: {exec: [mine]}, schedule: {every: 1h}}\n"
+
+
+def test_no_notification_takes_over_a_job(console: Console, file: Path) -> None:
+    console.ok("apply", "-", stdin=f"jobs:\n{OWN}")
+    assert console.fails(2, "apply", str(file)) == (
+        f"etcsched: {file}:9: jobs.close_books: close_books.notify is its notification's name, and the "
+        "cluster has another job of that name; rename that, or delete it: etcsched jobs delete "
+        "close_books.notify"
+    )
+    assert console.get(Job, Kind.JOB, "close_books.notify").run == Exec(("mine",))
+    console.ok("jobs", "delete", "close_books.notify", "--yes")
+    console.ok("apply", str(file))
+
+
+def test_no_job_takes_over_a_notification(console: Console, file: Path) -> None:
+    """Unless its own job, which the files have, tells no more."""
+    console.ok("apply", str(file))
+    assert console.fails(2, "apply", "-", stdin=f"jobs:\n{OWN}") == (
+        "etcsched: -:2: jobs.close_books.notify: is the name of close_books's notification in the "
+        "cluster; rename this job, or give close_books's file, too, without notify"
+    )
+    exported = console.run("export", "close_books.notify").stdout
+    assert console.ok("apply", "-", stdin=exported) == "1 unchanged\n"
+    untold = "  close_books: {run: {exec: [x]}, schedule: {every: 1h}}\n"
+    console.ok("apply", "-", stdin=f"jobs:\n{untold}{OWN}")
+    assert console.get(Job, Kind.JOB, "close_books.notify").run == Exec(("mine",))
+
+
 # --- many at once
 
 

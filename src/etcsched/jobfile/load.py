@@ -15,6 +15,7 @@ from etcsched.jobfile.chains import check_chains
 from etcsched.jobfile.conflicts import GroupPlaces, check_groups, read_groups
 from etcsched.jobfile.jobs import read_defaults, read_job
 from etcsched.jobfile.nodes import Problems, Value, documents_of, unknown_text
+from etcsched.jobfile.notify import is_notification, told_of
 from etcsched.jobfile.schedules import PastAt
 from etcsched.jobfile.settings import read_settings
 
@@ -51,7 +52,7 @@ class Draft:
         self._problems = Problems()
         self._now_ms = now_ms
         self._jobs: list[Job] = []
-        self._places: dict[str, str] = {}
+        self._places: dict[str, Value] = {}
         self._settings: dict[str, Any] = {}
         self._settings_places: dict[str, str] = {}
         self._calendars: list[Calendar] = []
@@ -73,7 +74,8 @@ class Draft:
     def refers_to_others(self) -> bool:
         """Whether what the cluster has may matter to what the files say."""
         unknown = any(use.text() not in self._calendar_places for use in self._uses)
-        return unknown or bool(self._chains or self._groups or self._past)
+        may_tell = any(told_of(job.name) for job in self._jobs)
+        return unknown or may_tell or bool(self._chains or self._groups or self._past)
 
     @property
     def names(self) -> JobFiles:
@@ -101,6 +103,7 @@ class Draft:
             there.conflicts,
         )  # fmt: skip
         self._check_past(there.jobs)
+        self._check_notifications({name: there.jobs[name] for name in jobs})
         if self.is_sound:
             by_name = {job.name: job for job in self._jobs}
             check_chains(by_name, self._chains, known.jobs if known is not None else None)
@@ -127,8 +130,8 @@ class Draft:
 
     def _read_job(self, name: str, entry: Value, defaults: dict[str, Value]) -> None:
         if name in self._places:
-            entry.refuse(f"is given twice; first in {self._places[name]}")
-        self._places.setdefault(name, entry.place)
+            entry.refuse(f"is given twice; first in {self._places[name].place}")
+        self._places.setdefault(name, entry)
         past: list[PastAt] = []
         made = read_job(self._problems, name, entry, defaults, self._now_ms, past)
         self._jobs += made
@@ -141,7 +144,25 @@ class Draft:
         for job in made[1:]:
             if job.name in self._places:
                 entry.refuse(f"{job.name} is its notification's name; rename that job")
-            self._places.setdefault(job.name, entry.place)
+            self._places.setdefault(job.name, entry)
+
+    def _check_notifications(self, there: Mapping[str, Job]) -> None:
+        """No notification takes the place of somebody's job in the cluster, nor the other way
+        round, unless the files have the job that it told of, and so say that it tells no more."""
+        for job in self._jobs:
+            about, other = told_of(job.name), there.get(job.name)
+            if not about or other is None or is_notification(job) is is_notification(other):
+                continue
+            if is_notification(job):
+                self._places[job.name].refuse(
+                    f"{job.name} is its notification's name, and the cluster has another job of "
+                    f"that name; rename that, or delete it: etcsched jobs delete {job.name}"
+                )
+            elif about in there and about not in self._places:
+                self._places[job.name].refuse(
+                    f"is the name of {about}'s notification in the cluster; rename this job, or "
+                    f"give {about}'s file, too, without notify"
+                )
 
     def _check_past(self, known: Mapping[str, Job]) -> None:
         """A time that a job has had since before it passed may stay: files are applied again."""

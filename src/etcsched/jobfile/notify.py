@@ -6,6 +6,7 @@ of, tried again where it fails, and seen. Its job is ``<job>.notify``, the next 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -22,7 +23,14 @@ from etcsched.jobfile.placeholders import BUILTINS
 from etcsched.jobfile.schedules import check_placeholders, read_action
 from etcsched.jobfile.writing import action_of
 
-__all__ = ["Notice", "notifications_of", "notified", "read_notify"]
+__all__ = [
+    "Notice",
+    "is_notification",
+    "notifications_of",
+    "notified",
+    "read_notify",
+    "told_of",
+]
 
 _DEFAULT_ON: Final = (
     RunState.FAILED,
@@ -33,6 +41,7 @@ _DEFAULT_ON: Final = (
 )
 _RETRY: Final = Retry(max=5, interval_s=30.0, exponential=True, cap_s=600.0)
 _BUFFER_S: Final = 3600.0
+_NAME: Final = re.compile(r"(.+)\.notify[0-9]*")
 _TIMEOUT_S: Final = 60.0
 
 
@@ -89,6 +98,18 @@ def notified(job: Job, notices: tuple[Notice, ...]) -> list[Job]:
     return [replace(job, chain=chain), *made]
 
 
+def told_of(name: str) -> str:
+    """The job whose notification has this name; empty: no notification has."""
+    found = _NAME.fullmatch(name)
+    return found[1] if found is not None else ""
+
+
+def is_notification(job: Job) -> bool:
+    """Made by a ``notify``, as it says itself, whatever has become of the job that it tells of."""
+    about = told_of(job.name)
+    return bool(about) and job.description == _description(about)
+
+
 def notifications_of(job: Job, jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
     """The other way round: which of ``jobs`` are this one's notifications, each by its name and as
     a file's ``notify`` says it. The last links of the job's chain are theirs."""
@@ -125,6 +146,10 @@ def _name(job: Job, number: int) -> str:
     return f"{job.name}.notify" + (f"{number}" if number > 1 else "")
 
 
+def _description(job: str) -> str:
+    return f"tells how runs of {job} ended"
+
+
 def _notification(job: Job, name: str, action: Action, timeout_s: float) -> Job:
     """Neither the job's windows nor its calendars say anything of when people are told."""
     version = replace(
@@ -134,7 +159,7 @@ def _notification(job: Job, name: str, action: Action, timeout_s: float) -> Job:
         name=name,
         run=action,
         versions=(version,),
-        description=f"tells how runs of {job.name} ended",
+        description=_description(job.name),
         owner=job.owner,
         tags=job.tags,
         overlap=Overlap.ALLOW,
