@@ -11,6 +11,7 @@ import click
 
 from etcsched.core.durations import parse_duration_s
 from etcsched.core.errors import UsageError
+from etcsched.core.names import LABEL
 from etcsched.core.sizes import parse_size_bytes
 from etcsched.serving.address import AGENT_LISTEN, OFF, OUTPUT_LISTEN, Address, listen_of
 from etcsched_cli.daemon import listen_options
@@ -26,8 +27,7 @@ _option = partial(option, of="agent", show_envvar=True)
 @_option("--id", "id_", metavar="NAME", default="", help="Its name.  [default: the host's]")
 @_option(
     "--slots",
-    type=click.IntRange(0, 100_000),
-    default=0,
+    type=click.IntRange(1, 100_000),
     help="How much it runs at once.  [default: four a processor]",
 )
 @_option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="For jobs' require.")
@@ -115,7 +115,7 @@ _option = partial(option, of="agent", show_envvar=True)
 def agent(
     settings: Settings,
     id_: str,
-    slots: int,
+    slots: int | None,
     labels: tuple[str, ...],
     users: tuple[str, ...],
     default_user: str,
@@ -145,6 +145,9 @@ def agent(
     """
     stop_timeout_s = _parsed("--stop-timeout", parse_duration_s, stop_timeout)
     shutdown_timeout_s = _parsed("--shutdown-timeout", parse_duration_s, shutdown_timeout)
+    output_keep_s = _parsed("--output-keep", parse_duration_s, output_keep)
+    if not output_keep_s:
+        raise UsageError("--output-keep: must be longer than 0s")
     listening = listen_of(listen, AGENT_LISTEN, listen_token_file)
     etcd_config = settings.etcd_config()
     # Nothing before this has loaded gRPC: the supervisor is forked before it exists.
@@ -153,8 +156,8 @@ def agent(
 
     config = AgentConfig(
         id=id_,
-        slots=slots,
-        labels=dict(_label(text) for text in labels),
+        slots=slots or 0,
+        labels=_labels(labels),
         users=users,
         default_user=default_user,
         prefix=settings.prefix,
@@ -165,7 +168,7 @@ def agent(
         output_listen=_output_listen(output_listen),
         output_port_may_vary=output_listen is None,
         output_address=_output_address(output_address),
-        output_keep_s=_parsed("--output-keep", parse_duration_s, output_keep),
+        output_keep_s=output_keep_s,
         output_keep_bytes=_parsed("--output-keep-size", parse_size_bytes, output_keep_size),
         output_cap_bytes=_parsed("--output-cap", parse_size_bytes, output_cap),
         isolate=isolate,
@@ -197,8 +200,18 @@ def _output_address(text: str) -> str:
     return text
 
 
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise UsageError(f"--label {text!r}: write NAME=VALUE")
-    return name, value
+def _labels(texts: tuple[str, ...]) -> dict[str, str]:
+    """Of ``NAME=VALUE`` each."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--label {text!r}: write NAME=VALUE")
+        if LABEL.fullmatch(name) is None:
+            raise UsageError(
+                f"--label {text!r}: {name!r} is no label; it takes letters, digits, '.', '_', '/' "
+                "and '-'"
+            )
+        if found.setdefault(name, value) != value:
+            raise UsageError(f"--label {text!r}: {name} is {found[name]!r} already; give it once")
+    return found

@@ -21,6 +21,19 @@ from tests.cli.console import Console
         (("agent", "--listen=0.0.0.0:7632"), "--listen 0.0.0.0:7632 is open to the network: give"),
         (("scheduler", "--listen=[::]:7631"), "--listen [::]:7631 is open to the network: give"),
         (("scheduler", "--listen=nowhere"), "--listen 'nowhere': write HOST:PORT"),
+        (("agent", "--label=a b=c"), "--label 'a b=c': 'a b' is no label; it takes letters"),
+        (("agent", "--label=a=b", "--label=a=c"), "--label 'a=c': a is 'b' already; give it"),
+        (("agent", "--output-keep=0s"), "--output-keep: must be longer than 0s"),
+        (("agent", "--id=a/b"), "agent id 'a/b': letters, digits, '.', '_' and '-', up to 128"),
+        (("scheduler", "--id=a/b"), "scheduler id 'a/b': letters, digits, '.', '_' and '-', up"),
+        (
+            ("scheduler", "--state-dir=/dev/null"),
+            "state directory /dev/null can't be written: File exists; name another with",
+        ),
+        (
+            ("scheduler", "--state-dir=/proc/none"),
+            "state directory /proc/none can't be written: No such file or directory; name",
+        ),
         (("scheduler", "--listen-token-file=/none"), "--listen-token-file /none: can't be read"),
         (
             ("agent", "--listen-token-file=/dev/zero"),
@@ -32,6 +45,10 @@ def test_one_line(console: Console, args: tuple[str, ...], words: str) -> None:
     line = console.fails(2, *args)
     assert line.startswith(f"etcsched: {words}"), line
     assert "\n" not in line
+
+
+def test_an_agent_has_a_slot(console: Console) -> None:
+    assert "0 is not in the range 1<=x<=100000" in console.fails(2, "agent", "--slots=0")
 
 
 def test_where_up_keeps_its_data(console: Console) -> None:

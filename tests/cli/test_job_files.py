@@ -79,8 +79,8 @@ OWN = "  close_books.notify: {run: {exec: [mine]}, schedule: {every: 1h}}\n"
 def test_no_notification_takes_over_a_job(console: Console, file: Path) -> None:
     console.ok("apply", "-", stdin=f"jobs:\n{OWN}")
     assert console.fails(2, "apply", str(file)) == (
-        f"etcsched: {file}:9: jobs.close_books: close_books.notify is its notification's name, and the "
-        "cluster has another job of that name; rename that, or delete it: etcsched jobs delete "
+        f"etcsched: {file}:9: jobs.close_books: close_books.notify is its notification's name, and "
+        "the cluster has another job of that name; rename that, or delete it: etcsched jobs delete "
         "close_books.notify"
     )
     assert console.get(Job, Kind.JOB, "close_books.notify").run == Exec(("mine",))

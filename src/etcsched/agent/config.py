@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import socket
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import msgspec
 
 from etcsched.core.agent.users import ANY_BUT_ROOT
 from etcsched.core.errors import UsageError
+from etcsched.core.names import check_node_name
 from etcsched.keyspace.keys import DEFAULT_PREFIX
 from etcsched.serving.address import Address, Listen
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TAKEOVER_S = 3.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FROM_OWN_ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ")
@@ -63,10 +62,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     output_address: str = ""
 
     def __post_init__(self) -> None:
-        if not _ID.fullmatch(self.agent_id):
-            raise UsageError(
-                f"agent id {self.agent_id!r}: letters, digits, '.', '_' and '-', up to 128"
-            )
+        check_node_name("agent", self.agent_id)
         if self.slots < 0:
             raise UsageError(f"{self.slots} slots: an agent has at least 1")
         if os.geteuid() != 0:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from etcsched.core.errors import ClusterRestored
+from etcsched.core.errors import ClusterRestored, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,20 @@ class HighWater:
             return int(self._path.read_text())
         except (OSError, ValueError):
             return 0
+
+    def prepare(self) -> None:
+        """``UsageError`` where nothing could be kept: a restored etcd would go unnoticed. A full
+        disk is another matter, and passes."""
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.with_suffix(".new").touch()
+        except OSError as error:
+            raise UsageError(
+                f"state directory {self._path.parent} can't be written: {error.strerror}; name "
+                "another with --state-dir"
+            ) from error
 
     def check(
         self, revision: int, *, who: str, accept_restored: bool, seen: int | None = None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from etcsched.core.durations import format_duration, parse_duration_s
+from etcsched.core.names import LABEL
 from etcsched.core.records import MAX_PARAMS_BYTES, Keep, Retry, params_bytes, params_clash
 from etcsched.core.retry import MAX_INTERVAL_S, RETRIED
 from etcsched.core.schedule import check_timezone
@@ -46,7 +47,6 @@ __all__ = [
 E = TypeVar("E", bound=enum.Enum)
 
 _NAME: Final = re.compile(r"(?!_)[A-Za-z0-9._-]{1,128}")
-_LABEL: Final = re.compile(r"[A-Za-z0-9._/-]{1,128}")
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}\$?")
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,9}")
@@ -83,7 +83,7 @@ def words(value: Value) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for item in items:
         word = item.text()
-        if _LABEL.fullmatch(word) is None:
+        if LABEL.fullmatch(word) is None:
             raise FieldError(
                 item, f"{word!r} is no name; it takes letters, digits, '.', '_', '/' and '-'"
             )
@@ -97,7 +97,7 @@ def preferences(value: Value) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for item in items:
         name, is_label, wanted = item.text().partition("=")
-        if _LABEL.fullmatch(name) is None or (is_label and not wanted):
+        if LABEL.fullmatch(name) is None or (is_label and not wanted):
             raise FieldError(
                 item, f"{item.text()!r} is neither an agent's name nor a label like disk=ssd"
             )
@@ -175,7 +175,7 @@ def timezone(value: Value) -> str:
 def labels(value: Value) -> dict[str, str]:
     found = {}
     for name, entry in value.entries("{role: erp}").items():
-        if _LABEL.fullmatch(name) is None:
+        if LABEL.fullmatch(name) is None:
             raise FieldError(
                 entry, f"{name!r} is no label; it takes letters, digits, '.', '_', '/' and '-'"
             )

@@ -7,12 +7,15 @@ from pathlib import Path
 import msgspec
 
 from etcsched.core.leader.context import Options
+from etcsched.core.names import check_node_name
 from etcsched.keyspace.keys import DEFAULT_PREFIX
 from etcsched.serving.address import Listen
 
 
 class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """``session_ttl_s``: how long etcd keeps a node's place after its last sign of life.
+    """``UsageError`` names what is wrong in one line.
+
+    ``session_ttl_s``: how long etcd keeps a node's place after its last sign of life.
 
     ``is_demo``: etcd is this command's own, so a version that may lose data is no harm.
     """
@@ -26,3 +29,6 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: Path | None = None
     options: Options = Options()
     listen: Listen | None = None
+
+    def __post_init__(self) -> None:
+        check_node_name("scheduler", self.node)

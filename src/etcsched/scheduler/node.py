@@ -76,10 +76,11 @@ def run_scheduler(config: SchedulerConfig, etcd_config: EtcdConfig) -> None:
 
     Raises what no waiting can mend (``EtcschedError``); etcd being away isn't that.
     """
+    node = SchedulerNode(config, etcd_config)
     # Records are many, live long and form no cycles: with the usual thresholds, reading 100,000
     # jobs spends two thirds of its time in the cyclic garbage collector.
     gc.set_threshold(50_000, 20, 1000)
-    uvloop.run(SchedulerNode(config, etcd_config).run())
+    uvloop.run(node.run())
 
 
 class SchedulerNode:
@@ -110,6 +111,7 @@ class SchedulerNode:
             config.node, self._view, lambda: self._candidate.leading, instant_now
         )
         self._high_water = HighWater(state_dir / "revision" if state_dir is not None else None)
+        self._high_water.prepare()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from etcsched.core.errors import ClusterRestored
+from etcsched.core.errors import ClusterRestored, UsageError
 from etcsched.etcd.high_water import HighWater
 
 
@@ -50,6 +50,14 @@ def test_an_accepted_restore_counts_from_there(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_nothing_seen(tmp_path: Path, content: str) -> None:
     (tmp_path / "revision").write_text(content)
     assert HighWater(tmp_path / "revision").revision == 0
+
+
+def test_a_place_that_takes_nothing_is_refused(tmp_path: Path) -> None:
+    HighWater(tmp_path / "new" / "revision").prepare()
+    HighWater(None).prepare()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="can't be written: File exists; name another"):
+        HighWater(tmp_path / "file" / "revision").prepare()
 
 
 def test_without_a_path_it_lives_as_long_as_the_process() -> None:
