@@ -9,6 +9,7 @@ import click
 
 from etcsched.core.errors import EtcschedError, UsageError
 from etcsched_cli.connect import run
+from etcsched_cli.options import confirm_delete, yes_option
 from etcsched_cli.output import Column, facts, moment, output_options, show, table
 from etcsched_cli.settings import Settings
 
@@ -67,14 +68,18 @@ def show_(settings: Settings, calendar: str, as_json: bool, watch: bool) -> None
 
 @calendars.command()
 @click.argument("names", nargs=-1, required=True, metavar="CALENDAR...")
+@yes_option
 @click.pass_obj
-def delete(settings: Settings, names: tuple[str, ...]) -> None:
+def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
     """Delete CALENDARs that no job uses.
 
     \b
     etcsched calendars delete bank_holidays
     """
     from etcsched.operator.calendars import delete_calendar
+
+    if not yes:
+        confirm_delete(names)
 
     async def work(etcd: Etcd, keys: Keys) -> None:
         for name in names:

@@ -18,7 +18,7 @@ from etcsched.operator.runs import parse_run_name
 from etcsched_cli.choosing import chosen_or_named, count, states_counted, tags_of_jobs, times
 from etcsched_cli.completion import complete_jobs, complete_runs
 from etcsched_cli.connect import run as run_connected
-from etcsched_cli.options import confirm
+from etcsched_cli.options import confirm, yes_option
 from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled, table
 from etcsched_cli.settings import Settings
 
@@ -41,7 +41,7 @@ _SHOWN = 20
 @click.option("--state", "states", type=_STATES, multiple=True, help="That are in this state.")
 @times
 @click.option("--dry-run", is_flag=True, help="Only show which runs these are.")
-@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@yes_option
 @output_options()
 @click.pass_context
 def cancel(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched_cli.connect import run
+from etcsched_cli.options import confirm_delete, yes_option
 from etcsched_cli.output import Cell, Column, output_options, show, table
 from etcsched_cli.settings import Settings
 
@@ -64,14 +65,18 @@ def show_(settings: Settings, group: str, as_json: bool, watch: bool) -> None:
 
 @conflicts.command()
 @click.argument("groups", nargs=-1, required=True, metavar="GROUP...")
+@yes_option
 @click.pass_obj
-def delete(settings: Settings, groups: tuple[str, ...]) -> None:
+def delete(settings: Settings, groups: tuple[str, ...], yes: bool) -> None:
     """Delete GROUPs: their jobs are in nobody's way any more.
 
     \b
     etcsched conflicts delete ledger
     """
     from etcsched.operator.conflicts import delete_group
+
+    if not yes:
+        confirm_delete(groups)
 
     async def work(etcd: Etcd, keys: Keys) -> None:
         for group in groups:

@@ -20,7 +20,7 @@ from etcsched.operator.jobs import JobView, Pausing, chaining_to, list_jobs, rea
 from etcsched_cli.choosing import named_or_tagged, tags_of_jobs
 from etcsched_cli.completion import complete_jobs
 from etcsched_cli.connect import run
-from etcsched_cli.options import confirm, read_params
+from etcsched_cli.options import confirm_delete, read_params, yes_option
 from etcsched_cli.output import (
     Cell,
     Column,
@@ -224,7 +224,7 @@ def resume(settings: Settings, names: tuple[str, ...], tags: tuple[str, ...]) ->
 @jobs.command()
 @click.argument("names", nargs=-1, metavar="[JOB]...", shell_complete=complete_jobs)
 @tags_of_jobs
-@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@yes_option
 @click.pass_obj
 def delete(settings: Settings, names: tuple[str, ...], tags: tuple[str, ...], yes: bool) -> None:
     """Delete JOBs, or all with a tag: nothing of them is due any more, waiting runs are cancelled,
@@ -239,7 +239,7 @@ def delete(settings: Settings, names: tuple[str, ...], tags: tuple[str, ...], ye
     for target, sources in run(settings, lambda e, k: chaining_to(e, k, names)).items():
         click.echo(f"note: {some(sources)} won't go on with {target} any more", err=True)
     if not yes:
-        confirm(f"Delete {', '.join(names)}?", "nothing was deleted")
+        confirm_delete(names)
 
     async def work(etcd: Etcd, keys: Keys) -> list[operator.JobChange]:
         now = utc_of(settings.environment.now_ms())

@@ -9,7 +9,7 @@ import click
 
 from etcsched.core.errors import EtcschedError, UsageError
 
-__all__ = ["confirm", "option", "read_params"]
+__all__ = ["confirm", "confirm_delete", "option", "read_params", "yes_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +38,14 @@ def read_params(texts: Iterable[str]) -> dict[str, str]:
     if clash is not None:
         raise UsageError(f"--param: {clash}")
     return found
+
+
+def yes_option(command: F) -> F:
+    return click.option("--yes", "-y", is_flag=True, help="Don't ask.")(command)
+
+
+def confirm_delete(names: Iterable[str]) -> None:
+    confirm(f"Delete {', '.join(names)}?", "nothing was deleted")
 
 
 def confirm(question: str, declined: str) -> None:

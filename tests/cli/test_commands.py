@@ -148,8 +148,8 @@ def test_conflict_groups(console: Console, file: Path) -> None:
     assert '["hourly", "close_books"]  ["close_books", "hourly"]' in console.ok("apply", str(file))
     assert console.get(Job, Kind.JOB, "hourly") == before
 
-    assert console.ok("conflicts", "delete", "ledger") == "ledger is deleted\n"
-    assert console.fails(4, "conflicts", "delete", "ledger") == (
+    assert console.ok("conflicts", "delete", "ledger", "--yes") == "ledger is deleted\n"
+    assert console.fails(4, "conflicts", "delete", "ledger", "--yes") == (
         "etcsched: conflict group ledger: there is none; see etcsched conflicts list"
     )
     assert "there is none" in console.fails(4, "conflicts", "show", "ledger")
@@ -187,13 +187,13 @@ def test_calendars(console: Console, file: Path) -> None:
     (tick,) = console.json("jobs", "next", "close_books", "-n", "1")
     assert tick["at"][:10] == "2026-11-23"
 
-    assert console.fails(5, "calendars", "delete", "holidays").startswith(
+    assert console.fails(5, "calendars", "delete", "holidays", "--yes").startswith(
         "etcsched: calendar holidays: used by close_books; take it out of their files first"
     )
     console.ok("jobs", "delete", "close_books", "--yes")
     store = console.store
     store.txn(Txn((), (Delete(console.keys.of(Kind.JOB, "close_books")),)))
-    assert console.ok("calendars", "delete", "holidays") == "holidays is deleted\n"
+    assert console.ok("calendars", "delete", "holidays", "--yes") == "holidays is deleted\n"
     assert "there is none" in console.fails(4, "calendars", "show", "holidays")
 
 
@@ -307,14 +307,27 @@ def test_apply_many(console: Console, tmp_path: Path) -> None:
     assert console.ok("apply", str(path)) == "250 unchanged\n"
 
 
-def test_delete(cluster: Console) -> None:
-    declined = cluster.run("jobs", "delete", "close_books", stdin="n\n")
-    assert (declined.exit_code, declined.stdout) == (1, "")
-    assert declined.stderr == "Delete close_books? [y/N]: n\netcsched: nothing was deleted\n"
-    unasked = cluster.run("jobs", "delete", "close_books")
+@pytest.mark.parametrize(
+    ("of", "name"), [("jobs", "close_books"), ("calendars", "days"), ("conflicts", "ledger")]
+)
+def test_deleting_asks_first(console: Console, tmp_path: Path, of: str, name: str) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text(JOBS + GROUP + "calendars: {days: {exclude: [2026-12-24]}}\n")
+    console.ok("apply", str(file))
+    declined = console.run(of, "delete", name, stdin="n\n")
+    assert (declined.exit_code, declined.stdout, declined.stderr) == (
+        1,
+        "",
+        f"Delete {name}? [y/N]: n\netcsched: nothing was deleted\n",
+    )
+    unasked = console.run(of, "delete", name)
     assert unasked.exit_code == 2
     assert unasked.stderr.endswith("\netcsched: nothing was deleted: nobody answered; say --yes\n")
-    assert cluster.get(Job, Kind.JOB, "close_books").current.state is JobState.ENABLED
+    assert console.ok("apply", str(file)) == "4 unchanged\n"
+    assert console.ok(of, "delete", name, "--yes") == f"{name} is deleted\n"
+
+
+def test_delete(cluster: Console) -> None:
     assert cluster.ok("jobs", "delete", "close_books", "--yes") == "close_books is deleted\n"
     current = cluster.get(Job, Kind.JOB, "close_books").current
     assert (current.state, current.since) == (JobState.DELETED, NOW)
