@@ -394,6 +394,24 @@ def test_a_stop_says_so_waits_reports_and_leaves() -> None:
     assert script.tell(ev.PresenceLeft()) == [fx.Quit()]
 
 
+@pytest.mark.parametrize(
+    "seen",
+    [
+        gone(Kind.PRESENCE, "a1", revision=60),
+        ev.Listed(Kind.PRESENCE, (), 60),
+        ev.PresenceGone(JOINED),
+    ],
+)
+def test_what_it_deletes_itself_it_doesnt_put_again(seen: ev.Event) -> None:
+    """Its watch can be faster than the answer, and the leader would take it for one that comes."""
+    script = Script().ready()
+    script.tell(ev.StopRequested())
+    script.tell(live(Stage.DISMISSED))
+    script.one(fx.LeavePresence)
+    assert script.tell(seen) == []
+    assert script.tell(ev.PresenceLeft()) == [fx.Quit()]
+
+
 def test_a_stop_kills_what_takes_too_long() -> None:
     script = Script(stop_timeout_s=5.0).ready()
     script.run(kill_grace_s=2.0)

@@ -559,13 +559,13 @@ CASES = [
         lambda seen: BUILD(
             fx.OpenGap(
                 seq=1,
-                gap=Gap(job="j", since=NOW, decided_through=NOW, reason=""),
+                gap=Gap(job="j", since=NOW, decided_through=TICK, reason=""),
                 gap_revision=seen("gap"),
                 job_revision=seen("job"),
             )
         ),
-        {"job"},
-        {"gap", "job"},
+        {"job", "watermark"},
+        {"gap", "job", "watermark"},
         {"gap"},
     ),
     Case(

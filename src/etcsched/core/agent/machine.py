@@ -317,6 +317,8 @@ class AgentMachine:
 
     def _presence_gone(self, now: Instant) -> None:
         """Deleted by hand, while the lease lives: put it again."""
+        if self._leaving is _Leaving.FAREWELL:
+            return  # It is we who deleted it: the answer is on its way.
         self._standing.joined = None
         self._standing.reports_read = False
         self._outcomes.writer_lost()

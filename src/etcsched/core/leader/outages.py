@@ -367,8 +367,8 @@ class Outages:
                 self._resolve_waiting(entry, None)
         elif not self.has_open_gap(name):
             first_ms = self._open.first_of(name)
-            decided_ms = self._context.wall_ms if first_ms is None else first_ms - 1
-            self.open_gap(entry, decided_ms)
+            decided_ms = max(self._context.wall_ms, self.after_ms(name))
+            self.open_gap(entry, decided_ms if first_ms is None else first_ms - 1)
 
     def _resolve_waiting(self, entry: Entry[Job], recovering: _Recovery | None) -> None:
         """Runs that were ready as the outage began and whose buffer ended in it are ticks of it,

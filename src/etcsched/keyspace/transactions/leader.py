@@ -15,7 +15,7 @@ from etcsched.core.records import (
     StartSeen,
 )
 from etcsched.core.states import FINAL
-from etcsched.core.times import Utc
+from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.codec import encode, watermark_operand
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Compare, Delete, Operation, Put, Range, Relation, Target, Txn
@@ -339,12 +339,17 @@ class LeaderTransactions:
         )
 
     def _open_gap(self, write: fx.OpenGap) -> Txn:
+        gap = write.gap
+        # A copy of this that a frozen member commits as it wakes finds no gap again, if this one
+        # is forgotten by then; but it is forgotten only once the watermark has passed its end.
+        after = utc_of(ms_of(gap.decided_through) + 1)
         return Txn(
             (
-                self._as_seen(Kind.GAP, write.gap_revision, write.gap.job),
-                self._as_seen(Kind.JOB, write.job_revision, write.gap.job),
+                self._as_seen(Kind.GAP, write.gap_revision, gap.job),
+                self._as_seen(Kind.JOB, write.job_revision, gap.job),
+                self._later_than_watermark(after),
             ),
-            (self._put(Kind.GAP, write.gap, write.gap.job),),
+            (self._put(Kind.GAP, gap, gap.job),),
         )
 
     def _recover(self, write: fx.RecoverTicks) -> Txn:
