@@ -271,7 +271,8 @@ def beating(path: Path) -> str:
 
 async def first_beat(path: Path) -> None:
     async def look() -> bool | None:
-        return True if path in path.parent.iterdir() else None
+        # The shell makes the file before its first line is there.
+        return True if path.exists() and path.stat().st_size > 0 else None
 
     await until(look, "the job's first beat")
 
