@@ -271,10 +271,14 @@ def beating(path: Path) -> str:
 
 async def first_beat(path: Path) -> None:
     async def look() -> bool | None:
-        # The shell makes the file before its first line is there.
-        return True if path.exists() and path.stat().st_size > 0 else None
+        return True if has_text(path) else None
 
     await until(look, "the job's first beat")
+
+
+def has_text(path: Path) -> bool:
+    """The shell makes the file before its first line is there."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def last_beat_s(path: Path) -> float:
