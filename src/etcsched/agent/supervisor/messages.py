@@ -5,9 +5,10 @@ One message is four bytes of length (big-endian) and that many bytes of msgpack,
 of the next version can take over the supervisor of this one; ``PROTOCOL`` changes when that is
 no longer true.
 
-Messages of one connection arrive in the order sent. ``Started`` precedes ``Ended`` of the same
-attempt. All deadlines are in seconds of CLOCK_BOOTTIME, which runs on while the machine sleeps;
-``*_ms`` are Unix time in milliseconds.
+Messages of one connection arrive in the order sent, and are served so, but for ``MoveDeadline``
+and the ``Kill`` of what runs: those go before starts that wait. ``Started`` precedes ``Ended`` of
+the same attempt. All deadlines are in seconds of CLOCK_BOOTTIME, which runs on while the machine
+sleeps; ``*_ms`` are Unix time in milliseconds.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class MoveDeadline(msgspec.Struct, frozen=True, kw_only=True, tag="move_deadline
     """The newest word on how long attempts may live, answered by ``DeadlineMoved``.
 
     ``single`` overrides for the attempts it names; all others get ``deadline_mono_s`` (None:
-    they keep theirs). An attempt that its deadline has begun to stop isn't saved by this.
+    they keep theirs), also those whose ``Start`` was sent before and still waits. An attempt that
+    its deadline has begun to stop isn't saved by this.
     """
 
     deadline_mono_s: float | None

@@ -12,6 +12,7 @@ import math
 import select
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +47,8 @@ from etcsched.agent.supervisor.results_file import read_results
 from etcsched.agent.supervisor.spawn import CannotStart, Spawner
 
 REQUESTS_PER_TURN = 16
-"""A burst of starts must not keep due signals and ended children waiting."""
+REQUESTS_PER_TURN_S = 0.01
+"""A burst of starts must not keep due signals, ended children and moved deadlines waiting."""
 POLL_MAX_S = 0.25
 """epoll counts in CLOCK_MONOTONIC, deadlines are in CLOCK_BOOTTIME: after a suspension this is
 the longest that a deadline which passed meanwhile goes unseen."""
@@ -207,9 +209,19 @@ class Supervisor:
             if isinstance(message, Hello):
                 self._greet(connection, message)
             elif connection is self._agent:
-                self._requests.append(message)
+                self._take(message)
         if connection.ended:
             self._disconnect(connection)
+
+    def _take(self, request: Request) -> None:
+        """A word on deadlines, or to stop what runs, doesn't wait for starts asked for before."""
+        match request:
+            case MoveDeadline():
+                self._move_deadlines(request)
+            case Kill() if request.attempt_id in self._attempts:
+                self._serve(request)
+            case _:
+                self._requests.append(request)
 
     def _greet(self, connection: Connection, hello: Hello) -> None:
         """What the agent before it asked for and wasn't yet done is done first: it was sent."""
@@ -246,8 +258,11 @@ class Supervisor:
     # Requests
 
     def _serve_requests(self) -> None:
+        until_s = time.monotonic() + REQUESTS_PER_TURN_S
         for _ in range(min(REQUESTS_PER_TURN, len(self._requests))):
             self._serve(self._requests.popleft())
+            if time.monotonic() >= until_s:
+                break
 
     def _serve(self, request: Request) -> None:
         match request:
@@ -274,6 +289,8 @@ class Supervisor:
             if deadline_s is not None:
                 attempt.move_deadline(deadline_s, now_s)
                 self._schedule(attempt)
+        # Starts that it has overtaken were asked for with an older word.
+        self._requests = deque(_with_deadline_of(request, waiting) for waiting in self._requests)
         self._deadman.recompute(self._attempts.values())
         self._tell(DeadlineMoved(sequence=request.sequence))
 
@@ -422,6 +439,15 @@ class Supervisor:
         self._outcomes[outcome.attempt_id] = outcome
         self._journal.add(outcome)
         self._tell(outcome)
+
+
+def _with_deadline_of(moved: MoveDeadline, request: Request) -> Request:
+    if not isinstance(request, Start):
+        return request
+    deadline_s = moved.single.get(request.attempt_id, moved.deadline_mono_s)
+    if deadline_s is None:
+        return request
+    return msgspec.structs.replace(request, deadline_mono_s=deadline_s)
 
 
 def _vanished(began: Began) -> Ended:
