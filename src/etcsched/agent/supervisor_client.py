@@ -29,6 +29,7 @@ from etcsched.agent.supervisor.launch import (
     DIED_CLEANUP_MAX_S,
     EXIT_TAKEN,
     LOCK_FILE,
+    START_WITHIN_S,
 )
 from etcsched.agent.supervisor.messages import (
     PROTOCOL,
@@ -94,6 +95,7 @@ def start_supervisor(
     socket_path: Path,
     *,
     idle_exit_s: float = 60.0,
+    start_within_s: float = START_WITHIN_S,
     isolate: bool = False,
     use_cgroup: bool = True,
     timeout_s: float = 10.0,
@@ -106,6 +108,7 @@ def start_supervisor(
     command = [sys.executable, "-P", "-m", "etcsched.agent.supervisor"]
     command += ["--dir", str(state_dir), "--socket", str(socket_path)]
     command += ["--idle-exit-s", str(idle_exit_s)]
+    command += ["--start-within-s", str(start_within_s)]
     command += ["--isolate"] if isolate else []
     command += [] if use_cgroup else ["--no-cgroup"]
     try:
@@ -155,6 +158,7 @@ class SupervisorClient:
         *,
         agent_incarnation: str,
         idle_exit_s: float = 60.0,
+        start_within_s: float = START_WITHIN_S,
         isolate: bool = False,
         use_cgroup: bool = True,
         timeout_s: float = 10.0,
@@ -178,6 +182,7 @@ class SupervisorClient:
                 state_dir,
                 socket_path,
                 idle_exit_s=idle_exit_s,
+                start_within_s=start_within_s,
                 isolate=isolate,
                 use_cgroup=use_cgroup,
                 timeout_s=timeout_s,

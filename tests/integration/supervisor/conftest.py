@@ -11,6 +11,14 @@ import pytest
 from tests.integration.supervisor.host import WITHIN_S, Host, parent_of, supervisors_of
 
 
+@pytest.fixture(params=["spawned", "forked"])
+def either_way(request: pytest.FixtureRequest, host: Host) -> Host:
+    """Where no file system can hang, and where one may."""
+    if request.param == "forked":
+        host.start_as_if_mounts_may_hang()
+    return host
+
+
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     here = Host(tmp_path)

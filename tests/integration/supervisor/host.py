@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,6 +60,18 @@ class Host:
         self.phone = Phone(directory / "phone")
         self.options: dict[str, bool | float] = {"idle_exit_s": 0.5}
         self.seen: list[SupervisorEvent] = []
+
+    def start_as_if_mounts_may_hang(self, *options: str) -> None:
+        """A supervisor that takes every file system for one that may never answer."""
+        script = (
+            "import sys; from etcsched.agent.supervisor import mounts; "
+            "mounts.some_may_hang = lambda mountinfo: True; "
+            "from etcsched.agent.supervisor.__main__ import main; sys.exit(main())"
+        )
+        places = ("--dir", self.directory, "--socket", self.socket, "--idle-exit-s", "0.5")
+        subprocess.run(
+            (sys.executable, "-c", script, *places, *options), check=True, timeout=WITHIN_S
+        )
 
     def let_others_through(self) -> None:
         """Other users reach what lies in it by its path."""

@@ -54,8 +54,8 @@ async def test_a_signal_is_not_an_exit_code(host: Host) -> None:
         assert ended.signal == signal.SIGSEGV
 
 
-async def test_jobs_start_with_default_signals_and_few_descriptors(host: Host) -> None:
-    async with host.agent() as agent:
+async def test_jobs_start_with_default_signals_and_few_descriptors(either_way: Host) -> None:
+    async with either_way.agent() as agent:
         agent.start("a", "grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status")
         lines = (await agent.ended("a")).tail.splitlines()
         numbers = {line.split()[0]: int(line.split()[1], 16) for line in lines}
@@ -86,9 +86,9 @@ async def test_jobs_start_with_default_signals_and_few_descriptors(host: Host) -
     ],
 )
 async def test_what_cannot_start_says_why_in_one_line(
-    host: Host, changes: dict[str, object], reason: str
+    either_way: Host, changes: dict[str, object], reason: str
 ) -> None:
-    async with host.agent() as agent:
+    async with either_way.agent() as agent:
         agent.start("a", "true", **changes)
         failed = await agent.start_failed("a")
         assert reason in failed.reason
@@ -107,15 +107,15 @@ async def test_what_cannot_start_says_why_in_one_line(
     ],
 )
 async def test_a_script_that_cannot_run_says_why(
-    host: Host, content: str, mode: int, reason: str
+    either_way: Host, content: str, mode: int, reason: str
 ) -> None:
-    script = host.directory / "script"
+    script = either_way.directory / "script"
     script.write_text(content)
     script.chmod(mode)
-    async with host.agent() as agent:
+    async with either_way.agent() as agent:
         agent.start("a", str(script))
         assert reason in (await agent.start_failed("a")).reason
-        agent.start("b", "script", env={"PATH": f"/nowhere:{host.directory}"})
+        agent.start("b", "script", env={"PATH": f"/nowhere:{either_way.directory}"})
         assert reason in (await agent.start_failed("b")).reason
 
 
@@ -311,11 +311,11 @@ async def test_someone_who_keeps_the_output_open_delays_no_end(host: Host) -> No
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-async def test_a_command_runs_as_the_user_it_names(host: Host) -> None:
-    host.let_others_through()
-    results = host.directory / "results"
+async def test_a_command_runs_as_the_user_it_names(either_way: Host) -> None:
+    either_way.let_others_through()
+    results = either_way.directory / "results"
     script = "id -un; id -Gn; echo $HOME $USER $LOGNAME; echo x=1 > $RESULTS; umask"
-    async with host.agent() as agent:
+    async with either_way.agent() as agent:
         agent.shell(
             "a",
             script,
@@ -334,7 +334,7 @@ async def test_a_command_runs_as_the_user_it_names(host: Host) -> None:
         agent.start("c", "/no/such", user="nobody")
         assert (await agent.start_failed("c")).reason == "command not found: /no/such"
         agent.shell("d", STUBBORN, user="nobody")
-        pid = await host.phone.pid()
+        pid = await either_way.phone.pid()
         agent.client.kill("d", EndReason.CANCELLED, grace_s=0.0)
         assert (await agent.ended("d")).reason is EndReason.CANCELLED
         assert await dead_within(pid, 1.0)

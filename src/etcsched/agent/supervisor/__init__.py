@@ -14,6 +14,7 @@ Who answers for what when something dies or freezes:
 - The supervisor dies: the guardian kills every attempt at once; the agent reports them died.
 - The supervisor freezes, or hangs on a dead disk: the agent kills it when it leaves a message
   unanswered; without an agent the guardian does, at the first deadline.
+- A start hangs on a file system that doesn't answer: only that attempt fails, after 10 s (ADR 32).
 - The guardian dies: the supervisor kills every attempt and exits.
 - Both die at once: the agent kills what is left; without an agent the next supervisor does. With
   a control group that reaches every process; without one, those that kept our marker in their
@@ -25,5 +26,5 @@ Who answers for what when something dies or freezes:
 host's daemons (``kill -HUP $(cat /run/...pid)``).
 
 Where to read: ``messages`` (the protocol), ``attempt`` (when to signal), ``forest`` (whom),
-``server`` (the loop), ``guardian``.
+``spawn`` (a start), ``server`` (the loop), ``guardian``.
 """

@@ -26,6 +26,7 @@ from etcsched.agent.supervisor.launch import (
     EXIT_TAKEN,
     LOCK_FILE,
     LOG_FILE,
+    START_WITHIN_S,
 )
 from etcsched.agent.supervisor.server import Settings, Supervisor
 from etcsched.agent.supervisor.sweep import sweep
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, required=True, help="state directory, made if absent")
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--idle-exit-s", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--start-within-s", type=float, default=START_WITHIN_S, metavar="SECONDS")
     parser.add_argument("--isolate", action="store_true", help="own PID namespace (root)")
     parser.add_argument("--no-cgroup", action="store_true")
     options = parser.parse_args()
@@ -178,6 +180,7 @@ def _supervise_or_raise(
         incarnation=incarnation,
         cgroup=group,
         idle_exit_s=options.idle_exit_s,
+        start_within_s=options.start_within_s,
     )
     # Here, and not where it was bound, so that the peer's credentials (SO_PEERCRED) are ours.
     listener.listen(16)

@@ -32,6 +32,7 @@ class Forest:
         """By pid of the main process, kept until the attempt is over: as long as a process is in
         that session, the kernel gives its number to no other."""
         self._unreaped: set[int] = set()
+        self._given_up: set[int] = set()
         self._strays: dict[int, frozenset[str]] = {}
 
     def plant(self, attempt: Attempt) -> None:
@@ -46,6 +47,18 @@ class Forest:
         for pid, owners in self._strays.items():
             if attempt.attempt_id in owners:
                 self._strays[pid] = owners - {attempt.attempt_id}
+
+    def give_up(self, attempt: Attempt) -> None:
+        """Kill the attempt's process, which isn't its command yet, and have it over: not even a
+        process that can't die at present goes on from there."""
+        self.signal(attempt, signal.SIGKILL)
+        self._unreaped.remove(attempt.pid)
+        self._given_up.add(attempt.pid)
+        self.fell(attempt)
+
+    def given_up(self) -> int:
+        """Processes that were given up and haven't died yet."""
+        return len(self._given_up)
 
     def reap(self) -> list[MainEnded]:
         """Wait for every child that has ended, then look for strays."""
@@ -62,6 +75,9 @@ class Forest:
                 self._unreaped.remove(pid)
                 attempt = self._sessions[pid]
                 ended.append(MainEnded(attempt, status))
+            elif pid in self._given_up:
+                self._given_up.remove(pid)
+                continue
             else:
                 attempt = self._owner(self._strays.pop(pid, frozenset()))
             if attempt is not None:
@@ -105,7 +121,7 @@ class Forest:
 
     def _find_strays(self) -> None:
         for pid in processes.own_children():
-            if pid not in self._unreaped and pid not in self._strays:
+            if not (pid in self._unreaped or pid in self._strays or pid in self._given_up):
                 self._strays[pid] = self._possible_owners(pid)
 
     def _possible_owners(self, pid: int) -> frozenset[str]:

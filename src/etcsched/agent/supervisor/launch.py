@@ -7,5 +7,7 @@ EXIT_TAKEN = 3
 LOCK_FILE = "supervisor.lock"
 """Locked (flock) by supervisor and guardian, until the last process of an attempt is gone."""
 LOG_FILE = "supervisor.log"
+START_WITHIN_S = 10.0
+"""A process that has neither become its command nor failed to after so long is given up."""
 DIED_CLEANUP_MAX_S = 5.0
 """SIGKILL works within milliseconds; whoever is there after this can't die at present."""

@@ -55,7 +55,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
-    """Run one attempt; answered by ``Started`` or ``StartFailed``.
+    """Run one attempt; answered by ``Started`` once it has become its command, or ``StartFailed``.
 
     Safe to repeat: a known ``attempt_id`` is answered with what became of it, never started twice.
     ``env`` is the whole environment; only the supervisor's two markers are added to it, and where
@@ -134,7 +134,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
 
 
 class StartFailed(msgspec.Struct, frozen=True, kw_only=True, tag="start_failed"):
-    """No process of this attempt ever ran. ``reason`` is one line for people."""
+    """No process of this attempt ever became its command. ``reason`` is one line for people."""
 
     attempt_id: str
     reason: str

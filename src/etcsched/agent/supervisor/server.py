@@ -2,6 +2,9 @@
 
 Each turn handles what happened (messages, ended children, output, due signals), then writes the
 journal, then tells the agent: nothing is told that isn't in the journal first.
+
+A process is an attempt from its fork on, with deadline and journal; the agent is told that it has
+started once it has become its command. Where that may take for ever, nothing here waits for it.
 """
 
 from __future__ import annotations
@@ -44,11 +47,14 @@ from etcsched.agent.supervisor.messages import (
 )
 from etcsched.agent.supervisor.output import Output, end_of_file
 from etcsched.agent.supervisor.results_file import read_results
-from etcsched.agent.supervisor.spawn import CannotStart, Spawner
+from etcsched.agent.supervisor.spawn import Beginning, CannotStart, Running, Spawner
 
 REQUESTS_PER_TURN = 16
 REQUESTS_PER_TURN_S = 0.01
 """A burst of starts must not keep due signals, ended children and moved deadlines waiting."""
+HANGING_STARTS_MAX = 64
+"""Processes that were killed as they hung in their start, and can't die at present. Beyond it
+nothing starts: each takes a number from the host's processes, and some memory."""
 POLL_MAX_S = 0.25
 """epoll counts in CLOCK_MONOTONIC, deadlines are in CLOCK_BOOTTIME: after a suspension this is
 the longest that a deadline which passed meanwhile goes unseen."""
@@ -62,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: str
     cgroup: Path | None
     idle_exit_s: float
+    start_within_s: float
 
 
 class Supervisor:
@@ -77,10 +84,12 @@ class Supervisor:
         self._listener = listener
         self._deadman = deadman
         self._log = log
-        self._spawner = Spawner(settings.incarnation)
+        self._spawner = Spawner(settings.incarnation, settings.start_within_s)
         self._attempts: dict[str, Attempt] = {}
         self._outputs: dict[str, Output] = {}
         self._begun: dict[str, Began] = {}
+        self._starting: dict[str, Beginning] = {}
+        """Forked, not yet their command; the oldest first."""
         self._dying: list[Attempt] = []
         """Main process ended, others of the tree are left."""
         self._forest = Forest()
@@ -132,6 +141,7 @@ class Supervisor:
                 self._children_changed = False
                 self._reap()
             self._signal_what_is_due()
+            self._give_up_starts()
             self._deadman.beat(self._attempts.values())
             self._publish()
         if self._agent is not None:
@@ -311,41 +321,46 @@ class Supervisor:
         attempt_id = start.attempt_id
         known = self._attempts.get(attempt_id)
         if known is not None:
-            self._tell(Started(attempt_id=attempt_id, pid=known.pid, started_ms=known.started_ms))
+            if attempt_id not in self._starting:
+                self._tell_started(known)
             return
         if attempt_id in self._outcomes:
             self._tell(self._outcomes[attempt_id])
             return
         try:
-            output, pid = self._spawn(start)
+            output, process = self._spawn(start)
         except (CannotStart, OSError) as error:
-            self._conclude(
-                StartFailed(attempt_id=attempt_id, reason=str(error), failed_ms=wall_ms())
-            )
+            self._fail_start(attempt_id, str(error))
             return
-        self._adopt(start, output, pid)
+        self._adopt(start, output, process)
 
-    def _spawn(self, start: Start) -> tuple[Output, int]:
+    def _spawn(self, start: Start) -> tuple[Output, Running | Beginning]:
         if self._stopping:
             raise CannotStart("the agent's supervisor is shutting down")
         if start.deadline_mono_s <= boottime_s():
             raise CannotStart("its deadline had passed before it could start")
+        hanging = self._forest.given_up()
+        if hanging >= HANGING_STARTS_MAX:
+            raise CannotStart(
+                f"{hanging} starts before it hang on file systems that don't answer, and their "
+                "processes can't be killed: nothing starts here until some have ended"
+            )
         output = Output(start.output_path, start.output_cap_bytes)
         self._deadman.admit(start.deadline_mono_s)
         try:
-            pid = self._spawner.spawn(start, output.write_fd)
+            process = self._spawner.spawn(start, output.write_fd)
         except BaseException:
             output.finish()
             raise
         output.close_write_end()
-        return output, pid
+        return output, process
 
-    def _adopt(self, start: Start, output: Output, pid: int) -> None:
+    def _adopt(self, start: Start, output: Output, process: Running | Beginning) -> None:
         started_ms = wall_ms()
-        attempt = Attempt(start, pid=pid, started_ms=started_ms, now_s=boottime_s())
+        attempt = Attempt(start, pid=process.pid, started_ms=started_ms, now_s=boottime_s())
         began = Began(
             attempt_id=start.attempt_id,
-            pid=pid,
+            pid=process.pid,
             started_ms=started_ms,
             output_path=start.output_path,
             results_path=start.results_path,
@@ -357,7 +372,54 @@ class Supervisor:
         self._watch(output.read_fd, lambda _mask: self._pump(output))
         self._schedule(attempt)
         self._journal.add(began)
-        self._tell(Started(attempt_id=start.attempt_id, pid=pid, started_ms=started_ms))
+        if isinstance(process, Running):
+            self._tell_started(attempt)
+        else:
+            self._starting[start.attempt_id] = process
+            self._watch(process.report_fd, lambda _mask: self._hear_start(attempt, process))
+
+    def _hear_start(self, attempt: Attempt, beginning: Beginning) -> None:
+        if not beginning.look():
+            return
+        if beginning.failure is None:
+            self._forget_start(attempt)
+            self._tell_started(attempt)
+        else:
+            # Told once the process, which is at its end, was waited for.
+            self._unwatch(beginning.report_fd)
+
+    def _forget_start(self, attempt: Attempt) -> Beginning | None:
+        beginning = self._starting.pop(attempt.attempt_id, None)
+        if beginning is not None:
+            self._unwatch(beginning.report_fd)
+            beginning.close()
+        return beginning
+
+    def _give_up_starts(self) -> None:
+        now_s = boottime_s()
+        while self._starting:
+            attempt_id, beginning = next(iter(self._starting.items()))
+            if beginning.give_up_at_s > now_s:
+                break
+            attempt = self._attempts[attempt_id]
+            # Perhaps it was we who were frozen.
+            self._hear_start(attempt, beginning)
+            if attempt_id not in self._starting:
+                continue
+            reason = beginning.failure or beginning.what_hangs()
+            self._log(f"{attempt_id}: {reason}")
+            self._forget_start(attempt)
+            self._forest.give_up(attempt)
+            self._forget(attempt)
+            self._fail_start(attempt_id, reason)
+
+    def _tell_started(self, attempt: Attempt) -> None:
+        self._tell(
+            Started(attempt_id=attempt.attempt_id, pid=attempt.pid, started_ms=attempt.started_ms)
+        )
+
+    def _fail_start(self, attempt_id: str, reason: str) -> None:
+        self._conclude(StartFailed(attempt_id=attempt_id, reason=reason, failed_ms=wall_ms()))
 
     def _pump(self, output: Output) -> None:
         if not output.pump():
@@ -411,11 +473,16 @@ class Supervisor:
     def _end(self, attempt: Attempt, status: int) -> None:
         attempt_id = attempt.attempt_id
         self._forest.fell(attempt)
-        del self._attempts[attempt_id]
-        results, results_cut = read_results(self._begun.pop(attempt_id).results_path)
-        output = self._outputs.pop(attempt_id)
-        self._unwatch(output.read_fd)
-        output.finish()
+        beginning = self._starting.get(attempt_id)
+        if beginning is not None:
+            # Its end was seen first.
+            self._hear_start(attempt, beginning)
+            self._forget_start(attempt)
+        began, output = self._forget(attempt)
+        if beginning is not None and beginning.failure is not None:
+            self._fail_start(attempt_id, beginning.failure)
+            return
+        results, results_cut = read_results(began.results_path)
         exit_code, signal_number = exit_and_signal(status)
         self._conclude(
             Ended(
@@ -434,6 +501,13 @@ class Supervisor:
                 results_cut=results_cut,
             )
         )
+
+    def _forget(self, attempt: Attempt) -> tuple[Began, Output]:
+        del self._attempts[attempt.attempt_id]
+        output = self._outputs.pop(attempt.attempt_id)
+        self._unwatch(output.read_fd)
+        output.finish()
+        return self._begun.pop(attempt.attempt_id), output
 
     def _conclude(self, outcome: Outcome) -> None:
         self._outcomes[outcome.attempt_id] = outcome
