@@ -153,8 +153,9 @@ async def test_a_flood_stays_within_its_cap_and_ends_with_its_end(host: Host) ->
 
 async def test_an_endless_flood_delays_nobody_and_can_be_cancelled(host: Host) -> None:
     async with host.agent() as agent:
-        agent.start("flood", "yes", output_cap_bytes=10_000)
+        agent.shell("flood", "echo; echo > $PHONE; exec yes", output_cap_bytes=10_000)
         await agent.started("flood")
+        await host.phone.line()  # Something was written, so there will be a file.
         agent.start("a", "true")
         await agent.ended("a")
         agent.client.kill("flood", EndReason.CANCELLED, grace_s=5.0)
