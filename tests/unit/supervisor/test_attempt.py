@@ -104,6 +104,16 @@ def test_a_fenced_attempt_is_saved_by_no_move() -> None:
     assert played(subject) == [(100.0, SIGKILL)]
 
 
+@pytest.mark.parametrize("reason", [EndReason.FENCED, EndReason.CANCELLED, EndReason.TIMED_OUT])
+def test_a_kill_has_its_whole_grace_while_the_deadline_moves_on(reason: EndReason) -> None:
+    """The agent's own stop carries the reason of a deadline, though none came near."""
+    subject = attempt(deadline_s=8.0)
+    assert subject.kill(reason, 15.0, 1.0) == SIGTERM
+    subject.move_deadline(11.0, 3.0)
+    subject.move_deadline(19.0, 11.0)
+    assert played(subject) == [(16.0, SIGKILL)]
+
+
 def test_a_timeout_has_its_grace_but_never_beyond_the_deadline() -> None:
     assert played(attempt(timeout_s=50.0)) == [(50.0, SIGTERM), (60.0, SIGKILL)]
     subject = attempt(timeout_s=50.0, deadline_s=64.0)
@@ -159,14 +169,16 @@ def test_wait_statuses() -> None:
     grace_s=st.floats(0, 100),
     timeout_s=st.none() | st.floats(0, 200),
     moves=st.lists(st.tuples(st.floats(0, 5), st.floats(-5, 20)), max_size=8),
-    cancel_after=st.none() | st.integers(0, 8),
+    kill_after=st.none() | st.integers(0, 8),
+    reason=st.sampled_from((EndReason.CANCELLED, EndReason.FENCED)),
 )
 def test_no_attempt_outlives_its_deadline(
     deadline_s: float,
     grace_s: float,
     timeout_s: float | None,
     moves: list[tuple[float, float]],
-    cancel_after: int | None,
+    kill_after: int | None,
+    reason: EndReason,
 ) -> None:
     """Whatever is asked for, SIGKILL comes by the last deadline that was given in time."""
     subject = attempt(deadline_s=deadline_s, grace_s=grace_s, timeout_s=timeout_s)
@@ -179,10 +191,10 @@ def test_no_attempt_outlives_its_deadline(
         if subject.stage is Stage.KILLING:
             break
         now_s = until_s
-        if turn == cancel_after:
-            subject.kill(EndReason.CANCELLED, grace_s, now_s)
+        if turn == kill_after:
+            subject.kill(reason, grace_s, now_s)
         subject.move_deadline(now_s + ahead_s, now_s)
-        if subject.ending is not EndReason.FENCED:
+        if not subject.is_fenced:
             bound_s = now_s + max(0.0, ahead_s)
     while subject.stage is not Stage.KILLING:
         now_s = max(now_s, subject.next_due_s())

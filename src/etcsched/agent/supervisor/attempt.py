@@ -12,7 +12,8 @@ the supervisor fixes SIGTERM at ``deadline - min(kill_grace, (deadline - now) / 
 the time of the move: an agent that falls silent leaves the processes three quarters of its lease to
 go on, in which an outage of etcd can be proven, and at most the last one to stop (ADR 27). SIGKILL
 comes at the deadline itself. Once SIGTERM was sent for the deadline's sake, moving the deadline
-saves nothing any more.
+saves nothing any more. One that was told to stop for another reason has its whole kill grace, as
+long as its deadline moves on.
 """
 
 from __future__ import annotations
@@ -58,12 +59,14 @@ class Attempt:
         self.peak_memory_bytes = 0
         self.scheduled_s = math.inf
         """When the loop will look at this attempt next; its own note."""
+        self.is_fenced = False
+        """Its deadline came near, and it was told to stop: nothing saves it."""
         self._repeat_s = KILL_REPEAT_S
         self.move_deadline(start.deadline_mono_s, now_s)
 
     def move_deadline(self, deadline_s: float, now_s: float) -> None:
         """The newest word counts, also when it is an earlier one."""
-        if self.ending is EndReason.FENCED or self.stage is Stage.KILLING:
+        if self.is_fenced or self.stage is Stage.KILLING:
             return
         if deadline_s == self.deadline_s:
             return  # Said again, nothing is moved: SIGTERM doesn't come later either.
@@ -103,6 +106,7 @@ class Attempt:
             case Stage.RUNNING:
                 if self.timeout_at_s <= now_s and self.timeout_at_s <= self.fence_at_s:
                     return self._terminate(EndReason.TIMED_OUT, self.kill_grace_s, now_s)
+                self.is_fenced = True
                 return self._terminate(EndReason.FENCED, self.deadline_s - now_s, now_s)
             case Stage.TERMINATING | Stage.KILLING:
                 return self._kill(now_s)
