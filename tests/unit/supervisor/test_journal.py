@@ -97,3 +97,19 @@ def test_a_failing_disk_is_reported_and_made_up_for(
     monkeypatch.setattr(os, "write", real)
     assert subject.flush() is None
     assert read_past(tmp_path).unfinished == (began("a"),)
+
+
+def test_a_disk_that_was_full_at_the_start_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, data: memoryview) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        subject = Journal(tmp_path, OPENED, lambda: (began("a"),))
+        assert subject.flush() == f"{tmp_path / journal.FILE_NAME}: No space left on device"
+    subject.add(began("a"))
+    assert subject.flush() is None
+    past = read_past(tmp_path)
+    assert (past.opened, past.unfinished) == ((OPENED,), (began("a"),))

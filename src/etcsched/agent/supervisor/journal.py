@@ -8,7 +8,6 @@ ignored. The file is rewritten when it is mostly about attempts long acknowledge
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -106,9 +105,11 @@ class Journal:
         self._size_bytes = 0
         self._rewrite_at_bytes = REWRITE_ABOVE_BYTES
         self._file_fd = -1
-        with contextlib.suppress(OSError):
+        try:
             # The old file stays until this works; the first flush says what is wrong.
             self._rewrite()
+        except OSError:
+            self._close()
 
     def add(self, record: Record) -> None:
         self._pending += encode_frame(record)
