@@ -31,7 +31,7 @@ def write(root: Path, job: str, run: str, number: int, text: bytes) -> None:
 async def serve(root: Path, agent: str = "a1") -> AsyncIterator[OutputService]:
     """All attempts are over, unless ``is_writing`` says otherwise."""
     os.makedirs(root, exist_ok=True)
-    tls, fingerprint = make_server_context(agent, root)
+    tls, fingerprint = make_server_context(agent)
     access = OutputAccess(agent=agent, token=TOKEN, certificate_sha256=fingerprint)
     service = OutputService(root, "", access)
     service.is_writing = lambda *_: False

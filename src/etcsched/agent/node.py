@@ -350,6 +350,7 @@ class AgentNode:
         prune_at_s = compare_at_s = boottime_s()
         while True:
             try:
+                self._sessions.save()
                 await asyncio.to_thread(self._sessions.high_water.write)
                 if boottime_s() >= compare_at_s:
                     compare_at_s = boottime_s() + _COMPARE_EVERY_S

@@ -102,7 +102,7 @@ async def serve_output(
     if config.output_listen is None:
         yield None
         return
-    tls, fingerprint = await asyncio.to_thread(make_server_context, config.agent_id, state.path)
+    tls, fingerprint = await asyncio.to_thread(make_server_context, config.agent_id)
     access = OutputAccess(
         agent=config.agent_id, token=secrets.token_urlsafe(32), certificate_sha256=fingerprint
     )

@@ -46,6 +46,7 @@ class SessionKeeper:
         self._state = state
         self._report = report
         self._saved = state.read_session()
+        self._unsaved: SavedSession | None = None
         self._session: Session | None = None
         self._wanted = asyncio.Event()
         self._is_first = True
@@ -116,11 +117,16 @@ class SessionKeeper:
         )
         await session.start()
         incarnation = f"{session.lease:x}" if saved is None else saved.incarnation
-        self._state.write_session(
-            SavedSession(
-                lease=session.lease, incarnation=incarnation, ttl_s=self._config.session_ttl_s
-            )
+        self._unsaved = SavedSession(
+            lease=session.lease, incarnation=incarnation, ttl_s=self._config.session_ttl_s
         )
+        try:
+            self.save()
+        except OSError as error:
+            log.error(  # noqa: TRY400
+                "session %x can't be written to %s: %s; it is tried again, and no restart before "
+                "that can resume it", session.lease, self._state.path, error.strerror,
+            )  # fmt: skip
         self._saved = None
         self._is_first = False
         self._session = session
@@ -136,6 +142,13 @@ class SessionKeeper:
                 resumed=saved is not None,
             )
         )
+
+    def save(self) -> None:
+        """Blocks for a moment; does nothing where the disk has the session. ``OSError`` is the
+        caller's."""
+        if self._unsaved is not None:
+            self._state.write_session(self._unsaved)
+            self._unsaved = None
 
     async def check_not_restored(self) -> None:
         """A cluster's revision never falls, unless its data is an older backup's. A session can

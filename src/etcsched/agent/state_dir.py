@@ -65,11 +65,13 @@ class StateDir:
             pid = os.read(descriptor, 32).decode(errors="replace").strip()
             os.close(descriptor)
             raise AgentIdInUse(
-                f"an agent with the state directory {self.path} is already running on this host "
-                f"as process {pid}; stop it, or give this one another --id or --state-dir"
+                f"an agent with the state directory {self.path} is already running on this host"
+                + (f" as process {pid}" if pid else "")
+                + "; stop it, or give this one another --id or --state-dir"
             ) from None
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, b"%d\n" % os.getpid())
+        with contextlib.suppress(OSError):  # A full disk: the number is only for people.
+            os.write(descriptor, b"%d\n" % os.getpid())
         self._lock_fd = descriptor
 
     def unlock(self) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 import ssl
-import tempfile
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,9 +19,9 @@ _VALID = datetime.timedelta(days=3650)
 _CLOCKS_DIFFER = datetime.timedelta(days=2)
 
 
-def make_server_context(name: str, directory: Path) -> tuple[ssl.SSLContext, str]:
-    """And the SHA-256 of its certificate, in hexadecimal. ``directory`` holds the key for the
-    moment in which it is loaded (there is no other way); it isn't kept."""
+def make_server_context(name: str) -> tuple[ssl.SSLContext, str]:
+    """And the SHA-256 of its certificate, in hexadecimal. The key is never on a disk, which may be
+    full; that it is loaded from a file there is no way around."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     now = datetime.datetime.now(datetime.UTC)
@@ -43,9 +42,8 @@ def make_server_context(name: str, directory: Path) -> tuple[ssl.SSLContext, str
     ) + certificate.public_bytes(serialization.Encoding.PEM)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    with tempfile.NamedTemporaryFile(dir=directory) as file:
+    with open(os.memfd_create("certificate"), "wb", buffering=0) as file:
         file.write(pem)
-        file.flush()
-        context.load_cert_chain(file.name)
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
     der = certificate.public_bytes(serialization.Encoding.DER)
     return context, hashlib.sha256(der).hexdigest()

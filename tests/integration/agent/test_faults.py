@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from etcsched.agent.state_dir import StateDir
 from etcsched.core.records import Kind, Noop
 from etcsched.core.states import Outcome
 from tests.conftest import StartEtcd
@@ -190,6 +191,29 @@ async def test_a_revoked_lease_stops_everything_at_once(fleet: Fleet, tmp_path: 
     await fleet.etcd.lease_revoke(found[1].lease)
     assert (await fleet.outcome("r1")).outcome is Outcome.DIED
     assert (await fleet.joined()).incarnation != before.incarnation
+
+
+async def test_a_session_that_the_disk_does_not_take_is_kept_in_memory(fleet: Fleet) -> None:
+    """At the start, and when it is another's successor; it is written once there is room."""
+    agent = fleet.agent()
+    blocker = agent.config.directory / "session.new"  # The name that it is written under.
+    blocker.mkdir(parents=True)
+    agent.start()
+    before = await fleet.joined()
+    found = await fleet.presence()
+    assert found is not None
+    await fleet.etcd.lease_revoke(found[1].lease)
+    after = await fleet.joined(unlike=before.incarnation)
+    await fleet.assign("r1", "true")
+    assert (await fleet.outcome("r1")).outcome is Outcome.COMPLETED
+    assert agent.log().count("can't be written") == 2
+    blocker.rmdir()
+
+    async def look() -> bool | None:
+        saved = StateDir(agent.config.directory).read_session()
+        return True if saved is not None and saved.incarnation == after.incarnation else None
+
+    await until(look, "the session on disk")
 
 
 async def test_a_second_agent_of_the_same_id_is_refused(fleet: Fleet, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -76,6 +77,19 @@ def test_a_state_directory_has_one_agent(state: StateDir) -> None:
     other = StateDir(state.path)
     other.lock()
     other.unlock()
+
+
+def test_a_full_disk_costs_the_lock_only_the_process_id(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    state.lock()
+    with pytest.raises(AgentIdInUse, match="on this host; stop it"):
+        StateDir(state.path).lock()
+    state.unlock()
 
 
 def test_the_session_is_remembered(state: StateDir) -> None:
