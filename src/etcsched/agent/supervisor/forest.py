@@ -30,20 +30,23 @@ class Forest:
         self._attempts: dict[str, Attempt] = {}
         self._sessions: dict[int, Attempt] = {}
         """By pid of the main process, kept until the attempt is over: as long as a process is in
-        that session, the kernel gives its number to no other."""
-        self._unreaped: set[int] = set()
+        that session, the kernel gives its number to no other. Of a session that is empty it may
+        be another attempt's already."""
+        self._mains: dict[int, Attempt] = {}
+        """By pid, the main processes not yet waited for."""
         self._given_up: set[int] = set()
         self._strays: dict[int, frozenset[str]] = {}
 
     def plant(self, attempt: Attempt) -> None:
         self._attempts[attempt.attempt_id] = attempt
         self._sessions[attempt.pid] = attempt
-        self._unreaped.add(attempt.pid)
+        self._mains[attempt.pid] = attempt
 
     def fell(self, attempt: Attempt) -> None:
         """The attempt is over."""
         del self._attempts[attempt.attempt_id]
-        del self._sessions[attempt.pid]
+        if self._sessions.get(attempt.pid) is attempt:
+            del self._sessions[attempt.pid]
         for pid, owners in self._strays.items():
             if attempt.attempt_id in owners:
                 self._strays[pid] = owners - {attempt.attempt_id}
@@ -52,7 +55,7 @@ class Forest:
         """Kill the attempt's process, which isn't its command yet, and have it over: not even a
         process that can't die at present goes on from there."""
         self.signal(attempt, signal.SIGKILL)
-        self._unreaped.remove(attempt.pid)
+        del self._mains[attempt.pid]
         self._given_up.add(attempt.pid)
         self.fell(attempt)
 
@@ -70,10 +73,8 @@ class Forest:
                 break
             if pid == 0:
                 break
-            attempt: Attempt | None
-            if pid in self._unreaped:
-                self._unreaped.remove(pid)
-                attempt = self._sessions[pid]
+            attempt = self._mains.pop(pid, None)
+            if attempt is not None:
                 ended.append(MainEnded(attempt, status))
             elif pid in self._given_up:
                 self._given_up.remove(pid)
@@ -95,7 +96,7 @@ class Forest:
         """Send a signal to every process of the attempt, each once."""
         self._find_strays()
         roots = self.strays_of(attempt)
-        main_left = attempt.pid in self._unreaped
+        main_left = self._mains.get(attempt.pid) is attempt
         if main_left:
             roots.append(attempt.pid)
         if number != signal.SIGKILL:
@@ -121,7 +122,7 @@ class Forest:
 
     def _find_strays(self) -> None:
         for pid in processes.own_children():
-            if not (pid in self._unreaped or pid in self._strays or pid in self._given_up):
+            if not (pid in self._mains or pid in self._strays or pid in self._given_up):
                 self._strays[pid] = self._possible_owners(pid)
 
     def _possible_owners(self, pid: int) -> frozenset[str]:
