@@ -31,6 +31,9 @@ def run_agent(config: AgentConfig, etcd_config: EtcdConfig) -> None:
     # for another start meanwhile has got it. What is started from here on gets it as usual.
     signal.signal(signal.SIGHUP, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    # gRPC ends its threads before a fork and starts them again after it. Where the host's limit of
+    # processes is reached it can't, and hangs for ever; we only fork to execute.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     state = StateDir(config.directory)
     try:
         state.lock()

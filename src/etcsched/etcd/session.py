@@ -9,6 +9,7 @@ The owner's part: to call ``progress`` from its main loop. A loop that stops doi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,9 @@ __all__ = ["Session", "SessionLoss", "boottime_s"]
 _RENEWALS_PER_TTL = 4
 _ATTEMPTS_PER_RENEWAL = 2
 _START_PAUSE_S = 0.1
+_STOP_WITHIN_OF_TTL = 0.5
+"""Four times what a call may take: a thread that is longer about it hangs inside gRPC, which a
+host that has no thread left for gRPC makes it do."""
 
 
 def boottime_s() -> float:
@@ -118,17 +122,23 @@ class Session:
         await self.stop()
 
     async def stop(self) -> None:
-        """Stop renewing; the lease lives on in etcd for what remains of its TTL."""
+        """Stop renewing; the lease lives on in etcd for what remains of its TTL. A thread that
+        hangs is left alone."""
         if self._ended is not None:
             self._stopping = True
             self._end(SessionEnd.GIVEN_UP)
             self._wake.set()
-            await asyncio.shield(self._ended)
+            within_s = self._wanted_ttl_s * _STOP_WITHIN_OF_TTL + self._revoke_timeout_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await asyncio.shield(self._ended)
 
     async def revoke(self, *, timeout_s: float = 5.0) -> None:
         """Stop renewing and end the lease at once. ``OutcomeUnknown``: it may last its TTL out."""
         self._revoke_timeout_s = timeout_s
         await self.stop()
+        if self._ended is not None and not self._ended.done():
+            raise OutcomeUnknown("the session's thread doesn't end")
         if self._revoke_error is not None:
             raise self._revoke_error
 

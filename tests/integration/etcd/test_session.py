@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from etcsched.core.errors import ClusterRefused, ClusterUnreachable, LeaseGone, UsageError
+from etcsched.core.errors import (
+    ClusterRefused,
+    ClusterUnreachable,
+    LeaseGone,
+    OutcomeUnknown,
+    UsageError,
+)
 from etcsched.core.session import SessionEnd, margin_of
+from etcsched.etcd import session
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.etcd.session import Session, SessionLoss, boottime_s
+from etcsched.ports import LeaseInfo
 from tests.conftest import StartEtcd
 from tests.support.etcd_cluster import EtcdCluster, SharedEtcd
 
@@ -176,6 +185,45 @@ async def test_authenticates(start_etcd: StartEtcd) -> None:
     wrong = EtcdConfig(**cluster.config_kwargs | {"password": "wrong"})
     with pytest.raises(ClusterRefused, match="check the user and the password"):
         await Owner(wrong).session.start()
+
+
+class HungLine:
+    """Of a host that has no thread left for gRPC: a keepalive returns when the test is over."""
+
+    endpoint_count = 1
+
+    def __init__(self, is_hung: threading.Event, is_over: threading.Event) -> None:
+        self._is_hung = is_hung
+        self._is_over = is_over
+
+    def grant(self, ttl_s: int, *, timeout_s: float) -> LeaseInfo:
+        return LeaseInfo(lease=7, ttl_s=ttl_s, raft_term=1)
+
+    def keep_alive(self, lease: int, *, timeout_s: float) -> LeaseInfo:
+        self._is_hung.set()
+        assert self._is_over.wait(20)
+        return LeaseInfo(lease=lease, ttl_s=TTL_S, raft_term=1)
+
+    def revoke(self, lease: int, *, timeout_s: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_thread_that_hangs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_hung, is_over = threading.Event(), threading.Event()
+    monkeypatch.setattr(session, "LeaseLine", lambda _config: HungLine(is_hung, is_over))
+    owner = Owner(EtcdConfig())
+    await owner.session.start()
+    assert await asyncio.to_thread(is_hung.wait, 20)
+    async with asyncio.timeout(10):
+        await owner.session.stop()
+        assert not owner.session.valid_at(boottime_s())
+        with pytest.raises(OutcomeUnknown):
+            await owner.session.revoke(timeout_s=0.1)
+        is_over.set()
+        await owner.session.revoke()
 
 
 async def test_starts_only_if_etcd_answers() -> None:

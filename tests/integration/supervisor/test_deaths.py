@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -201,6 +203,18 @@ async def test_shutdown_lets_attempts_end_or_kills_them(host: Host) -> None:
 async def test_where_no_supervisor_can_be_one_line_says_why(host: Host) -> None:
     host.socket = host.directory / ("x" * 100)
     with pytest.raises(SupervisorUnavailable, match="x: longer than a Unix socket's path may be"):
+        async with host.agent():
+            pass
+
+
+async def test_where_no_process_can_be_started_one_line_says_so(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    with pytest.raises(SupervisorUnavailable, match="started: Resource temporarily unavailable"):
         async with host.agent():
             pass
 
