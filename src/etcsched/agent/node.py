@@ -383,13 +383,20 @@ def _now() -> Instant:
 
 def _make_room(effect: fx.StartProcess) -> None:
     """The run's own directory, and no results of an attempt before. In most cases the directory
-    is new and its parent is there: one system call."""
+    is new and its parent is there."""
     directory = os.path.dirname(effect.output_path)
     try:
-        os.mkdir(directory, 0o711)
+        _mkdir(directory)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(directory), 0o711, exist_ok=True)
-        os.mkdir(directory, 0o711)
+        os.chmod(os.path.dirname(directory), 0o711)
+        _mkdir(directory)
     except FileExistsError:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(effect.results_path)
+
+
+def _mkdir(directory: str) -> None:
+    """The job's user goes through it to its results, whatever umask the agent was started with."""
+    os.mkdir(directory, 0o711)
+    os.chmod(directory, 0o711)

@@ -58,6 +58,8 @@ class AgentProcess:
     def __init__(self, config: AgentConfig, etcd_config: EtcdConfig) -> None:
         self.config = config
         self._etcd_config = etcd_config
+        self.umask = -1
+        """-1: that of the tests."""
         self.log_path = config.directory.with_suffix(".log")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -90,6 +92,7 @@ class AgentProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                umask=self.umask,
             )
 
     def signal(self, number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import stat
 from pathlib import Path
 
 from etcsched.core.records import Exec, Kind, Noop, Order
@@ -47,6 +48,19 @@ async def test_results_are_reported_with_the_outcome(fleet: Fleet) -> None:
         report = await fleet.outcome(run)
         assert report.results == {"rows": ("5",), "file": ("a", "b c")}
         assert report.results_problem == "line 4, 'oops', is no NAME=VALUE"
+
+
+async def test_the_way_to_results_is_open_whatever_the_umask(fleet: Fleet) -> None:
+    """systemd's ``UMask=0077``, say: else no job of another user could write its results."""
+    agent = fleet.agent()
+    agent.umask = 0o077
+    agent.start()
+    await fleet.joined()
+    await fleet.assign("r1", "true")
+    await fleet.outcome("r1")
+    run = agent.config.directory / "output" / "job" / "r1"
+    ways = [run, *run.parents[:3]]
+    assert [stat.filemode(way.stat().st_mode) for way in ways] == ["drwx--x--x"] * 4
 
 
 async def test_parameters_stand_in_argv_in_the_zone_of_the_job(fleet: Fleet) -> None:
