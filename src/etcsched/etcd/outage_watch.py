@@ -71,6 +71,9 @@ class OutageWatch:
         self._told_held = 0
         self._is_out = False
         self._is_polling = False
+        self._has_leader = False
+        """By the last look, while there are looks."""
+        self._leader_is_back = asyncio.Event()
         self.last_sights: tuple[Sight, ...] = ()
 
     @property
@@ -89,13 +92,21 @@ class OutageWatch:
     # --- who is there
 
     async def _hold_lines(self) -> None:
+        """The pause is cut short once a leader is seen again: after a long outage the list is old,
+        and the next outage may follow soon."""
         while True:
-            if not self._is_polling:
-                await self._refresh()
+            self._leader_is_back.clear()
+            is_listed = self._may_answer() and await self._refresh()
             all_held = self._lines and self.held == len(self._lines)
-            await asyncio.sleep(REFRESH_S if all_held else RETRY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH_S if is_listed and all_held else RETRY_S):
+                    await self._leader_is_back.wait()
 
-    async def _refresh(self) -> None:
+    def _may_answer(self) -> bool:
+        return not self._is_polling or self._has_leader or not self._is_silent()
+
+    async def _refresh(self) -> bool:
+        """Whether etcd has said who its members are."""
         try:
             if self._election_timeout_s is None:
                 self._election_timeout_s = await measure_election_timeout(self._client)
@@ -107,7 +118,7 @@ class OutageWatch:
             )
         except EtcschedError as error:
             self._complain(f"etcd's members can't be listed: {error}")
-            return
+            return False
         voting = {m.ID: tuple(m.clientURLs) for m in answer.members if not _is_learner(m)}
         for member in [m for m, line in self._lines.items() if voting.get(m) != line.urls]:
             await self._lines.pop(member).close()
@@ -120,6 +131,7 @@ class OutageWatch:
         if self.held == len(self._lines) != self._told_held:
             log.info("connected to %d members of etcd: an outage of it can be proven", self.held)
         self._told_held = self.held
+        return True
 
     def _complain(self, text: str) -> None:
         if text and text != self._complaint:
@@ -135,7 +147,7 @@ class OutageWatch:
             if timeout_s is None or self._is_stale():
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._is_polling = True
+            self._is_polling, self._has_leader = True, False
             try:
                 await self._poll_while_out(timeout_s)
             finally:
@@ -161,23 +173,29 @@ class OutageWatch:
                 self._ended.clear()
                 calm_s = boottime_s() + calm_after_s
             poll = await self._poll(step_s)
-            self.last_sights = tuple(poll.sights.values())
-            if Sight.HAS_LEADER not in self.last_sights:
+            self._saw(tuple(poll.sights.values()))
+            if not self._has_leader:
                 # Whoever says so next may be an old leader that has just woken up.
                 calm_s = poll.done_s + calm_after_s
             proved_s = proof.polled(poll)
-            if self._is_silent() and Sight.HAS_LEADER not in self.last_sights:
+            if self._is_silent() and not self._has_leader:
                 self._complain(self._why_unknown() or proof.why_broken)
             if proved_s is not None:
                 self._tell(poll)
                 self._on_proved(proved_s)
-            elif Sight.HAS_LEADER in self.last_sights or not self.last_sights:
+            elif self._has_leader or not self.last_sights:
                 if self._is_out:
                     log.warning("etcd has a leader again")
                 self._is_out = False
                 if poll.done_s > calm_s and not self._is_silent() and not self._ended.is_set():
                     return
             await asyncio.sleep(max(poll.sent_s + step_s - boottime_s(), 0))
+
+    def _saw(self, sights: tuple[Sight, ...]) -> None:
+        had_leader, self._has_leader = self._has_leader, Sight.HAS_LEADER in sights
+        self.last_sights = sights
+        if self._has_leader and not had_leader:
+            self._leader_is_back.set()
 
     def _why_unknown(self) -> str:
         whys = {m: line.why_unknown for m, line in self._lines.items() if line.why_unknown}

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from etcsched.core.outage import Sight
+from etcsched.etcd import outage_watch
 from etcsched.etcd.binaries import EtcdBinary
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
@@ -117,6 +118,28 @@ async def test_a_killed_etcd_is_proven_down_until_it_is_back(
             await etcd.restart(0)
             await witness.proves_nothing()
             await witness.holds(1)
+            witness.proofs.clear()
+            etcd.kill(0)
+            await witness.proves()
+    finally:
+        await etcd.stop()
+
+
+async def test_the_members_are_listed_anew_as_soon_as_etcd_is_back(
+    etcd_binary: EtcdBinary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list grows old in a long outage; the next one may follow before it is due again."""
+    monkeypatch.setattr(outage_watch, "REFRESH_S", 600.0)
+    monkeypatch.setattr(outage_watch, "STALE_S", 6.0)
+    etcd = EtcdCluster(etcd_binary, tmp_path)
+    await etcd.start()
+    try:
+        async with witness_of(etcd, 1) as witness:
+            etcd.kill(0)
+            await witness.proves()
+            await until(witness.watch._is_stale)
+            await etcd.restart(0)
+            await until(lambda: not witness.watch._is_polling)
             witness.proofs.clear()
             etcd.kill(0)
             await witness.proves()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from etcsched.core.outage import POLLS_PER_ELECTION_TIMEOUT, Sight
@@ -62,3 +64,30 @@ async def test_an_end_during_the_looks_is_not_forgotten(monkeypatch: pytest.Monk
     assert calm == CALM_POLLS + 1
     for look in (1, calm - 1, calm):
         assert await looks_until_calm(monkeypatch, ends_at_look=look) == look + CALM_POLLS + 1
+
+
+async def test_the_members_are_listed_while_looks_go_on_and_see_a_leader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Keepalives can stay silent for long though etcd has a leader."""
+    listed = asyncio.Event()
+    async with EtcdClient(EtcdConfig()) as client:
+        watch = OutageWatch(
+            client, silent_s=lambda: 100.0, suspicious_s=1.0, on_proved=lambda _sent_s: None
+        )
+
+        async def refresh() -> bool:
+            listed.set()
+            return True
+
+        monkeypatch.setattr(watch, "_refresh", refresh)
+        watch._is_polling = True
+        holding = asyncio.create_task(watch._hold_lines())
+        await asyncio.sleep(0)
+        watch._saw((Sight.DOWN, Sight.LEADERLESS))
+        await asyncio.sleep(0)
+        assert not listed.is_set()
+        watch._saw((Sight.DOWN, Sight.HAS_LEADER))
+        async with asyncio.timeout(1.0):
+            await listed.wait()
+        holding.cancel()
