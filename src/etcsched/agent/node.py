@@ -180,7 +180,7 @@ class AgentNode:
             raise errors.exceptions[0] from None
         if ending is Ending.QUIT:
             self._supervised.shutdown()
-            await self._sessions.revoke()
+            await self._sessions.revoke(is_id_in_use=bool(id_in_use))
         if id_in_use:
             raise AgentIdInUse(id_in_use)
         return ending

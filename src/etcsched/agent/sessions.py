@@ -45,16 +45,28 @@ class SessionKeeper:
         self._etcd = etcd
         self._state = state
         self._report = report
-        self._saved = state.read_session()
+        self._past = state.read_session()
+        self._saved = self._past if self._is_of_here(self._past) else None
         self._unsaved: SavedSession | None = None
         self._session: Session | None = None
         self._wanted = asyncio.Event()
         self._is_first = True
+        self._is_resumed = False
         self.high_water = HighWater(state.revision)
 
     @property
     def past_incarnations(self) -> tuple[str, ...]:
-        return () if self._saved is None else (self._saved.incarnation,)
+        return () if self._past is None else (self._past.incarnation,)
+
+    def _is_of_here(self, saved: SavedSession | None) -> bool:
+        """A lease that may be another live agent's is neither renewed nor revoked."""
+        if saved is None or saved.place in ("", self._state.place):
+            return True
+        log.info(
+            "session %x was opened before a reboot or in another directory: not resumed",
+            saved.lease,
+        )
+        return False
 
     async def watch_for_outages(self) -> None:
         """While it is proven that etcd is out, the session goes on."""
@@ -118,7 +130,10 @@ class SessionKeeper:
         await session.start()
         incarnation = f"{session.lease:x}" if saved is None else saved.incarnation
         self._unsaved = SavedSession(
-            lease=session.lease, incarnation=incarnation, ttl_s=self._config.session_ttl_s
+            lease=session.lease,
+            incarnation=incarnation,
+            ttl_s=self._config.session_ttl_s,
+            place=self._state.place,
         )
         try:
             self.save()
@@ -130,6 +145,7 @@ class SessionKeeper:
         self._saved = None
         self._is_first = False
         self._session = session
+        self._is_resumed = saved is not None
         log.info(
             "session %x %s, TTL %g s",
             session.lease, "opened" if saved is None else "resumed", session.ttl_s,
@@ -172,10 +188,11 @@ class SessionKeeper:
             log.error("%s; what has no disconnect_grace is stopped", loss.text)
             self._report(ev.SessionLost(lease_gone=loss.end is SessionEnd.LEASE_GONE))
 
-    async def revoke(self) -> None:
-        """The agent is gone at once."""
+    async def revoke(self, *, is_id_in_use: bool = False) -> None:
+        """The agent is gone at once. Where its id is in use, a lease that was found on disk may be
+        that other agent's."""
         self._state.forget_session()
-        if self._session is not None:
+        if self._session is not None and not (is_id_in_use and self._is_resumed):
             try:
                 await self._session.revoke(timeout_s=_REVOKE_S)
             except EtcschedError as error:

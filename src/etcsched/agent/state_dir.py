@@ -22,10 +22,16 @@ from etcsched.core.errors import AgentIdInUse, EtcschedError, UsageError
 _SOCKET_PATH_MOST_BYTES = 107  # sun_path of Linux, without its final zero
 
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
 class SavedSession(msgspec.Struct, frozen=True, kw_only=True):
+    """``place`` is where it was saved (``StateDir.place``); empty: by a version that didn't say."""
+
     lease: int
     incarnation: str
     ttl_s: int
+    place: str = ""
 
 
 class StateDir:
@@ -54,6 +60,15 @@ class StateDir:
             raise EtcschedError(
                 f"state directory {path} can't be made: {error.strerror}"
             ) from error
+
+    @property
+    def place(self) -> str:
+        """This very directory since the host's last boot. Whoever finds a file from another place
+        can't know whether who wrote it lives: before a reboot it was this agent, but on a clone of
+        its machine, or in a copy of its directory, it is another. Of one place there is one agent,
+        since it holds the lock."""
+        directory = self.path.stat()
+        return f"{_BOOT_ID.read_text().strip()}/{directory.st_dev:x}/{directory.st_ino:x}"
 
     def lock(self) -> None:
         """Held until the process ends (it isn't inherited); ``AgentIdInUse`` where another agent

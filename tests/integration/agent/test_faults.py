@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from etcsched.agent.state_dir import StateDir
+from etcsched.core.errors import AgentIdInUse
 from etcsched.core.records import Kind, Noop
 from etcsched.core.states import Outcome
 from tests.conftest import StartEtcd
@@ -93,6 +95,50 @@ async def test_a_killed_agent_that_is_back_within_its_lease_goes_on(
     assert (report.outcome, report.exit_code) == (Outcome.FAILED, 7)
     assert (report.token, report.incarnation) == (token, before.incarnation)
     assert "resumed" in agent.log()
+
+
+async def test_a_copy_of_a_live_agents_disk_is_refused_and_harms_nobody(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """Another container or a clone of the machine, of the same host name."""
+    agent = fleet.agent()
+    agent.start()
+    before = await fleet.joined()
+    await a_job_that_waits(fleet, "r1", tmp_path / "go")
+    copy = fleet.agent(directory="copy")
+    copy.config.directory.mkdir()
+    shutil.copy(agent.config.directory / "session", copy.config.directory)
+    copy.start()
+    assert await copy.exit_code() == AgentIdInUse.exit_code
+    assert f"as process {agent.pid}" in copy.log()
+    assert (await fleet.joined()).incarnation == before.incarnation
+    (tmp_path / "go").touch()
+    report = await fleet.outcome("r1")
+    assert (report.exit_code, report.supervisor) == (7, before.supervisor)
+    assert "lost" not in agent.log()
+
+
+def _sockets(directory: str, names: list[str]) -> list[str]:
+    return [name for name in names if (Path(directory) / name).is_socket()]
+
+
+async def test_a_session_from_before_a_reboot_is_left_to_end(fleet: Fleet, tmp_path: Path) -> None:
+    agent = fleet.agent(session_ttl_s=5)
+    agent.start()
+    before = await fleet.joined()
+    token = await fleet.assign("r1", beating(tmp_path / "beats"))
+    await first_beat(tmp_path / "beats")
+    agent.kill()
+    os.kill(agent.supervisor_pid, signal.SIGKILL)
+    saved = StateDir(agent.config.directory).read_session()
+    assert saved is not None
+    shutil.move(agent.config.directory, tmp_path / "moved")
+    shutil.copytree(tmp_path / "moved", agent.config.directory, ignore=_sockets)
+    agent.start()
+    after = await fleet.joined(unlike=before.incarnation)
+    assert after.incarnation != f"{saved.lease:x}"
+    report = await fleet.outcome("r1")
+    assert (report.token, report.outcome) == (token, Outcome.DIED)
 
 
 async def test_a_claim_without_a_process_is_reported_died(fleet: Fleet, tmp_path: Path) -> None:

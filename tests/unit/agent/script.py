@@ -198,11 +198,13 @@ def gone(kind: Kind, *ids: str, revision: int = 900) -> ev.Changed:
     return ev.Changed(Change(kind=kind, ids=ids, record=None, mod_revision=revision))
 
 
-def presence_of(incarnation: str, *, host: str = "h1", pid: int = 99) -> Presence:
+def presence_of(
+    incarnation: str, *, host: str = "h1", pid: int = 99, supervisor: str = "s"
+) -> Presence:
     return Presence(
         agent="a1",
         incarnation=incarnation,
-        supervisor="s",
+        supervisor=supervisor,
         slots=1,
         host=host,
         pid=pid,

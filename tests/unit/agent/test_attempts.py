@@ -58,9 +58,17 @@ def test_a_claim_is_refused_and_forgotten() -> None:
         (report(claimed_at="2020-01-01T00:00:00.000Z"), True),
         (report(token=99), False),
         (report(incarnation="i0"), False),
+        (report(supervisor="s0"), False),
         (report(outcome=Outcome.DIED), False),
     ],
-    ids=["mine", "mine of an earlier moment", "other token", "other session", "over"],
+    ids=[
+        "mine",
+        "mine of an earlier moment",
+        "other token",
+        "other session",
+        "other supervisor",
+        "over",
+    ],
 )
 def test_a_refused_claim_whose_report_is_mine_was_committed_before(
     found: Report, starts: bool

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
+from etcsched.agent import state_dir
 from etcsched.agent.output_files import prune_output
 from etcsched.agent.spool import Spool
 from etcsched.agent.state_dir import SavedSession, StateDir
@@ -100,6 +102,25 @@ def test_the_session_is_remembered(state: StateDir) -> None:
     state.forget_session()
     state.forget_session()
     assert state.read_session() is None
+
+
+def test_a_place_is_one_directory_since_one_boot(
+    state: StateDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = state.place
+    assert StateDir(state.path).place == here
+    copied = tmp_path / "copied"
+    shutil.copytree(state.path, copied)
+    assert StateDir(copied).place != here
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr(state_dir, "_BOOT_ID", tmp_path / "boot_id")
+    assert state.place != here
+
+
+def test_a_session_saved_without_its_place_is_read(state: StateDir) -> None:
+    """By a version before this one."""
+    (state.path / "session").write_text('{"lease":7,"incarnation":"i1","ttl_s":10}')
+    assert state.read_session() == SavedSession(lease=7, incarnation="i1", ttl_s=10)
 
 
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
 from etcsched.core.agent.attempt import Phase
-from etcsched.core.records import Change, Kind, Noop
+from etcsched.core.records import Change, Kind, Noop, Presence
 from etcsched.core.states import Occasion, Outcome, Stage
 from tests.unit.agent.script import (
     JOINED,
@@ -169,12 +169,49 @@ def test_a_copy_of_this_agents_disk_elsewhere_isnt_this_agent() -> None:
     assert script.one(fx.Quit).id_in_use
 
 
-def test_the_presence_of_an_earlier_session_of_mine_is_revoked() -> None:
-    script = Script(past_incarnations=("i0",))
+def test_a_host_that_has_another_name_now_is_the_same_by_its_supervisor() -> None:
+    script = Script()
+    opened(script, resumed=True)
+    there = presence_of("i1", host="h2", supervisor="s1")
+    script.tell(ev.PresenceTaken(presence=there, lease=LEASE, create_revision=9))
+    assert script.one(fx.ReadReports).create_revision == 9
+    assert script.one(fx.UpdatePresence).presence.host == "h1"
+
+
+def lost_and_opened(script: Script) -> None:
     opened(script)
-    script.tell(ev.PresenceTaken(presence=presence_of("i0"), lease=5, create_revision=9))
+    script.tell(ev.SessionLost())
+    script.tell(ev.SessionOpened(incarnation="i2", lease=88, deadline_mono_s=1009.5))
+
+
+@pytest.mark.parametrize(
+    "there",
+    [presence_of("i1"), presence_of("i0", host="h2", supervisor="s1")],
+    ids=["held by this process", "with this supervisor"],
+)
+def test_the_presence_of_an_earlier_session_of_mine_is_revoked(there: Presence) -> None:
+    script = Script()
+    lost_and_opened(script)
+    script.tell(ev.PresenceTaken(presence=there, lease=5, create_revision=9))
     assert script.one(fx.RevokeLease).lease == 5
     assert script.one(fx.JoinPresence).after_s > 0
+
+
+@pytest.mark.parametrize("host", ["h1", "h2"])
+def test_a_session_that_only_the_disk_knows_is_left_to_end(host: str) -> None:
+    """This agent's before a reboot, or that of the agent whose disk was copied."""
+    script = Script(past_incarnations=("i0",))
+    opened(script)
+    there = presence_of("i0", host=host)
+    taken = ev.PresenceTaken(presence=there, lease=5, create_revision=9)
+    script.tell(taken)
+    assert script.one(fx.JoinPresence).after_s > 0
+    assert not script.of(fx.RevokeLease)
+    script.mono_s += 2 * there.session_ttl_s
+    script.tell(ev.SessionRenewed(script.mono_s + 8.0))
+    script.tell(taken)
+    assert script.one(fx.Quit).id_in_use, "somebody keeps it alive"
+    assert not script.of(fx.RevokeLease)
 
 
 # --- the supervisor ------------------------------------------------------------------------

@@ -195,6 +195,7 @@ class Assignments:
         if (
             found is not None
             and (found.token, found.incarnation) == (claim.token, claim.incarnation)
+            and found.supervisor == claim.supervisor
             and found.outcome is claim.outcome
         ):
             self.claim_committed(attempt_id, now)

@@ -30,6 +30,9 @@ from etcsched.core.records import Assignment, Change, Drain, Kind, Live, Order, 
 from etcsched.core.states import Stage
 
 _REJOIN_AFTER_S = 0.3
+_LOOK_AGAIN_AFTER_S = 1.0
+_TTLS_TO_END_IN = 2
+"""A lease that nobody renews has ended after so many of its TTLs, if no leader of etcd changes."""
 _AFTER_GRACE_S = 5.0
 
 
@@ -66,6 +69,7 @@ class AgentMachine:
         self._leave_by_s = 0.0
         self._killed = False
         self._is_hurried = False
+        self._past_ends_by_s: float | None = None
 
     def _emit(self, effect: fx.Effect) -> None:
         self._effects.append(effect)
@@ -262,6 +266,7 @@ class AgentMachine:
         standing.session = session
         standing.deadline_mono_s = session.deadline_mono_s
         standing.incarnations.add(session.incarnation)
+        standing.held.add(session.incarnation)
         if not session.resumed:
             # Of another session: nothing protects them any more.
             self._processes.session_over()
@@ -295,8 +300,10 @@ class AgentMachine:
         if session is None:
             return
         there = taken.presence
-        is_mine = (
-            there.incarnation in self._standing.incarnations and there.host == self._settings.host
+        # A supervisor is one state directory's, where one agent comes after the other. It may have
+        # died with the one before, and the host's name may have changed since: not both.
+        is_mine = there.supervisor == self._standing.supervisor or (
+            there.incarnation in self._standing.held and there.host == self._settings.host
         )
         if is_mine and taken.lease == session.lease:
             # Resumed, or the answer to an earlier sending was lost.
@@ -308,12 +315,25 @@ class AgentMachine:
             self._emit(
                 fx.JoinPresence(self._standing.presence(now), session.lease, _REJOIN_AFTER_S)
             )
+        elif self._may_end_by_itself(there, now):
+            self._emit(
+                fx.JoinPresence(self._standing.presence(now), session.lease, _LOOK_AGAIN_AFTER_S)
+            )
         else:
             self._processes.stop_all("another agent has taken this agent's id", now, grace_s=0.0)
             self._quit(
                 f"agent {there.agent} is already running on host {there.host} as process "
                 f"{there.pid} (since {there.since}); stop it, or give this one another --id"
             )
+
+    def _may_end_by_itself(self, there: Presence, now: Instant) -> bool:
+        """A session that this disk knows, but this process never held: this agent's before its host
+        rebooted, or that of another live one which the disk is a copy of. Its lease tells."""
+        if there.incarnation not in self._standing.incarnations - self._standing.held:
+            return False
+        if self._past_ends_by_s is None:
+            self._past_ends_by_s = now.mono_s + _TTLS_TO_END_IN * there.session_ttl_s
+        return now.mono_s < self._past_ends_by_s
 
     def _presence_gone(self, now: Instant) -> None:
         """Deleted by hand, while the lease lives: put it again."""

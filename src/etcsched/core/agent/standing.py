@@ -14,7 +14,7 @@ from etcsched.core.times import Utc, utc_of
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """``users`` may be named by jobs (see ``core.agent.users``); ``own_user`` is the agent's own.
     ``base_env`` is what every process gets. ``past_incarnations`` are this agent's own earlier
-    sessions, as far as its disk knows.
+    sessions, as far as its disk knows (which may be a copy of another's).
 
     ``claim_least_s``: a claim is sent only while the session is good for so long.
     ``leader_wait_s``: one that wants to go, and has ended its work, waits so long for a leader to
@@ -53,7 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing:
-    """Changed by the machine only. ``incarnations`` are this agent's own sessions, as far as known.
+    """Changed by the machine only. ``incarnations`` are this agent's own sessions, as far as known;
+    ``held`` those that this process has held: only they surely are.
     ``joined`` is the create revision of our presence. ``stopping``: it wants to go; ``leaving``: so
     does one that only restarts. ``stage`` is what the leader says of this very session.
     """
@@ -62,6 +63,7 @@ class Standing:
         self.settings = settings
         self.session: SessionOpened | None = None
         self.incarnations = set(settings.past_incarnations)
+        self.held: set[str] = set()
         self.deadline_mono_s = 0.0
         self.joined: int | None = None
         self.reports_read = False

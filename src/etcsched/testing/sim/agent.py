@@ -52,6 +52,7 @@ class SimAgent:
         self._sender: Sender | None = None
         self._session: SimSession | None = None
         self._sessions = 0
+        self._is_resumed = False
         self._saved = host.disk.session
         self._inbox: deque[ev.Event] = deque()
         self._is_handling = False
@@ -186,7 +187,7 @@ class SimAgent:
         self.host.disk.session = None
         self.host.supervisor.shutdown()
         store, session = self.cluster.store, self._session
-        if session is None:
+        if session is None or (id_in_use and self._is_resumed):
             self.die()
             return
         session.give_up()
@@ -251,6 +252,7 @@ class SimAgent:
         self.host.disk.session = (session.lease, incarnation)
         self._saved = None
         self._session = session
+        self._is_resumed = saved is not None
         self._outage_watch.heard()
         self.post(
             ev.SessionOpened(
