@@ -119,7 +119,6 @@ class AgentNode:
                 stop_timeout_s=config.stop_timeout_s,
                 leader_wait_s=config.leader_wait_s,
                 shutdown_timeout_s=config.shutdown_timeout_s,
-                session_ttl_s=config.session_ttl_s,
                 output_address=output.address if output is not None else "",
             )
         )

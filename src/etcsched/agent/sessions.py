@@ -73,10 +73,14 @@ class SessionKeeper:
         watch = OutageWatch(
             self._etcd,
             silent_s=lambda: 0.0 if self._session is None else self._session.silent_s(),
-            suspicious_s=_SUSPICIOUS_OF_TTL * self._config.session_ttl_s,
+            suspicious_s=lambda: _SUSPICIOUS_OF_TTL * self._ttl_s,
             on_proved=self._outage_proved,
         )
         await watch.run()
+
+    @property
+    def _ttl_s(self) -> float:
+        return self._config.session_ttl_s if self._session is None else self._session.ttl_s
 
     def _outage_proved(self, sent_mono_s: float) -> None:
         if self._session is not None:
@@ -132,7 +136,7 @@ class SessionKeeper:
         self._unsaved = SavedSession(
             lease=session.lease,
             incarnation=incarnation,
-            ttl_s=self._config.session_ttl_s,
+            ttl_s=round(session.ttl_s),
             place=self._state.place,
         )
         try:
@@ -154,6 +158,7 @@ class SessionKeeper:
             ev.SessionOpened(
                 incarnation=incarnation,
                 lease=session.lease,
+                ttl_s=round(session.ttl_s),
                 deadline_mono_s=session.deadline_mono_s,
                 resumed=saved is not None,
             )

@@ -48,7 +48,8 @@ async def measure_election_timeout(client: EtcdClient) -> float:
 
 
 class OutageWatch:
-    """``silent_s()``: for how long no keepalive was acknowledged (0: there is no session).
+    """``silent_s()``: for how long no keepalive was acknowledged (0: there is no session);
+    from ``suspicious_s()`` on that calls for a look at the members.
     ``on_proved`` gets what counts like the sending of an acknowledged keepalive."""
 
     def __init__(
@@ -56,7 +57,7 @@ class OutageWatch:
         client: EtcdClient,
         *,
         silent_s: Callable[[], float],
-        suspicious_s: float,
+        suspicious_s: Callable[[], float],
         on_proved: Callable[[float], None],
     ) -> None:
         self._client = client
@@ -161,7 +162,7 @@ class OutageWatch:
                     await self._ended.wait()
 
     def _is_silent(self) -> bool:
-        return self._silent_s() > self._suspicious_s
+        return self._silent_s() > self._suspicious_s()
 
     async def _poll_while_out(self, timeout_s: float) -> None:
         """Until some member has a leader, and has had time to lose it."""

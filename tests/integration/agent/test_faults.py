@@ -13,7 +13,7 @@ import pytest
 
 from etcsched.agent.state_dir import StateDir
 from etcsched.core.errors import AgentIdInUse
-from etcsched.core.records import Kind, Noop
+from etcsched.core.records import Kind, Noop, Presence
 from etcsched.core.states import Outcome
 from tests.conftest import StartEtcd
 from tests.integration.agent.fleet import (
@@ -95,6 +95,26 @@ async def test_a_killed_agent_that_is_back_within_its_lease_goes_on(
     assert (report.outcome, report.exit_code) == (Outcome.FAILED, 7)
     assert (report.token, report.incarnation) == (token, before.incarnation)
     assert "resumed" in agent.log()
+
+
+async def test_a_resumed_lease_keeps_the_ttl_that_it_was_granted(fleet: Fleet) -> None:
+    agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
+    agent.start()
+    before = await fleet.joined()
+    agent.kill()
+    agent = fleet.agent(session_ttl_s=5)
+    agent.start()
+
+    async def look() -> Presence | None:
+        there = await fleet.joined()
+        return there if there.pid == agent.pid else None
+
+    after = await until(look, "the presence of the agent's second process")
+    assert after.incarnation == before.incarnation
+    assert after.session_ttl_s == before.session_ttl_s == RESTART_TTL_S
+    saved = StateDir(agent.config.directory).read_session()
+    assert saved is not None
+    assert saved.ttl_s == RESTART_TTL_S
 
 
 async def test_a_copy_of_a_live_agents_disk_is_refused_and_harms_nobody(

@@ -42,7 +42,7 @@ class Witness:
         self.watch = OutageWatch(
             client,
             silent_s=lambda: self.silent_s,
-            suspicious_s=1.0,
+            suspicious_s=lambda: 1.0,
             on_proved=self.proofs.append,
         )
 

@@ -27,7 +27,7 @@ from etcsched.core.states import Stage
 from etcsched.core.times import utc_of
 
 START_MS = 1_800_000_000_000
-LEASE, JOINED = 77, 50
+LEASE, JOINED, TTL_S = 77, 50, 10
 F = TypeVar("F")
 
 
@@ -116,6 +116,7 @@ class Script:
             ev.SessionOpened(
                 incarnation=incarnation,
                 lease=LEASE,
+                ttl_s=TTL_S,
                 deadline_mono_s=self.mono_s + 8.0,
                 resumed=resumed,
             ),

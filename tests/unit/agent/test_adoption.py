@@ -15,6 +15,7 @@ from tests.unit.agent.script import (
     JOINED,
     LEASE,
     START_MS,
+    TTL_S,
     Script,
     attempt_id,
     ended,
@@ -23,7 +24,7 @@ from tests.unit.agent.script import (
     report,
 )
 
-TTL_S, GRACE_S = 10, 20.0
+GRACE_S = 20.0
 ID = attempt_id()
 GRACE = {"disconnect_grace_s": GRACE_S}
 CONTINUE = {"on_disconnect": OnDisconnect.CONTINUE}
@@ -32,11 +33,14 @@ CLAIM = report()
 
 def running(**fields: Any) -> Script:
     """Started at 1000, in a session whose last keepalive was sent at 1000."""
-    script = Script(session_ttl_s=TTL_S)
+    script = Script()
     script.tell(ev.SupervisorReady(incarnation="s1"))
     script.tell(
         ev.SessionOpened(
-            incarnation="i1", lease=LEASE, deadline_mono_s=1000.0 + TTL_S - margin_of(TTL_S)
+            incarnation="i1",
+            lease=LEASE,
+            ttl_s=TTL_S,
+            deadline_mono_s=1000.0 + TTL_S - margin_of(TTL_S),
         ),
         ev.PresenceJoined(JOINED),
         ev.ReportsRead(JOINED, ()),
@@ -49,7 +53,10 @@ def back(script: Script, *claims: Any, joined: int = 80) -> list[fx.Effect]:
     """In session i2, whose lease was granted now."""
     return script.tell(
         ev.SessionOpened(
-            incarnation="i2", lease=88, deadline_mono_s=script.mono_s + TTL_S - margin_of(TTL_S)
+            incarnation="i2",
+            lease=88,
+            ttl_s=TTL_S,
+            deadline_mono_s=script.mono_s + TTL_S - margin_of(TTL_S),
         ),
         ev.PresenceJoined(joined),
         ev.ReportsRead(joined, claims),
@@ -100,6 +107,38 @@ def test_a_lease_that_went_early_shortens_the_grace() -> None:
     assert script.one(fx.MoveDeadlines) == fx.MoveDeadlines(None, {ID: pytest.approx(latest_s)})
 
 
+@pytest.mark.parametrize("granted_s", [5, 30])
+def test_the_ttl_that_counts_is_the_granted_one(granted_s: int) -> None:
+    """etcd may grant more than was asked for; a resumed lease has its own."""
+    script = Script()
+    script.tell(ev.SupervisorReady(incarnation="s1"))
+    deadline_s = 1000.0 + granted_s - margin_of(granted_s)
+    script.tell(
+        ev.SessionOpened(
+            incarnation="i1", lease=LEASE, ttl_s=granted_s, deadline_mono_s=deadline_s
+        ),
+        ev.PresenceJoined(JOINED),
+        ev.ReportsRead(JOINED, ()),
+    )
+    assert script.one(fx.JoinPresence).presence.session_ttl_s == granted_s
+    assert script.machine.session_ttl_s == granted_s
+    script.run(**GRACE)
+    latest_s = 1000 + granted_s + GRACE_S - margin_of(granted_s + GRACE_S)
+    assert script.machine.deadline_of(ID) == pytest.approx(latest_s)
+    script.tell(ev.SessionLost(lease_gone=True))
+    latest_s = 1000 + GRACE_S - margin_of(GRACE_S)
+    assert script.machine.deadline_of(ID) == pytest.approx(latest_s)
+
+
+@pytest.mark.parametrize(("assigned_s", "claimed_s"), [(TTL_S, 0), (5, TTL_S)])
+def test_a_claim_says_the_ttl_where_its_assignment_says_another(
+    assigned_s: int, claimed_s: int
+) -> None:
+    script = Script().ready()
+    script.assign(session_ttl_s=assigned_s)
+    assert script.one(fx.Claim).report.session_ttl_s == claimed_s
+
+
 def test_continue_is_never_shortened() -> None:
     script = running(**CONTINUE)
     script.tell(ev.SessionLost(lease_gone=True))
@@ -111,7 +150,7 @@ def test_revoking_the_old_lease_begins_the_grace_now() -> None:
     script.tell(ev.SessionLost())
     script.mono_s = 1001.0
     script.tell(
-        ev.SessionOpened(incarnation="i2", lease=88, deadline_mono_s=1009.5),
+        ev.SessionOpened(incarnation="i2", lease=88, ttl_s=TTL_S, deadline_mono_s=1009.5),
         ev.PresenceTaken(presence=presence_of("i1"), lease=LEASE, create_revision=JOINED),
     )
     moved, revoke = [e for e in script.effects if isinstance(e, fx.MoveDeadlines | fx.RevokeLease)]
@@ -201,7 +240,7 @@ def test_an_outcome_of_the_grace_is_kept_and_sent() -> None:
 
 @pytest.mark.parametrize("grace_s", [0.0, GRACE_S])
 def test_a_restarted_agent_adopts_what_its_supervisor_kept(grace_s: float) -> None:
-    script = Script(session_ttl_s=TTL_S)
+    script = Script()
     found = ev.ProcessStarted(
         attempt_id=ID, started_ms=START_MS, deadline_mono_s=1009.0, disconnect_grace_s=grace_s
     )

@@ -232,7 +232,7 @@ def test_nothing_is_claimed_before_the_reports_were_read() -> None:
     script = Script()
     script.tell(
         ev.SupervisorReady(incarnation="s1"),
-        ev.SessionOpened(incarnation="i1", lease=7, deadline_mono_s=1008.0),
+        ev.SessionOpened(incarnation="i1", lease=7, ttl_s=10, deadline_mono_s=1008.0),
         ev.PresenceJoined(50),
     )
     assert script.assign() == []

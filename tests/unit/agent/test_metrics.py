@@ -66,7 +66,9 @@ def test_the_slack_of_a_fence(script: Script, metrics: AgentMetrics) -> None:
 
 def test_sessions(script: Script, metrics: AgentMetrics) -> None:
     deadline_s = script.mono_s + 8
-    metrics.happened(ev.SessionOpened(incarnation="i", lease=1, deadline_mono_s=deadline_s))
+    metrics.happened(
+        ev.SessionOpened(incarnation="i", lease=1, ttl_s=10, deadline_mono_s=deadline_s)
+    )
     script.passes(2)
     metrics.happened(ev.SessionRenewed(deadline_s + 2))
     assert value(metrics, "session_slack_seconds_sum") == 6

@@ -33,7 +33,7 @@ from tests.unit.agent.script import (
 def test_a_session_is_announced_and_renewed() -> None:
     script = Script(labels={"role": "erp"})
     script.tell(ev.SupervisorReady(incarnation="s1"))
-    script.tell(ev.SessionOpened(incarnation="i1", lease=LEASE, deadline_mono_s=1008.0))
+    script.tell(ev.SessionOpened(incarnation="i1", lease=LEASE, ttl_s=10, deadline_mono_s=1008.0))
     join = script.one(fx.JoinPresence)
     assert join.lease == LEASE
     assert (join.presence.incarnation, join.presence.supervisor) == ("i1", "s1")
@@ -137,7 +137,9 @@ def test_old_news_of_the_presence_change_nothing(event: ev.Event) -> None:
 def opened(script: Script, *, resumed: bool = False) -> None:
     script.tell(ev.SupervisorReady(incarnation="s1"))
     script.tell(
-        ev.SessionOpened(incarnation="i1", lease=LEASE, deadline_mono_s=1008.0, resumed=resumed)
+        ev.SessionOpened(
+            incarnation="i1", lease=LEASE, ttl_s=10, deadline_mono_s=1008.0, resumed=resumed
+        )
     )
 
 
@@ -181,7 +183,7 @@ def test_a_host_that_has_another_name_now_is_the_same_by_its_supervisor() -> Non
 def lost_and_opened(script: Script) -> None:
     opened(script)
     script.tell(ev.SessionLost())
-    script.tell(ev.SessionOpened(incarnation="i2", lease=88, deadline_mono_s=1009.5))
+    script.tell(ev.SessionOpened(incarnation="i2", lease=88, ttl_s=10, deadline_mono_s=1009.5))
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,9 @@ def test_a_restart_within_the_lease_takes_everything_back() -> None:
     )
     assert script.effects == [fx.Acknowledge(attempt_id("r4", 103))]
     script.tell(
-        ev.SessionOpened(incarnation="i1", lease=LEASE, deadline_mono_s=1008.0, resumed=True)
+        ev.SessionOpened(
+            incarnation="i1", lease=LEASE, ttl_s=10, deadline_mono_s=1008.0, resumed=True
+        )
     )
     assert not script.of(fx.MoveDeadlines), "the claim may be of an earlier session"
     claims = tuple(
@@ -294,7 +298,7 @@ def test_a_restart_after_the_lease_stops_what_still_runs() -> None:
             running=(ev.ProcessStarted(attempt_id=attempt_id(), started_ms=START_MS),),
         )
     )
-    script.tell(ev.SessionOpened(incarnation="i2", lease=LEASE, deadline_mono_s=1008.0))
+    script.tell(ev.SessionOpened(incarnation="i2", lease=LEASE, ttl_s=10, deadline_mono_s=1008.0))
     assert script.one(fx.KillProcess).cause is fx.KillCause.FENCED
 
 
@@ -506,7 +510,7 @@ def joining() -> Script:
     """Its presence is sent, and unanswered yet: a leader may have seen it."""
     script = Script(stop_timeout_s=5.0)
     session = ev.SessionOpened(
-        incarnation="i1", lease=LEASE, deadline_mono_s=script.mono_s + 100, resumed=False
+        incarnation="i1", lease=LEASE, ttl_s=10, deadline_mono_s=script.mono_s + 100, resumed=False
     )
     script.tell(ev.SupervisorReady(incarnation="s1"), session)
     script.one(fx.JoinPresence)

@@ -48,7 +48,7 @@ async def looks_until_calm(monkeypatch: pytest.MonkeyPatch, *, ends_at_look: int
     monkeypatch.setattr(outage_watch, "boottime_s", world.boottime_s)
     async with EtcdClient(EtcdConfig()) as client:
         watch = OutageWatch(
-            client, silent_s=lambda: 0.0, suspicious_s=1.0, on_proved=lambda _sent_s: None
+            client, silent_s=lambda: 0.0, suspicious_s=lambda: 1.0, on_proved=lambda _sent_s: None
         )
         line = LedMember(1, (), client.config, watch._ended)
         line.world = world
@@ -73,7 +73,7 @@ async def test_the_members_are_listed_while_looks_go_on_and_see_a_leader(
     listed = asyncio.Event()
     async with EtcdClient(EtcdConfig()) as client:
         watch = OutageWatch(
-            client, silent_s=lambda: 100.0, suspicious_s=1.0, on_proved=lambda _sent_s: None
+            client, silent_s=lambda: 100.0, suspicious_s=lambda: 1.0, on_proved=lambda _sent_s: None
         )
 
         async def refresh() -> bool:

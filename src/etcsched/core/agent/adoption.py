@@ -43,13 +43,12 @@ class Adoption:
         if claim.incarnation == session.incarnation:
             self._deadlines.adopted(attempt)
         elif attempt.outlives_session:
-            settings = self._standing.settings
             adopted = msgspec.structs.replace(
-                claim, incarnation=session.incarnation, session_ttl_s=settings.session_ttl_s
+                claim, incarnation=session.incarnation, session_ttl_s=session.ttl_s
             )
             self._emit(
                 fx.Adopt(
-                    agent=settings.agent,
+                    agent=self._standing.settings.agent,
                     token=attempt.token,
                     report=adopted,
                     report_revision=revision,
@@ -63,9 +62,7 @@ class Adoption:
             return  # What etcd has now is read anew by the session that comes.
         if attempt.claim is not None:
             attempt.claim = msgspec.structs.replace(
-                attempt.claim,
-                incarnation=incarnation,
-                session_ttl_s=self._standing.settings.session_ttl_s,
+                attempt.claim, incarnation=incarnation, session_ttl_s=session.ttl_s
             )
         if attempt.phase in WITH_PROCESS:
             self._deadlines.adopted(attempt)

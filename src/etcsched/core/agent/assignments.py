@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent.attempt import (
     WITH_PROCESS,
@@ -133,6 +135,8 @@ class Assignments:
             claim = attempt.claim_or(
                 session.incarnation, self._standing.supervisor or "", claimed_at
             )
+            if session.ttl_s != assignment.session_ttl_s:
+                claim = msgspec.structs.replace(claim, session_ttl_s=session.ttl_s)
             if verdict is not None:
                 claim = without_process(claim, *verdict, claimed_at)
             attempt.claim = claim

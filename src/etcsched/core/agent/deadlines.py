@@ -66,8 +66,8 @@ class Deadlines:
     def lease_gone_early(self) -> None:
         """Etcd says that the lease is gone, though its time wasn't over: some leader may have seen
         that right after the last keepalive that was acknowledged."""
-        margin_s = margin_of(self._standing.settings.session_ttl_s)
-        alive_s = self._standing.deadline_mono_s - self._standing.settings.session_ttl_s + margin_s
+        ttl_s = self._standing.session_ttl_s
+        alive_s = self._standing.deadline_mono_s - ttl_s + margin_of(ttl_s)
         self._shorten(self._with_process(), alive_s)
 
     def leases_revoked(self, now: Instant) -> None:
@@ -87,9 +87,7 @@ class Deadlines:
 
     def _in_session(self, attempt: Attempt) -> float:
         standing = self._standing
-        return with_grace_s(
-            standing.deadline_mono_s, standing.settings.session_ttl_s, attempt.grace_s
-        )
+        return with_grace_s(standing.deadline_mono_s, standing.session_ttl_s, attempt.grace_s)
 
     def _with_process(self) -> list[Attempt]:
         return [a for a in self._attempts.occupying.values() if a.phase in WITH_PROCESS]

@@ -76,10 +76,12 @@ class SupervisorGone(msgspec.Struct, frozen=True):
 
 
 class SessionOpened(msgspec.Struct, frozen=True, kw_only=True):
-    """``resumed``: it is the session of this agent's process before this one."""
+    """``resumed``: it is the session of this agent's process before this one. ``ttl_s`` is what
+    etcd grants, which may be more than was asked for, or what a resumed lease had before."""
 
     incarnation: str
     lease: int
+    ttl_s: int
     deadline_mono_s: float
     resumed: bool = False
 

@@ -101,7 +101,8 @@ class AgentMachine:
 
     @property
     def session_ttl_s(self) -> int:
-        return self._settings.session_ttl_s
+        """As granted, of the session that there is, or was last."""
+        return self._standing.session_ttl_s
 
     @property
     def is_drained(self) -> bool:
@@ -264,6 +265,7 @@ class AgentMachine:
     def _session_opened(self, session: ev.SessionOpened, now: Instant) -> None:
         standing = self._standing
         standing.session = session
+        standing.session_ttl_s = session.ttl_s
         standing.deadline_mono_s = session.deadline_mono_s
         standing.incarnations.add(session.incarnation)
         standing.held.add(session.incarnation)

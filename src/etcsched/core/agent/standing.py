@@ -16,7 +16,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ``base_env`` is what every process gets. ``past_incarnations`` are this agent's own earlier
     sessions, as far as its disk knows (which may be a copy of another's).
 
-    ``claim_least_s``: a claim is sent only while the session is good for so long.
     ``leader_wait_s``: one that wants to go, and has ended its work, waits so long for a leader to
     say what is to be done first; ``shutdown_timeout_s``: what that is may take so long.
     ``spool_after_s``: an outcome that waits for so long goes to disk, if etcd has answered nothing
@@ -36,7 +35,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     base_env: dict[str, str] = {}
     past_incarnations: tuple[str, ...] = ()
     output_address: str = ""
-    session_ttl_s: int = 10
     stop_timeout_s: float = 60.0
     leader_wait_s: float = 13.0
     shutdown_timeout_s: float = 60.0
@@ -44,17 +42,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     spool_retry_s: float = 5.0
     restart_within_s: float = 5.0
 
-    @property
-    def claim_least_s(self) -> float:
-        """Keepalives come every quarter of the TTL. What begins with less than that left of a
-        session would be told to end before it could do anything, and count as an attempt that
-        died."""
-        return self.session_ttl_s / 4
-
 
 class Standing:
     """Changed by the machine only. ``incarnations`` are this agent's own sessions, as far as known;
     ``held`` those that this process has held: only they surely are.
+    ``session_ttl_s`` is that of the session that there is, or was last.
     ``joined`` is the create revision of our presence. ``stopping``: it wants to go; ``leaving``: so
     does one that only restarts. ``stage`` is what the leader says of this very session.
     """
@@ -62,6 +54,7 @@ class Standing:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.session: SessionOpened | None = None
+        self.session_ttl_s = 0
         self.incarnations = set(settings.past_incarnations)
         self.held: set[str] = set()
         self.deadline_mono_s = 0.0
@@ -77,6 +70,13 @@ class Standing:
 
     def has_session(self, now: Instant) -> bool:
         return self.session is not None and now.mono_s < self.deadline_mono_s
+
+    @property
+    def claim_least_s(self) -> float:
+        """A claim is sent only while the session is good for so long. Keepalives come every quarter
+        of the TTL. What begins with less than that left of a session would be told to end before it
+        could do anything, and count as an attempt that died."""
+        return self.session_ttl_s / 4
 
     @property
     def may_write(self) -> bool:
@@ -104,7 +104,7 @@ class Standing:
             and self.supervisor is not None
             and not self.drained
             and (self.takes_shutdown_jobs if is_shutdown else not self.leaving)
-            and now.mono_s + self.settings.claim_least_s < self.deadline_mono_s
+            and now.mono_s + self.claim_least_s < self.deadline_mono_s
         )
 
     def lacking(self, now: Instant) -> str:
@@ -131,7 +131,7 @@ class Standing:
             clock=utc_of(now.wall_ms),
             version=settings.version,
             labels=settings.labels,
-            session_ttl_s=settings.session_ttl_s,
+            session_ttl_s=self.session_ttl_s,
             users=settings.users,
             default_user=settings.default_user,
             draining=self.stopping,

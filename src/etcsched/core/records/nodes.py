@@ -58,7 +58,7 @@ class Report(Record, frozen=True, kw_only=True):
 
     ``token`` is the assignment's mod revision. ``tail`` is at most 4 KiB of output.
     ``results_problem``: what of the results file couldn't be taken. ``session_ttl_s`` is that of
-    the session that adopted the attempt (T6); 0: its assignment's.
+    the session that claimed the attempt, or adopted it (T6); 0: its assignment's.
     """
 
     job: str

@@ -61,7 +61,7 @@ class SimAgent:
             self.link,
             parts,
             silent_s=lambda: 0.0 if self._session is None else self._session.silent_s(),
-            suspicious_s=SUSPICIOUS_OF_TTL * plan.ttl_s,
+            suspicious_s=self._suspicious_s,
             on_proved=self._outage_proved,
         )
         cluster.etcd.on_killed[self] = self._member_killed
@@ -79,7 +79,6 @@ class SimAgent:
                 users=("app",),
                 default_user="app",
                 past_incarnations=past,
-                session_ttl_s=plan.ttl_s,
                 stop_timeout_s=plan.stop_timeout_s,
                 leader_wait_s=plan.ttl_s + 3.0,
                 shutdown_timeout_s=plan.stop_timeout_s,
@@ -258,6 +257,7 @@ class SimAgent:
             ev.SessionOpened(
                 incarnation=incarnation,
                 lease=session.lease,
+                ttl_s=round(session.ttl_s),
                 deadline_mono_s=session.deadline_mono_s,
                 resumed=saved is not None,
             )
@@ -265,7 +265,7 @@ class SimAgent:
 
     def _renewed(self, session: SimSession, deadline_s: float) -> None:
         if session is self._session:
-            if session.silent_s() < SUSPICIOUS_OF_TTL * self._ttl_s:
+            if session.silent_s() < self._suspicious_s():
                 self._outage_watch.heard()
             self.post(ev.SessionRenewed(deadline_s))
 
@@ -274,6 +274,9 @@ class SimAgent:
         link = self.link
         if not (link.cut_in or link.cut_out):
             self.process.loop.after(link.latency_s(), self.process.hear, self._outage_watch.suspect)
+
+    def _suspicious_s(self) -> float:
+        return SUSPICIOUS_OF_TTL * (self._ttl_s if self._session is None else self._session.ttl_s)
 
     def _outage_proved(self, sent_s: float) -> None:
         if self._session is not None:

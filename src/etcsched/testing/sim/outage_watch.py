@@ -25,7 +25,7 @@ class SimOutageWatch:
         parts: Parts,
         *,
         silent_s: Callable[[], float],
-        suspicious_s: float,
+        suspicious_s: Callable[[], float],
         on_proved: Callable[[float], None],
     ) -> None:
         self._link = link
@@ -48,7 +48,7 @@ class SimOutageWatch:
 
     def unanswered(self) -> None:
         """A keepalive was."""
-        if self._silent_s() > self._suspicious_s:
+        if self._silent_s() > self._suspicious_s():
             self.suspect()
 
     def suspect(self) -> None:
@@ -90,7 +90,7 @@ class SimOutageWatch:
         if proved_s is not None:
             self._link.etcd.count("outage proved")
             self._on_proved(proved_s)
-        is_calm = now_s > self._calm_s and self._silent_s() <= self._suspicious_s
+        is_calm = now_s > self._calm_s and self._silent_s() <= self._suspicious_s()
         if proved_s is None and is_calm:
             self._is_polling = False
             return

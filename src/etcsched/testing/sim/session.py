@@ -67,6 +67,11 @@ class SimSession:
     def deadline_mono_s(self) -> float:
         return self._current.deadline_s
 
+    @property
+    def ttl_s(self) -> float:
+        """As granted."""
+        return self._current.ttl_s
+
     def valid(self) -> bool:
         return self._validity is not None and self._validity.valid_at(self._mono_s())
 
