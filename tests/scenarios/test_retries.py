@@ -142,6 +142,7 @@ def test_it_survives_a_change_of_leader(world: World, away_s: float) -> None:
 
 
 def test_an_attempt_that_ended_while_no_one_led_counts_from_its_end(world: World) -> None:
+    """And the five seconds by which its agent's clock might be behind."""
     world.agents["a1"].takes_s = 10.0
     world.apply(job("backup", ONCE, retry=RETRY))
     world.advance(10)
@@ -149,9 +150,29 @@ def test_an_attempt_that_ended_while_no_one_led_counts_from_its_end(world: World
     world.advance(15)  # It ended at 12:00:15.
     world.scheduler("s2")
     world.advance(12)
-    assert run_of(world).retry_at == "2026-11-22T12:00:45.000Z"
+    assert run_of(world).retry_at == "2026-11-22T12:00:50.000Z"
     world.advance(20)
-    assert starts_of(world) == [5.0, 45.0]
+    assert starts_of(world) == [5.0, 50.0]
+
+
+@pytest.mark.parametrize("behind_s", [-3600.0, 0.0, 20.0, 3600.0])
+@pytest.mark.parametrize("cut_off_s", [0.0, 8.0])
+def test_it_is_never_earlier_whatever_the_agents_clock_says(
+    world: World, behind_s: float, cut_off_s: float
+) -> None:
+    """An outcome that comes late doesn't wait its whole interval again."""
+    agent = world.agents["a1"]
+    agent.behind_s = behind_s
+    world.apply(job("backup", ONCE, retry=RETRY))
+    world.advance(5)
+    agent.is_cut_off = cut_off_s > 0
+    world.advance(cut_off_s)
+    agent.is_cut_off = False
+    world.advance(60)
+    first, second, *_ = starts_of(world)
+    assert first == 5.0
+    assert second >= 36.0
+    assert second <= 41.0 or behind_s < 0, "a clock that is ahead tells nothing"
 
 
 @pytest.mark.parametrize("writes", range(1, 12))

@@ -12,6 +12,10 @@ from etcsched.core.times import Utc, ms_of, utc_of
 MAX_INTERVAL_S: Final = 30 * 86400.0
 """No wait between two attempts is longer, however often an interval has doubled."""
 
+CLAIMED_WITHIN_MS: Final = 5000
+"""An assignment is, if nothing is in the way. A retry after an outcome that came late waits for so
+much longer than it needs to."""
+
 RETRIED: Final = (Outcome.FAILED, Outcome.TIMED_OUT)
 """What can be retried. An attempt that died goes by ``on_agent_loss``, a declined one to another
 agent, and a cancelled one is over."""
@@ -24,10 +28,22 @@ def has_retry(job: Job, run: Run, outcome: Outcome) -> bool:
 
 
 def due_at(retry: Retry, run: Run, over: Attempt, now: Utc) -> Utc:
-    """When the run's next retry is due, after the attempt ``over``. Counted from the attempt's
-    end by its agent's clock, which may be ahead: an end to come counts as now."""
-    end_ms = min(ms_of(over.ended_at or now), ms_of(now))
-    return utc_of(end_ms + round(delay_s(retry, run) * 1000))
+    """When the run's next retry is due, after the attempt ``over``: counted from the latest time by
+    the leader's clock at which that can have ended."""
+    ended_ms = _ended_at_latest_ms(over, ms_of(now))
+    return utc_of(ended_ms + round(delay_s(retry, run) * 1000))
+
+
+def _ended_at_latest_ms(over: Attempt, now_ms: int) -> int:
+    """Its end is told by its agent's clock, which may be behind the leader's. By how much at most,
+    its claim tells, if that came soon after the assignment; else it may have ended just now."""
+    if over.claimed_at is None or over.ended_at is None:
+        return now_ms
+    seems_ms = ms_of(over.claimed_at) - ms_of(over.assigned_at)
+    behind_at_most_ms = CLAIMED_WITHIN_MS - seems_ms
+    if behind_at_most_ms < 0:
+        return now_ms
+    return min(ms_of(over.ended_at) + behind_at_most_ms, now_ms)
 
 
 def delay_s(retry: Retry, run: Run) -> float:

@@ -12,6 +12,7 @@ from etcsched.core.agent.effects import Adopt, Claim, ReportOutcome
 from etcsched.core.records import Assignment, Kind, Order, Presence, Report
 from etcsched.core.session import margin_of, with_grace_s
 from etcsched.core.states import OnDisconnect, Outcome, Stage
+from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import View
 from etcsched.keyspace.ops import TxnResult
 from etcsched.keyspace.transactions import (
@@ -53,7 +54,8 @@ class SimulatedAgent:
 
     ``takes_s`` is how long every run takes, ``ends_as`` its outcome;
     ``obeys_as`` is the outcome of one that is told to end (None: it goes on). ``hands_on`` are the
-    results of each job's runs; ``given`` is what parameters its runs have had.
+    results of each job's runs; ``given`` is what parameters its runs have had. Its wall clock is
+    ``behind_s`` late.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class SimulatedAgent:
         self.obeys_as: Outcome | None = Outcome.CANCELLED
         self.hands_on: dict[str, dict[str, tuple[str, ...]]] = {}
         self.given: dict[tuple[str, str], dict[str, str]] = {}
+        self.behind_s = 0.0
         self.is_alive = True
         self.is_cut_off = False
         self.claims_nothing = False
@@ -90,6 +93,9 @@ class SimulatedAgent:
         self._unsent: list[Report] = []
         self._join()
         self._keep_alive()
+
+    def _wall(self) -> Utc:
+        return utc_of(ms_of(self._world.now) - round(self.behind_s * 1000))
 
     def _join(self) -> None:
         world = self._world
@@ -110,7 +116,6 @@ class SimulatedAgent:
         self._guard = AgentGuard(world.keys, self.name, result.revision)
 
     def _presence(self) -> Presence:
-        world = self._world
         return Presence(
             agent=self.name,
             incarnation=f"{self.lease:x}",
@@ -118,8 +123,8 @@ class SimulatedAgent:
             slots=self._slots,
             host="h",
             pid=1,
-            since=world.now,
-            clock=world.now,
+            since=self._wall(),
+            clock=self._wall(),
             version="0",
             labels=self._labels,
             session_ttl_s=self._ttl_s,
@@ -270,8 +275,8 @@ class SimulatedAgent:
             token=token,
             incarnation=f"{self.lease:x}",
             supervisor="s1",
-            claimed_at=world.now,
-            started_at=world.now,
+            claimed_at=self._wall(),
+            started_at=self._wall(),
         )
         claim = Claim(token=token, assignment=assignment, report=report)
         result = world.store.txn(guarded(self._guard, [self._transactions.build(claim)]))
@@ -310,7 +315,7 @@ class SimulatedAgent:
         return msgspec.structs.replace(
             report,
             outcome=outcome,
-            ended_at=self._world.now,
+            ended_at=self._wall(),
             results=self.hands_on.get(report.job, {}),
         )
 

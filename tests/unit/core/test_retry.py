@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from etcsched.core.records import Attempt, Retry, Run
 from etcsched.core.retry import (
+    CLAIMED_WITHIN_MS,
     MAX_INTERVAL_S,
     delay_s,
     due_at,
@@ -16,7 +17,7 @@ from etcsched.core.retry import (
     supersedes,
 )
 from etcsched.core.states import Origin, Outcome, RunState
-from etcsched.core.times import Utc, ms_of
+from etcsched.core.times import Utc, ms_of, utc_of
 from tests.support.jobs import job
 
 CREATED = Utc("2026-11-22T12:00:05.500Z")
@@ -82,17 +83,38 @@ def test_jitter_only_delays_and_is_the_same_for_every_leader() -> None:
     assert max(waits) - min(waits) > 9
 
 
+@pytest.mark.parametrize("takes_s", [0.0, 0.1, 5.0])
+@pytest.mark.parametrize("behind_s", [-7200.0, -20.0, 0.0, 0.1, 20.0, 3600.0])
+@pytest.mark.parametrize("ended_ago_s", [0.0, 0.1, 60.0, 500.0])
+def test_it_is_never_earlier_than_the_interval_after_the_end(
+    takes_s: float, behind_s: float, ended_ago_s: float
+) -> None:
+    """Assigned ten minutes ago, claimed within ``takes_s``, by a clock that is ``behind_s``."""
+
+    def told(at_ms: float) -> Utc:
+        return utc_of(round(at_ms - behind_s * 1000))
+
+    ended_ms, assigned_ms = ms_of(NOW) - ended_ago_s * 1000, ms_of(NOW) - 600_000
+    attempt = replace(
+        over(Outcome.FAILED, told(ended_ms)),
+        assigned_at=utc_of(assigned_ms),
+        claimed_at=told(assigned_ms + takes_s * 1000),
+    )
+    due_ms = ms_of(due_at(Retry(interval_s=30), run(), attempt, NOW))
+    assert ended_ms + 30_000 <= due_ms <= ms_of(NOW) + 30_000
+    if behind_s >= -5.0 + takes_s:
+        assert due_ms <= ended_ms + 30_000 + CLAIMED_WITHIN_MS
+
+
 @pytest.mark.parametrize(
-    ("ended_at", "due"),
-    [
-        (AFTER, "2026-11-22T12:01:30.000Z"),
-        (None, "2026-11-22T12:10:30.000Z"),
-        (Utc("2026-11-22T13:00:00.000Z"), "2026-11-22T12:10:30.000Z"),
-    ],
+    ("claimed_at", "ended_at"), [(None, AFTER), (CREATED, None), (AFTER, AFTER)]
 )
-def test_it_counts_from_the_attempts_end(ended_at: Utc | None, due: str) -> None:
-    assert due_at(Retry(interval_s=30), run(), over(Outcome.FAILED, ended_at), NOW) == due
-    assert ms_of(Utc(due)) >= ms_of(min(ended_at or NOW, NOW)) + 30_000
+def test_it_counts_from_now_where_the_end_cant_be_told(
+    claimed_at: Utc | None, ended_at: Utc | None
+) -> None:
+    """A claim that came late doesn't tell whether its agent's clock is behind."""
+    attempt = replace(over(Outcome.FAILED, ended_at), claimed_at=claimed_at)
+    assert due_at(Retry(interval_s=30), run(), attempt, NOW) == "2026-11-22T12:10:30.000Z"
 
 
 @pytest.mark.parametrize(
