@@ -128,9 +128,7 @@ def start_supervisor(
             f"the supervisor didn't start within {timeout_s:g} s; see its log in {state_dir}"
         ) from None
     except OSError as error:  # The host's limit of processes is reached, say.
-        raise SupervisorUnavailable(
-            f"the supervisor can't be started: {error.strerror}"
-        ) from error
+        raise SupervisorUnavailable(f"the supervisor can't be started: {error.strerror}") from error
     if done.returncode == EXIT_TAKEN:
         return False
     if done.returncode != 0:
