@@ -55,6 +55,9 @@ class Terminal:
         terminal = cls()
 
         def takes_terminal() -> None:
+            # Whoever runs the tests may have some of them ignored (nohup, or in the background).
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         terminal.process = await asyncio.create_subprocess_exec(

@@ -17,8 +17,8 @@ from etcsched.etcd.binaries import EtcdBinary
 from etcsched.local.cluster import COMMAND
 from tests.e2e.scene import Scene
 from tests.support.certificates import CertificateAuthority
-from tests.support.etcd_cluster import EtcdCluster, Security
-from tests.support.local_world import Finished, run_cli
+from tests.support.etcd_cluster import EtcdCluster, Security, SharedEtcd
+from tests.support.local_world import CLI_TIMEOUT_S, Finished, run_cli
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 NOWHERE = "--endpoints=127.0.0.1:1"
@@ -197,7 +197,32 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.root
-async def test_an_agent_whose_disk_is_full(full_disk: Path) -> None:
-    directory = full_disk / "agent"
-    agent = await run_cli(NOWHERE, "agent", "--id=a", f"--state-dir={directory}")
-    check_one_line(agent, 1, f"state directory {directory}", "No space left on device")
+async def test_an_agent_whose_disk_is_full_starts_and_says_so(
+    etcd: SharedEtcd, full_disk: Path
+) -> None:
+    where = (f"--endpoints={','.join(etcd.endpoints)}", f"--prefix={etcd.prefix}")
+    agent = await asyncio.create_subprocess_exec(
+        *COMMAND, *where, "agent", "--id=a", "--listen=off", f"--state-dir={full_disk / 'agent'}",
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(CLI_TIMEOUT_S):
+            log = ""
+            while "TTL" not in log:  # Its session is there.
+                assert agent.stderr is not None
+                line = (await agent.stderr.readline()).decode()
+                assert line, log
+                log += line
+        assert "can't be written" in log
+        assert "No space left on device" in log
+    finally:
+        await end(agent)
+
+
+async def end(agent: asyncio.subprocess.Process) -> None:
+    """With its supervisor, which has its directory open; nobody is there to dismiss it."""
+    async with asyncio.timeout(CLI_TIMEOUT_S):
+        while agent.returncode is None:
+            agent.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(agent.wait(), 0.2)
