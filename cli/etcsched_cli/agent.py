@@ -11,7 +11,7 @@ import click
 
 from etcsched.core.durations import parse_duration_s
 from etcsched.core.errors import UsageError
-from etcsched.core.names import LABEL
+from etcsched.core.names import flaw_of_label
 from etcsched.core.sizes import parse_size_bytes
 from etcsched.serving.address import AGENT_LISTEN, OFF, OUTPUT_LISTEN, Address, listen_of
 from etcsched_cli.daemon import listen_options
@@ -207,11 +207,9 @@ def _labels(texts: tuple[str, ...]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not name or not equals:
             raise UsageError(f"--label {text!r}: write NAME=VALUE")
-        if LABEL.fullmatch(name) is None:
-            raise UsageError(
-                f"--label {text!r}: {name!r} is no label; it takes letters, digits, '.', '_', '/' "
-                "and '-'"
-            )
+        flaw = flaw_of_label(name)
+        if flaw is not None:
+            raise UsageError(f"--label {text!r}: {flaw}")
         if found.setdefault(name, value) != value:
             raise UsageError(f"--label {text!r}: {name} is {found[name]!r} already; give it once")
     return found

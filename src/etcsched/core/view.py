@@ -122,8 +122,6 @@ class View:
         """By the agent that alone may have them."""
         self.bound_of: defaultdict[str, Members[str]] = defaultdict(dict)
         """The same by job."""
-        self.lifecycle_runs_on: defaultdict[str, Members[RunKey]] = defaultdict(dict)
-        """Those that are about an agent's coming or going, and aren't over."""
         # One map a kind, each of its own types.
         self._maps: dict[Kind, dict[Any, Any]] = {
             Kind.JOB: self.jobs,
@@ -319,8 +317,6 @@ class View:
         if run.host:
             self._member(self.bound_to, run.host, (run.job, run.id), is_in)
             self._member(self.bound_of, run.job, run.id, is_in)
-        if run.is_bound_to_incarnation:
-            self._member(self.lifecycle_runs_on, run.host, (run.job, run.id), is_in)
         if run.resubmits:
             self._member(self.resubmissions_of, (run.job, run.root), run.id, is_in)
         if run.origin is Origin.RECOVERY:

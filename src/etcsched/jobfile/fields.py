@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from etcsched.core.durations import format_duration, parse_duration_s
-from etcsched.core.names import LABEL
+from etcsched.core.names import LABEL, flaw_of_label
 from etcsched.core.records import MAX_PARAMS_BYTES, Keep, Retry, params_bytes, params_clash
 from etcsched.core.retry import MAX_INTERVAL_S, RETRIED
 from etcsched.core.schedule import check_timezone
@@ -175,10 +175,9 @@ def timezone(value: Value) -> str:
 def labels(value: Value) -> dict[str, str]:
     found = {}
     for name, entry in value.entries("{role: erp}").items():
-        if LABEL.fullmatch(name) is None:
-            raise FieldError(
-                entry, f"{name!r} is no label; it takes letters, digits, '.', '_', '/' and '-'"
-            )
+        flaw = flaw_of_label(name)
+        if flaw is not None:
+            raise FieldError(entry, flaw)
         found[name] = entry.text()
     return found
 

@@ -122,6 +122,15 @@ async def until_ended(line: MemberLine) -> None:
     assert line.is_ended
 
 
+async def killed_and_back(door: Door, line: MemberLine) -> None:
+    """Held, killed, and listening again."""
+    await door.let_in()
+    assert await line.hold() == ""
+    await door.kill()
+    await until_ended(line)
+    door.open()
+
+
 def in_order(connection: socket.socket) -> None:
     """As the kernel of a killed process does it."""
     connection.close()
@@ -255,11 +264,7 @@ async def test_a_connection_that_fails_is_made_at_the_next_look(
 ) -> None:
     """Else nothing would ever be proven of that member again."""
     async with door_and_line(etcd) as (door, line):
-        await door.let_in()
-        assert await line.hold() == ""
-        await door.kill()
-        await until_ended(line)
-        door.open()
+        await killed_and_back(door, line)
         await door.let_in()
         with monkeypatch.context() as patch:
             patch.setattr(member_line, "_open", _too_slow)
@@ -278,11 +283,7 @@ async def test_what_is_begun_anew_stays_until_the_member_answers(
 ) -> None:
     """A handshake may take longer than a look."""
     async with door_and_line(etcd) as (door, line):
-        await door.let_in()
-        assert await line.hold() == ""
-        await door.kill()
-        await until_ended(line)
-        door.open()
+        await killed_and_back(door, line)
         with monkeypatch.context() as patch:
             patch.setattr(line, "_ask", _no_answer)
             assert await line.look(LIMIT_S) is Sight.UNKNOWN

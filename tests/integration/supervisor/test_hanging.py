@@ -111,6 +111,14 @@ def hung_program(path: Path) -> Iterator[Path]:
         signal.signal(signal.SIGIO, before)
 
 
+async def hang_beside_another(agent: Agent, program: Path) -> None:
+    """a hangs by the time that b, which was asked for after it, has ended."""
+    agent.start("a", str(program))
+    agent.start("b", "/bin/true")
+    await agent.started("b")
+    await agent.ended("b")
+
+
 async def test_what_was_given_up_never_runs(host: Host, tmp_path: Path) -> None:
     host.start_as_if_mounts_may_hang("--start-within-s", "0.5")
     async with host.agent() as agent:
@@ -128,10 +136,7 @@ async def test_a_late_answer_is_a_start(host: Host, tmp_path: Path) -> None:
     host.start_as_if_mounts_may_hang()
     async with host.agent() as agent:
         with hung_program(tmp_path / "program") as program:
-            agent.start("a", str(program))
-            agent.start("b", "/bin/true")
-            await agent.started("b")
-            await agent.ended("b")
+            await hang_beside_another(agent, program)
         await agent.started("a")
         assert await host.phone.line() == "ran"
         assert (await agent.ended("a")).exit_code == 0
@@ -143,10 +148,7 @@ async def test_a_hanging_start_can_be_cancelled_and_is_taken_over(
     host.start_as_if_mounts_may_hang()
     with hung_program(tmp_path / "program") as program:
         async with host.agent() as agent:
-            agent.start("a", str(program))
-            agent.start("b", "/bin/true")
-            await agent.started("b")
-            await agent.ended("b")
+            await hang_beside_another(agent, program)
         async with host.agent() as agent:
             # Whoever takes over must know of it: it may still run.
             assert [running.attempt_id for running in agent.client.inventory.running] == ["a"]
@@ -165,10 +167,7 @@ async def test_what_begins_holds_nothing_of_the_supervisor_and_dies_with_it(
     host.start_as_if_mounts_may_hang("--no-cgroup")
     async with host.agent() as agent:
         with hung_program(tmp_path / "program") as program:
-            agent.start("a", str(program))
-            agent.start("b", "/bin/true")
-            await agent.started("b")
-            await agent.ended("b")
+            await hang_beside_another(agent, program)
             (pid,) = [running.pid for running in (await inventory(host)).running]
             open_now = sorted(os.listdir(f"/proc/{pid}/fd"))
             assert open_now == ["0", "1", "2", "3"]

@@ -217,14 +217,10 @@ class Context:
         reservation = self._reservations.get(seq)
         if reservation is None:
             return None
-        if is_decided:
-            reservation.revision = revision
-            reservation.release_at_s = self.mono_s + self.options.stale_wait_s
-            self.wake_at(reservation.release_at_s, ("reservations",))
-            self._answered.append(seq)
-            return reservation
-        before = max((self._refused.get(matter, 0) for matter in reservation.matters), default=0)
-        self._refused |= dict.fromkeys(reservation.matters, before + 1)
+        before = 0
+        if not is_decided:
+            before = max((self._refused.get(m, 0) for m in reservation.matters), default=0)
+            self._refused |= dict.fromkeys(reservation.matters, before + 1)
         rests = min(2 ** max(0, before - 1), MOST_STALE_WAITS)
         wait_s = rests * self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
         reservation.revision = NEVER if revision is None or before else revision

@@ -308,7 +308,7 @@ class LiveAgents:
         """Whether any run that its going waits for isn't over."""
         if any(run.host == live.agent for run in plan.created):
             return True
-        for key in self._view.lifecycle_runs_on.get(live.agent, ()):
+        for key in self._view.bound_to.get(live.agent, ()):
             run = self._view.runs[key].record
             is_mine = run.incarnation == live.incarnation and run.state is not RunState.HELD
             if is_mine and run.occasion is not None and run.occasion.is_shutdown:
