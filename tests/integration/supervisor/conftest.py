@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -25,7 +26,10 @@ def host(tmp_path: Path) -> Iterator[Host]:
     yield here
     here.phone.close()
     pair = supervisors_of(tmp_path)
-    handles = [os.pidfd_open(pid) for pid in pair]
+    handles = []
+    for pid in pair:
+        with contextlib.suppress(ProcessLookupError):  # It ended since it was looked up.
+            handles.append(os.pidfd_open(pid))
     for pid, handle in zip(pair, handles, strict=True):
         # Whatever the test left behind ends with its supervisor; the guardian sees to that.
         if parent_of(pid) in pair:
