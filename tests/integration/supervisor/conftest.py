@@ -26,14 +26,15 @@ def host(tmp_path: Path) -> Iterator[Host]:
     yield here
     here.phone.close()
     pair = supervisors_of(tmp_path)
-    handles = []
+    handles: dict[int, int] = {}
     for pid in pair:
         with contextlib.suppress(ProcessLookupError):  # It ended since it was looked up.
-            handles.append(os.pidfd_open(pid))
-    for pid, handle in zip(pair, handles, strict=True):
+            handles[pid] = os.pidfd_open(pid)
+    for pid, handle in handles.items():
         # Whatever the test left behind ends with its supervisor; the guardian sees to that.
         if parent_of(pid) in pair:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-    for handle in handles:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+    for handle in handles.values():
         assert select.select([handle], [], [], WITHIN_S)[0]
         os.close(handle)
