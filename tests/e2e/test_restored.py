@@ -60,11 +60,14 @@ async def fall_back(world: LocalWorld) -> None:
     etcd.kill(0)
     shutil.copytree(data, backup)
     await etcd.restart(0)
-    seen_by_all = Keys().of(Kind.ORDER, "a1", "nonsense", "1")
     async with EtcdClient(EtcdConfig(**etcd.config_kwargs)) as client:
         for _ in range(100):
-            await client.txn(Txn((), (Put(seen_by_all, b""),)))
-    await until(world, "a1", "ignored", seen_by_all)
+            await client.txn(Txn((), (Put("/elsewhere", b""),)))
+        seen_by_all = Keys().of(Kind.ORDER, "a1", "nonsense", "1")
+        await client.txn(Txn((), (Put(seen_by_all, b""),)))
+    # Whoever still looks for etcd has seen nothing that gets lost, and goes on by right.
+    for node in NODES:
+        await until(world, node, "ignored", seen_by_all)
     etcd.kill(0)
     shutil.rmtree(data)
     backup.rename(data)
