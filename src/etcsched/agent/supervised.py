@@ -145,14 +145,16 @@ class Supervised:
             self._client.acknowledge(attempt_id)
 
     def shutdown(self) -> None:
-        """Nothing of it is needed any more: it kills what is left, and exits."""
+        """Nothing of it is needed any more: it kills what is left, and exits; ``close`` waits."""
         if self._client is not None:
             self._client.shutdown(kill=True)
 
     async def close(self) -> None:
-        """Leave the supervisor and its processes to the agent that comes next."""
+        """Leave the supervisor and its processes to the agent that comes next, unless it was shut
+        down: then whoever stops the agent finds nothing of it left in its directory."""
         if self._client is not None:
-            await self._client.close()
+            if not await self._client.close():
+                log.warning("the supervisor goes on: some of its processes can't be killed yet")
             self._client = None
 
 

@@ -151,6 +151,7 @@ class SupervisorClient:
         self._lock_path = lock_path
         self._open_attempts = {running.attempt_id for running in inventory.running}
         self._closed = False
+        self._is_dismissed = False
 
     @classmethod
     async def connect_or_start(
@@ -234,6 +235,8 @@ class SupervisorClient:
         self._wire.send(Acknowledge(attempt_id=attempt_id))
 
     def shutdown(self, *, kill: bool) -> None:
+        """``kill``: at once, with what runs; otherwise once that has ended."""
+        self._is_dismissed = kill
         self._wire.send(Shutdown(kill=kill))
 
     # Events
@@ -269,12 +272,19 @@ class SupervisorClient:
             attempts=tuple(sorted(self._open_attempts)), processes_left=not cleaned
         )
 
-    async def close(self) -> None:
-        """Leave the supervisor and its attempts alone, up to their deadlines."""
-        if not self._closed:
-            self._closed = True
-            await self._wire.close()
-            _close(self._process, self._guardian)
+    async def close(self) -> bool:
+        """Leave the supervisor and its attempts alone, up to their deadlines; or, after a
+        ``shutdown`` that kills, see the pair gone: False if it isn't, since something of it can't
+        die at present."""
+        if self._closed:
+            return True
+        self._closed = True
+        await self._wire.close()
+        is_gone = not self._is_dismissed or await asyncio.to_thread(
+            _wait_for_end, self._guardian, DIED_CLEANUP_MAX_S
+        )
+        _close(self._process, self._guardian)
+        return is_gone
 
 
 class _Wire(asyncio.Protocol):

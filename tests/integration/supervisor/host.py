@@ -156,6 +156,7 @@ class Agent:
                 return event
 
     def supervisor_pid(self) -> int:
+        """To be asked for while it lives."""
         return pid_of(self.client._process)
 
     def guardian_pid(self) -> int:
@@ -165,7 +166,9 @@ class Agent:
 def pid_of(handle: int) -> int:
     for line in Path(f"/proc/self/fdinfo/{handle}").read_text().splitlines():
         if line.startswith("Pid:"):
-            return int(line.split()[1])
+            pid = int(line.split()[1])
+            assert pid > 0, "that process has ended"
+            return pid
     raise AssertionError(f"{handle} is no pidfd")
 
 

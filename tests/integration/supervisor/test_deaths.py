@@ -186,6 +186,29 @@ async def test_a_supervisor_left_alone_exits(host: Host) -> None:
         assert [outcome.attempt_id for outcome in agent.client.inventory.outcomes] == ["a"]
 
 
+async def test_who_shuts_it_down_is_back_once_it_is_gone(host: Host) -> None:
+    async with host.agent() as agent:
+        agent.shell("a", NAMELESS_DAEMON)
+        attempt = await host.phone.pid()
+        supervisor, guardian = agent.supervisor_pid(), agent.guardian_pid()
+        agent.client.shutdown(kill=True)
+        assert await agent.client.close()
+        assert not any(is_alive(pid) for pid in (attempt, supervisor, guardian))
+
+
+async def test_who_shuts_it_down_does_not_wait_for_ever(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_client, "DIED_CLEANUP_MAX_S", 0.2)
+    async with host.agent() as agent:
+        guardian = agent.guardian_pid()
+        os.kill(guardian, signal.SIGSTOP)
+        agent.client.shutdown(kill=True)
+        assert not await agent.client.close()
+        os.kill(guardian, signal.SIGCONT)
+        assert await dead_within(guardian, WITHIN_S)
+
+
 async def test_shutdown_lets_attempts_end_or_kills_them(host: Host) -> None:
     async with host.agent() as agent:
         agent.shell("a", "echo $$ > $PHONE; sleep 0.2; exit 3")

@@ -70,8 +70,9 @@ async def test_a_hung_file_system_costs_only_the_starts_on_it(
         await agent.started("last")
         assert (await agent.ended("last")).exit_code == 0
         assert is_alive(before)
+        supervisor = agent.supervisor_pid()
         agent.client.shutdown(kill=True)
-        assert await dead_within(agent.supervisor_pid(), WITHIN_S)
+        assert await dead_within(supervisor, WITHIN_S)
 
 
 @pytest.mark.root
