@@ -22,9 +22,9 @@ def in_turn(executions: list[Execution]) -> list[str]:
 
 async def test_a_group_across_killed_leaders_and_agents(cluster: Scene) -> None:
     steady = {"run": cluster.beats("beats=10"), "cron": EVERY_SECOND, "overlap": "queue"}
-    await cluster.apply(left_hand=steady, middle=steady, right_hand=steady)
     await cluster.group("one", "left_hand", "middle")
     await cluster.group("two", "right_hand", "middle")
+    await cluster.apply(left_hand=steady, middle=steady, right_hand=steady)
     for _ in range(2):
         await cluster.beating("middle", len(cluster.executions("middle")) + 1)
         leader = cluster.leader()

@@ -62,15 +62,19 @@ class Host:
         self.seen: list[SupervisorEvent] = []
 
     def start_as_if_mounts_may_hang(self, *options: str) -> None:
-        """A supervisor that takes every file system for one that may never answer."""
+        """A supervisor that takes every file system for one that may never answer. It waits long
+        for its agent: another, started in its place, would be none such."""
         script = (
             "import sys; from etcsched.agent.supervisor import mounts; "
             "mounts.some_may_hang = lambda mountinfo: True; "
             "from etcsched.agent.supervisor.__main__ import main; sys.exit(main())"
         )
-        places = ("--dir", self.directory, "--socket", self.socket, "--idle-exit-s", "0.5")
+        places = ("--dir", self.directory, "--socket", self.socket)
+        patient = ("--idle-exit-s", str(4 * WITHIN_S))
         subprocess.run(
-            (sys.executable, "-c", script, *places, *options), check=True, timeout=WITHIN_S
+            (sys.executable, "-c", script, *places, *patient, *options),
+            check=True,
+            timeout=WITHIN_S,
         )
 
     def let_others_through(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import signal
@@ -93,9 +94,22 @@ async def test_starts_that_hang_and_cannot_be_killed_are_bounded(
 # Without root: a program that whoever holds a lease on it keeps from being opened.
 
 
+class HungProgram:
+    """Opening it, also to execute it, waits until whoever holds the lease on it gives it up."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+
+    async def is_waited_for(self) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            # What the lease is to become, once somebody waits for that.
+            while fcntl.fcntl(self._fd, fcntl.F_GETLEASE) == fcntl.F_WRLCK:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+
 @contextmanager
-def hung_program(path: Path) -> Iterator[Path]:
-    """Opening it, also to execute it, waits until we give the lease up."""
+def hung_program(path: Path) -> Iterator[HungProgram]:
     path.write_text("#!/bin/sh\necho ran > $PHONE\n")
     path.chmod(0o755)
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -106,26 +120,27 @@ def hung_program(path: Path) -> Iterator[Path]:
         os.close(fd)
         pytest.skip(f"no lease on a file here: {error.strerror}")
     try:
-        yield path
+        yield HungProgram(path, fd)
     finally:
         os.close(fd)
         signal.signal(signal.SIGIO, before)
 
 
-async def hang_beside_another(agent: Agent, program: Path) -> None:
-    """a hangs by the time that b, which was asked for after it, has ended."""
-    agent.start("a", str(program))
+async def hang_beside_another(agent: Agent, program: HungProgram) -> None:
+    """a hangs, and b, which was asked for after it, has ended."""
+    agent.start("a", str(program.path))
     agent.start("b", "/bin/true")
     await agent.started("b")
     await agent.ended("b")
+    await program.is_waited_for()
 
 
 async def test_what_was_given_up_never_runs(host: Host, tmp_path: Path) -> None:
     host.start_as_if_mounts_may_hang("--start-within-s", "0.5")
     async with host.agent() as agent:
         with hung_program(tmp_path / "program") as program:
-            agent.start("a", str(program))
-            assert str(program) in (await agent.start_failed("a")).reason
+            agent.start("a", str(program.path))
+            assert str(program.path) in (await agent.start_failed("a")).reason
         # Now it could be opened; what comes after it would be heard after it.
         agent.shell("b", "echo other > $PHONE")
         assert await host.phone.line() == "other"
