@@ -61,12 +61,13 @@ class Host:
         self.options: dict[str, bool | float] = {"idle_exit_s": 0.5}
         self.seen: list[SupervisorEvent] = []
 
-    def start_as_if_mounts_may_hang(self, *options: str) -> None:
-        """A supervisor that takes every file system for one that may never answer. It waits long
-        for its agent: another, started in its place, would be none such."""
+    def start_as_if_mounts_may_hang(self, *options: str, may: bool = True) -> None:
+        """A supervisor that takes every file system for one that may never answer, or none,
+        whatever other tests mount. It waits long for its agent: another, started in its place,
+        would be none such."""
         script = (
             "import sys; from etcsched.agent.supervisor import mounts; "
-            "mounts.some_may_hang = lambda mountinfo: True; "
+            f"mounts.some_may_hang = lambda mountinfo: {may}; "
             "from etcsched.agent.supervisor.__main__ import main; sys.exit(main())"
         )
         places = ("--dir", self.directory, "--socket", self.socket)
