@@ -97,7 +97,9 @@ async def test_a_frozen_agent_is_fenced_and_its_late_word_kept(cluster: Scene) -
 async def test_a_killed_supervisors_run_starts_anew(cluster: Scene) -> None:
     """The agent lives and says so: no lease has to end."""
     agent = await start_long(cluster, "of_supervisor")
-    os.kill(cluster.world.supervisor_pid(agent), signal.SIGKILL)
+    supervisor = cluster.world.supervisor_pid(agent)
+    assert supervisor
+    os.kill(supervisor, signal.SIGKILL)
     await cluster.beating("of_supervisor", 2)
     let_end(cluster, "of_supervisor")
     run = await cluster.run_ended("of_supervisor")

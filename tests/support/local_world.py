@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -203,7 +204,8 @@ class LocalWorld:
             if node.pid:
                 await self.kill(name)
         for pid in supervisors:
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # It was at its end already.
+                os.kill(pid, signal.SIGTERM)
         await self.etcd.stop()
 
     # --- the command line
