@@ -15,8 +15,7 @@ from tests.integration.supervisor.host import WITHIN_S, Host, parent_of, supervi
 @pytest.fixture(params=["spawned", "forked"])
 def either_way(request: pytest.FixtureRequest, host: Host) -> Host:
     """Where no file system can hang, and where one may."""
-    if request.param == "forked":
-        host.start_as_if_mounts_may_hang()
+    host.start_as_if_mounts(may_hang=request.param == "forked")
     return host
 
 

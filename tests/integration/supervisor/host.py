@@ -61,13 +61,13 @@ class Host:
         self.options: dict[str, bool | float] = {"idle_exit_s": 0.5}
         self.seen: list[SupervisorEvent] = []
 
-    def start_as_if_mounts_may_hang(self, *options: str, may: bool = True) -> None:
+    def start_as_if_mounts(self, *options: str, may_hang: bool) -> None:
         """A supervisor that takes every file system for one that may never answer, or none,
         whatever other tests mount. It waits long for its agent: another, started in its place,
         would be none such."""
         script = (
             "import sys; from etcsched.agent.supervisor import mounts; "
-            f"mounts.some_may_hang = lambda mountinfo: {may}; "
+            f"mounts.some_may_hang = lambda mountinfo: {may_hang}; "
             "from etcsched.agent.supervisor.__main__ import main; sys.exit(main())"
         )
         places = ("--dir", self.directory, "--socket", self.socket)

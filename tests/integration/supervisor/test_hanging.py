@@ -136,7 +136,7 @@ async def hang_beside_another(agent: Agent, program: HungProgram) -> None:
 
 
 async def test_what_was_given_up_never_runs(host: Host, tmp_path: Path) -> None:
-    host.start_as_if_mounts_may_hang("--start-within-s", "0.5")
+    host.start_as_if_mounts("--start-within-s", "0.5", may_hang=True)
     async with host.agent() as agent:
         with hung_program(tmp_path / "program") as program:
             agent.start("a", str(program.path))
@@ -149,7 +149,7 @@ async def test_what_was_given_up_never_runs(host: Host, tmp_path: Path) -> None:
 
 
 async def test_a_late_answer_is_a_start(host: Host, tmp_path: Path) -> None:
-    host.start_as_if_mounts_may_hang()
+    host.start_as_if_mounts(may_hang=True)
     async with host.agent() as agent:
         with hung_program(tmp_path / "program") as program:
             await hang_beside_another(agent, program)
@@ -161,7 +161,7 @@ async def test_a_late_answer_is_a_start(host: Host, tmp_path: Path) -> None:
 async def test_a_hanging_start_can_be_cancelled_and_is_taken_over(
     host: Host, tmp_path: Path
 ) -> None:
-    host.start_as_if_mounts_may_hang()
+    host.start_as_if_mounts(may_hang=True)
     with hung_program(tmp_path / "program") as program:
         async with host.agent() as agent:
             await hang_beside_another(agent, program)
@@ -180,7 +180,7 @@ async def test_a_hanging_start_can_be_cancelled_and_is_taken_over(
 async def test_what_begins_holds_nothing_of_the_supervisor_and_dies_with_it(
     host: Host, tmp_path: Path
 ) -> None:
-    host.start_as_if_mounts_may_hang("--no-cgroup")
+    host.start_as_if_mounts("--no-cgroup", may_hang=True)
     async with host.agent() as agent:
         with hung_program(tmp_path / "program") as program:
             await hang_beside_another(agent, program)

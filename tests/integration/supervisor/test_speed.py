@@ -24,7 +24,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 async def test_an_attempt_costs_about_what_a_bare_spawn_does(host: Host) -> None:
     """The two take turns, so that whatever else the machine does falls on both. Where a mount may
     hang, which another test's may, an attempt is forked and costs twice as much."""
-    host.start_as_if_mounts_may_hang(may=False)
+    host.start_as_if_mounts(may_hang=False)
     async with host.agent() as agent:
         ours_s, bare_s = 0.0, 0.0
         for turn in range(ROUNDS):

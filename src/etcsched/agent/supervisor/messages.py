@@ -102,6 +102,9 @@ class MoveDeadline(msgspec.Struct, frozen=True, kw_only=True, tag="move_deadline
     single: dict[str, float] = {}
     sequence: int = 0
 
+    def deadline_of(self, attempt_id: str) -> float | None:
+        return self.single.get(attempt_id, self.deadline_mono_s)
+
 
 class Acknowledge(msgspec.Struct, frozen=True, kw_only=True, tag="acknowledge"):
     """The outcome is stored where it survives: forget the attempt."""

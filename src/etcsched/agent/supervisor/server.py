@@ -295,7 +295,7 @@ class Supervisor:
     def _move_deadlines(self, request: MoveDeadline) -> None:
         now_s = boottime_s()
         for attempt in self._attempts.values():
-            deadline_s = request.single.get(attempt.attempt_id, request.deadline_mono_s)
+            deadline_s = request.deadline_of(attempt.attempt_id)
             if deadline_s is not None:
                 attempt.move_deadline(deadline_s, now_s)
                 self._schedule(attempt)
@@ -388,12 +388,11 @@ class Supervisor:
             # Told once the process, which is at its end, was waited for.
             self._unwatch(beginning.report_fd)
 
-    def _forget_start(self, attempt: Attempt) -> Beginning | None:
+    def _forget_start(self, attempt: Attempt) -> None:
         beginning = self._starting.pop(attempt.attempt_id, None)
         if beginning is not None:
             self._unwatch(beginning.report_fd)
             beginning.close()
-        return beginning
 
     def _give_up_starts(self) -> None:
         now_s = boottime_s()
@@ -518,7 +517,7 @@ class Supervisor:
 def _with_deadline_of(moved: MoveDeadline, request: Request) -> Request:
     if not isinstance(request, Start):
         return request
-    deadline_s = moved.single.get(request.attempt_id, moved.deadline_mono_s)
+    deadline_s = moved.deadline_of(request.attempt_id)
     if deadline_s is None:
         return request
     return msgspec.structs.replace(request, deadline_mono_s=deadline_s)
