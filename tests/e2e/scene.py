@@ -321,15 +321,10 @@ class Scene:
             undecided = ["the watermark"] if self.watermark_ms < stopped_ms else []
             return self._unfinished() + undecided
 
-        try:
-            await self.history.until(lambda: not left(), "quiescence", within_s)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; left are {left()}") from None
-        await self.all_here()
-        await self.told(lambda: not self.processes(), "the jobs' processes to be gone")
-        leases, nodes = await self._leases()
-        await self.history.check_complete()
-        self.executions()
+        leases, nodes = await self._quiet(left, within_s)
+        while left():
+            # An agent that came back has said meanwhile what became of an attempt that it lost.
+            leases, nodes = await self._quiet(left, within_s)
         quiet = Quiet(
             at_ms=_now_ms(), revision=self.history.revision, processes=(), leases=leases,
             nodes=nodes,
@@ -338,6 +333,19 @@ class Scene:
         self._judge()
         self._begin()
         self.is_settled = True
+
+    async def _quiet(self, left: Callable[[], list[str]], within_s: float) -> tuple[int, int]:
+        """(leases, nodes) once nothing is left, all nodes are there, and all of it is recorded."""
+        try:
+            await self.history.until(lambda: not left(), "quiescence", within_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; left are {left()}") from None
+        await self.all_here()
+        await self.told(lambda: not self.processes(), "the jobs' processes to be gone")
+        counted = await self._leases()
+        await self.history.check_complete()
+        self.executions()
+        return counted
 
     def _judge(self) -> None:
         auditor = Auditor(BOUNDS)

@@ -230,6 +230,7 @@ async def test_a_held_run_waits_for_an_operators_word(cluster: Scene) -> None:
     let_end(cluster, "of_hold")
     check_moved(cluster, await cluster.run_ended("of_hold"), agent)
     await cluster.world.start(agent)
+    check_late_word(await late_folded(cluster, "of_hold"), agent)
     await cluster.settle()
 
 

@@ -71,7 +71,7 @@ class Recoveries(Rule):
             gap = write.after.record if write.after is not None else None
             if write.place is not Kind.GAP or not isinstance(gap, Gap):
                 continue
-            if gap.closed or self._is_another(gap):
+            if gap.closed or (_begins(write) and self._is_another(gap)):
                 outage = self._outages.pop(gap.job, None)
                 job = self.state.record(Job, Kind.JOB, gap.job)
                 if outage is not None and job is not None:
@@ -247,6 +247,12 @@ class Recoveries(Rule):
 
     def not_judged(self) -> list[str]:
         return ["ticks at the edges of pickup_buffer and recover_within may go either way"]
+
+
+def _begins(write: Write) -> bool:
+    """Not a step in what was open already."""
+    gap = write.before.record if write.before is not None else None
+    return not isinstance(gap, Gap) or gap.closed
 
 
 def _is_other_mode(write: Write) -> bool:
