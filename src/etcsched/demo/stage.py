@@ -167,6 +167,12 @@ class Stage:
         await self._apply(JobState.AD_HOC_ACTIVE)
         self.say("no new runs from here on; waiting for what runs")
         await self.until("every run to end", lambda v: v.running + v.assigned + v.waiting == 0)
+        await patiently("every late report to be kept with its run", self._no_report_is_left)
+
+    async def _no_report_is_left(self) -> bool | None:
+        """An agent that came back says what became of an attempt that it lost."""
+        reports = await self._etcd.range(Range(*self._keys.all_of(Kind.REPORT)))
+        return not reports.kvs or None
 
     async def _apply(self, state: JobState) -> None:
         there, sent_ms = self._shared.there, now_ms()
