@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -213,6 +214,32 @@ def test_last_runs_the_latest_where_none_is_late(world: World) -> None:
     assert [run.state.value for run in world.runs("backup").values()] == ["missed", "completed"]
     first = next(iter(world.runs("backup").values()))
     assert first.missed_count == 9
+
+
+def test_what_is_left_of_a_recovery_goes_by_the_job_as_it_is_by_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mode changes right after the first of the recovery's steps."""
+    fields: dict[str, Any] = {"every_s": 10, "pickup_buffer_s": 0.0, "keep": Keep(runs=500)}
+    world.apply(job(recovery=Recovery.ALL, **fields))
+    world.agents["a1"].leave()
+    world.advance(405)
+
+    def recovered() -> int:
+        return sum(run.origin is Origin.RECOVERY for run in world.runs("backup").values())
+
+    def edit_once(_: object) -> None:
+        if recovered() and not is_edited:
+            is_edited.append(recovered())
+            world.apply(job(recovery=Recovery.NONE, **fields))
+
+    is_edited: list[int] = []
+    monkeypatch.setattr(world, "leader_wrote", edit_once)
+    world.agent("a2", takes_s=0.1)
+    world.advance(1)
+    assert is_edited == [recovered()]
+    missed = [run for run in world.runs("backup").values() if run.state is RunState.MISSED]
+    assert sum(max(1, run.missed_count) for run in missed) == 40 - recovered()
 
 
 def test_all_runs_at_most_the_limit_within_reach(world: World) -> None:

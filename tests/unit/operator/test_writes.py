@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from etcsched.core.errors import ClusterUnreachable, NotFound, OutcomeUnknown, Refused
-from etcsched.core.records import Job, Kind, Link, Noop, Pause, Run, ScheduleVersion, Watermark
+from etcsched.core.records import (
+    CLUSTER,
+    Gap,
+    Job,
+    Kind,
+    Link,
+    Noop,
+    Pause,
+    Run,
+    ScheduleVersion,
+    Watermark,
+)
 from etcsched.core.schedule import Every
 from etcsched.core.states import Origin, RunState
 from etcsched.core.times import Utc
@@ -230,3 +241,53 @@ async def test_a_record_of_missed_ticks_counts_to_its_end(etcd: Faulty) -> None:
     put(etcd, WHERE_TICKS_RUN[1], run_of_tick(missed_through=Utc("2026-11-22T19:00:09.000Z")))
     await applied(etcd, job(interval_s=30))
     assert stored(etcd).current.since == Utc("2026-11-22T19:00:09.001Z")
+
+
+ACCOUNT = KEYS.of(Kind.GAP, "a")
+DECIDED_THROUGH = Utc("2026-11-22T19:00:01.000Z")
+
+
+def account() -> bytes:
+    """Of an outage's ticks, which is ahead of the watermark."""
+    return encode(Gap(job="a", since=NOW, decided_through=DECIDED_THROUGH, reason="none led"))
+
+
+async def edit(etcd: ModelEtcd) -> None:
+    await applied(etcd, job(interval_s=30))
+    assert stored(etcd).current.since == AFTER_TICK
+
+
+async def pause_job(etcd: ModelEtcd) -> None:
+    await paused(etcd, "a")
+
+
+async def pause_cluster(etcd: ModelEtcd) -> None:
+    await paused(etcd, None)
+
+
+async def paused(etcd: ModelEtcd, name: str | None) -> None:
+    assert await pause(etcd, KEYS, name, NOW, "anna", timeout_s=TIMEOUT_S)
+    (kv,) = etcd.store.range(Range(KEYS.of(Kind.PAUSE, name or CLUSTER))).kvs
+    assert [interval.since for interval in decode(Pause, kv.value).intervals] == [AFTER_TICK]
+
+
+EDITS = [edit, pause_job, pause_cluster]
+
+
+@pytest.mark.parametrize("change", EDITS)
+async def test_an_edit_begins_after_an_outages_account(
+    etcd: Faulty, change: Callable[[ModelEtcd], Awaitable[None]]
+) -> None:
+    """A tick that it made due before would count as decided, and be lost."""
+    await applied(etcd, job())
+    put(etcd, ACCOUNT, account())
+    await change(etcd)
+
+
+@pytest.mark.parametrize("change", EDITS)
+async def test_an_account_that_comes_during_the_edit(
+    etcd: Faulty, change: Callable[[ModelEtcd], Awaitable[None]]
+) -> None:
+    await applied(etcd, job())
+    etcd.before = [lambda: put(etcd, ACCOUNT, account())]
+    await change(etcd)
