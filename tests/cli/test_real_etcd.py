@@ -54,7 +54,7 @@ async def test_apply_and_look(etcd: SharedEtcd, tmp_path: Path) -> None:
     code, output, _ = await etcsched(tmp_path, *where, "jobs", "list")
     assert output.splitlines()[1].startswith("a    enabled  every 1h  in ")
 
-    code, _, errors = await etcsched(tmp_path, *where, "--timeout", "300ms", "jobs", "trigger", "a")
+    code, _, errors = await etcsched(tmp_path, *where, "--timeout", "3s", "jobs", "trigger", "a")
     assert code == 3
     assert "no leader answered request" in errors
 

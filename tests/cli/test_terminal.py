@@ -164,7 +164,7 @@ async def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(
 
 async def test_a_stall_of_etcd_doesnt_end_it(start_etcd: StartEtcd, tmp_path: Path) -> None:
     cluster = await start_etcd()
-    where = ("--endpoints", ",".join(cluster.endpoints), "--timeout", "500ms")
+    where = ("--endpoints", ",".join(cluster.endpoints), "--timeout", "3s")
     async with Terminal.running(tmp_path, "-m", "etcsched_cli", *where, "top") as terminal:
         await terminal.shows(b"leader")
         cluster.freeze(0)

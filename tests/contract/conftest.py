@@ -64,6 +64,9 @@ async def subject(request: pytest.FixtureRequest, cluster_of: ClusterOf) -> Asyn
         EtcdClient(EtcdConfig(endpoints=(f"127.0.0.1:{proxy.port}",))) as client,
     ):
         yield Subject(client, prefix, asyncio.sleep, proxy.cut, proxy.mend, direct, set_no_space)
+        # One that expires during another test would take a revision that it doesn't expect.
+        for lease in (await cluster.call("/v3/lease/leases", {})).get("leases", []):
+            await direct.lease_revoke(int(lease["ID"]))
 
 
 def _model_subject(prefix: str) -> Subject:

@@ -73,7 +73,8 @@ async def test_revoking_a_lease_without_keys_takes_no_revision(subject: Subject)
 
 
 async def test_expiry_deletes_its_keys(subject: Subject) -> None:
-    lease = (await subject.etcd.lease_grant(LEAST_TTL_S)).lease
+    ttl_s = LEAST_TTL_S + 2
+    lease = (await subject.etcd.lease_grant(ttl_s)).lease
     revision = (
         await subject.do(
             Put(subject.key("a"), b"1", lease),
@@ -83,7 +84,7 @@ async def test_expiry_deletes_its_keys(subject: Subject) -> None:
     ).revision
     async with subject.etcd.watch(subject.prefix, subject.end, prev_kv=True) as updates:
         await next_snapshot(updates)
-        await subject.let_pass(LEAST_TTL_S + 1.0)
+        await subject.let_pass(ttl_s + 1.0)
         events = await next_events(updates, revision + 1)
     assert [event.prev.value for event in events if event.prev] == [b"1", b"2"]
     assert {event.kv.mod_revision for event in events} == {revision + 1}
@@ -94,7 +95,7 @@ async def test_expiry_deletes_its_keys(subject: Subject) -> None:
 
 
 async def test_keepalives_hold_off_expiry(subject: Subject) -> None:
-    ttl_s = LEAST_TTL_S + 1
+    ttl_s = LEAST_TTL_S + 3
     renewed = (await subject.etcd.lease_grant(ttl_s)).lease
     forgotten = (await subject.etcd.lease_grant(ttl_s)).lease
     await subject.put("renewed", lease=renewed)

@@ -23,6 +23,7 @@ async def put_past_runs(scene: Scene, job: str, count: int) -> list[Run]:
         batch = runs[start : start + PUT_AT_ONCE]
         puts = [Put(scene.keys.archive(run.job, run.id), encode(run)) for run in batch]
         await scene.etcd.txn(Txn((), tuple(puts)))
+    await scene.history.check_complete()
     return runs
 
 

@@ -35,6 +35,7 @@ from etcsched.core.records import (
     Gap,
     Job,
     Kind,
+    Live,
     Pause,
     Presence,
     Report,
@@ -42,7 +43,7 @@ from etcsched.core.records import (
     Term,
     Watermark,
 )
-from etcsched.core.states import RunState
+from etcsched.core.states import RunState, Stage
 from etcsched.core.times import ms_of, tick_id, utc_of
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
@@ -222,10 +223,24 @@ class Scene:
         def look() -> bool:
             schedulers = sorted(self.standing()) == sorted(world.running("scheduler"))
             present = {ids[0] for ids in self.history.ids(Kind.PRESENCE)}
-            leads = not world.running("scheduler") or self.leader() is not None
-            return schedulers and leads and present == set(world.running("agent"))
+            if not schedulers or present != set(world.running("agent")):
+                return False
+            return not self.standing() or (
+                self.leader() is not None and all(map(self._is_seen, present))
+            )
 
         await self.history.until(look, "every node to be there, and no other")
+
+    def _is_seen(self, agent: str) -> bool:
+        """By the leader, as the one that it is now."""
+        presence = self.presence(agent)
+        live = self.history.record(Kind.LIVE, Live, agent)
+        return (
+            presence is not None
+            and live is not None
+            and live.incarnation == presence.incarnation
+            and live.stage is not Stage.GONE
+        )
 
     def presence(self, agent: str) -> Presence | None:
         return self.history.record(Kind.PRESENCE, Presence, agent)
@@ -287,7 +302,7 @@ class Scene:
             assert time.monotonic() < give_up_s, f"not within {within_s:g} s: {what}"
             await asyncio.sleep(TOLD_EVERY_S)
 
-    async def beating(self, job: str, count: int = 1) -> Execution:
+    async def beating(self, job: str, count: int = 1, within_s: float = PATIENCE_S) -> Execution:
         """The newest execution of a job of which so many have begun."""
 
         def look() -> Execution | None:
@@ -295,7 +310,7 @@ class Scene:
             is_there = len(found) >= count and found[-1].last_ms > found[-1].start_ms
             return found[-1] if is_there else None
 
-        return await self.told(look, f"execution {count} of {job} to beat")
+        return await self.told(look, f"execution {count} of {job} to beat", within_s)
 
     def processes(self) -> list[int]:
         """The jobs' processes that live."""
@@ -383,7 +398,10 @@ class Scene:
         for event in entry.events:
             place = self.keys.parse(event.kv.key)
             if event.type is EventType.PUT and place is not None:
-                if place[0] is Kind.JOB:
+                if place[0] is Kind.WATERMARK:
+                    through_ms = ms_of(decode(Watermark, event.kv.value).through)
+                    list(self._definitions.pass_to(through_ms))
+                elif place[0] is Kind.JOB:
                     self._definitions.job_put(decode(Job, event.kv.value))
                 elif place[0] is Kind.PAUSE:
                     self._definitions.pause_put(place[1][0], decode(Pause, event.kv.value))

@@ -156,7 +156,7 @@ async def test_a_second_agent_with_the_same_id_is_refused(cluster: Scene) -> Non
     cluster.world.add_agent("twin", id_="a1")
     await cluster.world.start("twin")
     node = cluster.world.nodes.pop("twin")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await node.wait() == 5
     lines = [line for name, line in cluster.world.log if name == "twin"]
     assert lines[-1].startswith("etcsched: ")

@@ -11,7 +11,8 @@ from etcsched.core.states import Origin, RunState
 from tests.e2e.scene import Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-SLACK_S = 1.5
+SLACK_S = 5.0
+"""For etcd, which ends leases twice a second, and for a busy host; the benchmark measures it."""
 
 
 async def trigger(scene: Scene, job: str) -> None:
@@ -71,7 +72,11 @@ async def test_a_join_of_two_under_leaders_that_die(cluster: Scene) -> None:
     await cluster.apply(
         begin={"run": cluster.beats("beats=1"), "chain": [{"to": "left"}, {"to": "right"}]},
         left={**side, "run": cluster.beats("beats=1", "results=l:1")},
-        right={**side, "run": cluster.beats(f"until={until}", "results=r:2")},
+        right={
+            **side,
+            "run": cluster.beats(f"until={until}", "results=r:2"),
+            "disconnect_grace": "20s",
+        },
         end={"run": cluster.beats("beats=1"), "state": "chain_active"},
     )
     await trigger(cluster, "begin")

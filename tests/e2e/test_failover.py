@@ -13,7 +13,8 @@ from etcsched.keyspace.ops import EventType, WatchEvent
 from tests.e2e.scene import EVERY_SECOND, Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-SLACK_S = 1.5
+SLACK_S = 5.0
+"""For etcd, which ends leases twice a second, and for a busy host; the benchmark measures it."""
 """etcd looks for expired leases every 0.5 s; the rest is this machine's."""
 
 
@@ -124,7 +125,7 @@ async def test_a_leader_that_stops_hands_over_at_once(cluster: Scene) -> None:
     await cluster.apply(pulse4=steady(cluster))
     leader = await cluster.leads()
     cluster.world.nodes[leader].signal(signal.SIGTERM)
-    await cluster.leads(unlike=leader, within_s=1.0)
+    await cluster.leads(unlike=leader, within_s=2.0)
     assert await cluster.world.nodes[leader].wait() == 0
     await cluster.world.start(leader)
     await cluster.runs_ended("pulse4", 2)

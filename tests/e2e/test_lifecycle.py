@@ -123,7 +123,7 @@ async def test_without_any_leader_an_agent_goes_all_the_same(cluster: Scene) -> 
 
 async def test_what_takes_too_long_is_ended(cluster: Scene) -> None:
     """And the agent goes, since its time is over."""
-    cluster.world.add_agent("hasty", "--shutdown-timeout=1s")
+    cluster.world.add_agent("hasty", "--shutdown-timeout=5s")
     await cluster.apply(
         endless_end={
             "run": cluster.beats(), "lifecycle": "host_shutdown", "hosts": ["hasty"],

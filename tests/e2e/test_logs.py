@@ -99,6 +99,10 @@ def script(text: str) -> dict[str, list[str]]:
     return {"exec": [sys.executable, "-u", "-I", "-S", "-c", text]}
 
 
+PATIENT = {"disconnect_grace": "20s"}
+"""However busy the host is, it isn't run twice."""
+
+
 async def begin(scene: Scene, job: str, **fields: Any) -> str:
     """The name of a run of it that is claimed."""
     await scene.apply(**{job: fields})
@@ -119,7 +123,7 @@ def waits_for(path: Path, *, then: str = "") -> str:
 async def test_live_until_it_is_over_and_afterwards(scene: Scene, tmp_path: Path) -> None:
     go = tmp_path / "go"
     for host, job in (("a1", "one"), ("a2", "two")):
-        run = await begin(scene, job, run=script(waits_for(go)), hosts=[host])
+        run = await begin(scene, job, run=script(waits_for(go)), hosts=[host], **PATIENT)
         async with follow(scene, run) as following:
             await following.until(f"begun on {host}\n")
             go.touch()
@@ -295,7 +299,7 @@ async def test_an_agent_on_another_machine_finds_its_own_address(
             addresses = {one["agent"]: one["output_address"] for one in json.loads(agents.out)}
             assert addresses["far"].startswith(f"{theirs}:")
             go = tmp_path / "go"
-            run = await begin(scene, "far_job", run=script(waits_for(go)), hosts=["far"])
+            run = await begin(scene, "far_job", run=script(waits_for(go)), hosts=["far"], **PATIENT)
             async with follow(scene, run) as following:
                 await following.until("begun on far\n")
                 go.touch()

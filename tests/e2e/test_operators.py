@@ -23,17 +23,16 @@ async def test_nothing_starts_after_a_pause(cluster: Scene) -> None:
     )
     await cluster.runs_ended("paused", 1)
     paused_at = await cluster.pause("paused")
-    begun = len(cluster.executions("paused"))
     await cluster.told(lambda: time.time() % 1 > 0.9, "the end of a second")
     await cluster.told(lambda: time.time() % 1 < 0.5, "a tick that isn't due")
     claims = claim_revisions(cluster, "paused")
     assert claims
     assert max(claims) < paused_at
-    assert len(cluster.executions("paused")) - begun <= 1  # one may have been claimed before
+    assert len(cluster.executions("paused")) <= len(claims)
     await cluster.resume("paused")
-    done = len(cluster.ended("paused"))
-    await cluster.runs_ended("paused", done + 1)
-    assert max(claim_revisions(cluster, "paused")) > paused_at
+    await cluster.history.until(
+        lambda: max(claim_revisions(cluster, "paused")) > paused_at, "a claim after the pause"
+    )
     await cluster.settle()
     cluster.check_all_completed("paused")
 
@@ -91,14 +90,14 @@ async def test_cancelling_ends_the_whole_tree(cluster: Scene) -> None:
 
 
 async def test_a_timeout_ends_a_run(cluster: Scene) -> None:
-    await cluster.apply(slow={"run": cluster.beats("child"), "timeout": "500ms", **QUICK})
+    await cluster.apply(slow={"run": cluster.beats("child"), "timeout": "4s", **QUICK})
     waited = await cluster.cli("jobs", "trigger", "slow", "--wait")
     assert waited.code == 1
     assert "timed_out" in waited.out + waited.err
     (run,) = cluster.ended("slow")
     assert run.state is RunState.TIMED_OUT
     (execution,) = cluster.executions("slow")
-    assert execution.last_ms - execution.start_ms < 2000
+    assert execution.last_ms - execution.start_ms < 8000
     await cluster.settle()
 
 

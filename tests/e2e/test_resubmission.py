@@ -68,7 +68,7 @@ async def test_a_bulk_goes_on_under_the_next_leader(cluster: Scene) -> None:
     assert len({run.history[0].term for run in waiting.values()}) >= 2
     assert (await cluster.cli("jobs", "delete", "many", "--yes")).code == 0
     await cluster.history.until(
-        lambda: cluster.history.record(Kind.JOB, Job, "many") is None, "the job's end"
+        lambda: cluster.history.record(Kind.JOB, Job, "many") is None, "the job's end", 60.0
     )
     await cluster.world.start(leader)
     await cluster.settle()

@@ -10,7 +10,8 @@ from etcsched.core.times import ms_of
 from tests.e2e.scene import Scene
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-SLACK_S = 1.5
+SLACK_S = 5.0
+"""For etcd, which ends leases twice a second, and for a busy host; the benchmark measures it."""
 
 
 async def run_in(scene: Scene, job: str, state: RunState, retries: int = 0) -> Run:

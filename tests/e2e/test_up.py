@@ -37,12 +37,14 @@ class Up:
         raise AssertionError(f"it ended without {words!r}")
 
     def pid_of(self, *words: str) -> int:
-        found = [
-            pid
-            for pid in processes_naming(self.data)
-            if all(w.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() for w in words)
-        ]
-        (pid,) = found
+        def is_it(pid: int) -> bool:
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except OSError:
+                return False  # It has ended meanwhile.
+            return all(word.encode() in command for word in words)
+
+        (pid,) = filter(is_it, processes_naming(self.data))
         return pid
 
     async def leader(self, unlike: str = "") -> str:

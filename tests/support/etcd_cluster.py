@@ -17,9 +17,11 @@ from typing import Any
 
 import msgspec
 
-from etcsched.core.errors import EtcschedError
+from etcsched.core.errors import EtcschedError, OutcomeUnknown
 from etcsched.etcd.binaries import EtcdBinary, probe_etcd
+from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.embedded import EmbeddedEtcd, EtcdMember, EtcdOptions, ServerTls, wait_healthy
+from etcsched.keyspace.ops import Txn, TxnResult
 from tests.support.certificates import CertificateAuthority
 from tests.support.fetch_etcd import CHOICE_VARIABLE, local_etcds
 
@@ -194,6 +196,15 @@ class EtcdCluster:
         await self.call("/v3/auth/user/grant", {"user": ROOT_USER, "role": ROOT_USER})
         await self.call("/v3/auth/enable", {})
         self.config_kwargs |= {"user": ROOT_USER, "password": ROOT_PASSWORD}
+
+
+async def certainly(client: EtcdClient, txn: Txn) -> TxnResult:
+    """Again while its outcome is unknown: as members are lost, no write is sure to be answered."""
+    while True:
+        try:
+            return await client.txn(txn)
+        except OutcomeUnknown:
+            continue
 
 
 class SharedEtcd(msgspec.Struct, frozen=True):

@@ -24,7 +24,7 @@ from tests.support.etcd_cluster import EtcdCluster
 COMMAND = (sys.executable, "-m", "etcsched_cli")
 TTL_S = 3
 STOP_TIMEOUT_S = 5.0
-CLI_TIMEOUT_S = 30.0
+CLI_TIMEOUT_S = 90.0
 
 
 class Finished(msgspec.Struct, frozen=True):

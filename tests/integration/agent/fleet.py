@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,6 +117,18 @@ class AgentProcess:
     def log(self) -> str:
         return self.log_path.read_text()
 
+    async def says(self, words: str) -> None:
+        """At its /healthz; its config must have it listen."""
+
+        async def look() -> bool | None:
+            found = re.search(r"http://\S+", self.log())
+            if found is None:
+                return None
+            text = await asyncio.to_thread(_read_url, f"{found[0].rstrip('/')}/healthz")
+            return words in text or None
+
+        await until(look, f"{words!r} at /healthz")
+
 
 class Fleet:
     """One cluster's agents, and the pen of its leader."""
@@ -134,7 +148,7 @@ class Fleet:
             "default_user": own_user(),
             "prefix": self.keys.prefix,
             "state_dir": self.directory / (directory or name),
-            "session_ttl_s": 2,
+            "session_ttl_s": 10,
             "use_cgroup": False,
             **changes,
         }
@@ -265,6 +279,11 @@ class Fleet:
         result = await self.etcd.range(Range(start, end, count_only=True))
         assert isinstance(result, RangeResult)
         return result.count
+
+
+def _read_url(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as response:
+        return str(response.read().decode())
 
 
 def beating(path: Path) -> str:

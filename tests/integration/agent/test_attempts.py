@@ -9,6 +9,8 @@ from pathlib import Path
 from etcsched.core.records import Exec, Kind, Noop, Order
 from etcsched.core.states import Outcome
 from etcsched.core.times import Utc, utc_of
+from etcsched.serving.address import Address, Listen
+from tests.conftest import StartEtcd
 from tests.integration.agent.fleet import Fleet, beating, first_beat, until
 
 TICK = Utc("2026-11-22T23:30:00.000Z")
@@ -126,27 +128,34 @@ async def test_an_order_ends_the_attempt_of_its_token_only(fleet: Fleet, tmp_pat
     assert (report.outcome, report.signal) == (Outcome.CANCELLED, signal.SIGTERM)
 
 
-async def test_an_order_that_comes_before_its_assignment_is_obeyed(fleet: Fleet) -> None:
-    """An order for every token that the assignment could get."""
-    agent = fleet.agent()
-    agent.start()
-    await fleet.joined()
-    key = fleet.keys.of(Kind.ORDER, "a1", "job", "r1")
-    now = await fleet.put(key, Order(job="job", run="r1", token=0, at=utc_of(0)))
-    await fleet.put(key, Order(job="job", run="r1", token=now + 2, at=utc_of(0)))
-    assert await fleet.assign("r1", "sleep 600") == now + 2
-    assert (await fleet.outcome("r1")).outcome is Outcome.CANCELLED
+async def test_an_order_that_comes_before_its_assignment_is_obeyed(
+    start_etcd: StartEtcd, tmp_path: Path
+) -> None:
+    """An order for the token that the assignment gets, in an etcd where nobody else writes."""
+    fleet = Fleet(tmp_path, (await start_etcd()).endpoints, "/etcsched/v1/")
+    try:
+        fleet.agent().start()
+        await fleet.joined()
+        key = fleet.keys.of(Kind.ORDER, "a1", "job", "r1")
+        now = await fleet.put(key, Order(job="job", run="r1", token=0, at=utc_of(0)))
+        await fleet.put(key, Order(job="job", run="r1", token=now + 2, at=utc_of(0)))
+        assert await fleet.assign("r1", "sleep 600") == now + 2
+        assert (await fleet.outcome("r1")).outcome is Outcome.CANCELLED
+    finally:
+        await fleet.close()
 
 
 async def test_nothing_is_claimed_beyond_slots_nor_while_drained(
     fleet: Fleet, tmp_path: Path
 ) -> None:
-    fleet.agent(slots=1).start()
+    agent = fleet.agent(slots=1, listen=Listen(address=Address("127.0.0.1", 0)))
+    agent.start()
     go = tmp_path / "go"
     await fleet.assign("r1", f"until test -e {go}; do sleep 0.02; done")
     await fleet.report("r1")
     await fleet.assign("r2", Noop())
     await fleet.drain()
+    await agent.says("is drained")
     await fleet.assign("r3", Noop())
     go.touch()
     await fleet.outcome("r1")

@@ -26,6 +26,8 @@ from tests.integration.agent.fleet import (
 )
 
 GONE_S = 10.0
+SHORT_TTL_S = 2
+"""For those whose lease has to end."""
 RESTART_TTL_S = 30
 """Its processes are told to end when three quarters of it are over; starting takes its time."""
 
@@ -121,11 +123,11 @@ async def test_a_copy_of_a_live_agents_disk_is_refused_and_harms_nobody(
     fleet: Fleet, tmp_path: Path
 ) -> None:
     """Another container or a clone of the machine, of the same host name."""
-    agent = fleet.agent()
+    agent = fleet.agent(session_ttl_s=5)
     agent.start()
     before = await fleet.joined()
     await a_job_that_waits(fleet, "r1", tmp_path / "go")
-    copy = fleet.agent(directory="copy")
+    copy = fleet.agent(directory="copy", session_ttl_s=5)
     copy.config.directory.mkdir()
     shutil.copy(agent.config.directory / "session", copy.config.directory)
     copy.start()
@@ -179,7 +181,7 @@ async def test_a_claim_without_a_process_is_reported_died(fleet: Fleet, tmp_path
 async def test_a_killed_agents_processes_are_dead_before_its_lease(
     fleet: Fleet, tmp_path: Path
 ) -> None:
-    agent = fleet.agent()
+    agent = fleet.agent(session_ttl_s=SHORT_TTL_S)
     agent.start()
     await fleet.assign("r1", f"trap '' TERM; {beating(tmp_path / 'beats')}")
     await first_beat(tmp_path / "beats")
@@ -196,7 +198,7 @@ async def test_a_killed_agents_processes_are_dead_before_its_lease(
 async def test_a_frozen_agent_is_fenced_and_its_report_comes_late(
     fleet: Fleet, tmp_path: Path
 ) -> None:
-    agent = fleet.agent()
+    agent = fleet.agent(session_ttl_s=SHORT_TTL_S)
     agent.start()
     before = await fleet.joined()
     token = await fleet.assign("r1", beating(tmp_path / "beats"))
@@ -283,7 +285,8 @@ async def test_a_session_that_the_disk_does_not_take_is_kept_in_memory(fleet: Fl
 
 
 async def test_a_second_agent_of_the_same_id_is_refused(fleet: Fleet, tmp_path: Path) -> None:
-    first, second = fleet.agent(), fleet.agent(directory="another")
+    first = fleet.agent(session_ttl_s=5)
+    second = fleet.agent(directory="another", session_ttl_s=5)
     first.start()
     await fleet.joined()
     await a_job_that_waits(fleet, "r1", tmp_path / "go")
@@ -381,7 +384,7 @@ async def test_an_agent_outlives_an_etcd_that_is_away_for_longer_than_its_lease(
     cluster = await start_etcd()
     fleet = Fleet(tmp_path, cluster.endpoints, "/etcsched/v1/")
     try:
-        agent = fleet.agent()
+        agent = fleet.agent(session_ttl_s=SHORT_TTL_S)
         agent.start()
         before = await fleet.joined()
         await fleet.assign("r1", beating(tmp_path / "beats"))

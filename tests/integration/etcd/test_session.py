@@ -26,7 +26,7 @@ from etcsched.ports import LeaseInfo
 from tests.conftest import StartEtcd
 from tests.support.etcd_cluster import EtcdCluster, SharedEtcd
 
-TTL_S = 2
+TTL_S = 4
 
 
 class Owner:
@@ -139,15 +139,16 @@ async def test_outlives_any_one_member(start_etcd: StartEtcd, harm: object) -> N
 
 
 async def test_a_busy_loop_keeps_it_but_a_stalled_one_loses_it(client: EtcdClient) -> None:
-    owner = Owner(client.config, stall_limit_s=2.5)
+    owner = Owner(client.config, stall_limit_s=5.0)
     await owner.session.start()
-    blocked_until_s = boottime_s() + 2.0
+    owner.session.progress()
+    blocked_until_s = boottime_s() + 3.5
     while boottime_s() < blocked_until_s:
         time.sleep(0.05)  # noqa: ASYNC251  the loop is meant to stand still
     assert owner.session.valid_at(boottime_s())
     owner.session.progress()
     await owner.renewed(1)
-    blocked_until_s = boottime_s() + 3.5
+    blocked_until_s = boottime_s() + 6.0
     while boottime_s() < blocked_until_s:
         time.sleep(0.05)  # noqa: ASYNC251  likewise
     assert not owner.session.valid_at(boottime_s())

@@ -195,19 +195,19 @@ async def test_output_that_is_no_text_is_reported_as_text(host: Host) -> None:
 async def test_a_timeout_asks_first(host: Host) -> None:
     script = "trap 'echo asked; exit 3' TERM; while :; do sleep 0.01; done"
     async with host.agent() as agent:
-        agent.shell("a", script, timeout_s=0.2)
+        agent.shell("a", script, timeout_s=2.0)
         ended = await agent.ended("a")
         assert (ended.reason, ended.exit_code) == (EndReason.TIMED_OUT, 3)
         assert "asked" in ended.tail
-        assert 200 <= ended.ended_ms - ended.started_ms < 3000
+        assert 2000 <= ended.ended_ms - ended.started_ms < 5000
 
 
 async def test_a_timeout_kills_what_does_not_listen(host: Host) -> None:
     async with host.agent() as agent:
-        agent.shell("a", STUBBORN, timeout_s=0.2, kill_grace_s=0.2)
+        agent.shell("a", STUBBORN, timeout_s=2.0, kill_grace_s=0.2)
         ended = await agent.ended("a")
         assert (ended.reason, ended.signal) == (EndReason.TIMED_OUT, signal.SIGKILL)
-        assert 390 <= ended.ended_ms - ended.started_ms < 3000
+        assert 2190 <= ended.ended_ms - ended.started_ms < 5000
 
 
 async def test_the_first_reason_stands(host: Host) -> None:

@@ -10,7 +10,8 @@ from etcsched.agent.supervisor.messages import Ended, EndReason
 from etcsched.agent.supervisor_client import SupervisorEvent
 from tests.integration.supervisor.host import Host
 
-BURST = 200
+BURST = 100
+"""Little enough to lie in the socket's buffer while the supervisor is stopped."""
 
 
 async def test_deadlines_and_kills_do_not_wait_for_starts(host: Host) -> None:
@@ -35,6 +36,8 @@ async def test_deadlines_and_kills_do_not_wait_for_starts(host: Host) -> None:
         wire._deadline_moved = note  # type: ignore[method-assign]
         agent.client.move_deadline(deadline_s)
         agent.client.kill("running", EndReason.CANCELLED, grace_s=5.0)
+        assert wire._transport is not None
+        assert wire._transport.get_write_buffer_size() == 0
         os.kill(supervisor, signal.SIGCONT)
         while len(events) < BURST + 1:
             events.append(await agent.next_event())

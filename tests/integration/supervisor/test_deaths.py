@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import uvloop
@@ -44,7 +45,7 @@ async def start_stubborn(agent: Agent, attempt_id: str = "a", **changes: object)
 
 async def test_without_an_agent_an_attempt_dies_at_its_deadline(host: Host) -> None:
     async with host.agent() as agent:
-        deadline_s = boottime_s() + 2.0
+        deadline_s = boottime_s() + 4.0
         pid = await start_stubborn(agent, deadline_mono_s=deadline_s)
     assert await dead_within(pid, WITHIN_S)
     assert -0.05 <= boottime_s() - deadline_s < 0.5
@@ -57,15 +58,16 @@ async def test_fencing_asks_first(host: Host) -> None:
     """SIGTERM when a quarter of the time is left, if that is less than the kill grace."""
     script = "trap 'exit 3' TERM; while :; do sleep 0.01; done"
     async with host.agent() as agent:
-        agent.shell("a", script, deadline_mono_s=boottime_s() + 1.0, kill_grace_s=60.0)
+        deadline_ms = time.time() * 1000 + 4000
+        agent.shell("a", script, deadline_mono_s=boottime_s() + 4.0, kill_grace_s=60.0)
         ended = await agent.ended("a")
         assert (ended.reason, ended.exit_code) == (EndReason.FENCED, 3)
-        assert 700 <= ended.ended_ms - ended.started_ms < 1000
+        assert 0 < deadline_ms - ended.ended_ms <= 1000
 
 
 async def test_a_moved_deadline_keeps_attempts_alive_except_those_named(host: Host) -> None:
     async with host.agent() as agent:
-        soon_s = boottime_s() + 1.5
+        soon_s = boottime_s() + 4.0
         kept = await start_stubborn(agent, "kept", deadline_mono_s=soon_s)
         await start_stubborn(agent, "left", deadline_mono_s=soon_s)
         agent.client.move_deadline(boottime_s() + 60.0, {"left": soon_s})
@@ -78,7 +80,7 @@ async def test_a_moved_deadline_keeps_attempts_alive_except_those_named(host: Ho
 
 async def test_a_deadline_that_began_to_stop_an_attempt_is_final(host: Host) -> None:
     script = "trap 'echo asked > $PHONE' TERM; echo ready > $PHONE; while :; do sleep 0.01; done"
-    deadline_s = boottime_s() + 2.0
+    deadline_s = boottime_s() + 4.0
     async with host.agent() as agent:
         agent.shell("a", script, deadline_mono_s=deadline_s, kill_grace_s=60.0)
         assert await host.phone.line() == "ready"
@@ -93,7 +95,7 @@ async def test_a_frozen_supervisor_without_agent_holds_no_attempt_past_its_deadl
     host: Host,
 ) -> None:
     async with host.agent() as agent:
-        deadline_s = boottime_s() + 2.0
+        deadline_s = boottime_s() + 4.0
         pid = await start_stubborn(agent, deadline_mono_s=deadline_s)
         os.kill(agent.supervisor_pid(), signal.SIGSTOP)
         assert await dead_within(pid, WITHIN_S)
@@ -119,7 +121,7 @@ async def test_a_frozen_pair_is_replaced_by_the_next_agent(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor_client, "STUCK_AFTER_S", 0.3)
-    monkeypatch.setattr(supervisor_client, "DIED_CLEANUP_MAX_S", 0.5)
+    monkeypatch.setattr(supervisor_client, "DIED_CLEANUP_MAX_S", 3.0)
     async with host.agent() as agent:
         pid = await start_stubborn(agent)
         os.kill(agent.guardian_pid(), signal.SIGSTOP)
@@ -262,7 +264,7 @@ async def test_attempts_die_with_their_supervisor(host: Host, script: str) -> No
         agent.shell("a", script)
         pid = await host.phone.pid()
         os.kill(agent.supervisor_pid(), signal.SIGKILL)
-        assert await dead_within(pid, 1.0)
+        assert await dead_within(pid, WITHIN_S)
         died = await agent.died()
         assert (died.attempts, died.processes_left) == (("a",), False)
 
@@ -273,7 +275,7 @@ async def test_attempts_die_with_their_supervisor_without_an_agent(host: Host) -
         pid = await host.phone.pid()
         supervisor = agent.supervisor_pid()
     os.kill(supervisor, signal.SIGKILL)
-    assert await dead_within(pid, 1.0)
+    assert await dead_within(pid, WITHIN_S)
 
 
 async def test_the_next_supervisor_knows_what_the_dead_one_had(host: Host) -> None:
@@ -309,7 +311,7 @@ async def test_attempts_die_with_the_guardian(host: Host) -> None:
         agent.shell("a", NAMELESS_DAEMON)
         pid = await host.phone.pid()
         os.kill(agent.guardian_pid(), signal.SIGKILL)
-        assert await dead_within(pid, 1.0)
+        assert await dead_within(pid, WITHIN_S)
         assert (await agent.ended("a")).reason is EndReason.VANISHED
         assert (await agent.died()).attempts == ()
 
@@ -378,7 +380,7 @@ async def test_in_a_pid_namespace_the_kernel_cleans_up_after_both(host: Host) ->
         assert len(inside) >= 3
         kill_pair(agent)
         for pid in inside:
-            assert await dead_within(pid, 1.0)
+            assert await dead_within(pid, WITHIN_S)
         assert (await agent.died()).attempts == ("a",)
 
 
@@ -419,7 +421,7 @@ async def test_without_root_attempts_die_with_their_supervisor_too(host: Host) -
         agent.shell("a", NAMELESS_DAEMON, output_path=output_path)
         pid = await host.phone.pid()
         os.kill(agent.supervisor_pid(), signal.SIGKILL)
-        assert await dead_within(pid, 1.0)
+        assert await dead_within(pid, WITHIN_S)
         for left in supervisors_of(own):
             assert await dead_within(left, WITHIN_S)
 
