@@ -35,6 +35,7 @@ from etcsched_cli.output import (
     table,
 )
 from etcsched_cli.settings import Settings
+from etcsched_cli.signals import on_signals
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -203,15 +204,9 @@ def _redrawing(is_quiet: bool) -> Iterator[Callable[[Iterable[RenderableType]], 
 @contextlib.contextmanager
 def _stopped_by_hand() -> Iterator[asyncio.Event]:
     """The first Ctrl-C ends the following, and the verdict comes all the same."""
-    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, stopped.set)
-    try:
+    stopped = asyncio.Event()
+    with on_signals((signal.SIGINT, signal.SIGTERM), lambda _: stopped.set()):
         yield stopped
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 async def _pause(stopped: asyncio.Event, end_s: float | None) -> None:

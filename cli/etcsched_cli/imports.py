@@ -120,11 +120,11 @@ def _own() -> str:
 
 
 def _me() -> str:
-    from pwd import getpwuid
-
     try:
+        from pwd import getpwuid
+
         return getpwuid(os.getuid()).pw_name
-    except KeyError:
+    except (ImportError, KeyError):
         return ""
 
 

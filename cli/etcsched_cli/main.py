@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 
     place: str
     summary: str
+    needs_linux: bool = False
 
 
 COMMANDS: Final[dict[str, Entry]] = {
@@ -55,10 +56,10 @@ COMMANDS: Final[dict[str, Entry]] = {
     "audit": Entry("audit:audit", "Judge what a cluster did, live or from a recording."),
     "contexts": Entry("contexts:contexts", "List the clusters that the configuration file names."),
     "completion": Entry("completion:completion", "Print the completion script of a shell."),
-    "scheduler": Entry("scheduler:scheduler", "Run a scheduler node."),
-    "agent": Entry("agent:agent", "Run an agent."),
-    "up": Entry("up:up", "Run a whole cluster on this machine."),
-    "demo": Entry("demo:demo", "Kill a leader and an agent, and see what is lost."),
+    "scheduler": Entry("scheduler:scheduler", "Run a scheduler node.", True),
+    "agent": Entry("agent:agent", "Run an agent.", True),
+    "up": Entry("up:up", "Run a whole cluster on this machine.", True),
+    "demo": Entry("demo:demo", "Kill a leader and an agent, and see what is lost.", True),
 }
 
 
@@ -72,6 +73,11 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
+        if entry.needs_linux and sys.platform != "linux":
+            raise UsageError(
+                f"etcsched {cmd_name}: schedulers and agents need Linux; "
+                "what looks at a cluster or changes it works from here too"
+            )
         module, _, name = entry.place.partition(":")
         command: click.Command = getattr(import_module(f"etcsched_cli.{module}"), name)
         return command

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ import msgspec
 from etcsched.core.durations import format_duration
 from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched_cli.signals import STOPPED, Signalled, signals_raised, stop_as_asked
+from etcsched_cli.signals import HUNG_UP, STOPS, Signalled, signals_raised, stop_as_asked
 from etcsched_cli.typed import is_set_within, q_typed
 
 if TYPE_CHECKING:
@@ -140,15 +141,20 @@ async def show(
     while True:
         try:
             with (
-                signals_raised(STOPPED),
+                signals_raised(*STOPS),
                 _drawn(render, as_json) as draw,
                 q_typed() as typed,
             ):
                 await _show_until(typed, read, draw, shown)
                 return shown[0]
         except Signalled as signalled:
-            if signalled.number != STOPPED:
+            if signalled.number not in STOPS:
                 raise
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            # The terminal is gone, and the signal that says so is still on its way.
+            raise Signalled(HUNG_UP) from None
         # The terminal is as it was, for whoever is there now.
         stop_as_asked()
 

@@ -103,8 +103,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
         try:
             user = getpass.getuser()
-        except (KeyError, OSError):  # a container's user may have no name
-            user = str(os.getuid())
+        except (ImportError, KeyError, OSError):  # a container's user may have no name
+            user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
         who = f"{user}@{socket.gethostname()}"
         return who.encode(errors="replace").decode()  # A name needn't be text, a record is.
 

@@ -53,6 +53,8 @@ def opened(path: Path) -> BinaryIO:
 
 
 def _open_at_once(path: str, flags: int) -> int:
+    if not hasattr(os, "O_NONBLOCK"):
+        return os.open(path, flags)  # Windows: no pipe has a place among files there.
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
     return descriptor

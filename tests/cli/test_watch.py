@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import io
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import click
 import pytest
@@ -15,6 +18,7 @@ from etcsched.core.errors import ClusterUnreachable
 from etcsched.testing.model_etcd import ModelEtcd
 from etcsched_cli import output
 from etcsched_cli.main import cli
+from etcsched_cli.signals import Signalled
 from tests.cli.console import Console
 
 
@@ -42,6 +46,29 @@ def test_whatever_is_looked_at_can_be_watched(path: tuple[str, ...]) -> None:
         command = found
     flags = {flag for parameter in command.params for flag in parameter.opts}
     assert {"--json", "--watch"} <= flags
+
+
+@pytest.mark.parametrize(("number", "leaves_as"), [(errno.EIO, Signalled), (errno.ENOSPC, OSError)])
+async def test_a_terminal_that_is_gone_is_a_hangup(
+    monkeypatch: pytest.MonkeyPatch, number: int, leaves_as: type[BaseException]
+) -> None:
+    """Whichever is noticed first: that nothing can be written, or the signal."""
+
+    @contextlib.contextmanager
+    def drawn(*_: object) -> Iterator[Callable[[str, str], None]]:
+        def draw(*_: str) -> None:
+            raise OSError(number, os.strerror(number))
+
+        yield draw
+
+    async def read() -> str:
+        return "picture"
+
+    monkeypatch.setattr(output, "_drawn", drawn)
+    with pytest.raises(leaves_as) as caught:
+        await output.show(read, lambda value: [value], as_json=False, watch=True)
+    if isinstance(caught.value, Signalled):
+        assert caught.value.code == 129
 
 
 @pytest.mark.parametrize("args", [("jobs", "list"), ("calendars", "list"), ("settings", "show")])
