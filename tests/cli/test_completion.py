@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from tests.cli.console import Console
 SHELLS = ("bash", "zsh", "fish")
 
 
-def completed(console: Console, *words: str, **env: str) -> list[str]:
+def completed(console: Console, *words: str, **env: Any) -> list[str]:
     """What stands for the last of these words, as bash asks."""
     result = console.run(
         _ETCSCHED_COMPLETE="bash_complete",

@@ -57,7 +57,7 @@ def run(home: Path, *args: str, columns: int = 200, **env: str) -> tuple[Result,
     return result, asked
 
 
-def cluster(home: Path, *args: str, **env: str) -> EtcdConfig:
+def cluster(home: Path, *args: str, **env: Any) -> EtcdConfig:
     _, (config,) = run(home, *args, "jobs", "list", **env)
     return config
 

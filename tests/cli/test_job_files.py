@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -320,14 +321,13 @@ def test_what_others_changed_meanwhile_stays(
     console.ok("apply", str(file))
     file.write_text(FILES.replace("  once:\n", "  twice:\n"))
     from etcsched.operator import pruning
+    from etcsched.operator.apply import prune
 
-    prune = pruning.prune
-
-    async def late(*args: object, **options: object) -> object:
+    async def late(*args: Any, **options: Any) -> object:
         job = console.get(Job, Kind.JOB, "once")
         changed = Job(name="once", run=job.run, versions=job.versions, changed_by="eva@h")
         console.put(changed, Kind.JOB, "once")
-        return await prune(*args, **options)  # type: ignore[arg-type]
+        return await prune(*args, **options)
 
     monkeypatch.setattr(pruning, "prune", late)
     assert console.fails(5, "apply", str(file), "--prune", "--yes") == (

@@ -119,12 +119,15 @@ async def short_sessions(binary: EtcdBinary, directory: Path, members: int) -> A
     try:
         for name in ("a1", "a2"):
             # Until then, an outage would be as good as any other loss of etcd.
-            log = scene.world.directory / f"{name}.log"
-            text = f"connected to {members} members of etcd"
-            await scene.told(lambda log=log, text=text: text in log.read_text(), f"{name}: {text}")
+            await says(scene, name, f"connected to {members} members of etcd")
         yield scene
     finally:
         await scene.close()
+
+
+async def says(scene: Scene, name: str, text: str) -> None:
+    log = scene.world.directory / f"{name}.log"
+    await scene.told(lambda: text in log.read_text(), f"{name}: {text}")
 
 
 async def starts(scene: Scene, job: str) -> Path:

@@ -19,7 +19,7 @@ from etcsched.core.leader.context import Context, Reservation
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.outages import Outages, Ruling
 from etcsched.core.leader.tick_decider import TickDecider
-from etcsched.core.outage import Poll, Sight
+from etcsched.core.outage import OutageProof, Poll, Sight
 from etcsched.core.records import Assignment, Change, Kind, Report, Term
 from etcsched.core.times import ms_of
 from etcsched.core.view import View
@@ -138,7 +138,7 @@ class _MissesDeletes(View):
         return [c for c in super().differences(snapshot, revision) if c.record is not None]
 
 
-class _OneMajorityPoll:
+class _OneMajorityPoll(OutageProof):
     """Takes one look at which a majority seemed to be without a leader for a proof."""
 
     def __init__(self, election_timeout_s: float) -> None:

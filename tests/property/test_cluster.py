@@ -17,6 +17,7 @@ from etcsched.core.states import FINAL, JobState, Origin, Outcome, Overlap, Reco
 from etcsched.core.times import ms_of
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.ops import EventType, range_end_of
+from etcsched.testing.simulated_agent import Span
 from etcsched.testing.world import SimulatedAgent, SimulatedScheduler, World
 from tests.support.due import DueTicks
 from tests.support.jobs import job, resubmit
@@ -110,8 +111,10 @@ class Storm:
             self.chance.choice(agents).is_cut_off = True
 
     def heal(self) -> None:
-        for party in (*self._schedulers(), *self._agents()):
-            party.is_cut_off = False
+        for node in self._schedulers():
+            node.is_cut_off = False
+        for agent in self._agents():
+            agent.is_cut_off = False
 
     def elect(self) -> None:
         self.world.store.elect()
@@ -282,25 +285,29 @@ def check_history(world: World) -> None:
         assert ended.setdefault(event.kv.key, run).state is run.state
 
 
+def over_s(span: Span) -> float:
+    assert span.end_s is not None
+    return span.end_s
+
+
 def check_processes(storm: Storm) -> None:
     world = storm.world
     of_run = defaultdict(list)
     of_job = defaultdict(list)
     for agent in world.agents.values():
         for span in agent.spans:
-            assert span.end_s is not None
             of_run[(span.job, span.run)].append(span)
             of_job[span.job].append(span)
     for spans in of_run.values():
         spans.sort(key=lambda span: span.start_s)
         for one, other in pairwise(spans):
-            assert one.end_s <= other.start_s, "two attempts of a run at the same time"
+            assert over_s(one) <= other.start_s, "two attempts of a run at the same time"
             assert one.token < other.token
     for name, spans in of_job.items():
         spans.sort(key=lambda span: span.start_s)
         for one, other in pairwise(spans):
             if not storm.due.allows_overlap(name):
-                assert one.end_s <= other.start_s, "two runs of a job that doesn't overlap"
+                assert over_s(one) <= other.start_s, "two runs of a job that doesn't overlap"
         for span in spans:
             assert not storm.due.is_stopped(world, name, span.start_s), (name, span)
 

@@ -160,10 +160,10 @@ def clusters(draw: st.DrawFn) -> dict[str, Any]:
             job["state"] = draw(st.sampled_from(["enabled", "chain_active"]))
         if job["state"] != "chain_active" and draw(st.booleans()):
             job["lifecycle"] = draw(st.sampled_from([each.value for each in Lifecycle]))
-        if calendars and draw(st.booleans()):
+        if draw(st.booleans()) and calendars:
             job["calendars"] = [draw(st.sampled_from(calendars))]
         targets = names[place + 1 :]
-        if targets and draw(st.booleans()):
+        if draw(st.booleans()) and targets:
             link: dict[str, Any] = {"to": draw(st.sampled_from(targets))}
             if not job.get("results"):
                 link["when"] = draw(CONDITIONS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from etcsched.core.records import Kind, Retry, Window
@@ -64,7 +66,7 @@ def test_edits_in_an_outage_neither_lose_nor_invent_ticks(recovery: Recovery) ->
     world.scheduler("s1")
     world.agent("a1")
     world.calendar("holidays", exclude=("2026-12-25",))
-    fields = {"recovery": recovery, "pickup_buffer_s": 30.0}
+    fields: dict[str, Any] = {"recovery": recovery, "pickup_buffer_s": 30.0}
     world.apply(job("backup", every_s=60, calendars=("holidays",), **fields))
     world.advance(90)
     world.leader().kill()
@@ -188,7 +190,7 @@ def test_no_retry_begins_in_a_window_that_forbids_it(world: World) -> None:
 # --- splay
 
 
-def splayed(seconds: float, **fields: object) -> tuple[float, dict[str, object]]:
+def splayed(seconds: float, **fields: Any) -> tuple[float, dict[str, Any]]:
     """The delay that a job ``backup`` of this splay has, and its fields."""
     given = {"splay_s": seconds, **fields}
     return delay_ms(job("backup", every_s=60, **given)) / 1000, given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -209,7 +210,7 @@ def test_a_lost_attempt_holds_the_group_until_its_agent_is_surely_gone(world: Wo
 def test_a_hold_releases_the_group_unless_its_copy_may_run_on(
     world: World, on_disconnect: OnDisconnect, state: str
 ) -> None:
-    held = {"on_agent_loss": OnAgentLoss.HOLD, "on_disconnect": on_disconnect}
+    held: dict[str, Any] = {"on_agent_loss": OnAgentLoss.HOLD, "on_disconnect": on_disconnect}
     world.apply(job("a", NOON_5, **held))
     world.apply(job("b", NOON_5))
     world.group("ledger", "a", "b")
@@ -277,7 +278,11 @@ def test_recovery_conflicted_waits_on_where_the_conflict_clears_without_a_slot(
     world.agent("a2", slots=1, takes_s=80.0)
     world.apply(job("filler", At(Utc("2026-11-22T12:00:06.000Z")), hosts=("a2",)))
     world.apply(job("a", At(Utc("2026-11-22T12:00:04.000Z")), hosts=("a1",)))
-    only = {"hosts": ("a2",), "recovery": Recovery.CONFLICTED, "pickup_buffer_s": 20.0}
+    only: dict[str, Any] = {
+        "hosts": ("a2",),
+        "recovery": Recovery.CONFLICTED,
+        "pickup_buffer_s": 20.0,
+    }
     world.apply(job("b", NOON_5, **only))
     world.group("ledger", "a", "b")
     world.advance(70)
@@ -404,7 +409,7 @@ def test_a_leader_that_dies_after_any_write(dies_after: int) -> None:
 
 
 def test_who_is_paused_holds_up_nobody_below_it(world: World) -> None:
-    world.agents["a1"].slots, world.agents["a1"].takes_s = 10, 100.0
+    world.agents["a1"].takes_s = 100.0
     high = At(Utc("2026-11-22T12:01:05.000Z"))
     world.apply(job("high", high, recovery=Recovery.CONFLICTED))
     world.apply(job("low", every_s=60, overlap=Overlap.ALLOW, pickup_buffer_s=50.0))

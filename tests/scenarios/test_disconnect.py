@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from etcsched.core.records import Run
@@ -16,7 +18,7 @@ RUN = "20261122T120005Z"
 TTL_S, GRACE_S, TAKES_S = 10.0, 30.0, 100.0
 
 
-def cut_off(**fields: object) -> World:
+def cut_off(**fields: Any) -> World:
     """a1 runs it, and was cut off at second 6; a2 is there to take over."""
     world = World()
     world.scheduler("s1")

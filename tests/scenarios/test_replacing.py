@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -123,7 +124,7 @@ def test_a_run_on_request_after_the_tick_isnt(world: World) -> None:
 
 def test_one_that_fails_as_it_is_replaced_isnt_retried(world: World) -> None:
     world.agents["a1"].obeys_as = Outcome.FAILED
-    fields = {"overlap": Overlap.REPLACE, "retry": Retry(max=3, interval_s=1.0)}
+    fields: dict[str, Any] = {"overlap": Overlap.REPLACE, "retry": Retry(max=3, interval_s=1.0)}
     world.apply(job("backup", *TICKS[:2], **fields))
     world.advance(20)
     assert states(world) == {FIRST: "failed", SECOND: "assigned"}
@@ -142,7 +143,11 @@ def test_late_ticks_end_with_the_newest(world: World) -> None:
 
 def test_runs_that_catch_up_are_not_replaced(world: World) -> None:
     world.agents["a1"].takes_s = 6.0
-    fields = {"overlap": Overlap.REPLACE, "recovery": Recovery.ALL, "pickup_buffer_s": 1.0}
+    fields: dict[str, Any] = {
+        "overlap": Overlap.REPLACE,
+        "recovery": Recovery.ALL,
+        "pickup_buffer_s": 1.0,
+    }
     world.apply(job("backup", every_s=10, **fields))
     world.drain("a1")
     world.advance(35)
@@ -154,7 +159,11 @@ def test_runs_that_catch_up_are_not_replaced(world: World) -> None:
 
 def test_runs_that_catch_up_replace_nothing(world: World) -> None:
     """They wait for the run from before the outage; the next tick doesn't."""
-    fields = {"overlap": Overlap.REPLACE, "recovery": Recovery.ALL, "pickup_buffer_s": 1.0}
+    fields: dict[str, Any] = {
+        "overlap": Overlap.REPLACE,
+        "recovery": Recovery.ALL,
+        "pickup_buffer_s": 1.0,
+    }
     world.apply(job("backup", every_s=20, since=Utc("2026-11-22T12:00:01.000Z"), **fields))
     world.advance(22)
     world.nodes["s1"].kill()

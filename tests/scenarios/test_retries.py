@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -270,7 +271,7 @@ def test_a_run_that_queued_meanwhile_takes_over_at_once(world: World) -> None:
 
 def test_a_caught_up_run_gives_way_to_the_next(world: World) -> None:
     """Each of them is the next tick of the one before."""
-    fields = {"recovery": Recovery.ALL, "pickup_buffer_s": 1.0}
+    fields: dict[str, Any] = {"recovery": Recovery.ALL, "pickup_buffer_s": 1.0}
     world.apply(job("backup", every_s=10, retry=RETRY, **fields))
     world.drain("a1")
     world.advance(45)

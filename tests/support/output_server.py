@@ -45,14 +45,14 @@ async def serve(root: Path, agent: str = "a1") -> AsyncIterator[OutputService]:
 def serve_in_thread(root: Path, agent: str = "a1") -> Iterator[OutputService]:
     ready = threading.Event()
     made: list[OutputService] = []
-    stop: list[Callable[[], None]] = []
+    stop: list[Callable[[], object]] = []
 
     async def run() -> None:
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
         async with serve(root, agent) as service:
             made.append(service)
-            stop.append(lambda: loop.call_soon_threadsafe(over.set) and None)
+            stop.append(lambda: loop.call_soon_threadsafe(over.set))
             ready.set()
             await over.wait()
 

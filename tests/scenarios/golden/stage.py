@@ -229,7 +229,7 @@ class Stage:
         async def work() -> None:
             known = (await read_defined(etcd, keys)).known()
             wanted = draft.resolved(known)
-            limit = {"timeout_s": CALL_TIMEOUT_S}
+            limit: dict[str, Any] = {"timeout_s": CALL_TIMEOUT_S}
             if wanted.settings:
                 await apply_settings(etcd, keys, wanted.settings, "op", **limit)
             await apply_calendars(etcd, keys, wanted.calendars, now, "op", **limit)

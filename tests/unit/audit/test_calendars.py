@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from etcsched.core.records import (
 )
 from etcsched.core.schedule import Cron
 from etcsched.core.states import JobState, RunState
-from etcsched.core.times import utc_of
+from etcsched.core.times import Utc, utc_of
 from tests.unit.audit.story import KEYS, NOON, Story, a_job, a_run, an_assignment, at, tick
 from tests.unit.audit.test_rules import check, check_clean
 
@@ -102,7 +103,7 @@ def test_i2_a_splay(story: Story, delays: tuple[float, ...], assigned_s: float, 
     runs: list[Run] = []
     for number, delay_s in enumerate(delays):
         tick_s = 60 * (number + 1)
-        fields = {"not_before": at(tick_s + delay_s)}
+        fields: dict[str, Any] = {"not_before": at(tick_s + delay_s)}
         story.now_s = tick_s + 0.01
         run = a_run(tick(tick_s), RunState.READY, **fields)
         story.put((KEYS.of(Kind.RUN, "job", run.id), run))
@@ -123,7 +124,7 @@ def test_any_calendars_and_windows_agree_with_the_product() -> None:
     chance = random.Random(3)
     day_ms = 86_400_000
 
-    def utc(days: float) -> str:
+    def utc(days: float) -> Utc:
         return utc_of(NOON + int(days * 24) * 3_600_000)
 
     for _ in range(60):

@@ -17,7 +17,7 @@ from etcsched.core.records import (
     ScheduleVersion,
     Window,
 )
-from etcsched.core.schedule import Cron, Every
+from etcsched.core.schedule import Cron, Every, Pattern
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc, ms_of, utc_of
 from tests.unit.audit.story import a_job
@@ -31,14 +31,13 @@ moments_ms = st.builds(
     st.integers(0, HOURS - 1),
     st.sampled_from([0, 1, 17, 30]),
 )
-schedules = st.sampled_from(
-    [
-        (Cron("17 * * * *"),),
-        (Cron("30 2 * * *"), Cron("0 12 * * *")),
-        (Every(5400, utc_of(BEGIN_MS)),),
-        (),
-    ]
-)
+SCHEDULES: list[tuple[Pattern, ...]] = [
+    (Cron("17 * * * *"),),
+    (Cron("30 2 * * *"), Cron("0 12 * * *")),
+    (Every(5400, utc_of(BEGIN_MS)),),
+    (),
+]
+schedules = st.sampled_from(SCHEDULES)
 states = st.sampled_from([JobState.ENABLED, JobState.ENABLED, JobState.DISABLED])
 days = st.sampled_from(["2026-10-24", "2026-10-25", "2026-10-25/2026-10-26", "2026-11-01"])
 

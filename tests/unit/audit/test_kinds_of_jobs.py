@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from etcsched.audit.history import OperationKind, OperationOutcome, WordKind
@@ -31,7 +33,7 @@ def story() -> Story:
 # --- per_host
 
 
-def fanned_out(story: Story, seconds: float, *agents: str, **fields: object) -> None:
+def fanned_out(story: Story, seconds: float, *agents: str, **fields: Any) -> None:
     story.now_s = seconds + 0.01
     fan_out = FanOut(
         **{

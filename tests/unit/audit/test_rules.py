@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from etcsched.audit.auditor import Auditor
@@ -524,7 +526,7 @@ def test_i8_a_request_accepted_without_a_run(story: Story) -> None:
 # --- I9
 
 
-def in_an_outage(story: Story, recovery: Recovery, **fields: object) -> None:
+def in_an_outage(story: Story, recovery: Recovery, **fields: Any) -> None:
     """Of the ticks at 1 to 5 minutes none was decided; it is 6 minutes past noon."""
     story.defined(a_job(recovery=recovery, pickup_buffer_s=10.0, **fields))
     story.now_s = 60.5

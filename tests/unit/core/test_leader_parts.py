@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from etcsched.core.leader.context import Context, Options
@@ -39,9 +41,9 @@ def presence(name: str = "a1", **fields: object) -> Presence:
     ],
 )
 def test_why_an_agent_is_not_eligible(
-    asked: dict[str, object], said: dict[str, object], is_drained: bool, word: str | None
+    asked: dict[str, Any], said: dict[str, Any], is_drained: bool, word: str | None
 ) -> None:
-    requirement = requirement_of(job(**asked))  # type: ignore[arg-type]
+    requirement = requirement_of(job(**asked))
     found = why_not(requirement, presence(**said), is_drained)
     assert found is None if word is None else found is not None and word in found
 

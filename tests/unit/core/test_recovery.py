@@ -17,6 +17,11 @@ def at(*seconds: int) -> tuple[int, ...]:
     return tuple(START_MS + second * 1000 for second in seconds)
 
 
+def stretch(first_s: int, last_s: int, count: int) -> recovery.Stretch:
+    first_ms, last_ms = at(first_s, last_s)
+    return recovery.Stretch(first_ms, last_ms, count)
+
+
 def hourly(**fields: object) -> Job:
     """Due at each full minute; the buffer is 90 s, the reach 5 minutes."""
     fields = {"pickup_buffer_s": 90.0, "recover_within_s": 300.0, **fields}
@@ -24,7 +29,8 @@ def hourly(**fields: object) -> Job:
 
 
 def plan(definition: Job, after_s: int, now_s: int, can_start: bool = True) -> recovery.Plan:
-    return recovery.plan(definition, NO_LIMITS, *at(after_s, now_s), can_start)
+    after_ms, now_ms = at(after_s, now_s)
+    return recovery.plan(definition, NO_LIMITS, after_ms, now_ms, can_start)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,7 @@ def test_what_is_missed_is_summarised_between_what_runs() -> None:
     part = recovery.next_step(definition, NO_LIMITS, plan(definition, 0, 600), START_MS)
     assert part.chosen == at(480)
     assert part.late == at(540, 600)
-    assert part.missed == (recovery.Stretch(*at(60, 420), 7),)
+    assert part.missed == (stretch(60, 420, 7),)
     assert (part.first_ms, part.through_ms) == at(60, 600)
 
 
@@ -97,7 +103,7 @@ def test_what_only_a_wrong_clocks_watermark_has_passed_is_missed(can_start: bool
 def test_a_cautious_step_decides_one_tick() -> None:
     definition = hourly(recovery=Recovery.NONE)
     part = recovery.next_step(definition, NO_LIMITS, plan(definition, 0, 600), START_MS, 1)
-    assert part.missed == (recovery.Stretch(*at(60, 60), 1),)
+    assert part.missed == (stretch(60, 60, 1),)
     assert part.through_ms == START_MS + 120_000 - 1
 
 
@@ -111,7 +117,7 @@ def test_a_long_outage_is_summarised_in_steps() -> None:
 @pytest.mark.parametrize("count", [0, 1, 5, 1000])
 def test_newest(count: int) -> None:
     definition = hourly()
-    found = recovery.newest(definition, NO_LIMITS, *at(0, 6_000), count)
+    found = recovery.newest(definition, NO_LIMITS, START_MS, START_MS + 6_000_000, count)
     every = [START_MS + n * 60_000 for n in range(1, 101)]
     assert found == (every[-count:] if count else [])
 
