@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from etcsched.core.records import Kind
+from etcsched.core.leader.context import Context
+from etcsched.core.records import Kind, Presence
 from etcsched.core.states import HostsFor, JobState, Outcome, Placement
+from etcsched.core.times import Utc
+from etcsched.keyspace.codec import decode, encode
+from etcsched.keyspace.ops import Put, Range, Txn
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
 
@@ -86,3 +91,30 @@ def test_whether_requests_respect_hosts(world: World, hosts_for: HostsFor, state
     world.request(trigger("r1"))
     world.advance(5)
     assert world.states("backup") == {"r1": state}
+
+
+def test_a_clock_that_is_shown_changes_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousand agents one shows its clock every few milliseconds: nothing is found out anew by
+    that, and runs go by the presence that there is."""
+    looks: list[str] = []
+    found_out = Context.agents_changed
+
+    def look(context: Context) -> None:
+        looks.append("look")
+        found_out(context)
+
+    monkeypatch.setattr(Context, "agents_changed", look)
+    key = world.keys.of(Kind.PRESENCE, "a1")
+    (kv,) = world.store.range(Range(key)).kvs
+    before = decode(Presence, kv.value)
+    later = replace(before, clock=Utc("2026-11-22T12:00:30.000Z"))
+    for presence, expected in ((later, 0), (replace(later, slots=9), 1), (before, 2)):
+        world.store.txn(Txn((), (Put(key, encode(presence), kv.lease),)))
+        world.advance(1)
+        assert len(looks) == expected
+    world.apply(job("backup", every_s=10, hosts=("a1",)))
+    world.store.txn(Txn((), (Put(key, encode(later), kv.lease),)))
+    world.advance(15)
+    assert agents(world) == ["a1"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, assert_never
 
@@ -19,6 +20,7 @@ from etcsched.core.errors import (
     OutcomeUnknown,
 )
 from etcsched.core.records import Kind, OutputAccess, Report
+from etcsched.core.times import utc_of
 from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
@@ -91,8 +93,9 @@ class PresenceKeeper:
                 assert_never(step)
 
     async def _write(self, step: PresenceWrite) -> None:
-        txn = self._steps.txn_of(step)
-        result = await self._until_definite(lambda: self._etcd.txn(txn))
+        result = await self._until_definite(
+            lambda: self._etcd.txn(self._steps.txn_of(step, utc_of(time.time_ns() // 1_000_000)))
+        )
         event = self._steps.answered(step, result)
         if event is not None:
             self._report(event)

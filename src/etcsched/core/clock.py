@@ -13,6 +13,9 @@ MAX_SLEW = 0.05
 MAX_SKEW_S = 5.0
 """A node whose clock differs by more from the nodes' median doesn't lead."""
 
+CLOCK_EVERY_S = 60.0
+"""How often each node shows the others its clock."""
+
 
 class Instant(msgspec.Struct, frozen=True):
     """``wall_ms`` is Unix time in milliseconds, ``mono_s`` a monotonic clock that runs on while the

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 
+from msgspec.structs import replace
+
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
 from etcsched.core.records import OutputAccess, Presence
+from etcsched.core.times import Utc
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import RangeResult, Txn, TxnResult
@@ -45,13 +48,17 @@ class PresenceSteps:
         """Whether a later step has made the one that is being taken pointless."""
         return any(isinstance(s, fx.JoinPresence | fx.LeavePresence) for s in self._steps)
 
-    def txn_of(self, step: PresenceWrite) -> Txn:
+    def txn_of(self, step: PresenceWrite, clock: Utc) -> Txn:
+        """To be asked for anew whenever it is sent: others compare ``clock``, this host's as it
+        is sent, with theirs as they see it."""
         match step:
             case fx.JoinPresence():
-                return join_presence(self._keys, step.lease, step.presence, self._access)
+                presence = replace(step.presence, clock=clock)
+                return join_presence(self._keys, step.lease, presence, self._access)
             case fx.UpdatePresence():
+                presence = replace(step.presence, clock=clock)
                 return update_presence(
-                    self._keys, step.lease, step.create_revision, step.presence, self._access
+                    self._keys, step.lease, step.create_revision, presence, self._access
                 )
             case fx.LeavePresence():
                 return leave_presence(self._keys, step.agent, step.create_revision)

@@ -27,7 +27,7 @@ from etcsched.core.candidate import (
     Leave,
     TakeTerm,
 )
-from etcsched.core.clock import MAX_SKEW_S, Instant
+from etcsched.core.clock import CLOCK_EVERY_S, MAX_SKEW_S, Instant
 from etcsched.core.errors import ClusterUnreachable, EtcschedError, LeaseGone, NoSpace
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
@@ -62,7 +62,6 @@ from etcsched.serving.health import Condition, serve_health
 log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 0.25
-CLOCK_EVERY_S = 60.0
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
 

@@ -9,6 +9,7 @@ import pytest
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
 from etcsched.core.agent.attempt import Phase
+from etcsched.core.clock import CLOCK_EVERY_S
 from etcsched.core.records import Change, Kind, Noop, Presence
 from etcsched.core.states import Occasion, Outcome, Stage
 from tests.unit.agent.script import (
@@ -151,6 +152,31 @@ def test_another_live_agent_of_this_id_isnt_touched() -> None:
     assert isinstance(effect, fx.Quit)
     assert "host h2 as process 4711" in effect.id_in_use
     assert script.tell(ev.TimePassed()) == []
+
+
+def test_its_clock_is_shown_now_and_then() -> None:
+    """... to schedulers, who go by most clocks; counted from the last time that it was."""
+    script = Script().ready()
+    script.tell(ev.SessionRenewed(script.mono_s + 1000.0))
+    script.passes(CLOCK_EVERY_S - 1.0)
+    assert not script.of(fx.UpdatePresence)
+    script.tell(ev.SupervisorReady(incarnation="s2"))
+    assert script.of(fx.UpdatePresence)
+    script.passes(CLOCK_EVERY_S - 1.0)
+    assert not script.of(fx.UpdatePresence)
+    script.passes(1.0)
+    update = script.one(fx.UpdatePresence)
+    script.passes(1.0)
+    assert not script.of(fx.UpdatePresence)
+    assert (update.create_revision, update.lease) == (JOINED, LEASE)
+
+
+def test_without_a_presence_no_clock_is_shown() -> None:
+    script = Script()
+    opened(script)
+    script.tell(ev.SessionRenewed(script.mono_s + 1000.0))
+    script.passes(2 * CLOCK_EVERY_S)
+    assert not script.of(fx.UpdatePresence)
 
 
 def test_the_presence_of_a_resumed_lease_is_taken_over() -> None:

@@ -25,7 +25,7 @@ from etcsched.core.agent.deadlines import Deadlines
 from etcsched.core.agent.outcomes import Outcomes
 from etcsched.core.agent.processes import Processes
 from etcsched.core.agent.standing import Settings, Standing
-from etcsched.core.clock import Instant
+from etcsched.core.clock import CLOCK_EVERY_S, Instant
 from etcsched.core.records import Assignment, Change, Drain, Kind, Live, Order, Presence
 from etcsched.core.states import Stage
 
@@ -359,6 +359,8 @@ class AgentMachine:
         self._outcomes.time_passed(now)
         if self._standing.session is not None and not self._standing.has_session(now):
             self._session_lost(now)
+        if now.mono_s - self._standing.clock_shown_s >= CLOCK_EVERY_S:
+            self._update_presence(now)
 
     def _stop(self, kill: bool, now: Instant) -> None:
         if self._leaving is _Leaving.FAREWELL:

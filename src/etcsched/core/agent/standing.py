@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from etcsched.core.agent.events import SessionOpened
@@ -62,6 +64,8 @@ class Standing:
         self.reports_read = False
         self.supervisor: str | None = None
         self.drained = False
+        self.clock_shown_s = -math.inf
+        """When the presence was last put, or put again."""
         self.leaving = False
         self.stopping = False
         self.takes_shutdown_jobs = False
@@ -120,6 +124,7 @@ class Standing:
         settings = self.settings
         if self.since is None:
             self.since = utc_of(now.wall_ms)
+        self.clock_shown_s = now.mono_s
         return Presence(
             agent=settings.agent,
             incarnation=self.session.incarnation,

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from etcsched.core.clock import Instant, TickClock
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
@@ -30,7 +32,17 @@ from etcsched.core.leader.seats import Seats
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.leader.ticks import TickIndex
 from etcsched.core.leader.upkeep import Upkeep
-from etcsched.core.records import CLUSTER, Change, Kind, Run, Term, Watermark, host_in, lane_of
+from etcsched.core.records import (
+    CLUSTER,
+    Change,
+    Kind,
+    Presence,
+    Run,
+    Term,
+    Watermark,
+    host_in,
+    lane_of,
+)
 from etcsched.core.states import FINAL
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View, job_of, revision_of
@@ -56,6 +68,8 @@ class LeaderMachine:
         self._view = view
         self._index = index
         self._clock = TickClock(now)
+        self._presences = {name: entry.record for name, entry in view.presences.items()}
+        """As they were when somebody last looked at them."""
         self._context = context = Context(view, term.number, term.leader, options or Options())
         context.it_is(now.wall_ms, now.mono_s)
         watermark_ms = _watermark_ms(view, now.wall_ms)
@@ -183,6 +197,8 @@ class LeaderMachine:
                     self._context.load_changed(change.ids[0])
                     self._live.work_changed(change.ids[0])
                 self._runs.look_at((change.ids[1], change.ids[2]))
+            case Kind.PRESENCE if self._shows_only_the_time(change):
+                pass
             case Kind.PRESENCE | Kind.DRAIN | Kind.SEAT:
                 self._context.agents_changed()
                 self._runs.look_at_agent(change.ids[0])
@@ -222,6 +238,15 @@ class LeaderMachine:
                 pass
             case other:
                 assert_never(other)
+
+    def _shows_only_the_time(self, change: Change) -> bool:
+        """Each agent shows its clock now and then, and of a thousand that is often."""
+        agent, record = change.ids[0], change.record
+        before = self._presences.pop(agent, None)
+        if not isinstance(record, Presence):
+            return False
+        self._presences[agent] = record
+        return before is not None and replace(before, clock=record.clock) == record
 
     def _groups_changed(self) -> None:
         self._context.conflicts.groups_changed()

@@ -126,7 +126,7 @@ class Link:
 
     def until_definite(
         self,
-        do: Callable[[], T],
+        sent: Callable[[], Callable[[], T]],
         answer: Callable[[T | EtcschedError], None],
         *,
         timeout_s: float,
@@ -135,8 +135,8 @@ class Link:
         most_s: float = 2.0,
         give_up: Callable[[], bool] | None = None,
     ) -> None:
-        """The same again, with backoff, until something is known of it (or ``give_up`` says so:
-        then there is no answer)."""
+        """Again, with backoff, until something is known of it (or ``give_up`` says so: then there
+        is no answer). ``sent`` says what is sent each time."""
 
         def answered(result: T | EtcschedError, backoff_s: float) -> None:
             if not isinstance(result, ClusterUnreachable | NoSpace):
@@ -150,6 +150,6 @@ class Link:
         def attempt(backoff_s: float) -> None:
             if give_up is not None and give_up():
                 return
-            self.call(do, lambda r: answered(r, backoff_s), timeout_s, is_write=is_write)
+            self.call(sent(), lambda r: answered(r, backoff_s), timeout_s, is_write=is_write)
 
         attempt(first_s)

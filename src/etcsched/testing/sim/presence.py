@@ -10,6 +10,7 @@ from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
 from etcsched.core.errors import EtcschedError
 from etcsched.core.records import Kind, Report
+from etcsched.core.times import utc_of
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range, RangeResult, TxnResult
@@ -46,11 +47,11 @@ class SimPresence:
             case fx.UpdatePresence() | fx.LeavePresence():
                 self._write(step)
             case fx.RevokeLease():
-                self._definite(lambda: store.lease_revoke(step.lease), lambda _: None)
+                self._definite(lambda: lambda: store.lease_revoke(step.lease), lambda _: None)
             case fx.ReadReports():
                 start, end = self._keys.all_of(Kind.REPORT, self._agent)
                 self._definite(
-                    lambda: store.range(Range(start, end)),
+                    lambda: lambda: store.range(Range(start, end)),
                     lambda found: self._post(
                         ev.ReportsRead(step.create_revision, self._reports_in(found))
                     ),
@@ -65,18 +66,22 @@ class SimPresence:
         )
 
     def _write(self, step: PresenceWrite) -> None:
-        txn, store = self._steps.txn_of(step), self._link.etcd.store
+        store = self._link.etcd.store
+
+        def sent() -> Callable[[], TxnResult]:
+            txn = self._steps.txn_of(step, utc_of(self._link.process.clock.now().wall_ms))
+            return lambda: store.txn(txn)
 
         def answered(result: TxnResult) -> None:
             event = self._steps.answered(step, result)
             if event is not None:
                 self._post(event)
 
-        self._definite(lambda: store.txn(txn), answered)
+        self._definite(sent, answered)
         if isinstance(step, fx.LeavePresence):
             self._link.process.after(LEAVE_S, self._post, ev.PresenceLeft())
 
-    def _definite(self, do: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def _definite(self, sent: Callable[[], Callable[[], Any]], then: Callable[[Any], None]) -> None:
         """One step, until its answer is definite or a later step made it pointless."""
 
         def answered(result: object) -> None:
@@ -94,7 +99,7 @@ class SimPresence:
             return True
 
         self._link.until_definite(
-            do,
+            sent,
             answered,
             timeout_s=5.0,
             is_write=True,

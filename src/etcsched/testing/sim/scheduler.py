@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from etcsched.core.candidate import CandidateEffect, Demote, Join, Lead, Leave, TakeTerm
+from etcsched.core.clock import CLOCK_EVERY_S
 from etcsched.core.errors import EtcschedError
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 BEAT_S = 0.25
 IDLE_BEAT_S = 1.0
-CLOCK_EVERY_S = 60.0
 RETRY_S = 0.2
 
 
@@ -286,7 +286,7 @@ class SimScheduler:
     def _confirm_loss(self, leadership: int, effect: fx.ConfirmLoss) -> None:
         store = self.cluster.store
         self.link.until_definite(
-            lambda: store.lease_time_to_live(effect.lease),
+            lambda: lambda: store.lease_time_to_live(effect.lease),
             lambda info: self._tell_in(
                 leadership,
                 ev.LeaseAnswered(effect.agent, effect.lease, info.has_ended, info.raft_term),  # type: ignore[union-attr]
@@ -318,7 +318,7 @@ class SimScheduler:
             self._tell_in(leadership, ev.ArchivedRead(effect.job, effect.run_id, run, revision))
 
         self.link.until_definite(
-            lambda: store.range(Range(key)),
+            lambda: lambda: store.range(Range(key)),
             answered,
             timeout_s=5.0,
             is_write=False,

@@ -80,7 +80,7 @@ class Sender:
             )
             return
         self._link.until_definite(
-            lambda: store.txn(txn),
+            lambda: lambda: store.txn(txn),
             lambda answer: self._answered(answer, part, parts),
             timeout_s=WRITE_TIMEOUT_S,
             is_write=True,
