@@ -128,6 +128,9 @@ def test_a_fixed_priority_is_that_of_the_hosts_below_the_preference() -> None:
         (HostsFor.SCHEDULED, Origin.SCHEDULE, True),
         (HostsFor.SCHEDULED, Origin.RECOVERY, True),
         (HostsFor.SCHEDULED, Origin.REQUEST, False),
+        (HostsFor.SCHEDULED, Origin.CHAIN, False),
+        (HostsFor.SCHEDULED, Origin.RESUBMISSION, True),
+        (HostsFor.SCHEDULED, Origin.LIFECYCLE, True),
     ],
 )
 def test_which_runs_the_hosts_bind(hosts_for: HostsFor, origin: Origin, is_bound: bool) -> None:

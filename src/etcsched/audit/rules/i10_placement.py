@@ -19,7 +19,7 @@ from etcsched.core.records import (
     Seat,
     host_in,
 )
-from etcsched.core.states import HostsFor, OnDisconnect, RunState
+from etcsched.core.states import HostsFor, OnDisconnect, Origin, RunState
 
 
 class Placement(Rule):
@@ -90,11 +90,11 @@ class Placement(Rule):
         self.expect(bool(may_run_as), f"{name}: the agent runs nothing as {user}", step)
 
     def _is_bound(self, job: Job, new: Assignment, step: Step) -> bool:
-        """A job can choose that its hosts and labels bind only scheduled runs."""
+        """A job can choose that its hosts and labels bind no requested and no chained runs."""
         written = step.of(Kind.RUN, new.job, new.run)
         run = written.after.record if written is not None and written.after is not None else None
-        is_scheduled = isinstance(run, Run) and (run.is_tick or run.occasion is not None)
-        return job.hosts_for is HostsFor.ALL or is_scheduled
+        is_free = not isinstance(run, Run) or run.origin in (Origin.REQUEST, Origin.CHAIN)
+        return job.hosts_for is HostsFor.ALL or not is_free
 
     def quieted(self, quiet: Quiet) -> None:
         """All seats that may be are given, as far as agents are there, and no more."""

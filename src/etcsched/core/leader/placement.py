@@ -14,7 +14,8 @@ from etcsched.core.agent.users import allows
 from etcsched.core.records import Job, Presence, Run
 from etcsched.core.states import HostsFor, Origin, Outcome, Placement
 
-_SCHEDULED = frozenset({Origin.SCHEDULE, Origin.RECOVERY})
+_UNSCHEDULED = frozenset({Origin.REQUEST, Origin.CHAIN})
+"""A resubmission stands for its original, which a job's hosts are for."""
 
 
 class Requirement(msgspec.Struct, frozen=True):
@@ -32,7 +33,7 @@ class Requirement(msgspec.Struct, frozen=True):
 
 def requirement_of(job: Job, origin: Origin = Origin.SCHEDULE) -> Requirement:
     """What a run of this job asks, by where the run comes from."""
-    is_free = job.hosts_for is HostsFor.SCHEDULED and origin not in _SCHEDULED
+    is_free = job.hosts_for is HostsFor.SCHEDULED and origin in _UNSCHEDULED
     return Requirement(
         () if is_free else job.hosts,
         () if is_free else tuple(sorted(job.require.items())),
