@@ -50,7 +50,8 @@ _option = partial(option, of="agent", show_envvar=True)
 @_option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="For output, outcomes not yet told, and its session; each agent has its own.",
+    help="For output, outcomes not yet told, and its session; each agent has its own.  [default: "
+    "/var/lib/etcsched/agent/ID as root, else below ~/.local/state]",
 )
 @_option(
     "--stop-timeout",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etcsched.operator.cluster import LeaderView, read_leader
+from etcsched.operator.cluster import LeaderView, SchedulerView, read_leader
 from etcsched_cli.connect import run
-from etcsched_cli.output import Column, age, facts, moment, output_options, show, table
+from etcsched_cli.output import Cell, Column, age, facts, moment, output_options, show, table
 from etcsched_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _render(view: LeaderView, now_ms: int) -> Iterable[RenderableType]:
         [
             (
                 scheduler.node,
-                ("leads", "green") if scheduler.leads else "stands by",
+                _role(scheduler),
                 scheduler.host,
                 str(scheduler.pid),
                 age(scheduler.since, now_ms),
@@ -75,6 +75,12 @@ def _render(view: LeaderView, now_ms: int) -> Iterable[RenderableType]:
         ],
         empty="no scheduler is here; start one with etcsched scheduler",
     )
+
+
+def _role(scheduler: SchedulerView) -> Cell:
+    if scheduler.barred:
+        return f"barred: {scheduler.barred}", "red"
+    return ("leads", "green") if scheduler.leads else "stands by"
 
 
 def silence_text(view: LeaderView) -> str:

@@ -30,7 +30,8 @@ _option = partial(option, of="scheduler", show_envvar=True)
 @_option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where it remembers how far the cluster had come.",
+    help="Where it remembers how far the cluster had come.  [default: "
+    "/var/lib/etcsched/scheduler/ID as root, else below ~/.local/state]",
 )
 @_option(
     "--allow-unfenced-auth",

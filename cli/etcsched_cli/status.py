@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.times import ms_of
-from etcsched.operator.cluster import JOBS_LOOKED_AT, ClusterView, read_cluster
+from etcsched.operator.cluster import JOBS_LOOKED_AT, ClusterView, LeaderView, read_cluster
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
 from etcsched_cli.leader import silence_text
@@ -48,6 +48,7 @@ def _render(view: ClusterView) -> Iterable[RenderableType]:
         [
             ("leader", leader_cell(view)),
             ("schedulers", _schedulers(view)),
+            *_some("barred", barred_cells(view.leader)),
             ("paused", paused_cell(view)),
             ("jobs", str(view.jobs)),
             ("runs", runs_text(view)),
@@ -69,7 +70,8 @@ def _render(view: ClusterView) -> Iterable[RenderableType]:
 def leader_cell(view: ClusterView) -> Cell:
     term = view.leader.term
     if not view.leader.node or term is None:
-        return ("nobody leads: nothing is decided; start etcsched scheduler", "red")
+        what = "mend what bars them" if barred_cells(view.leader) else "start etcsched scheduler"
+        return (f"nobody leads: nothing is decided; {what}", "red")
     text = f"{view.leader.node}, term {term.number}, for {age(term.since, ms_of(view.at))}"
     silence = silence_text(view.leader)
     return (f"{text}; {silence}", "red") if silence else text
@@ -79,7 +81,13 @@ def _schedulers(view: ClusterView) -> str:
     return ", ".join(
         scheduler.node + (" (leads)" if scheduler.leads else "")
         for scheduler in view.leader.schedulers
+        if not scheduler.barred
     )
+
+
+def barred_cells(leader: LeaderView) -> list[Cell]:
+    """Who is here and can't lead, and why."""
+    return [(f"{s.node}: {s.barred}", "red") for s in leader.schedulers if s.barred]
 
 
 def paused_cell(view: ClusterView) -> Cell:

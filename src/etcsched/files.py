@@ -1,6 +1,7 @@
-"""What is in a file that somebody names, or on standard input: bounded, whatever it leads to.
+"""What is in a file that somebody names, or on standard input: bounded, whatever it leads to; and
+where a node keeps its own files.
 
-Everything is refused by ``OSError``, whose ``strerror`` is the reason in words.
+What is read is refused by ``OSError``, whose ``strerror`` is the reason in words.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import BinaryIO, Final
 
 from etcsched.core.sizes import size_text
 
-__all__ = ["STDIN", "decoded", "opened", "read_bytes", "read_text"]
+__all__ = ["STDIN", "decoded", "opened", "read_bytes", "read_text", "state_directory"]
 
 STDIN: Final = "-"
 
@@ -45,6 +46,14 @@ def decoded(raw: bytes) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise OSError(errno.EILSEQ, f"it isn't text in UTF-8 (line {line})") from None
+
+
+def state_directory(role: str, node: str) -> Path:
+    """Of a scheduler or agent that wasn't told another: the system's as root, else the user's."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/etcsched", role, node)
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    return home / "etcsched" / role / node
 
 
 def opened(path: Path) -> BinaryIO:

@@ -71,8 +71,10 @@ class Bed:
 
     async def add_schedulers(self, count: int, *, ttl_s: int = 10) -> None:
         for number in range(1, count + 1):
-            self._add("scheduler", f"scheduler-{number}", f"--ttl={ttl_s}")
-            await self.nodes[f"scheduler-{number}"].start()
+            name = f"scheduler-{number}"
+            state = f"--state-dir={self.directory / name}"
+            self._add("scheduler", name, f"--ttl={ttl_s}", state)
+            await self.nodes[name].start()
 
     async def add_agents(self, count: int, *, slots: int, ttl_s: int = 10, first: int = 1) -> None:
         user = getpass.getuser()

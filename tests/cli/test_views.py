@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core.records import (
+    Barred,
     Candidate,
     ClusterSettings,
     Gap,
@@ -303,6 +304,23 @@ def test_a_leader_that_does_not_answer(cluster: Console) -> None:
     assert f"silent         {silence}\n" in cluster.ok("leader")
     found = cluster.json("leader")
     assert (found["node"], found["silent_s"], found["lease_left_s"]) == ("host-a", 7, 3)
+
+
+def test_a_scheduler_that_doesnt_stand_is_named(cluster: Console) -> None:
+    reason = "this node's clock is 7.0 s behind most nodes'; set it right"
+    barred = Barred(
+        node="host-c", host="host-c", pid=7, since=cluster.now, clock=cluster.now, version="0.1.0",
+        reason=reason,
+    )  # fmt: skip
+    cluster.store.txn(Txn((), (Put(cluster.keys.barred("host-c"), encode(barred)),)))
+    shown = cluster.ok("status")
+    assert "schedulers  host-a (leads), host-b\n" in shown
+    assert f"barred      host-c: {reason}\n" in shown
+    assert f"barred: {reason}" in cluster.ok("leader")
+    found = {s["node"]: s["barred"] for s in cluster.json("leader")["schedulers"]}
+    assert found == {"host-a": "", "host-b": "", "host-c": reason}
+    cluster.put(barred, Kind.ELECTION, "d")
+    assert "schedulers  host-a (leads), host-b\n" in cluster.ok("status")
 
 
 def test_a_leader_that_was_killed_and_started_again(cluster: Console) -> None:

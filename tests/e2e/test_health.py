@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
+from etcsched.core.records import Term
+from etcsched.etcd.client import EtcdClient
+from etcsched.etcd.config import EtcdConfig
+from etcsched.keyspace.codec import decode, encode
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Put, Range, Txn
 from tests.conftest import StartEtcd
 from tests.support.local_world import Finished, LocalWorld, run_cli
 
@@ -166,3 +174,33 @@ async def test_metrics_of_runs_and_of_a_fence(world: LocalWorld, tmp_path: Path)
     await measured(world, "a1", "etcsched_sessions_lost_total")
     await measured(world, "s1", "etcsched_sessions_lost_total")
     world.etcd.thaw(0)
+
+
+async def test_a_scheduler_that_must_not_lead_is_named(world: LocalWorld) -> None:
+    """A newer program has written records that this one doesn't know; then that is taken back."""
+    keys = Keys()
+    async with EtcdClient(EtcdConfig(**world.etcd.config_kwargs)) as etcd:
+
+        async def term() -> Term:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    if found := (await etcd.range(Range(keys.term))).kvs:
+                        return decode(Term, found[0].value)
+                    await asyncio.sleep(0.05)
+
+        async def schedulers(wanted: Callable[[list[dict[str, Any]]], bool]) -> None:
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    listed = await world.cli("leader", "--json")
+                    if wanted(json.loads(listed.out)["schedulers"]):
+                        return
+
+        now = await term()
+        await etcd.txn(Txn((), (Put(keys.term, encode(replace(now, least_schema=99))),)))
+        await schedulers(lambda all_: len(all_) == 1 and "upgrade etcsched" in all_[0]["barred"])
+        shown = await world.cli("status")
+        assert "leader     nobody leads: nothing is decided; mend what bars them\n" in shown.out
+        assert "barred     s1: the cluster's records are of schema 99" in shown.out
+        await etcd.txn(Txn((), (Put(keys.term, encode(now)),)))
+        await schedulers(lambda all_: len(all_) == 1 and all_[0]["leads"])
+        assert (await etcd.range(Range(keys.barred("s1")))).kvs == ()

@@ -65,7 +65,8 @@ class LocalWorld:
     # --- what there is
 
     def add_scheduler(self, name: str, *arguments: str, login: tuple[str, ...] = ()) -> None:
-        self._add("scheduler", name, (f"--ttl={self.ttl_s}", *arguments), login)
+        own = (f"--ttl={self.ttl_s}", f"--state-dir={self.directory / name}")
+        self._add("scheduler", name, (*own, *arguments), login)
 
     def add_agent(
         self,

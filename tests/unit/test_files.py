@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from etcsched.files import read_bytes, read_text
+from etcsched.scheduler.config import SchedulerConfig
 
 
 def why_not(name: str | Path, most_bytes: int = 8) -> str:
@@ -64,3 +65,17 @@ def test_a_pipe_is_read_to_its_end() -> None:
     finally:
         os.close(reader)
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("uid", "expected"),
+    [(0, "/var/lib/etcsched/scheduler/s1"), (1000, "/home/eva/state/etcsched/scheduler/s1")],
+)
+def test_where_a_node_keeps_its_own(
+    monkeypatch: pytest.MonkeyPatch, uid: int, expected: str
+) -> None:
+    """Also a scheduler that wasn't told: else a restored etcd would go unnoticed."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/eva/state")
+    assert str(SchedulerConfig(node="s1").directory) == expected
+    assert str(SchedulerConfig(node="s1", state_dir=Path("x")).directory) == "x"

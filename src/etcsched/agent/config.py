@@ -12,6 +12,7 @@ import msgspec
 from etcsched.core.agent.users import ANY_BUT_ROOT
 from etcsched.core.errors import UsageError
 from etcsched.core.names import check_node_name
+from etcsched.files import state_directory
 from etcsched.keyspace.keys import DEFAULT_PREFIX
 from etcsched.serving.address import Address, Listen
 
@@ -104,10 +105,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     def directory(self) -> Path:
         if self.state_dir is not None:
             return self.state_dir.absolute()
-        if os.geteuid() == 0:
-            return Path("/var/lib/etcsched/agent", self.agent_id)
-        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-        return home / "etcsched/agent" / self.agent_id
+        return state_directory("agent", self.agent_id)
 
 
 def own_user() -> str:

@@ -18,7 +18,9 @@ __all__ = ["ARCHIVE", "Held", "Keyspace", "Place", "Step", "Write"]
 
 ARCHIVE: Final = "archive"
 ACCESS: Final = "access"
-Place = Kind | Literal["archive", "access"]
+BARRED: Final = "barred"
+"""Nothing is decided by what stands in these two."""
+Place = Kind | Literal["archive", "access", "barred"]
 R = TypeVar("R", bound=Record)
 
 
@@ -147,6 +149,8 @@ class Keyspace:
             return (ARCHIVE, (job, run)) if slash else (None, ())
         if key.startswith(self.keys.access_prefix):
             return ACCESS, (key[len(self.keys.access_prefix) :],)
+        if key.startswith(self.keys.barred_prefix):
+            return BARRED, (key[len(self.keys.barred_prefix) :],)
         return self.keys.parse(key) or (None, ())
 
     def _apply(self, write: Write) -> None:
@@ -185,7 +189,7 @@ def _mark(index: dict[K, set[V]], key: K, value: V, is_there: bool) -> None:
 
 def _held(place: Place | None, kv: KeyValue) -> Held:
     record: Record | None = None
-    if place is not None and place != ACCESS:
+    if isinstance(place, Kind) or place == ARCHIVE:
         try:
             record = decode(Run if place == ARCHIVE else RECORD_TYPES[place], kv.value)
         except MalformedRecord:

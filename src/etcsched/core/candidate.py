@@ -154,7 +154,7 @@ class CandidateMachine:
     def _decide(self, now: Instant) -> list[CandidateEffect]:
         if self._lease is None or self._resigned:
             return []
-        verdict = self._skew.verdict(now)
+        verdict = self._skew.verdict(now) or self._outdated()
         if verdict is not None:
             self._reason = verdict
             return [*self._demote(verdict), *self._paced(self._leave(), now)]
@@ -171,6 +171,16 @@ class CandidateMachine:
             return []
         return self._campaign(self._lease, token, now)
 
+    def _outdated(self) -> str | None:
+        """Why this program mustn't lead; None: it may."""
+        term = self._view.term
+        if term is None or term.record.least_schema <= SCHEMA_VERSION:
+            return None
+        return (
+            f"the cluster's records are of schema {term.record.least_schema}, this program knows "
+            f"{SCHEMA_VERSION}: upgrade etcsched on this node"
+        )
+
     def _still_leading(self, token: int) -> list[CandidateEffect]:
         assert self.leading is not None
         term = self._view.term
@@ -182,12 +192,6 @@ class CandidateMachine:
 
     def _campaign(self, lease: int, token: int, now: Instant) -> list[CandidateEffect]:
         term = self._view.term
-        if term is not None and term.record.least_schema > SCHEMA_VERSION:
-            self._reason = (
-                f"the cluster's records are of schema {term.record.least_schema}, this program "
-                f"knows {SCHEMA_VERSION}: upgrade etcsched on this node"
-            )
-            return self._paced(self._leave(), now)
         # A term given up isn't taken up again: what was in flight in it may still be committed.
         if term is not None and term.record.token == token and term.record.number > self._given_up:
             self.leading = term.record

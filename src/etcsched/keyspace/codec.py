@@ -12,6 +12,7 @@ from etcsched.core.records import (
     SCHEMA_VERSION,
     Answer,
     Assignment,
+    Barred,
     Calendar,
     Candidate,
     Change,
@@ -72,7 +73,7 @@ RECORD_TYPES: dict[Kind, type[Record]] = {
 }
 
 _encoder = msgspec.json.Encoder()
-_types: set[type[Record]] = {*RECORD_TYPES.values(), OutputAccess}
+_types: set[type[Record]] = {*RECORD_TYPES.values(), Barred, OutputAccess}
 _decoders = {type_: msgspec.json.Decoder(type_) for type_ in _types}
 
 

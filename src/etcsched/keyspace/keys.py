@@ -1,7 +1,8 @@
 """Where each record lives (DESIGN 2, docs/keyspace.md).
 
-The layout is by writer. Everything but the archive and the access to outputs lies between
-``election/`` and the end of ``state/``, so that one watch covers it.
+The layout is by writer. Everything that is decided by lies between ``election/`` and the end of
+``state/``, so that one watch covers it; the archive, the access to outputs, and what barred
+schedulers say lie before it.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class Keys:
         self.watched_end = prefix + "state0"  # '0' follows '/': the end of state/
         self.archive_prefix = prefix + "archive/"
         self.access_prefix = prefix + "access/"
+        self.barred_prefix = prefix + "barred/"
         self._parsers: dict[str, Callable[[list[str]], tuple[Kind, tuple[str, ...]] | None]] = {
             "election": _flat(Kind.ELECTION),
             "presence": _flat(Kind.PRESENCE),
@@ -122,6 +124,9 @@ class Keys:
 
     def access(self, agent: str) -> str:
         return f"{self.access_prefix}{agent}"
+
+    def barred(self, node: str) -> str:
+        return f"{self.barred_prefix}{node}"
 
     def archive(self, job: str, run: str) -> str:
         return f"{self.archive_prefix}{job}/{run}"

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from etcsched.core.records import (
+    Barred,
     Candidate,
     ClusterSettings,
     Drain,
@@ -24,7 +25,7 @@ from etcsched.core.records import (
 from etcsched.core.states import RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import KeyValue, Range
+from etcsched.keyspace.ops import KeyValue, Range, range_end_of
 from etcsched.operator.explain import RunReason, Waits, read_view, waits_of
 from etcsched.operator.next_ticks import NextTick, next_ticks
 from etcsched.operator.runs import newest_of_all, view_of
@@ -54,7 +55,8 @@ _STARTS: Final = 100
 
 
 class SchedulerView(msgspec.Struct, frozen=True, kw_only=True):
-    """``clock_ahead_ms``: how far its clock was ahead of ours at least, where that is provable."""
+    """``clock_ahead_ms``: how far its clock was ahead of ours at least, where that is provable.
+    ``barred``: why it doesn't stand for election, though it is here; empty: it does."""
 
     node: str
     leads: bool
@@ -63,6 +65,7 @@ class SchedulerView(msgspec.Struct, frozen=True, kw_only=True):
     since: Utc
     version: str
     clock_ahead_ms: int = 0
+    barred: str = ""
 
 
 class AgentState(enum.Enum):
@@ -208,17 +211,11 @@ async def read_leader(etcd: Etcd, keys: Keys, now_ms: int) -> LeaderView:
     for position, kv in enumerate(standing):
         candidate = found(Candidate, kv)
         if candidate is not None:
-            schedulers.append(
-                SchedulerView(
-                    node=candidate.node,
-                    leads=leads and position == 0,
-                    host=candidate.host,
-                    pid=candidate.pid,
-                    since=candidate.since,
-                    version=candidate.version,
-                    clock_ahead_ms=max(ms_of(candidate.clock) - now_ms, 0),
-                )
-            )
+            schedulers.append(_view_of(candidate, now_ms, leads=leads and position == 0))
+    for kv in await listed(etcd, (keys.barred_prefix, range_end_of(keys.barred_prefix))):
+        barred = found(Barred, kv)
+        if barred is not None:
+            schedulers.append(_view_of(barred, now_ms, barred=barred.reason))
     # One that was killed stands until its lease ends, beside the one that was started again.
     newest = {scheduler.node: scheduler for scheduler in schedulers}
     silent_s, left_s = await _silence(etcd, standing[0].lease) if leads else (0, 0)
@@ -229,6 +226,21 @@ async def read_leader(etcd: Etcd, keys: Keys, now_ms: int) -> LeaderView:
         term=term,
         watermark=watermark.through if watermark is not None else None,
         schedulers=tuple(s for s in schedulers if newest[s.node] is s),
+    )
+
+
+def _view_of(
+    node: Candidate | Barred, now_ms: int, *, leads: bool = False, barred: str = ""
+) -> SchedulerView:
+    return SchedulerView(
+        node=node.node,
+        leads=leads,
+        host=node.host,
+        pid=node.pid,
+        since=node.since,
+        version=node.version,
+        clock_ahead_ms=max(ms_of(node.clock) - now_ms, 0),
+        barred=barred,
     )
 
 

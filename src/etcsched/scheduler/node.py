@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ from etcsched.core.candidate import (
     Join,
     Lead,
     Leave,
+    Standing,
     TakeTerm,
 )
 from etcsched.core.clock import CLOCK_EVERY_S, MAX_SKEW_S, Instant
@@ -32,7 +34,7 @@ from etcsched.core.errors import ClusterUnreachable, EtcschedError, LeaseGone, N
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
 from etcsched.core.leader.standby import Standby
-from etcsched.core.records import Candidate
+from etcsched.core.records import Barred, Candidate
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View
 from etcsched.etcd.client import EtcdClient
@@ -49,6 +51,8 @@ from etcsched.keyspace.transactions import (
     LeaderGuard,
     join_election,
     leave_election,
+    say_barred,
+    unsay_barred,
     update_candidate,
     win_term,
 )
@@ -62,6 +66,7 @@ from etcsched.serving.health import Condition, serve_health
 log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 0.25
+SAY_AGAIN_S = 1.0
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
 
@@ -103,13 +108,15 @@ class SchedulerNode:
         self._raft_term = 0
         self._raft_term_since_s = 0.0
         self._next_clock_s = 0.0
+        self._said_barred: str | None = ""
+        """None: etcd may hold this or that."""
+        self._said_at_s = -math.inf
         self._options = config.options
         self._steps: set[asyncio.Task[None]] = set()
-        state_dir = config.state_dir
         self._metrics = SchedulerMetrics(
             config.node, self._view, lambda: self._candidate.leading, instant_now
         )
-        self._high_water = HighWater(state_dir / "revision" if state_dir is not None else None)
+        self._high_water = HighWater(config.directory / "revision")
         self._high_water.prepare()
 
     async def run(self) -> None:
@@ -295,7 +302,37 @@ class SchedulerNode:
                     self._step(self._renew_candidate())
             self._do(self._candidate.time_passed(now))
             self._refuse_to_lead_on_ruins()
+            self._say_whether_barred(now)
             await asyncio.sleep(PROGRESS_EVERY_S)
+
+    def _say_whether_barred(self, now: Instant) -> None:
+        """Where it doesn't stand for election, others see it nowhere else."""
+        is_barred = self._candidate.standing is Standing.BARRED
+        reason = self._candidate.barred_because if is_barred else ""
+        # The reason tells by how much a clock is wrong, which is never quite the same.
+        pace_s = CLOCK_EVERY_S if reason and self._said_barred else SAY_AGAIN_S
+        session = self._session
+        if session is None:
+            self._said_barred = ""  # What was said goes with its lease.
+        elif reason != self._said_barred and now.mono_s - self._said_at_s >= pace_s:
+            self._said_barred, self._said_at_s = reason, now.mono_s
+            self._step(self._say_barred(session.lease, reason))
+
+    async def _say_barred(self, lease: int, reason: str) -> None:
+        own = self._candidate_record()
+        barred = Barred(
+            node=own.node, host=own.host, pid=own.pid, since=own.since, clock=own.clock,
+            version=own.version, reason=reason,
+        )  # fmt: skip
+        try:
+            await self._send(
+                say_barred(self._keys, lease, barred)
+                if reason
+                else unsay_barred(self._keys, own.node)
+            )
+        except EtcschedError:
+            self._said_barred = None
+            raise
 
     def _candidate_record(self) -> Candidate:
         return Candidate(

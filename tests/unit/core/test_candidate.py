@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etcsched.core.candidate import (
+    RETRY_S,
     CandidateMachine,
     Demote,
     Join,
@@ -187,3 +188,10 @@ def test_records_of_a_newer_schema(desk: Desk) -> None:
     desk.machine.session_opened(10, desk.now)
     assert desk.stands("a", 5) == [Leave(10, 5)]
     assert "upgrade etcsched" in desk.machine.barred_because
+    desk.gone("a")
+    for _ in range(4):
+        desk.now_s += RETRY_S
+        assert desk.machine.time_passed(desk.now) == [], "it doesn't stand again to leave again"
+        assert "upgrade etcsched" in desk.machine.barred_because
+    assert desk.term(3, 1) == [Join(10)]
+    assert desk.machine.barred_because == ""

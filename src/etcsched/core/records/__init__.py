@@ -19,7 +19,7 @@ from etcsched.core.records.leader import (
     Term,
     Watermark,
 )
-from etcsched.core.records.nodes import Candidate, OutputAccess, Presence, Report
+from etcsched.core.records.nodes import Barred, Candidate, OutputAccess, Presence, Report
 from etcsched.core.records.operators import (
     CLUSTER,
     LEAST_HISTORY_BYTES,
@@ -83,6 +83,7 @@ __all__ = [
     "Arrival",
     "Assignment",
     "Attempt",
+    "Barred",
     "Calendar",
     "CalendarVersion",
     "Candidate",

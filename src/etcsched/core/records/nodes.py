@@ -19,6 +19,18 @@ class Candidate(Record, frozen=True, kw_only=True):
     least_schema: int = SCHEMA_VERSION
 
 
+class Barred(Record, frozen=True, kw_only=True):
+    """A scheduler that is here and doesn't stand for election, and why. Leased."""
+
+    node: str
+    host: str
+    pid: int
+    since: Time
+    clock: Time
+    version: str
+    reason: str
+
+
 class Presence(Record, frozen=True, kw_only=True):
     """An agent that is here. ``incarnation`` is its session: the lease, in hexadecimal.
 

@@ -1,4 +1,4 @@
-"""What a node says of itself, under its own lease: candidates, terms and presences.
+"""What a node says of itself, under its own lease: candidates, terms, presences.
 
 These stand alone, never nested: a put whose lease is gone fails the whole transaction.
 """
@@ -6,7 +6,7 @@ These stand alone, never nested: a put whose lease is gone fails the whole trans
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.records import Candidate, Kind, OutputAccess, Presence
+from etcsched.core.records import Barred, Candidate, Kind, OutputAccess, Presence
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Compare, Delete, Put, Range, Target, Txn
@@ -33,6 +33,14 @@ def leave_election(keys: Keys, lease: int, token: int) -> Txn:
     """Resign: the next candidate leads at once."""
     key = keys.election(lease)
     return Txn((Compare(key, Target.CREATE, token),), (Delete(key),))
+
+
+def say_barred(keys: Keys, lease: int, barred: Barred) -> Txn:
+    return Txn((), (Put(keys.barred(barred.node), encode(barred), lease),))
+
+
+def unsay_barred(keys: Keys, node: str) -> Txn:
+    return Txn((), (Delete(keys.barred(node)),))
 
 
 def win_term(keys: Keys, write: fx.WinTerm) -> Txn:
