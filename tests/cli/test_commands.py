@@ -368,6 +368,11 @@ def test_drain_and_undrain(cluster: Console) -> None:
     assert cluster.ok("agents", "undrain", "host-a") == "host-a wasn't draining\n"
 
 
+def test_an_agent_is_drained_before_it_comes(cluster: Console) -> None:
+    assert cluster.ok("agents", "drain", "host-c", "--absent-too") == "host-c is draining\n"
+    assert cluster.ok("agents", "undrain", "host-c") == "host-c takes runs again\n"
+
+
 def test_who_asks_may_have_a_name_that_is_no_text(cluster: Console) -> None:
     cluster.ok("agents", "drain", "host-a", LOGNAME="\udcff")
     assert cluster.get(Drain, Kind.DRAIN, "host-a").by.startswith("?@")
@@ -493,6 +498,21 @@ def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
             "'\\udcff\\udcfe' isn't text in UTF-8",
         ),
         ("jobs trigger close_books --param a=\udcff", 2, "'a=\\udcff' isn't text in UTF-8"),
+        (
+            "agents drain --absent-too a/b",
+            2,
+            "agent id 'a/b': letters, digits, '.', '_' and '-', up to 128",
+        ),
+        (
+            "agents undrain a/b",
+            2,
+            "agent id 'a/b': letters, digits, '.', '_' and '-', up to 128",
+        ),
+        (
+            "agents undrain x",
+            4,
+            "agent x: isn't here, and no drain awaits it; see etcsched agents list",
+        ),
         (
             "agents drain x",
             4,
