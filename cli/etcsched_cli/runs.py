@@ -291,6 +291,7 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
         [
             ("run", view.name),
             ("state", styled(view.state.value)),
+            ("reported", _reported(view)),
             ("scheduled", moment(run.scheduled_at) if run.scheduled_at else ""),
             ("missed", _missed(run)),
             ("made by", _origin(run)),
@@ -380,6 +381,10 @@ def _attempt_row(attempt: Attempt) -> Sequence[Cell]:
 def _follow(follow: Follow) -> str:
     name = "/".join(filter(None, (follow.job, follow.run)))
     return f"{name} ({follow.note})" if follow.note else name
+
+
+def _reported(view: RunView) -> str:
+    return f"{view.reported.value}; no leader has taken it in" if view.reported else ""
 
 
 def _results(run: Run) -> str:

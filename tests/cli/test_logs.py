@@ -195,6 +195,18 @@ def test_of_a_run_in_progress_whose_agent_is_away(console: Console) -> None:
     assert line == "etcsched: agent host-b isn't here; what attempt 1 wrote is there alone"
 
 
+def test_of_an_outcome_that_no_leader_has_taken_in(
+    console: Console, agent: OutputService, root: Path
+) -> None:
+    """It runs no more, and what it wrote is there."""
+    write(root, "rotate_logs", "20261122T185500Z", 1, b"all of it\n")
+    _assign(console, "20261122T185500Z", "host-b", claimed=True)
+    place = ("host-b", "rotate_logs", "20261122T185500Z")
+    claim = console.get(Report, Kind.REPORT, *place)
+    console.put(replace(claim, outcome=Outcome.COMPLETED, ended_at=NOW), Kind.REPORT, *place)
+    assert says(console, "rotate_logs/20261122T185500Z") == ("all of it\n", "")
+
+
 def test_an_agent_that_doesnt_answer(console: Console, agent: OutputService) -> None:
     _assign(console, "20261122T185500Z", "host-b", claimed=True)
     with socket.create_server(("127.0.0.1", 0)) as silent:

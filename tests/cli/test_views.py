@@ -15,12 +15,13 @@ from etcsched.core.records import (
     Kind,
     Link,
     Presence,
+    Report,
     Run,
     Seat,
     Term,
     Watermark,
 )
-from etcsched.core.states import RunState
+from etcsched.core.states import Outcome, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Delete, Put, Txn
@@ -447,6 +448,15 @@ def test_a_held_run_waits_for_an_operator(cluster: Console) -> None:
     shown = cluster.ok("status")
     assert "runs        0 running, 1 assigned, 1 waiting\n" in shown
     assert "waiting     rotate_logs/20261122T185500Z: " in shown
+    (rotate_logs,) = [one for one in cluster.json("jobs", "list") if one["name"] == "rotate_logs"]
+    assert (rotate_logs["running"], rotate_logs["waiting"]) == (0, 2)
+    assert "it waits for an operator (etcsched runs release)" in rotate_logs["why"]
+    shown = cluster.ok("jobs", "show", "rotate_logs")
+    assert "now    0 running, 2 waiting\n" in shown
+    assert "it waits for an operator (etcsched runs release)" in shown
+    (lost,) = [one for one in cluster.json("agents", "list") if one["agent"] == "host-b"]
+    assert (lost["used"], lost["running"], lost["held"]) == (1, 0, 1)
+    assert cluster.json("top", "--once")["running"] == []
     findings = {f["topic"]: f for f in cluster.run_json(1, "doctor")}
     assert findings["held runs"]["level"] == "warning"
     assert findings["held runs"]["text"] == (
@@ -454,6 +464,27 @@ def test_a_held_run_waits_for_an_operator(cluster: Console) -> None:
     )
     assert "etcsched runs release" in findings["held runs"]["advice"]
     assert findings["agents"]["level"] == "ok"
+
+
+def test_an_outcome_that_waits_for_a_leader_runs_no_more(cluster: Console) -> None:
+    """It is told, and by whom; until a leader has taken it in the run is assigned."""
+    name, place = "rotate_logs/20261122T185500Z", ("host-b", "rotate_logs", "20261122T185500Z")
+    ended = replace(
+        cluster.get(Report, Kind.REPORT, *place),
+        outcome=Outcome.COMPLETED,
+        ended_at=Utc("2026-11-22T18:55:02.008Z"),
+    )
+    cluster.put(ended, Kind.REPORT, *place)
+    assert "runs        0 running, 2 assigned, 0 waiting\n" in cluster.ok("status")
+    (job,) = [one for one in cluster.json("jobs", "list") if one["name"] == "rotate_logs"]
+    assert job["running"] == 0
+    assert cluster.json("runs", "list", "--state", "running") == []
+    (run,) = [one for one in cluster.json("runs", "list") if one["name"] == name]
+    assert (run["state"], run["reported"]) == ("assigned", "completed")
+    assert (run["started_at"], run["ended_at"]) == (ended.started_at, ended.ended_at)
+    shown = cluster.ok("runs", "show", name)
+    assert "state      assigned\nreported   completed; no leader has taken it in\n" in shown
+    assert cluster.json("top", "--once")["running"] == []
 
 
 def test_the_doctor_sees_a_leader_that_does_not_decide(cluster: Console) -> None:

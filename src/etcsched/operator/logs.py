@@ -158,8 +158,8 @@ def _tries(view: RunView) -> list[_Try]:
     """In their order; that which goes on is the last."""
     run = view.run
     tries = [_Try(over.number, over.agent, over) for over in run.attempts]
-    has_begun = run.agent and view.state in (RunState.RUNNING, RunState.HELD)
-    if has_begun and run.attempt not in [one.number for one in tries]:
+    is_here = view.state in (RunState.RUNNING, RunState.HELD) or view.reported is not None
+    if run.agent and is_here and run.attempt not in [one.number for one in tries]:
         tries.append(_Try(run.attempt, run.agent, None))
     return tries
 

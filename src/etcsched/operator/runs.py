@@ -10,7 +10,8 @@ import msgspec
 
 from etcsched.core.errors import NotFound, UsageError
 from etcsched.core.records import Kind, Report, Run
-from etcsched.core.states import FINAL, Origin, RunState
+from etcsched.core.running import is_running
+from etcsched.core.states import FINAL, Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import EventType, KeyValue, Range
@@ -39,7 +40,8 @@ _RECORDS_PER_PAGE: Final = 200
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
     """A run with what follows from its claim. ``lateness_ms``: from the time it was scheduled for
-    to its first process's start, where both are known."""
+    to its first process's start, where both are known. ``reported``: how the current attempt ended
+    by its agent's word, until a leader has taken that in; the run is ``assigned`` till then."""
 
     name: str
     state: RunState
@@ -48,6 +50,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     started_at: Utc | None = None
     ended_at: Utc | None = None
     lateness_ms: int | None = None
+    reported: Outcome | None = None
 
     @property
     def at(self) -> Utc:
@@ -65,13 +68,15 @@ def parse_run_name(name: str) -> tuple[str, str]:
 
 def view_of(run: Run, report: Report | None = None) -> RunView:
     """``report`` is the agent's claim on the current attempt, if it has made one."""
+    state, reported = run.state, None
     if report is not None and report.attempt == run.attempt and run.state is RunState.ASSIGNED:
-        state = RunState.RUNNING
+        state = RunState.RUNNING if is_running(run, report) else RunState.ASSIGNED
+        reported = report.outcome
         started_at, ended_at, agent = report.started_at, report.ended_at, run.agent
         first = run.attempts[0].started_at if run.attempts else started_at
     else:
         last = run.attempts[-1] if run.attempts else None
-        state, agent = run.state, run.agent or (last.agent if last is not None else "")
+        agent = run.agent or (last.agent if last is not None else "")
         started_at = last.started_at if last is not None else None
         ended_at = last.ended_at if last is not None else None
         first = run.attempts[0].started_at if run.attempts else None
@@ -86,6 +91,7 @@ def view_of(run: Run, report: Report | None = None) -> RunView:
         lateness_ms=ms_of(first) - ms_of(run.not_before or run.scheduled_at)
         if late and run.scheduled_at is not None and first is not None
         else None,
+        reported=reported,
     )
 
 
