@@ -25,6 +25,8 @@ from etcsched.core.states import Outcome, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Delete, Put, Txn
+from etcsched.operator import cluster as operator_cluster
+from etcsched.operator import top as operator_top
 from tests.cli.console import Console, finished, job
 
 SINCE = Utc("2026-11-22T18:00:00.000Z")
@@ -464,6 +466,45 @@ def test_a_held_run_waits_for_an_operator(cluster: Console) -> None:
     )
     assert "etcsched runs release" in findings["held runs"]["advice"]
     assert findings["agents"]["level"] == "ok"
+
+
+def test_more_jobs_than_are_looked_at(cluster: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outages and held runs are told at any size, and of the rest that it wasn't looked for."""
+    for module in (operator_cluster, operator_top):
+        monkeypatch.setattr(module, "JOBS_LOOKED_AT", 1)
+    gap = Gap(job="close_books", since=SINCE, decided_through=SINCE, reason="no agent")
+    cluster.put(gap, Kind.GAP, "close_books")
+    held = replace(
+        cluster.get(Run, Kind.RUN, "rotate_logs", "20261122T185500Z"), state=RunState.HELD
+    )
+    cluster.put(held, Kind.RUN, "rotate_logs", "20261122T185500Z")
+    held_name = "rotate_logs/20261122T185500Z"
+    held_text = "due; it waits for an operator (etcsched runs release) or host-b's return"
+    assert cluster.ok("status").splitlines()[3:7] == [
+        "runs        0 running, 1 assigned, 1 waiting",
+        f"waiting     {held_name}: {held_text}",
+        f"outages     close_books: an outage since {SINCE}: no agent",
+        "late        12 ms (median of the last 2 starts, worst 12 ms "
+        "(close_books/20261122T023000Z))",
+    ]
+    assert "next tick   not looked for among so many jobs; etcsched doctor does\n" in cluster.ok(
+        "status"
+    )
+    assert cluster.json("status")["not_looked_for"] == ["next_tick"]
+
+    cluster.put(
+        replace(held, job="j2", id="r2", state=RunState.READY, agent=""), Kind.RUN, "j2", "r2"
+    )
+    others = "why others wait isn't looked for among so many jobs; etcsched explain JOB/ID does"
+    assert f"            {others}\n" in cluster.ok("status")
+    shown = cluster.json("status")
+    assert shown["not_looked_for"] == ["waits", "next_tick"]
+    assert [(one["run"], one["text"]) for one in shown["waits"]] == [(held_name, held_text)]
+    top = cluster.json("top", "--once")
+    assert (top["not_looked_for"], top["cluster"]["not_looked_for"]) == (["next_ticks"], ["waits"])
+    screen = cluster.ok("top", "--once")
+    assert f"waiting  {others}\n" in screen
+    assert "NEXT\nnot looked for among so many jobs; etcsched jobs next JOB does\n" in screen
 
 
 def test_an_outcome_that_waits_for_a_leader_runs_no_more(cluster: Console) -> None:

@@ -24,7 +24,7 @@ from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
 from etcsched.operator.claims import read_claims
-from etcsched.operator.explain import RunReason, Waits, read_view, waits_of
+from etcsched.operator.explain import RunReason, Waits, read_view, told_waits, waits_of
 from etcsched.operator.next_ticks import NextTick, next_ticks
 from etcsched.operator.runs import newest_of_all, view_of
 from etcsched.operator.store import found, listed, read, read_ranges
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 JOBS_LOOKED_AT: Final = 20_000
-"""The next tick is looked for among so many jobs; beyond, that would take seconds."""
+"""What takes reading them all is looked for among so many jobs; beyond, that would take seconds."""
 
 _RUNS_LOOKED_AT: Final = 200
 _STARTS: Final = 100
@@ -123,9 +123,12 @@ class Lateness(msgspec.Struct, frozen=True):
 
 
 class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
-    """``next_tick`` None: nothing is due ever, or there are more jobs than were looked at. One
-    that isn't later than ``at`` is overdue: nobody has decided it.
-    ``waits``: of each job with waiting runs why the first of them waits; ``outages``: by job."""
+    """``next_tick`` None: nothing is due ever. One that isn't later than ``at`` is overdue: nobody
+    has decided it. ``waits``: of each job with waiting runs why the first of them waits;
+    ``outages``: by job.
+
+    ``not_looked_for`` names which of these would take reading more jobs than are looked at. Then
+    ``waits`` has held runs only, and there is no ``next_tick``."""
 
     at: Utc
     leader: LeaderView
@@ -141,6 +144,7 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[MemberStatus, ...]
     waits: tuple[RunReason, ...] = ()
     outages: dict[str, str] = {}
+    not_looked_for: tuple[str, ...] = ()
 
 
 async def read_cluster(
@@ -166,12 +170,16 @@ async def read_cluster(
     assigned -= sum(agent.held for agent in agents)
     (pause,), _ = await read(etcd, [keys.pause_of_cluster()])
     cluster_pause = found(Pause, pause)
+    has_too_many = jobs > JOBS_LOOKED_AT
     waits = Waits({}, {})
-    if (gaps or active > assigned) and jobs <= JOBS_LOOKED_AT:
-        waits = waits_of(await read_view(etcd, keys), now_ms)
+    if gaps or active > assigned:
+        if has_too_many:
+            waits = await told_waits(etcd, keys)
+        else:
+            waits = waits_of(await read_view(etcd, keys), now_ms)
     leader = await read_leader(etcd, keys, now_ms)
     ticks: list[NextTick] = []
-    if with_next_tick and jobs <= JOBS_LOOKED_AT:
+    if with_next_tick and not has_too_many:
         ticks = await next_ticks(etcd, keys, cluster_pause, leader.watermark, now_ms, 1)
     return ClusterView(
         at=utc_of(now_ms),
@@ -188,6 +196,10 @@ async def read_cluster(
         members=await etcd.status(),
         waits=tuple(waits.runs.values()),
         outages=waits.outages,
+        not_looked_for=(
+            *(["waits"] if waits.unexplained else []),
+            *(["next_tick"] if with_next_tick and has_too_many else []),
+        ),
     )
 
 

@@ -54,13 +54,14 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopView(msgspec.Struct, frozen=True, kw_only=True):
-    """``running``: those that run longest first. ``next_ticks`` are empty where there are more
-    jobs than are looked at; those before ``cluster.at`` are overdue."""
+    """``running``: those that run longest first. ``next_ticks`` before ``cluster.at`` are overdue.
+    ``not_looked_for`` names them where there are more jobs than are looked at."""
 
     cluster: ClusterView
     running: tuple[RunningView, ...]
     next_ticks: tuple[NextTick, ...]
     failures: tuple[Failure, ...]
+    not_looked_for: tuple[str, ...] = ()
 
 
 async def read_top(
@@ -70,7 +71,8 @@ async def read_top(
     newest = await newest_runs.read(etcd, keys)
     cluster = await read_cluster(etcd, keys, now_ms, lateness_of(newest), with_next_tick=False)
     ticks: Sequence[NextTick] = ()
-    if cluster.jobs <= JOBS_LOOKED_AT:
+    has_too_many = cluster.jobs > JOBS_LOOKED_AT
+    if not has_too_many:
         (pause,), _ = await read(etcd, [keys.of(Kind.PAUSE, CLUSTER)])
         watermark = cluster.leader.watermark
         ticks = await next_ticks(etcd, keys, found(Pause, pause), watermark, now_ms, most)
@@ -79,6 +81,7 @@ async def read_top(
         running=tuple((await _running(etcd, keys))[:most]),
         next_ticks=tuple(ticks),
         failures=tuple(_failures(newest)[:most]),
+        not_looked_for=("next_ticks",) if has_too_many else (),
     )
 
 
