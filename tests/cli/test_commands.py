@@ -561,8 +561,16 @@ def test_usage(console: Console, args: list[str], hint: str) -> None:
 
 def test_a_cluster_out_of_reach(console: Console) -> None:
     console.is_reachable = False
-    for args in (["status"], ["jobs", "list"], ["pause"], ["doctor"]):
-        assert console.fails(3, *args).startswith("etcsched: ")
+    for args in (
+        ["status"],
+        ["jobs", "list"],
+        ["pause"],
+        ["doctor"],
+        ["runs", "wait", "a/b", "--for", "10s"],
+        ["runs", "logs", "-f", "a/b"],
+        ["audit", "--live", "--for", "10s"],
+    ):
+        assert console.fails(3, *args) == "etcsched: the model of etcd is cut off"
 
 
 def test_a_bug_is_one_line_too(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import EventType, KeyValue, Range
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
+from etcsched.operator.patience import Patience
 from etcsched.operator.store import found, listed, pages, read, read_ranges
 from etcsched.ports import Etcd, Snapshot
 
@@ -239,20 +240,27 @@ class NewestRuns:
         return self._runs
 
 
-async def wait_for_end(etcd: Etcd, keys: Keys, job: str, run: str) -> RunView:
-    """The run once it is over, however long that takes. ``NotFound`` if it never was."""
+async def wait_for_end(etcd: Etcd, keys: Keys, job: str, run: str, patience: Patience) -> RunView:
+    """The run once it is over, however long that takes, and however often etcd is away meanwhile.
+    ``NotFound`` if it never was."""
     key = keys.of(Kind.RUN, job, run)
+    while True:
+        async with patience.beside_a_watch(etcd, key):
+            await _gone(etcd, key)
+        view = await patience.read(lambda: read_run(etcd, keys, job, run))
+        if view.state in FINAL:
+            return view
+
+
+async def _gone(etcd: Etcd, key: str) -> None:
     async with etcd.watch(key, key + "\0") as updates:
         async for update in updates:
             if isinstance(update, Snapshot):
-                over = not update.kvs
+                is_gone = not update.kvs
             else:
-                over = any(event.type is EventType.DELETE for event in update.events)
-            if over:
-                view = await read_run(etcd, keys, job, run)
-                if view.state in FINAL:
-                    return view
-    raise AssertionError("a watch goes on until it is left")
+                is_gone = any(event.type is EventType.DELETE for event in update.events)
+            if is_gone:
+                return
 
 
 async def _with_claims(
