@@ -4,6 +4,7 @@ PY := .venv/bin/python
 # Most tests wait for leases and clocks, not for the processor.
 SIDE_BY_SIDE := -n 5 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
+BENCH_OPTIONS = $(foreach name,$(ONLY),--only $(name)) $(if $(JSON),--json $(JSON))
 # Hundreds of processes are started by the tests: each would compile every module anew.
 export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help setup test check unit integration sim golden mutants demo soak compose-demo compose-images up bench bench-quick test-etcds format clean
@@ -55,11 +56,11 @@ compose-images: setup  ## the containers' base images without a registry (root, 
 up: setup  ## a whole cluster on this machine until Ctrl-C
 	$(PY) -m etcsched_cli up
 
-bench: setup  ## every measure beside its limit
-	$(PY) -m tests.bench
+bench: setup  ## every measure beside its limit: ONLY="lateness burst" JSON=FILE
+	$(PY) -m tests.bench $(BENCH_OPTIONS)
 
-bench-quick: setup  ## the same in under two minutes, coarser
-	$(PY) -m tests.bench --quick
+bench-quick: setup  ## the same in under two minutes, coarser: ONLY, JSON as well
+	$(PY) -m tests.bench --quick $(BENCH_OPTIONS)
 
 test-etcds: setup  ## fetch more etcd versions to test on
 	$(PY) -m tests.support.fetch_etcd

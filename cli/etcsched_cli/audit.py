@@ -22,6 +22,8 @@ from etcsched.core.durations import parse_duration_s
 from etcsched.core.errors import NotFound, UsageError
 from etcsched.core.times import utc_of
 from etcsched.files import opened
+from etcsched.keyspace.ops import Range
+from etcsched.operator.patience import Patience
 from etcsched_cli.connect import run
 from etcsched_cli.output import (
     Cell,
@@ -31,6 +33,7 @@ from etcsched_cli.output import (
     print_all,
     print_json,
     redrawn,
+    say,
     styled,
     table,
 )
@@ -140,7 +143,11 @@ def _judge_live(
     is_quiet: bool,
 ) -> Verdict:
     async def work(etcd: Etcd, keys: Keys) -> Verdict:
-        with _opened(record) as file, _redrawing(is_quiet) as draw:
+        # One that isn't there at all ends this; one that goes away later is waited for.
+        await etcd.range(Range(keys.term, keys_only=True))
+        is_drawn = sys.stdout.isatty() and not is_quiet
+        patience = Patience(_unsaid if is_drawn else say)
+        with _opened(record) as file, _redrawing(is_drawn) as draw:
             auditor = Auditor(bounds)
             writer = RecordingWriter(file) if file is not None else None
 
@@ -153,14 +160,15 @@ def _judge_live(
             following = asyncio.create_task(recorder.follow())
             end_s = None if for_s is None else time.monotonic() + for_s
             try:
-                with _stopped_by_hand() as stopped:
-                    while not (stopped.is_set() or following.done()):
-                        if end_s is not None and time.monotonic() >= end_s:
-                            break
-                        if recorder.began.is_set():
-                            draw(_progress(auditor))
-                        await _pause(stopped, end_s)
-                through = await recorder.catch_up()
+                async with patience.beside_a_watch(etcd, keys.term):
+                    with _stopped_by_hand() as stopped:
+                        while not (stopped.is_set() or following.done()):
+                            if end_s is not None and time.monotonic() >= end_s:
+                                break
+                            if recorder.began.is_set() or patience.trouble:
+                                draw(_progress(auditor), patience.trouble)
+                            await _pause(stopped, end_s)
+                    through = await recorder.catch_up()
             finally:
                 following.cancel()
                 await asyncio.wait([following])
@@ -192,13 +200,17 @@ def open_new(record: Path) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def _redrawing(is_quiet: bool) -> Iterator[Callable[[Iterable[RenderableType]], None]]:
-    if is_quiet or not sys.stdout.isatty():
+def _redrawing(is_drawn: bool) -> Iterator[Callable[[Iterable[RenderableType], str], None]]:
+    if not is_drawn:
         # Where nothing can be drawn over, the verdict is all.
-        yield lambda _: None
+        yield lambda _progress, _trouble: None
         return
     with redrawn("Ctrl-C ends this") as draw:
         yield draw
+
+
+def _unsaid(_trouble: str) -> None:
+    """It stands above what is drawn."""
 
 
 @contextlib.contextmanager

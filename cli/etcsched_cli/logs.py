@@ -11,6 +11,7 @@ import click
 
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.logs import Note, Text, follow_output, read_output
+from etcsched.operator.patience import Patience
 from etcsched.operator.runs import parse_run_name
 from etcsched.ports import Etcd
 from etcsched_cli.completion import complete_runs
@@ -40,17 +41,21 @@ def show_logs(settings: Settings, run: str, follow: bool, number: int | None, ra
     write = _writer(raw)
 
     async def work(etcd: Etcd, keys: Keys) -> None:
-        read = follow_output if follow else read_output
-        parts = read(etcd, keys, job, id_, number, settings.timeout_s)
+        asked = (etcd, keys, job, id_, number, settings.timeout_s)
+        parts = follow_output(*asked, Patience(_note)) if follow else read_output(*asked)
         async with aclosing(parts):
             async for part in parts:
                 match part:
                     case Text(data):
                         write(data)
                     case Note(text):
-                        click.echo(click.style(f"-- {clean(text)}", dim=True), err=True)
+                        _note(text)
 
     run_connected(settings, work)
+
+
+def _note(text: str) -> None:
+    click.echo(click.style(f"-- {clean(text)}", dim=True), err=True)
 
 
 def _writer(raw: bool) -> Callable[[bytes], None]:

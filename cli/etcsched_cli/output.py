@@ -34,6 +34,7 @@ __all__ = [
     "facts",
     "moment",
     "output_options",
+    "say",
     "show",
     "styled",
     "table",
@@ -192,7 +193,7 @@ def _drawn(
     if as_json:
         yield (
             lambda value, trouble: (
-                _say(trouble) if trouble else click.echo(msgspec.json.encode(value).decode())
+                say(trouble) if trouble else click.echo(msgspec.json.encode(value).decode())
             )
         )
         return
@@ -200,7 +201,8 @@ def _drawn(
         yield lambda value, trouble: draw(render(value), trouble)
 
 
-def _say(trouble: str) -> None:
+def say(trouble: str) -> None:
+    """Beside what is shown: what keeps it from coming."""
     click.echo(f"etcsched: {trouble}", err=True)
 
 
@@ -406,7 +408,7 @@ def redrawn(hint: str) -> Any:
     """Draws over what it drew before on a terminal, trouble above it; elsewhere one below the
     other, and of trouble only the line."""
     if not sys.stdout.isatty():
-        yield lambda renderables, trouble="": _say(trouble) if trouble else _print(renderables)
+        yield lambda renderables, trouble="": say(trouble) if trouble else _print(renderables)
         return
     from rich.console import Group
     from rich.live import Live

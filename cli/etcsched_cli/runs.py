@@ -11,12 +11,13 @@ import click
 from etcsched.core.durations import format_duration, parse_duration_s
 from etcsched.core.errors import EtcschedError, UsageError
 from etcsched.core.records import Release
-from etcsched.core.states import RunState
+from etcsched.core.states import FINAL, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.operator import requests
 from etcsched.operator import runs as operator
 from etcsched.operator.choosing import Wanted
 from etcsched.operator.ids import request_id
+from etcsched.operator.patience import Patience
 from etcsched.operator.runs import RunView, parse_run_name
 from etcsched_cli.cancel import cancel
 from etcsched_cli.choosing import read_time, tags_of_jobs, times
@@ -37,6 +38,7 @@ from etcsched_cli.output import (
     output_options,
     print_all,
     print_json,
+    say,
     show,
     styled,
     table,
@@ -196,7 +198,7 @@ def release(settings: Settings, run: str, how: str | None) -> None:
 @output_options()
 @click.pass_context
 def wait(ctx: click.Context, run: str, for_: str | None, as_json: bool) -> None:
-    """Wait until RUN (JOB/ID) is over. Exit code 0 only if it completed.
+    """Wait until RUN (JOB/ID) is over, also while etcd is away. Exit code 0 only if it completed.
 
     \b
     etcsched runs wait close_books/20261122T190000Z --for 2h
@@ -206,6 +208,10 @@ def wait(ctx: click.Context, run: str, for_: str | None, as_json: bool) -> None:
     limit_s = _limit(for_)
 
     async def work(etcd: Etcd, keys: Keys) -> RunView:
+        # Waiting begins only where there is something to wait for.
+        view = await operator.read_run(etcd, keys, job, id_)
+        if view.state in FINAL:
+            return view
         return await wait_for_end(etcd, keys, job, id_, limit_s)
 
     ctx.exit(report_end(run_connected(settings, work), as_json))
@@ -216,7 +222,7 @@ async def wait_for_end(
 ) -> RunView:
     try:
         async with asyncio.timeout(limit_s):
-            return await operator.wait_for_end(etcd, keys, job, run)
+            return await operator.wait_for_end(etcd, keys, job, run, Patience(say))
     except TimeoutError:
         text = format_duration(limit_s or 0.0)
         raise EtcschedError(f"run {job}/{run}: isn't over after {text}; it goes on") from None
@@ -291,6 +297,7 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
         [
             ("run", view.name),
             ("state", styled(view.state.value)),
+            ("reported", _reported(view)),
             ("scheduled", moment(run.scheduled_at) if run.scheduled_at else ""),
             ("missed", _missed(run)),
             ("made by", _origin(run)),
@@ -380,6 +387,10 @@ def _attempt_row(attempt: Attempt) -> Sequence[Cell]:
 def _follow(follow: Follow) -> str:
     name = "/".join(filter(None, (follow.job, follow.run)))
     return f"{name} ({follow.note})" if follow.note else name
+
+
+def _reported(view: RunView) -> str:
+    return f"{view.reported.value}; no leader has taken it in" if view.reported else ""
 
 
 def _results(run: Run) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.times import ms_of
-from etcsched.operator.cluster import JOBS_LOOKED_AT, ClusterView, LeaderView, read_cluster
+from etcsched.operator.cluster import ClusterView, LeaderView, read_cluster
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
 from etcsched_cli.leader import silence_text
@@ -53,6 +53,7 @@ def _render(view: ClusterView) -> Iterable[RenderableType]:
             ("jobs", str(view.jobs)),
             ("runs", runs_text(view)),
             *_some("waiting", [(f"{r.run}: {r.text}", "yellow") for r in view.waits]),
+            ("" if view.waits else "waiting", not_why_text(view)),
             *_some("outages", [(f"{j}: {text}", "red") for j, text in view.outages.items()]),
             ("late", lateness_text(view)),
             ("next tick", _next_tick(view)),
@@ -106,6 +107,14 @@ def _some(name: str, lines: list[Cell]) -> list[tuple[str, Cell]]:
     return [(name if number == 0 else "", line) for number, line in enumerate(lines)]
 
 
+def not_why_text(view: ClusterView) -> str:
+    """Said where there are too many jobs to find out why each run waits."""
+    if "waits" not in view.not_looked_for:
+        return ""
+    what = "why others wait" if view.waits else "why"
+    return f"{what} isn't looked for among so many jobs; etcsched explain JOB/ID does"
+
+
 def lateness_text(view: ClusterView) -> str:
     late = view.lateness
     if late is None:
@@ -118,7 +127,7 @@ def lateness_text(view: ClusterView) -> str:
 def _next_tick(view: ClusterView) -> Cell:
     tick = view.next_tick
     if tick is None:
-        if view.jobs > JOBS_LOOKED_AT:
+        if "next_tick" in view.not_looked_for:
             return "not looked for among so many jobs; etcsched doctor does"
         return "none: nothing is due" if view.jobs else "none: there are no jobs"
     away = age(tick.at, ms_of(view.at))

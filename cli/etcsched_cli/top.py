@@ -14,7 +14,13 @@ from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
 from etcsched_cli.output import Cell, Column, age, facts, output_options, show, styled, table
 from etcsched_cli.settings import Settings
-from etcsched_cli.status import lateness_text, leader_cell, paused_cell, runs_text
+from etcsched_cli.status import (
+    lateness_text,
+    leader_cell,
+    not_why_text,
+    paused_cell,
+    runs_text,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,6 +64,7 @@ def _render(view: TopView, most: int) -> Iterable[RenderableType]:
             ("leader", leader_cell(cluster)),
             ("paused", paused_cell(cluster)),
             ("runs", runs_text(cluster)),
+            ("waiting", not_why_text(cluster)),
             ("late", lateness_text(cluster)),
         ]
     )
@@ -103,6 +110,8 @@ def _waiting(view: TopView, most: int) -> RenderableType | None:
 
 
 def _next(view: TopView, now_ms: int) -> RenderableType | None:
+    if "next_ticks" in view.not_looked_for:
+        return "not looked for among so many jobs; etcsched jobs next JOB does"
     if not view.next_ticks:
         return None
     return table(

@@ -11,12 +11,16 @@ import pytest
 
 from etcsched.audit.history import Ended
 from etcsched.audit.recording import RecordingWriter
+from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.records import Drain, Kind
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Put, Txn
+from etcsched.keyspace.ops import Put, Range, RangeResult, Txn
 from etcsched.keyspace.transactions import end_drain, write_drain
+from etcsched.operator import patience as operator_patience
+from etcsched.testing.model_etcd import ModelEtcd
+from etcsched_cli import audit
 from tests.cli.console import NOW, Console
 from tests.cli.test_real_etcd import etcsched
 from tests.conftest import StartEtcd
@@ -131,6 +135,46 @@ def test_without_a_terminal_the_verdict_is_all(console: Console) -> None:
     shown = console.ok("audit", "--live", "--for", "1s")
     assert shown.count("PROMISE") == 1
     assert "judged through" not in shown
+
+
+def test_an_absence_of_etcd_is_told_once_and_outlasted(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console.store.txn(Txn((), (Put(Keys().of(Kind.DRAIN, "a"), b"{}"),)))
+    monkeypatch.setattr(operator_patience, "_LOOK_EVERY_S", 0.001)
+    ranges = ModelEtcd.range
+    looks, is_away = 0, False
+    followed, failed, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def range_(etcd: ModelEtcd, request: Range, **limits: float) -> RangeResult:
+        if is_away:
+            failed.set()
+            raise ClusterUnreachable("etcd can't be reached: a: gone")
+        if failed.is_set():
+            answered.set()
+        if request.count_only:  # The recorder begins by this.
+            followed.set()
+        return await ranges(etcd, request)
+
+    async def pause(stopped: asyncio.Event, _end_s: float | None) -> None:
+        nonlocal looks, is_away
+        looks += 1
+        is_away = looks == 2
+        async with asyncio.timeout(30.0):
+            await (followed, failed, answered)[looks - 1].wait()
+        if looks == 3:
+            stopped.set()
+
+    monkeypatch.setattr(ModelEtcd, "range", range_)
+    monkeypatch.setattr(audit, "_pause", pause)
+    result = console.run("audit", "--live")
+    assert (result.exit_code, result.stderr.splitlines()) == (
+        0,
+        [
+            "etcsched: etcd can't be reached: a: gone; still waiting",
+            "etcsched: etcd can be reached again; still waiting",
+        ],
+    )
 
 
 @pytest.mark.etcd

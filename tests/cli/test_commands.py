@@ -368,6 +368,11 @@ def test_drain_and_undrain(cluster: Console) -> None:
     assert cluster.ok("agents", "undrain", "host-a") == "host-a wasn't draining\n"
 
 
+def test_an_agent_is_drained_before_it_comes(cluster: Console) -> None:
+    assert cluster.ok("agents", "drain", "host-c", "--absent-too") == "host-c is draining\n"
+    assert cluster.ok("agents", "undrain", "host-c") == "host-c takes runs again\n"
+
+
 def test_who_asks_may_have_a_name_that_is_no_text(cluster: Console) -> None:
     cluster.ok("agents", "drain", "host-a", LOGNAME="\udcff")
     assert cluster.get(Drain, Kind.DRAIN, "host-a").by.startswith("?@")
@@ -494,6 +499,21 @@ def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
         ),
         ("jobs trigger close_books --param a=\udcff", 2, "'a=\\udcff' isn't text in UTF-8"),
         (
+            "agents drain --absent-too a/b",
+            2,
+            "agent id 'a/b': letters, digits, '.', '_' and '-', up to 128",
+        ),
+        (
+            "agents undrain a/b",
+            2,
+            "agent id 'a/b': letters, digits, '.', '_' and '-', up to 128",
+        ),
+        (
+            "agents undrain x",
+            4,
+            "agent x: isn't here, and no drain awaits it; see etcsched agents list",
+        ),
+        (
             "agents drain x",
             4,
             "agent x: isn't here; see etcsched agents list, or drain it before it comes with "
@@ -541,8 +561,16 @@ def test_usage(console: Console, args: list[str], hint: str) -> None:
 
 def test_a_cluster_out_of_reach(console: Console) -> None:
     console.is_reachable = False
-    for args in (["status"], ["jobs", "list"], ["pause"], ["doctor"]):
-        assert console.fails(3, *args).startswith("etcsched: ")
+    for args in (
+        ["status"],
+        ["jobs", "list"],
+        ["pause"],
+        ["doctor"],
+        ["runs", "wait", "a/b", "--for", "10s"],
+        ["runs", "logs", "-f", "a/b"],
+        ["audit", "--live", "--for", "10s"],
+    ):
+        assert console.fails(3, *args) == "etcsched: the model of etcd is cut off"
 
 
 def test_a_bug_is_one_line_too(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,15 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.agent.output_service import OutputService
+from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.records import Attempt, Kind, Presence, Report, Run
 from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
-from etcsched.keyspace.ops import Delete, Txn
+from etcsched.keyspace.ops import Delete, Txn, TxnResult
+from etcsched.operator import logs as operator_logs
+from etcsched.operator import patience as operator_patience
+from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console, _assign
 from tests.support.output_server import serve_in_thread, write
 
@@ -195,6 +199,18 @@ def test_of_a_run_in_progress_whose_agent_is_away(console: Console) -> None:
     assert line == "etcsched: agent host-b isn't here; what attempt 1 wrote is there alone"
 
 
+def test_of_an_outcome_that_no_leader_has_taken_in(
+    console: Console, agent: OutputService, root: Path
+) -> None:
+    """It runs no more, and what it wrote is there."""
+    write(root, "rotate_logs", "20261122T185500Z", 1, b"all of it\n")
+    _assign(console, "20261122T185500Z", "host-b", claimed=True)
+    place = ("host-b", "rotate_logs", "20261122T185500Z")
+    claim = console.get(Report, Kind.REPORT, *place)
+    console.put(replace(claim, outcome=Outcome.COMPLETED, ended_at=NOW), Kind.REPORT, *place)
+    assert says(console, "rotate_logs/20261122T185500Z") == ("all of it\n", "")
+
+
 def test_an_agent_that_doesnt_answer(console: Console, agent: OutputService) -> None:
     _assign(console, "20261122T185500Z", "host-b", claimed=True)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -235,6 +251,37 @@ def test_following_until_it_is_over(console: Console, agent: OutputService, root
         "-- attempt 2, on host-b",
         "-- the agent has kept 6 of 9000 bytes; this is the end:",
         "-- job/r1 is over: failed (exit code 3)",
+    ]
+
+
+def test_following_outlasts_an_absence_of_etcd(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told once; what happened meanwhile comes after it."""
+    run = Run(job="job", id="r1", state=RunState.READY, origin=Origin.REQUEST, created_at=SINCE)
+    console.put(run, Kind.RUN, "job", "r1")
+    for module, name in ((operator_patience, "_LOOK_EVERY_S"), (operator_logs, "_LOOK_AGAIN_S")):
+        monkeypatch.setattr(module, name, 0.001)
+    txn, reads = ModelEtcd.txn, 0
+
+    async def away_at_times(etcd: ModelEtcd, asked: Txn, **limits: float) -> TxnResult:
+        nonlocal reads
+        reads += 1
+        if reads in (3, 4):
+            raise ClusterUnreachable("etcd can't be reached: a: gone")
+        if reads == 5:
+            over(console, state=RunState.MISSED)
+            console.store.txn(Txn((), (Delete(console.keys.of(Kind.RUN, "job", "r1")),)))
+        return await txn(etcd, asked)
+
+    monkeypatch.setattr(ModelEtcd, "txn", away_at_times)
+    text, notes = says(console, "-f", RUN)
+    assert text == ""
+    assert notes.splitlines() == [
+        "-- job/r1 has written nothing yet: it is ready",
+        "-- etcd can't be reached: a: gone; still waiting",
+        "-- etcd can be reached again; still waiting",
+        "-- job/r1 is over: missed",
     ]
 
 

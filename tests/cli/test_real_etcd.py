@@ -8,12 +8,20 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+from msgspec.structs import replace
+
+from etcsched.core.records import Answer, Kind, Record, Run
+from etcsched.core.states import Origin, RunState
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
-from etcsched.keyspace.ops import Put, Txn
+from etcsched.keyspace.codec import encode
+from etcsched.keyspace.keys import Keys
+from etcsched.keyspace.ops import Delete, Put, Snapshot, Txn
+from tests.cli.console import NOW, job
 from tests.conftest import StartEtcd
 from tests.support.certificates import CertificateAuthority
-from tests.support.etcd_cluster import ROOT_PASSWORD, Security, SharedEtcd
+from tests.support.etcd_cluster import ROOT_PASSWORD, Security, SharedEtcd, certainly
 
 DEADLINE_S = 60.0
 
@@ -134,3 +142,93 @@ async def test_an_agent_kept_out_says_so(start_etcd: StartEtcd, tmp_path: Path) 
     code, _, errors = await etcsched(tmp_path, *where, "agent", *state)
     assert code == 5, errors
     assert "password" in errors
+
+
+class Asked:
+    """A cluster of one job whose leader is the test."""
+
+    def __init__(self, client: EtcdClient) -> None:
+        self._client = client
+        self._keys = Keys()
+        self._run = Run(
+            job="a", id="r1", state=RunState.READY, origin=Origin.REQUEST, created_at=NOW
+        )
+
+    async def has_job(self) -> None:
+        await self._put((self._keys.of(Kind.JOB, "a"), job("a")))
+
+    async def answer(self) -> None:
+        """The next request: it becomes a run."""
+        keys = self._keys
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            self._client.watch(*keys.all_of(Kind.REQUEST)) as updates,
+        ):
+            async for update in updates:
+                kvs = (
+                    update.kvs
+                    if isinstance(update, Snapshot)
+                    else [event.kv for event in update.events]
+                )
+                for kv in kvs:
+                    request = kv.key.removeprefix(keys.of(Kind.REQUEST))
+                    answer = Answer(
+                        request=request, accepted=True, message="waits", at=NOW, job="a", run="r1"
+                    )
+                    await self._put(
+                        (keys.of(Kind.ANSWER, request), answer),
+                        (keys.of(Kind.RUN, "a", "r1"), self._run),
+                    )
+                    return
+
+    async def end(self) -> None:
+        over = replace(self._run, state=RunState.COMPLETED)
+        ended = Put(self._keys.archive("a", "r1"), encode(over))
+        gone = Delete(self._keys.of(Kind.RUN, "a", "r1"))
+        await certainly(self._client, Txn((), (ended, gone)))
+
+    async def _put(self, *records: tuple[str, Record]) -> None:
+        puts = tuple(Put(key, encode(record)) for key, record in records)
+        await certainly(self._client, Txn((), puts))
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_a_wait_outlasts_an_etcd_that_goes_away(
+    start_etcd: StartEtcd, tmp_path: Path, how: str
+) -> None:
+    """It says so once, says once that it is back, and tells the run's end."""
+    cluster = await start_etcd()
+    async with EtcdClient(EtcdConfig(**cluster.config_kwargs)) as client:
+        leader = Asked(client)
+        await leader.has_job()
+        waiting = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "etcsched_cli", f"--endpoints={cluster.endpoints[0]}",
+            "--timeout=2s", "jobs", "trigger", "a", "--wait",
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert waiting.stdout is not None
+        assert waiting.stderr is not None
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await leader.answer()
+                assert await waiting.stdout.readline() == b"a/r1: waits\n"
+                if how == "killed":
+                    cluster.kill(0)
+                else:
+                    cluster.freeze(0)
+                away = (await waiting.stderr.readline()).decode()
+                assert away.startswith("etcsched: etcd can't be reached: 127.0.0.1:")
+                assert away.endswith("; still waiting\n")
+                if how == "killed":
+                    await cluster.restart(0)
+                else:
+                    cluster.thaw(0)
+                back = await waiting.stderr.readline()
+                assert back == b"etcsched: etcd can be reached again; still waiting\n"
+                await leader.end()
+                assert await waiting.communicate() == (b"a/r1: completed\n", b"")
+                assert waiting.returncode == 0
+        finally:
+            if waiting.returncode is None:
+                waiting.kill()
+                await waiting.wait()

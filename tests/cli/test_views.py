@@ -16,15 +16,18 @@ from etcsched.core.records import (
     Kind,
     Link,
     Presence,
+    Report,
     Run,
     Seat,
     Term,
     Watermark,
 )
-from etcsched.core.states import RunState
+from etcsched.core.states import Outcome, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Delete, Put, Txn
+from etcsched.operator import cluster as operator_cluster
+from etcsched.operator import top as operator_top
 from tests.cli.console import Console, finished, job
 
 SINCE = Utc("2026-11-22T18:00:00.000Z")
@@ -465,6 +468,15 @@ def test_a_held_run_waits_for_an_operator(cluster: Console) -> None:
     shown = cluster.ok("status")
     assert "runs        0 running, 1 assigned, 1 waiting\n" in shown
     assert "waiting     rotate_logs/20261122T185500Z: " in shown
+    (rotate_logs,) = [one for one in cluster.json("jobs", "list") if one["name"] == "rotate_logs"]
+    assert (rotate_logs["running"], rotate_logs["waiting"]) == (0, 2)
+    assert "it waits for an operator (etcsched runs release)" in rotate_logs["why"]
+    shown = cluster.ok("jobs", "show", "rotate_logs")
+    assert "now    0 running, 2 waiting\n" in shown
+    assert "it waits for an operator (etcsched runs release)" in shown
+    (lost,) = [one for one in cluster.json("agents", "list") if one["agent"] == "host-b"]
+    assert (lost["used"], lost["running"], lost["held"]) == (1, 0, 1)
+    assert cluster.json("top", "--once")["running"] == []
     findings = {f["topic"]: f for f in cluster.run_json(1, "doctor")}
     assert findings["held runs"]["level"] == "warning"
     assert findings["held runs"]["text"] == (
@@ -472,6 +484,66 @@ def test_a_held_run_waits_for_an_operator(cluster: Console) -> None:
     )
     assert "etcsched runs release" in findings["held runs"]["advice"]
     assert findings["agents"]["level"] == "ok"
+
+
+def test_more_jobs_than_are_looked_at(cluster: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outages and held runs are told at any size, and of the rest that it wasn't looked for."""
+    for module in (operator_cluster, operator_top):
+        monkeypatch.setattr(module, "JOBS_LOOKED_AT", 1)
+    gap = Gap(job="close_books", since=SINCE, decided_through=SINCE, reason="no agent")
+    cluster.put(gap, Kind.GAP, "close_books")
+    held = replace(
+        cluster.get(Run, Kind.RUN, "rotate_logs", "20261122T185500Z"), state=RunState.HELD
+    )
+    cluster.put(held, Kind.RUN, "rotate_logs", "20261122T185500Z")
+    held_name = "rotate_logs/20261122T185500Z"
+    held_text = "due; it waits for an operator (etcsched runs release) or host-b's return"
+    assert cluster.ok("status").splitlines()[3:7] == [
+        "runs        0 running, 1 assigned, 1 waiting",
+        f"waiting     {held_name}: {held_text}",
+        f"outages     close_books: an outage since {SINCE}: no agent",
+        "late        12 ms (median of the last 2 starts, worst 12 ms "
+        "(close_books/20261122T023000Z))",
+    ]
+    assert "next tick   not looked for among so many jobs; etcsched doctor does\n" in cluster.ok(
+        "status"
+    )
+    assert cluster.json("status")["not_looked_for"] == ["next_tick"]
+
+    cluster.put(
+        replace(held, job="j2", id="r2", state=RunState.READY, agent=""), Kind.RUN, "j2", "r2"
+    )
+    others = "why others wait isn't looked for among so many jobs; etcsched explain JOB/ID does"
+    assert f"            {others}\n" in cluster.ok("status")
+    shown = cluster.json("status")
+    assert shown["not_looked_for"] == ["waits", "next_tick"]
+    assert [(one["run"], one["text"]) for one in shown["waits"]] == [(held_name, held_text)]
+    top = cluster.json("top", "--once")
+    assert (top["not_looked_for"], top["cluster"]["not_looked_for"]) == (["next_ticks"], ["waits"])
+    screen = cluster.ok("top", "--once")
+    assert f"waiting  {others}\n" in screen
+    assert "NEXT\nnot looked for among so many jobs; etcsched jobs next JOB does\n" in screen
+
+
+def test_an_outcome_that_waits_for_a_leader_runs_no_more(cluster: Console) -> None:
+    """It is told, and by whom; until a leader has taken it in the run is assigned."""
+    name, place = "rotate_logs/20261122T185500Z", ("host-b", "rotate_logs", "20261122T185500Z")
+    ended = replace(
+        cluster.get(Report, Kind.REPORT, *place),
+        outcome=Outcome.COMPLETED,
+        ended_at=Utc("2026-11-22T18:55:02.008Z"),
+    )
+    cluster.put(ended, Kind.REPORT, *place)
+    assert "runs        0 running, 2 assigned, 0 waiting\n" in cluster.ok("status")
+    (job,) = [one for one in cluster.json("jobs", "list") if one["name"] == "rotate_logs"]
+    assert job["running"] == 0
+    assert cluster.json("runs", "list", "--state", "running") == []
+    (run,) = [one for one in cluster.json("runs", "list") if one["name"] == name]
+    assert (run["state"], run["reported"]) == ("assigned", "completed")
+    assert (run["started_at"], run["ended_at"]) == (ended.started_at, ended.ended_at)
+    shown = cluster.ok("runs", "show", name)
+    assert "state      assigned\nreported   completed; no leader has taken it in\n" in shown
+    assert cluster.json("top", "--once")["running"] == []
 
 
 def test_the_doctor_sees_a_leader_that_does_not_decide(cluster: Console) -> None:

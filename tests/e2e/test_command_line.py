@@ -35,7 +35,17 @@ def check_one_line(finished: Finished, code: int, *words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("status",), ("jobs", "list"), ("jobs", "trigger", "x"), ("doctor",)]
+    "command",
+    [
+        ("status",),
+        ("jobs", "list"),
+        ("jobs", "trigger", "x"),
+        ("doctor",),
+        ("runs", "wait", "a/b"),
+        ("runs", "logs", "-f", "a/b"),
+        ("top",),
+        ("audit", "--live"),
+    ],
 )
 async def test_an_etcd_that_isnt_there(command: tuple[str, ...]) -> None:
     check_one_line(await run_cli(NOWHERE, "--timeout=1s", *command), 3, "127.0.0.1:1")

@@ -17,16 +17,15 @@ from etcsched.core.records import (
     Kind,
     Pause,
     Presence,
-    Report,
     Run,
     Term,
     Watermark,
 )
-from etcsched.core.states import RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range, range_end_of
-from etcsched.operator.explain import RunReason, Waits, read_view, waits_of
+from etcsched.operator.claims import read_claims
+from etcsched.operator.explain import RunReason, Waits, read_view, told_waits, waits_of
 from etcsched.operator.next_ticks import NextTick, next_ticks
 from etcsched.operator.runs import newest_of_all, view_of
 from etcsched.operator.store import found, listed, read, read_ranges
@@ -47,7 +46,7 @@ __all__ = [
 ]
 
 JOBS_LOOKED_AT: Final = 20_000
-"""The next tick is looked for among so many jobs; beyond, that would take seconds."""
+"""What takes reading them all is looked for among so many jobs; beyond, that would take seconds."""
 
 _RUNS_LOOKED_AT: Final = 200
 _STARTS: Final = 100
@@ -81,14 +80,16 @@ class AgentState(enum.Enum):
 
 
 class AgentView(msgspec.Struct, frozen=True, kw_only=True):
-    """``used`` slots have an assignment, of which ``running`` are claimed. ``seated`` None: there
-    are no seats, since settings don't bound how many agents receive runs."""
+    """``used`` slots have an assignment: of those ``running`` run now, and ``held`` wait for an
+    operator. ``seated`` None: there are no seats, since settings don't bound how many agents
+    receive runs."""
 
     agent: str
     state: AgentState
     slots: int = 0
     used: int = 0
     running: int = 0
+    held: int = 0
     labels: dict[str, str] = {}
     host: str = ""
     pid: int = 0
@@ -125,9 +126,12 @@ class Lateness(msgspec.Struct, frozen=True):
 
 
 class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
-    """``next_tick`` None: nothing is due ever, or there are more jobs than were looked at. One
-    that isn't later than ``at`` is overdue: nobody has decided it.
-    ``waits``: of each job with waiting runs why the first of them waits; ``outages``: by job."""
+    """``next_tick`` None: nothing is due ever. One that isn't later than ``at`` is overdue: nobody
+    has decided it. ``waits``: of each job with waiting runs why the first of them waits;
+    ``outages``: by job.
+
+    ``not_looked_for`` names which of these would take reading more jobs than are looked at. Then
+    ``waits`` has held runs only, and there is no ``next_tick``."""
 
     at: Utc
     leader: LeaderView
@@ -143,6 +147,7 @@ class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[MemberStatus, ...]
     waits: tuple[RunReason, ...] = ()
     outages: dict[str, str] = {}
+    not_looked_for: tuple[str, ...] = ()
 
 
 async def read_cluster(
@@ -164,22 +169,20 @@ async def read_cluster(
     jobs, active, assigned, requests, gaps = (counted.count for counted in counts)
     agents = await read_agents(etcd, keys, now_ms)
     running = sum(agent.running for agent in agents)
+    # A run that is held since its agent was lost keeps its assignment, and waits all the same.
+    assigned -= sum(agent.held for agent in agents)
     (pause,), _ = await read(etcd, [keys.pause_of_cluster()])
     cluster_pause = found(Pause, pause)
+    has_too_many = jobs > JOBS_LOOKED_AT
     waits = Waits({}, {})
-    # A run that is held since its agent was lost keeps its claim, but nothing of it runs.
-    may_hold = any(agent.state is AgentState.ABSENT and agent.used for agent in agents)
-    if (gaps or active > assigned or may_hold) and jobs <= JOBS_LOOKED_AT:
-        view = await read_view(etcd, keys)
-        waits = waits_of(view, now_ms)
-        held = sum(
-            entry.record.state is RunState.HELD and (entry.record.agent, *key) in view.assignments
-            for key, entry in view.runs.items()
-        )
-        running, assigned = running - held, assigned - held
+    if gaps or active > assigned:
+        if has_too_many:
+            waits = await told_waits(etcd, keys)
+        else:
+            waits = waits_of(await read_view(etcd, keys), now_ms)
     leader = await read_leader(etcd, keys, now_ms)
     ticks: list[NextTick] = []
-    if with_next_tick and jobs <= JOBS_LOOKED_AT:
+    if with_next_tick and not has_too_many:
         ticks = await next_ticks(etcd, keys, cluster_pause, leader.watermark, now_ms, 1)
     return ClusterView(
         at=utc_of(now_ms),
@@ -196,6 +199,10 @@ async def read_cluster(
         members=await etcd.status(),
         waits=tuple(waits.runs.values()),
         outages=waits.outages,
+        not_looked_for=(
+            *(["waits"] if waits.unexplained else []),
+            *(["next_tick"] if with_next_tick and has_too_many else []),
+        ),
     )
 
 
@@ -271,7 +278,9 @@ async def read_agents(etcd: Etcd, keys: Keys, now_ms: int) -> tuple[AgentView, .
         place = keys.parse(kv.key)
         if place is not None:
             used[place[1][0]] += 1
-    running = Counter(_claimants(keys, await listed(etcd, keys.all_of(Kind.REPORT))))
+    claims = await read_claims(etcd, keys)
+    running = Counter(one.agent for one in claims if one.is_running)
+    held = Counter(one.agent for one in claims if one.is_held)
     seated = await _seated(etcd, keys)
     return tuple(
         _agent_view(
@@ -281,6 +290,7 @@ async def read_agents(etcd: Etcd, keys: Keys, now_ms: int) -> tuple[AgentView, .
             name in seated if seated is not None else None,
             used[name],
             running[name],
+            held[name],
             now_ms,
         )
         for name in sorted({*present, *drains, *used, *(seated or ())})
@@ -301,17 +311,6 @@ def _records(kvs: Iterable[KeyValue]) -> list[Presence]:
     return [record for kv in kvs if (record := found(Presence, kv)) is not None]
 
 
-def _claimants(keys: Keys, kvs: Iterable[KeyValue]) -> list[str]:
-    """The agent of each attempt that runs now."""
-    agents = []
-    for kv in kvs:
-        place, report = keys.parse(kv.key), found(Report, kv)
-        is_claim = place is not None and place[0] is Kind.REPORT and report is not None
-        if is_claim and report is not None and place is not None and report.outcome is None:
-            agents.append(place[1][0])
-    return agents
-
-
 def _agent_view(
     name: str,
     presence: Presence | None,
@@ -319,6 +318,7 @@ def _agent_view(
     seated: bool | None,
     used: int,
     running: int,
+    held: int,
     now_ms: int,
 ) -> AgentView:
     drained_by = drain.by if drain is not None else ""
@@ -328,6 +328,7 @@ def _agent_view(
             state=AgentState.ABSENT,
             used=used,
             running=running,
+            held=held,
             drained_by=drained_by,
             seated=seated,
         )
@@ -345,6 +346,7 @@ def _agent_view(
         slots=presence.slots,
         used=used,
         running=running,
+        held=held,
         labels=presence.labels,
         host=presence.host,
         pid=presence.pid,

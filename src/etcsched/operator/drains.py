@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from etcsched.core.errors import NotFound
+from etcsched.core.names import check_node_name
 from etcsched.core.records import Drain, Kind
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
@@ -25,8 +26,10 @@ async def drain(
 ) -> bool:
     """From its return on, the agent gets nothing new; what runs on it ends. False: it was so.
 
-    ``NotFound`` for an agent that isn't there, unless ``absent_too``.
+    ``NotFound`` for an agent that isn't there, unless ``absent_too``; ``UsageError`` for a name
+    that none can have.
     """
+    check_node_name("agent", agent)
     if not absent_too:
         (present,), _ = await read(etcd, [keys.of(Kind.PRESENCE, agent)], keys_only=True)
         if present is None:
@@ -39,5 +42,16 @@ async def drain(
 
 
 async def undrain(etcd: Etcd, keys: Keys, agent: str, *, timeout_s: float) -> bool:
-    """False: it wasn't drained."""
-    return (await commit(etcd, end_drain(keys, agent), timeout_s=timeout_s)).succeeded
+    """False: it wasn't drained.
+
+    ``NotFound`` for one that isn't there either; ``UsageError`` for a name that none can have.
+    """
+    check_node_name("agent", agent)
+    if (await commit(etcd, end_drain(keys, agent), timeout_s=timeout_s)).succeeded:
+        return True
+    (present,), _ = await read(etcd, [keys.of(Kind.PRESENCE, agent)], keys_only=True)
+    if present is None:
+        raise NotFound(
+            f"agent {agent}: isn't here, and no drain awaits it; see etcsched agents list"
+        )
+    return False

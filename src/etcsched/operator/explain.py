@@ -12,10 +12,11 @@ from typing import Final
 import msgspec
 
 from etcsched.core.leader.context import Context, Options
-from etcsched.core.leader.explaining import AgentWord, Explainer
+from etcsched.core.leader.explaining import AgentWord, Explainer, outage_begun
+from etcsched.core.leader.held_runs import why_held
 from etcsched.core.leader.previewing import JobPreview, outage_begin_ms, preview
 from etcsched.core.leader.reasons import Reason, Why
-from etcsched.core.records import Job, Run
+from etcsched.core.records import Gap, Job, Kind, Run
 from etcsched.core.states import JobState, RunState
 from etcsched.core.times import Utc, tick_id, utc_of
 from etcsched.core.view import View
@@ -24,7 +25,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Snapshot
 from etcsched.operator.requests import no_such_job
 from etcsched.operator.runs import read_run, view_of
-from etcsched.operator.store import listed, pages
+from etcsched.operator.store import listed, pages, read_all
 from etcsched.ports import Etcd
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "explain_run",
     "preview_recovery",
     "read_view",
+    "told_waits",
     "view_at",
     "waits_of",
 ]
@@ -81,10 +83,12 @@ class JobExplanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waits(msgspec.Struct, frozen=True):
-    """By job: why its first waiting run waits, and its open outage."""
+    """By job: why its first waiting run waits, and its open outage. ``unexplained``: how many more
+    runs wait, for what wasn't looked for."""
 
     runs: dict[str, RunReason]
     outages: dict[str, str]
+    unexplained: int = 0
 
 
 async def read_view(etcd: Etcd, keys: Keys) -> View:
@@ -183,6 +187,21 @@ def waits_of(view: View, now_ms: int) -> Waits:
         and (outage := explainer.outage(entry.record)) is not None
     }
     return Waits(runs, outages)
+
+
+async def told_waits(etcd: Etcd, keys: Keys) -> Waits:
+    """What the records themselves tell, where there are too many jobs to read: held runs, and of
+    outages how they began."""
+    runs: dict[str, RunReason] = {}
+    unexplained = 0
+    for run in await read_all(etcd, keys.all_of(Kind.RUN), Run):
+        if run.state is RunState.HELD and run.job not in runs:
+            name, text = f"{run.job}/{run.id}", why_held(run)
+            runs[run.job] = RunReason(run=name, state=run.state, why=Why.HELD, text=text)
+        unexplained += run.state not in (RunState.HELD, RunState.ASSIGNED)
+    gaps = await read_all(etcd, keys.all_of(Kind.GAP), Gap)
+    outages = {gap.job: outage_begun(gap) for gap in gaps if not gap.closed}
+    return Waits(runs, outages, unexplained)
 
 
 def _reason(view: View, explainer: Explainer, run: Run) -> RunReason:

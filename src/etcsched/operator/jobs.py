@@ -15,6 +15,7 @@ from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.calendars import read_calendars
+from etcsched.operator.claims import read_claims
 from etcsched.operator.explain import read_view, waits_of
 from etcsched.operator.requests import no_such_job
 from etcsched.operator.runs import RunView, newest_archived, view_of
@@ -31,8 +32,9 @@ class Pausing(enum.Enum):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """``waiting`` and ``running`` count its runs; ``last`` is its newest finished one. ``why``: the
-    reason of its open outage, or else that of the first of its runs that wait."""
+    """``waiting`` and ``running`` count its runs that aren't over: what doesn't run waits, be it
+    for its agent's claim, or for a leader to take in how it ended. ``last`` is its newest finished
+    one. ``why``: the reason of its open outage, or else that of the first of its runs that wait."""
 
     name: str
     job: Job
@@ -138,20 +140,15 @@ async def _waits(
 async def _activity(
     etcd: Etcd, keys: Keys, names: Sequence[str]
 ) -> tuple[Counter[str], Counter[str]]:
-    """By job: how many runs are active, and how many of those are claimed by an agent."""
+    """By job: how many runs are active, and how many of those run."""
     span = keys.all_of(Kind.RUN, names[0]) if len(names) == 1 else keys.all_of(Kind.RUN)
     active: Counter[str] = Counter()
     for kv in await listed(etcd, span, keys_only=True):
         place = keys.parse(kv.key)
         if place is not None:
             active[place[1][0]] += 1
-    running: Counter[str] = Counter()
-    if active:
-        for kv in await listed(etcd, keys.all_of(Kind.REPORT), keys_only=True):
-            place = keys.parse(kv.key)
-            if place is not None and place[0] is Kind.REPORT:
-                running[place[1][1]] += 1
-    return active, running
+    claims = await read_claims(etcd, keys, set(names)) if active else []
+    return active, Counter(one.run.job for one in claims if one.is_running)
 
 
 def _next(job: Job, limits: Limits, now_ms: int) -> Utc | None:

@@ -17,6 +17,7 @@ from etcsched.core.errors import EtcschedError, NotFound
 from etcsched.core.records import Attempt, Kind, OutputAccess, Presence
 from etcsched.core.states import FINAL, RunState
 from etcsched.keyspace.keys import Keys
+from etcsched.operator.patience import Patience
 from etcsched.operator.runs import RunView, read_run
 from etcsched.operator.store import found, read
 from etcsched.ports import Etcd
@@ -84,9 +85,16 @@ async def read_output(
 
 
 async def follow_output(
-    etcd: Etcd, keys: Keys, job: str, run: str, number: int | None, timeout_s: float
+    etcd: Etcd,
+    keys: Keys,
+    job: str,
+    run: str,
+    number: int | None,
+    timeout_s: float,
+    patience: Patience,
 ) -> AsyncGenerator[Text | Note, None]:
-    """From the last attempt (or one) on, live, until the run is over (or that attempt is)."""
+    """From the last attempt (or one) on, live, until the run is over (or that attempt is), however
+    often etcd is away meanwhile."""
     view = await read_run(etcd, keys, job, run)
     tries = _tries(view)
     if number is not None or tries:
@@ -96,7 +104,7 @@ async def follow_output(
         return
     else:
         yield Note(f"{view.name} has written nothing yet: it is {view.state.value}")
-        view, first = await _next_try(etcd, keys, view, 0)
+        view, first = await _next_try(etcd, keys, view, 0, patience)
         if first is None:
             yield _end(view)
             return
@@ -104,11 +112,11 @@ async def follow_output(
     while True:
         yield Note(f"attempt {following.number}, on {following.agent}")
         reader = _Reader(etcd, keys, view, following, timeout_s)
-        async for part in _follow(etcd, keys, reader):
+        async for part in _follow(etcd, keys, reader, patience):
             yield part
         if number is not None:
             return
-        view, after = await _next_try(etcd, keys, view, following.number)
+        view, after = await _next_try(etcd, keys, view, following.number, patience)
         for cut_off in _beyond_cap(view, following, reader):
             yield cut_off
         if after is None:
@@ -118,26 +126,29 @@ async def follow_output(
 
 
 async def _next_try(
-    etcd: Etcd, keys: Keys, view: RunView, number: int
+    etcd: Etcd, keys: Keys, view: RunView, number: int, patience: Patience
 ) -> tuple[RunView, _Try | None]:
     """The attempt after this one, once there is one; None: the run is over without. The leader is
     told of an attempt's end by its agent, and may know it later than who asks the agent."""
+    job, run = view.run.job, view.run.id
     while True:
-        view = await read_run(etcd, keys, view.run.job, view.run.id)
+        view = await patience.read(lambda: read_run(etcd, keys, job, run))
         later = [one for one in _tries(view) if one.number > number]
         if later or view.state in FINAL:
             return view, later[0] if later else None
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-async def _follow(etcd: Etcd, keys: Keys, reader: _Reader) -> AsyncGenerator[Text | Note, None]:
+async def _follow(
+    etcd: Etcd, keys: Keys, reader: _Reader, patience: Patience
+) -> AsyncGenerator[Text | Note, None]:
     """One attempt, until it is over, by its agent's word or the leader's."""
     has_complained = False
     while not reader.is_over:
         try:
-            data = await reader.next(wait_s=_WAIT_S)
+            data = await patience.read(lambda: reader.next(wait_s=_WAIT_S))
         except _NotServed as error:
-            view = await read_run(etcd, keys, *reader.place)
+            view = await patience.read(lambda: read_run(etcd, keys, *reader.place))
             now = next((one for one in _tries(view) if one.number == reader.number), None)
             if now is None or now.over is not None:
                 if now is not None:
@@ -158,8 +169,8 @@ def _tries(view: RunView) -> list[_Try]:
     """In their order; that which goes on is the last."""
     run = view.run
     tries = [_Try(over.number, over.agent, over) for over in run.attempts]
-    has_begun = run.agent and view.state in (RunState.RUNNING, RunState.HELD)
-    if has_begun and run.attempt not in [one.number for one in tries]:
+    is_here = view.state in (RunState.RUNNING, RunState.HELD) or view.reported is not None
+    if run.agent and is_here and run.attempt not in [one.number for one in tries]:
         tries.append(_Try(run.attempt, run.agent, None))
     return tries
 

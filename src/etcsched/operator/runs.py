@@ -10,11 +10,13 @@ import msgspec
 
 from etcsched.core.errors import NotFound, UsageError
 from etcsched.core.records import Kind, Report, Run
-from etcsched.core.states import FINAL, Origin, RunState
+from etcsched.core.running import is_running
+from etcsched.core.states import FINAL, Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import EventType, KeyValue, Range
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
+from etcsched.operator.patience import Patience
 from etcsched.operator.store import found, listed, pages, read, read_ranges
 from etcsched.ports import Etcd, Snapshot
 
@@ -39,7 +41,8 @@ _RECORDS_PER_PAGE: Final = 200
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
     """A run with what follows from its claim. ``lateness_ms``: from the time it was scheduled for
-    to its first process's start, where both are known."""
+    to its first process's start, where both are known. ``reported``: how the current attempt ended
+    by its agent's word, until a leader has taken that in; the run is ``assigned`` till then."""
 
     name: str
     state: RunState
@@ -48,6 +51,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     started_at: Utc | None = None
     ended_at: Utc | None = None
     lateness_ms: int | None = None
+    reported: Outcome | None = None
 
     @property
     def at(self) -> Utc:
@@ -65,13 +69,15 @@ def parse_run_name(name: str) -> tuple[str, str]:
 
 def view_of(run: Run, report: Report | None = None) -> RunView:
     """``report`` is the agent's claim on the current attempt, if it has made one."""
+    state, reported = run.state, None
     if report is not None and report.attempt == run.attempt and run.state is RunState.ASSIGNED:
-        state = RunState.RUNNING
+        state = RunState.RUNNING if is_running(run, report) else RunState.ASSIGNED
+        reported = report.outcome
         started_at, ended_at, agent = report.started_at, report.ended_at, run.agent
         first = run.attempts[0].started_at if run.attempts else started_at
     else:
         last = run.attempts[-1] if run.attempts else None
-        state, agent = run.state, run.agent or (last.agent if last is not None else "")
+        agent = run.agent or (last.agent if last is not None else "")
         started_at = last.started_at if last is not None else None
         ended_at = last.ended_at if last is not None else None
         first = run.attempts[0].started_at if run.attempts else None
@@ -86,6 +92,7 @@ def view_of(run: Run, report: Report | None = None) -> RunView:
         lateness_ms=ms_of(first) - ms_of(run.not_before or run.scheduled_at)
         if late and run.scheduled_at is not None and first is not None
         else None,
+        reported=reported,
     )
 
 
@@ -233,20 +240,27 @@ class NewestRuns:
         return self._runs
 
 
-async def wait_for_end(etcd: Etcd, keys: Keys, job: str, run: str) -> RunView:
-    """The run once it is over, however long that takes. ``NotFound`` if it never was."""
+async def wait_for_end(etcd: Etcd, keys: Keys, job: str, run: str, patience: Patience) -> RunView:
+    """The run once it is over, however long that takes, and however often etcd is away meanwhile.
+    ``NotFound`` if it never was."""
     key = keys.of(Kind.RUN, job, run)
+    while True:
+        async with patience.beside_a_watch(etcd, key):
+            await _gone(etcd, key)
+        view = await patience.read(lambda: read_run(etcd, keys, job, run))
+        if view.state in FINAL:
+            return view
+
+
+async def _gone(etcd: Etcd, key: str) -> None:
     async with etcd.watch(key, key + "\0") as updates:
         async for update in updates:
             if isinstance(update, Snapshot):
-                over = not update.kvs
+                is_gone = not update.kvs
             else:
-                over = any(event.type is EventType.DELETE for event in update.events)
-            if over:
-                view = await read_run(etcd, keys, job, run)
-                if view.state in FINAL:
-                    return view
-    raise AssertionError("a watch goes on until it is left")
+                is_gone = any(event.type is EventType.DELETE for event in update.events)
+            if is_gone:
+                return
 
 
 async def _with_claims(

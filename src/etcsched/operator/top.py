@@ -7,10 +7,11 @@ from typing import Final
 
 import msgspec
 
-from etcsched.core.records import CLUSTER, Kind, Pause, Report, Run
+from etcsched.core.records import CLUSTER, Kind, Pause, Run
 from etcsched.core.states import RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
+from etcsched.operator.claims import read_claims
 from etcsched.operator.cluster import (
     ClusterView,
     lateness_of,
@@ -18,7 +19,7 @@ from etcsched.operator.cluster import (
 )
 from etcsched.operator.next_ticks import NextTick, next_ticks
 from etcsched.operator.runs import NewestRuns
-from etcsched.operator.store import found, listed, read
+from etcsched.operator.store import found, read
 from etcsched.ports import Etcd
 
 __all__ = ["Failure", "RunningView", "TopView", "read_top"]
@@ -53,13 +54,14 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopView(msgspec.Struct, frozen=True, kw_only=True):
-    """``running``: those that run longest first. ``next_ticks`` are empty where there are more
-    jobs than are looked at; those before ``cluster.at`` are overdue."""
+    """``running``: those that run longest first. ``next_ticks`` before ``cluster.at`` are overdue.
+    ``not_looked_for`` names them where there are more jobs than are looked at."""
 
     cluster: ClusterView
     running: tuple[RunningView, ...]
     next_ticks: tuple[NextTick, ...]
     failures: tuple[Failure, ...]
+    not_looked_for: tuple[str, ...] = ()
 
 
 async def read_top(
@@ -69,7 +71,8 @@ async def read_top(
     newest = await newest_runs.read(etcd, keys)
     cluster = await read_cluster(etcd, keys, now_ms, lateness_of(newest), with_next_tick=False)
     ticks: Sequence[NextTick] = ()
-    if cluster.jobs <= JOBS_LOOKED_AT:
+    has_too_many = cluster.jobs > JOBS_LOOKED_AT
+    if not has_too_many:
         (pause,), _ = await read(etcd, [keys.of(Kind.PAUSE, CLUSTER)])
         watermark = cluster.leader.watermark
         ticks = await next_ticks(etcd, keys, found(Pause, pause), watermark, now_ms, most)
@@ -78,25 +81,22 @@ async def read_top(
         running=tuple((await _running(etcd, keys))[:most]),
         next_ticks=tuple(ticks),
         failures=tuple(_failures(newest)[:most]),
+        not_looked_for=("next_ticks",) if has_too_many else (),
     )
 
 
 async def _running(etcd: Etcd, keys: Keys) -> list[RunningView]:
-    claims = []
-    for kv in await listed(etcd, keys.all_of(Kind.REPORT)):
-        place, report = keys.parse(kv.key), found(Report, kv)
-        if place is None or place[0] is not Kind.REPORT or report is None:
-            continue
-        if report.outcome is None:
-            claims.append(
-                RunningView(
-                    run=f"{report.job}/{report.run}",
-                    agent=place[1][0],
-                    attempt=report.attempt,
-                    since=report.started_at or report.claimed_at,
-                )
-            )
-    return sorted(claims, key=lambda claim: (claim.since, claim.run))
+    running = [
+        RunningView(
+            run=f"{one.run.job}/{one.run.id}",
+            agent=one.agent,
+            attempt=one.run.attempt,
+            since=one.claim.started_at or one.claim.claimed_at,
+        )
+        for one in await read_claims(etcd, keys)
+        if one.is_running
+    ]
+    return sorted(running, key=lambda one: (one.since, one.run))
 
 
 def _failures(newest: Sequence[Run]) -> list[Failure]:

@@ -13,6 +13,7 @@ from prometheus_client import Counter, Gauge
 from etcsched.core.clock import Instant
 from etcsched.core.leader import effects as fx
 from etcsched.core.records import Change, Kind, Report, Run, Term
+from etcsched.core.running import is_running
 from etcsched.core.states import FINAL, Origin, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import View
@@ -139,7 +140,13 @@ class SchedulerMetrics(NodeMetrics):
 
     def _runs(self) -> dict[str, float]:
         counts = self._view.run_counts()
-        running = sum(entry.record.outcome is None for entry in self._view.reports.values())
+        runs = self._view.runs
+        running = sum(
+            (run := runs.get((job, id_))) is not None
+            and run.record.agent == agent
+            and is_running(run.record, claim.record)
+            for (agent, job, id_), claim in self._view.reports.items()
+        )
         shown = {state.value: float(counts[state]) for state in RunState if state not in FINAL}
         shown[RunState.ASSIGNED.value] = max(counts[RunState.ASSIGNED] - running, 0)
         shown["running"] = running

@@ -19,7 +19,7 @@ from etcsched.core.records import (
     Term,
     Watermark,
 )
-from etcsched.core.states import Origin, RunState
+from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import utc_of
 from etcsched.core.view import View
 from etcsched.etcd.writer import Committed, Refused
@@ -74,12 +74,17 @@ def report(run_id: str, claimed_ms: int, **fields: Any) -> Report:
 
 
 def test_runs_by_state(bed: Bed) -> None:
+    """A held run keeps its claim, and so does one whose outcome no leader knows: neither runs."""
     for number, state in enumerate(
-        (RunState.ASSIGNED, RunState.ASSIGNED, RunState.QUEUED, RunState.READY, RunState.HELD)
+        (RunState.ASSIGNED, RunState.ASSIGNED, RunState.ASSIGNED, RunState.HELD)
     ):
+        bed.put(Kind.RUN, run(f"r{number}", state, agent="a1", attempt=1), "j", f"r{number}")
+    for number, state in enumerate((RunState.QUEUED, RunState.READY), 4):
         bed.put(Kind.RUN, run(f"r{number}", state), "j", f"r{number}")
     bed.put(Kind.REPORT, report("r0", NOW_MS), "a1", "j", "r0")
-    expected = {"assigned": 1, "running": 1, "queued": 1, "ready": 1, "held": 1, "retrying": 0}
+    bed.put(Kind.REPORT, report("r1", NOW_MS, outcome=Outcome.COMPLETED), "a1", "j", "r1")
+    bed.put(Kind.REPORT, report("r3", NOW_MS), "a1", "j", "r3")
+    expected = {"assigned": 2, "running": 1, "queued": 1, "ready": 1, "held": 1, "retrying": 0}
     for state_name, count in expected.items():
         assert bed.value("etcsched_runs", state=state_name) == count
     assert bed.value("etcsched_runs", state="completed") is None

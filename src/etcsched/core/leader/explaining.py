@@ -29,7 +29,7 @@ from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.waiting_runs import buffer_end_ms
 from etcsched.core.limits import NO_LIMITS, Limits
-from etcsched.core.records import CLUSTER, Candidate, Job, Run
+from etcsched.core.records import CLUSTER, Candidate, Gap, Job, Run
 from etcsched.core.states import OCCASIONS, JobState, Occasion, RunState
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -54,6 +54,10 @@ _AT = {
 """By its lifecycle a job runs once..."""
 
 _BY_LIFECYCLE = (JobState.ENABLED, JobState.AD_HOC_ACTIVE)
+
+
+def outage_begun(gap: Gap) -> str:
+    return f"an outage since {gap.since}: {gap.reason}"
 
 
 class AgentWord(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,7 +222,7 @@ class Explainer:
         gap = self._view.gaps.get(job.name)
         if gap is None or gap.record.closed:
             return None
-        begun = f"an outage since {gap.record.since}: {gap.record.reason}"
+        begun = outage_begun(gap.record)
         if self._plain.waits_for_agent(job):
             now = self._plain.why_none(requirement_of(job))
             return Reason(Why.OUTAGE, f"{begun}; now: {now}" if now != gap.record.reason else begun)

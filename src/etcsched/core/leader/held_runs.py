@@ -31,6 +31,14 @@ def holds(job: Entry[Job] | None) -> bool:
     )
 
 
+def why_held(run: Run) -> str:
+    cause = run.history[-1].cause if run.history else ""
+    waits = "an operator (etcsched runs release)" + (
+        f" or {run.agent}'s return" if run.agent else ""
+    )
+    return f"{cause}; it waits for {waits}"
+
+
 class HeldRuns:
     def __init__(self, context: Context, ends: RunEnds) -> None:
         self._context = context
@@ -69,11 +77,9 @@ class HeldRuns:
         if job is None or job.record.current.state is JobState.DELETED:
             self.end(entry, RunState.CANCELLED, "the job was deleted while it was held")
             return
-        place, agent = (entry.record.agent, *key), entry.record.agent
+        place = (entry.record.agent, *key)
         assignment, report = self._view.assignments.get(place), self._view.reports.get(place)
-        waits = "an operator (etcsched runs release)" + (f" or {agent}'s return" if agent else "")
-        cause = entry.record.history[-1].cause if entry.record.history else ""
-        self._context.because(key, Why.HELD, lambda: f"{cause}; it waits for {waits}")
+        self._context.because(key, Why.HELD, lambda: why_held(entry.record))
         if assignment is None or report is None:
             return
         if report.record.outcome is not None:
