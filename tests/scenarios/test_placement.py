@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from etcsched.core.records import Kind
+from etcsched.core.records import Kind, Link
+from etcsched.core.schedule import At
 from etcsched.core.states import HostsFor, JobState, Outcome, Placement
+from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
 
@@ -86,3 +88,21 @@ def test_whether_requests_respect_hosts(world: World, hosts_for: HostsFor, state
     world.request(trigger("r1"))
     world.advance(5)
     assert world.states("backup") == {"r1": state}
+
+
+@pytest.mark.parametrize(
+    ("hosts_for", "state"), [(HostsFor.ALL, "ready"), (HostsFor.SCHEDULED, "completed")]
+)
+def test_whether_chained_runs_respect_hosts(world: World, hosts_for: HostsFor, state: str) -> None:
+    once = At(Utc("2026-11-22T12:00:02.000Z"))
+    world.apply(job("backup", hosts=("away",), hosts_for=hosts_for, state=JobState.CHAIN_ACTIVE))
+    world.apply(job("load", once, chain=(Link(to="backup"),)))
+    world.advance(7)
+    assert list(world.states("load").values()) == ["completed"]
+    assert list(world.states("backup").values()) == [state]
+
+
+def test_hosts_for_scheduled_still_binds_ticks(world: World) -> None:
+    world.apply(job("backup", every_s=5, hosts=("a2",), hosts_for=HostsFor.SCHEDULED))
+    world.advance(21)
+    assert agents(world) == ["a2"] * 4
