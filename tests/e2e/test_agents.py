@@ -196,6 +196,8 @@ async def test_an_agent_whose_disk_is_lost_begins_anew(cluster: Scene) -> None:
     after = cluster.presence(name)
     assert after is not None
     assert after.incarnation != before.incarnation
+    shown = await cluster.cli("agents", "show", name)
+    assert f"session  {after.incarnation}\n" in shown.out, shown
 
     # What had been claimed goes by on_agent_loss; the new disk knows nothing of it.
     await cluster.beating(moving, 2)
