@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from etcsched.core.agent.users import ANY_BUT_ROOT
 from etcsched.core.times import utc_of
+from etcsched.operator.agents import AgentInFull, read_agent
 from etcsched.operator.cluster import AgentView, read_agents
 from etcsched.operator.drains import drain as drain_agent
 from etcsched.operator.drains import undrain as undrain_agent
 from etcsched_cli.completion import complete_agents
 from etcsched_cli.connect import run
-from etcsched_cli.output import Column, age, output_options, show, styled, table
+from etcsched_cli.output import (
+    Cell,
+    Column,
+    age,
+    facts,
+    moment,
+    output_options,
+    show,
+    styled,
+    table,
+)
 from etcsched_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,9 +35,9 @@ if TYPE_CHECKING:
     from etcsched.ports import Etcd
 
 
-@click.group(short_help="List, drain, undrain agents.")
+@click.group(short_help="List, show, drain, undrain agents.")
 def agents() -> None:
-    """List, drain, undrain agents."""
+    """List, show, drain, undrain agents."""
 
 
 @agents.command("list")
@@ -43,6 +55,29 @@ def list_agents(settings: Settings, as_json: bool, watch: bool) -> None:
         return await show(
             lambda: read_agents(etcd, keys, now_ms()),
             lambda views: [agents_table(views, now_ms())],
+            as_json=as_json,
+            watch=watch,
+        )
+
+    run(settings, work)
+
+
+@agents.command("show")
+@click.argument("agent", shell_complete=complete_agents)
+@output_options(watch=True)
+@click.pass_obj
+def show_agent(settings: Settings, agent: str, as_json: bool, watch: bool) -> None:
+    """Show AGENT: what it takes, what has its slots, where it stands, when it was last seen.
+
+    \b
+    etcsched agents show host-a
+    """
+    now_ms = settings.environment.now_ms
+
+    async def work(etcd: Etcd, keys: Keys) -> Any:
+        return await show(
+            lambda: read_agent(etcd, keys, agent, now_ms()),
+            lambda view: _render(view, now_ms()),
             as_json=as_json,
             watch=watch,
         )
@@ -122,3 +157,56 @@ def agents_table(views: Sequence[AgentView], now_ms: int) -> RenderableType:
         ],
         empty="no agent is here; start one with etcsched agent",
     )
+
+
+def _render(view: AgentInFull, now_ms: int) -> Iterable[RenderableType]:
+    yield facts([("agent", view.agent), ("state", styled(view.state.value)), *_facts(view, now_ms)])
+    if not view.runs:
+        return
+    yield ""
+    yield table(
+        [Column("run", whole=True), Column("state"), Column("try", right=True), Column("runs for")],
+        [
+            (
+                at.name,
+                styled(at.state.value),
+                str(at.run.attempt),
+                age(at.started_at, now_ms) if at.started_at and not at.ended_at else "-",
+            )
+            for at in view.runs
+        ],
+    )
+
+
+def _facts(view: AgentInFull, now_ms: int) -> Iterable[tuple[str, Cell]]:
+    """Of one that isn't here there is only what others know of it."""
+    is_here = view.since is not None
+    yield "slots", f"{view.used} of {view.slots} used, {view.running} running" if is_here else ""
+    yield "labels", ", ".join(f"{name}={value}" for name, value in view.labels.items())
+    if is_here:
+        yield "users", _users(view)
+    if view.seated is not None:
+        yield "seat", "it has one" if view.seated else ("none", "yellow")
+    if view.drained_since is not None:
+        by = view.drained_by or "unknown"
+        yield "drained", (f"since {moment(view.drained_since)}, by {by}", "yellow")
+    if view.stage is not None and view.stage_since is not None:
+        yield "stage", f"{view.stage.value} since {moment(view.stage_since)}"
+    if view.since is not None:
+        yield "host", f"{view.host}, pid {view.pid}, version {view.version}"
+        yield "up", f"{age(view.since, now_ms)}, since {moment(view.since)}"
+        yield "session", view.incarnation
+        yield "output", view.output_address or "not served"
+    if view.seen_s_ago is not None:
+        yield (
+            "seen",
+            f"{view.seen_s_ago} s ago at most; its lease runs out in {view.lease_left_s} s",
+        )
+    if view.clock_ahead_ms:
+        yield "clock", (f"ahead by at least {view.clock_ahead_ms / 1000:.1f} s", "yellow")
+
+
+def _users(view: AgentInFull) -> str:
+    may = ["any but root" if user == ANY_BUT_ROOT else user for user in view.users]
+    default = f"run as {view.default_user}" if view.default_user else "are declined"
+    return f"{', '.join(may) or 'none'}; jobs without one {default}"

@@ -48,7 +48,7 @@ def list_(settings: Settings, as_json: bool, watch: bool) -> None:
 @output_options(watch=True)
 @click.pass_obj
 def show_(settings: Settings, group: str, as_json: bool, watch: bool) -> None:
-    """Show GROUP: its jobs, highest priority first, and which runs of each run or wait.
+    """Show GROUP: its jobs, highest priority first, and which runs of each hold it or wait.
 
     \b
     etcsched conflicts show ledger
@@ -109,7 +109,7 @@ def _table(groups: Sequence[GroupView]) -> Iterable[RenderableType]:
 
 def _render(group: GroupView) -> Iterable[RenderableType]:
     yield table(
-        [Column("job", whole=True), Column("running", whole=True), Column("waiting", whole=True)],
+        [Column("job", whole=True), Column("holds it", whole=True), Column("waiting", whole=True)],
         [
             (_job(member), ", ".join(member.running) or "-", ", ".join(member.waiting) or "-")
             for member in group.members

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from etcsched.core.states import JobState
 from etcsched.core.text import some
-from etcsched.core.times import utc_of
+from etcsched.core.times import ms_of, utc_of
 from etcsched.jobfile.writing import fields_of, schedule_text
 from etcsched.operator import apply as operator
 from etcsched.operator import requests
-from etcsched.operator.coming import ComingTick, coming_ticks
+from etcsched.operator.coming import ComingTick, read_coming
 from etcsched.operator.ids import request_id
 from etcsched.operator.jobs import JobView, Pausing, chaining_to, list_jobs, read_job
 from etcsched_cli.choosing import named_or_tagged, tags_of_jobs
@@ -123,22 +122,25 @@ def show_(settings: Settings, job: str, as_json: bool, watch: bool) -> None:
 @jobs.command("next")
 @click.argument("job", shell_complete=complete_jobs)
 @click.option("--count", "-n", type=click.IntRange(1, 1000), default=10, show_default=True)
-@output_options()
+@output_options(watch=True)
 @click.pass_obj
-def next_(settings: Settings, job: str, count: int, as_json: bool) -> None:
-    """Show JOB's coming ticks, in its zone, with what changes of the clocks do to them.
+def next_(settings: Settings, job: str, count: int, as_json: bool, watch: bool) -> None:
+    """Show JOB's coming ticks, in its zone, with what changes of the clocks do to them, and when
+    its runs start where a splay delays them.
 
     \b
     etcsched jobs next close_books -n 20
     """
 
-    async def work(etcd: Etcd, keys: Keys) -> Any:
-        async def read() -> list[ComingTick]:
-            now_ms = settings.environment.now_ms()
-            view = await read_job(etcd, keys, job, now_ms)
-            return list(islice(coming_ticks(view.job, view.limits, now_ms), count))
+    now_ms = settings.environment.now_ms
 
-        return await show(read, _ticks_table, as_json=as_json)
+    async def work(etcd: Etcd, keys: Keys) -> Any:
+        return await show(
+            lambda: read_coming(etcd, keys, job, now_ms(), count),
+            _render_ticks,
+            as_json=as_json,
+            watch=watch,
+        )
 
     run(settings, work)
 
@@ -342,8 +344,8 @@ def _definition(name: str, fields: dict[str, Any]) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _ticks_table(ticks: Sequence[ComingTick]) -> Iterable[RenderableType]:
-    is_splayed = any(tick.starts_at != tick.at for tick in ticks)
+def _render_ticks(ticks: Sequence[ComingTick]) -> Iterable[RenderableType]:
+    is_splayed = any(tick.starts_at not in (None, tick.at) for tick in ticks)
     yield table(
         [
             Column("tick", whole=True),
@@ -361,4 +363,19 @@ def _ticks_table(ticks: Sequence[ComingTick]) -> Iterable[RenderableType]:
             for tick in ticks
         ],
         empty="nothing is due: no schedule, disabled or paused",
+    )
+    if ticks and ticks[0].starts_at is None:
+        yield ""
+        yield _delays_table(ticks[0])
+
+
+def _delays_table(tick: ComingTick) -> RenderableType:
+    """An agent's delay is the same for every tick."""
+    return table(
+        [Column("agent", whole=True), Column("starts", whole=True)],
+        [
+            (agent, f"{age(at, ms_of(tick.at))} after each tick")
+            for agent, at in tick.starts_on.items()
+        ],
+        empty="each agent starts at its own time; none may run it now, see etcsched explain",
     )

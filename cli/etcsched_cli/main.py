@@ -46,7 +46,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "calendars": Entry("calendars:calendars", "List, show, delete, import calendars."),
     "conflicts": Entry("conflicts:conflicts", "List, show, delete conflict groups."),
     "recovery": Entry("recovery:recovery", "Preview what the end of an outage would bring."),
-    "agents": Entry("agents:agents", "List, drain, undrain agents."),
+    "agents": Entry("agents:agents", "List, show, drain, undrain agents."),
     "settings": Entry("cluster_settings:settings", "Show what holds for the whole cluster."),
     "pause": Entry("pauses:pause", "Pause the whole cluster: nothing starts."),
     "resume": Entry("pauses:resume", "Resume the whole cluster."),

@@ -12,19 +12,22 @@ import pytest
 from etcsched.core.records import (
     CLUSTER,
     Answer,
+    Assignment,
     Calendar,
     ClusterSettings,
     ConflictGroup,
     Drain,
+    Exec,
     Gap,
     Job,
     Kind,
     Pause,
     Request,
     Run,
+    StartSeen,
     Watermark,
 )
-from etcsched.core.states import JobState, Origin, Outcome, RunState
+from etcsched.core.states import JobState, OnDisconnect, Origin, Outcome, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.ops import Delete, Txn
 from tests.cli.console import NOW, Console, finished, job
@@ -138,7 +141,7 @@ def test_conflict_groups(console: Console, file: Path) -> None:
         "ledger  hourly, close_books           hourly/20261122T190000Z        1\n"
     )
     assert console.ok("conflicts", "show", "ledger") == (
-        "JOB          RUNNING           WAITING\n"
+        "JOB          HOLDS IT          WAITING\n"
         "hourly       20261122T190000Z  -\n"
         "close_books  -                 20261122T200000Z\n"
     )
@@ -153,6 +156,43 @@ def test_conflict_groups(console: Console, file: Path) -> None:
         "etcsched: conflict group ledger: there is none; see etcsched conflicts list"
     )
     assert "there is none" in console.fails(4, "conflicts", "show", "ledger")
+
+
+@pytest.mark.parametrize(
+    ("on_disconnect", "holder"),
+    [(OnDisconnect.CONTINUE, "hourly/20261122T190000Z"), (OnDisconnect.STOP, "-")],
+)
+def test_a_held_run_whose_process_may_run_on_holds_its_group(
+    console: Console, file: Path, on_disconnect: OnDisconnect, holder: str
+) -> None:
+    """As the leader sees it (``scenarios/test_conflicts.py`` has its side)."""
+    file.write_text(JOBS + GROUP)
+    console.ok("apply", str(file))
+    held = Run(
+        job="hourly",
+        id="20261122T190000Z",
+        state=RunState.HELD,
+        origin=Origin.SCHEDULE,
+        created_at=NOW,
+        agent="host-a",
+        attempt=1,
+    )
+    console.put(held, Kind.RUN, held.job, held.id)
+    assignment = Assignment(
+        job=held.job,
+        run=held.id,
+        agent="host-a",
+        incarnation="1f",
+        attempt=1,
+        action=Exec(("/bin/true",)),
+        on_disconnect=on_disconnect,
+        seen=StartSeen(job=1),
+        assigned_at=NOW,
+        term=7,
+    )
+    console.put(assignment, Kind.ASSIGNMENT, "host-a", held.job, held.id)
+    (_, told) = console.ok("conflicts", "list").splitlines()
+    assert told.split() == ["ledger", "hourly,", "close_books", holder, "0"]
 
 
 CALENDAR = "calendars: {holidays: {exclude: [2026-11-23, 2026-12-24/2026-12-26]}}\n"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
+from etcsched.agent.config import AgentConfig
+from etcsched.scheduler.config import SchedulerConfig
 from tests.cli.console import Console
 
 
@@ -60,3 +63,20 @@ def test_from_the_environment(console: Console, tmp_path: Path) -> None:
     assert line.startswith("etcsched: --output-cap: '1' is not a size")
     line = console.fails(2, "scheduler", ETCSCHED_SCHEDULER_LISTEN="10.0.0.1:1")
     assert line.startswith("etcsched: --listen 10.0.0.1:1 is open to the network")
+
+
+def test_what_holds_without_a_word(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are the host's name; output is kept for 7 days, and at most 1 GiB of it."""
+    agents: list[AgentConfig] = []
+    schedulers: list[SchedulerConfig] = []
+    monkeypatch.setattr("etcsched.agent.run.run_agent", lambda config, _: agents.append(config))
+    monkeypatch.setattr(
+        "etcsched.scheduler.node.run_scheduler", lambda config, _: schedulers.append(config)
+    )
+    monkeypatch.setattr(socket, "gethostname", lambda: "host-a")
+    for args in (["agent"], ["agent", "--id=other"], ["scheduler"], ["scheduler", "--id=other"]):
+        assert console.run(*args).exit_code == 0
+    assert [config.agent_id for config in agents] == ["host-a", "other"]
+    assert [config.node for config in schedulers] == ["host-a", "other"]
+    assert agents[0].output_keep_s == 7 * 24 * 3600
+    assert agents[0].output_keep_bytes == 1024**3

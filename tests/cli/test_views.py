@@ -12,9 +12,11 @@ from etcsched.core.records import (
     Barred,
     Candidate,
     ClusterSettings,
+    Drain,
     Gap,
     Kind,
     Link,
+    Live,
     Presence,
     Report,
     Run,
@@ -22,7 +24,7 @@ from etcsched.core.records import (
     Term,
     Watermark,
 )
-from etcsched.core.states import Outcome, RunState
+from etcsched.core.states import Outcome, RunState, Stage
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Delete, Put, Txn
@@ -197,8 +199,41 @@ def test_coming_ticks_over_a_change_of_the_clocks(console: Console) -> None:
         "at": "2027-03-28T01:00:00.000Z",
         "local": "2027-03-28T03:00:00+02:00",
         "starts_at": "2027-03-28T01:00:00.000Z",
+        "starts_on": {},
         "remark": "clocks go forward: 02:00 to 03:00 is skipped",
     }
+
+
+def test_each_agents_own_start(cluster: Console) -> None:
+    """A job that runs on each agent has no one start; who may not have it isn't named."""
+    cluster.put(job("clean", splay_s=600.0, per_host=True), Kind.JOB, "clean")
+    host_a = cluster.get(Presence, Kind.PRESENCE, "host-a")
+    host_b = cluster.get(Presence, Kind.PRESENCE, "host-b")
+    for presence in (host_a, host_b):
+        cluster.put(
+            replace(presence, users=("app",), default_user="app"), Kind.PRESENCE, presence.agent
+        )
+    (tick,) = cluster.json("jobs", "next", "clean", "-n", "1")
+    starts = tick["starts_on"]
+    assert tick["starts_at"] is None
+    assert set(starts) == {"host-a", "host-b"}
+    assert tick["at"] < min(starts.values()) < max(starts.values()) < "2026-11-23T02:40"
+    assert cluster.ok("jobs", "next", "clean", "-n", "2") == screen(
+        """
+        TICK                  IN THE JOB'S ZONE          REMARK
+        2026-11-23 02:30:00Z  2026-11-23T02:30:00+00:00
+        2026-11-24 02:30:00Z  2026-11-24T02:30:00+00:00
+
+        AGENT   STARTS
+        host-a  6m59s after each tick
+        host-b  3m56s after each tick
+        """
+    )
+    for agent in ("host-a", "host-b"):
+        cluster.ok("agents", "drain", agent)
+    assert cluster.ok("jobs", "next", "clean").endswith(
+        "each agent starts at its own time; none may run it now, see etcsched explain\n"
+    )
 
 
 def test_runs(cluster: Console) -> None:
@@ -266,6 +301,82 @@ def test_agents_and_leader(cluster: Console) -> None:
         SCHEDULER  ROLE       HOST    PID  UP  VERSION
         host-a     leads      host-a  100  1h  0.1.0
         host-b     stands by  host-b  101  1h  0.1.0
+        """
+    )
+
+
+def test_one_agent(cluster: Console) -> None:
+    cluster.ok("agents", "drain", "host-b")
+    come = Live(agent="host-b", incarnation="11", stage=Stage.HERE, since=SINCE, term=7)
+    cluster.put(come, Kind.LIVE, "host-b")
+    cluster.store.advance(cluster.store.now_s + 3.5)
+    by = cluster.get(Drain, Kind.DRAIN, "host-b").by
+    assert cluster.ok("agents", "show", "host-b") == screen(
+        f"""
+        agent    host-b
+        state    draining
+        slots    1 of 1 used, 1 running
+        labels   role=erp
+        users    none; jobs without one are declined
+        drained  since 2026-11-22 19:00:00Z, by {by}
+        stage    here since 2026-11-22 18:00:00Z
+        host     host-b, pid 201, version 0.1.0
+        up       1h, since 2026-11-22 18:00:00Z
+        session  11
+        output   not served
+        seen     4 s ago at most; its lease runs out in 3596 s
+
+        RUN                           STATE    TRY  RUNS FOR
+        rotate_logs/20261122T185500Z  running    1  5m
+        """
+    )
+    told = cluster.json("agents", "show", "host-a")
+    (listed, _) = cluster.json("agents", "list")
+    assert told.items() >= listed.items()
+    (assigned,) = told["runs"]
+    assert (assigned["name"], assigned["state"]) == ("rotate_logs/20261122T190000Z", "assigned")
+    assert (told["seen_s_ago"], told["stage"], told["drained_since"]) == (4, None, None)
+
+
+def test_what_an_agent_takes_and_shows(cluster: Console) -> None:
+    presence = cluster.get(Presence, Kind.PRESENCE, "host-a")
+    users = {
+        "users": ("*", "root"),
+        "default_user": "app",
+        "clock": Utc("2026-11-22T19:00:05.000Z"),
+    }
+    cluster.put(replace(presence, output_address="10.0.0.1:7070", **users), Kind.PRESENCE, "host-a")
+    cluster.put(ClusterSettings(max_active_agents=1), Kind.SETTINGS)
+    shown = cluster.ok("agents", "show", "host-a")
+    assert "state    standby\n" in shown
+    assert "users    any but root, root; jobs without one run as app\n" in shown
+    assert "seat     none\n" in shown
+    assert "output   10.0.0.1:7070\n" in shown
+    assert "clock    ahead by at least 4.5 s\n" in shown
+
+
+def test_an_agent_that_is_gone(cluster: Console) -> None:
+    """What is left of it is shown, if anything is."""
+    assert cluster.fails(4, "agents", "show", "host-c") == (
+        "etcsched: agent host-c: there is none; see etcsched agents list"
+    )
+    gone = Live(agent="host-c", incarnation="9", stage=Stage.GONE, since=SINCE, term=7)
+    cluster.put(gone, Kind.LIVE, "host-c")
+    assert cluster.ok("agents", "show", "host-c") == screen(
+        """
+        agent  host-c
+        state  absent
+        stage  gone since 2026-11-22 18:00:00Z
+        """
+    )
+    cluster.store.txn(Txn((), (Delete(cluster.keys.of(Kind.PRESENCE, "host-b")),)))
+    assert cluster.ok("agents", "show", "host-b") == screen(
+        """
+        agent  host-b
+        state  absent
+
+        RUN                           STATE    TRY  RUNS FOR
+        rotate_logs/20261122T185500Z  running    1  5m
         """
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 
@@ -17,6 +18,8 @@ from tests.e2e.scene import Scene
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 LONG_TTL_S = 20
 """For a restart within the lease: its processes are told to end when half of it is over."""
+LOST_DISK_TTL_S = 10
+"""For an agent that is started again while its old lease lives."""
 QUICK = {"kill_grace": "500ms"}
 """Each of these jobs has a child that ignores SIGTERM."""
 
@@ -163,6 +166,55 @@ async def test_a_second_agent_with_the_same_id_is_refused(cluster: Scene) -> Non
     assert "a1" in lines[-1]
     assert not any("Traceback" in line for line in lines)
     assert cluster.world.supervisor_pid("twin") == 0
+    await cluster.settle()
+
+
+async def test_an_agent_whose_disk_is_lost_begins_anew(cluster: Scene) -> None:
+    """As docs/operations.md has it: its host came back with an empty disk, within the old lease."""
+    name, moving, staying = "diskless", "of_lost_disk", "held_on_lost_disk"
+    cluster.world.add_agent(name, ttl_s=LOST_DISK_TTL_S)
+    await cluster.world.start(name)
+    await cluster.all_here()
+    assert await start_long(cluster, moving, prefer=[name]) == name
+    assert await start_long(cluster, staying, prefer=[name], on_agent_loss="hold") == name
+    before = cluster.presence(name)
+    assert before is not None
+    supervisor = cluster.world.supervisor_pid(name)
+    await cluster.world.kill(name)
+    os.kill(supervisor, signal.SIGKILL)
+    await cluster.told(lambda: not cluster.processes(), "what ran on the host to be gone")
+    shutil.rmtree(cluster.world.directory / name)
+
+    # Started again and again, as its service unit has it, until its old lease is over.
+    await cluster.world.start(name)
+    async with asyncio.timeout(LOST_DISK_TTL_S):
+        assert await cluster.world.nodes[name].wait() == 5
+    assert _lines(cluster, name, f"agent {name} is already running on host") == 1
+    await cluster.history.until(lambda: cluster.presence(name) is None, "its old lease to end")
+    await cluster.world.start(name)
+    await cluster.all_here()
+    after = cluster.presence(name)
+    assert after is not None
+    assert after.incarnation != before.incarnation
+    shown = await cluster.cli("agents", "show", name)
+    assert f"session  {after.incarnation}\n" in shown.out, shown
+
+    # What had been claimed goes by on_agent_loss; the new disk knows nothing of it.
+    await cluster.beating(moving, 2)
+    let_end(cluster, moving)
+    assert [attempt.outcome for attempt in (await cluster.run_ended(moving)).attempts] == [
+        Outcome.DIED,
+        Outcome.COMPLETED,
+    ]
+    (held,) = [ids[1] for ids in cluster.history.ids(Kind.RUN) if ids[0] == staying]
+    record = cluster.history.record(Kind.RUN, Run, staying, held)
+    assert record is not None
+    assert record.state is RunState.HELD
+    released = await cluster.cli("runs", "release", f"{staying}/{held}", "--died")
+    assert released.code == 0, released
+    assert not (await cluster.run_ended(staying)).late_reports
+    assert await cluster.world.end(name) == 0
+    del cluster.world.nodes[name]
     await cluster.settle()
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from etcsched.core.states import RunState
+from etcsched.core.states import Outcome, RunState
 from etcsched.etcd.binaries import EtcdBinary
 from tests.e2e.scene import EVERY_SECOND, Scene
 from tests.support.etcd_cluster import EtcdCluster
@@ -176,6 +179,28 @@ async def test_running_jobs_go_on_while_etcd_is_down(
         (ended,) = scene.executions("meanwhile")
         assert ended.last_ms / 1000 < down_s + AWAY_S
         await scene.settle()
+
+
+async def test_an_outcome_on_a_lost_disk_is_lost_and_its_run_begins_again(patient: Scene) -> None:
+    """It had ended while etcd was down, and only its agent's disk knew that."""
+    go, world = await starts(patient, "spooled"), patient.world
+    before = patient.presence("a1")
+    assert before is not None
+    world.etcd.kill(0)
+    go.touch()
+    spool = world.directory / "a1" / "spool"
+    await patient.told(lambda: bool(list(spool.glob("*.json"))), "its outcome on disk")
+    supervisor = world.supervisor_pid("a1")
+    await world.kill("a1")
+    os.kill(supervisor, signal.SIGKILL)
+    shutil.rmtree(world.directory / "a1")
+    await world.etcd.restart(0)
+    await patient.history.until(lambda: patient.presence("a1") is None, "its old lease to end")
+    await world.start("a1")
+    run = await patient.run_ended("spooled")
+    assert [attempt.outcome for attempt in run.attempts] == [Outcome.DIED, Outcome.COMPLETED]
+    assert len(patient.executions("spooled")) == 2
+    await patient.settle()
 
 
 async def test_an_old_leader_frozen_while_the_others_restart(

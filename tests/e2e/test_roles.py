@@ -203,7 +203,8 @@ async def test_who_may_see_the_cluster_needn_t_see_output(guarded: Scene) -> Non
     for user in ("viewer", "operator"):
         seen = await cli(guarded, user, "runs", "logs", f"words/{run.id}")
         assert (seen.code, seen.out) == (0, "for some\n"), seen
-    for looking in (["status"], ["agents", "list"], ["runs", "list", "words"]):
+    looks = (["status"], ["agents", "list"], ["agents", "show", "a1"], ["runs", "list", "words"])
+    for looking in looks:
         seen = await cli(guarded, "watcher", *looking)
         assert seen.code == 0, seen
     refused = await cli(guarded, "watcher", "runs", "logs", f"words/{run.id}")

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from etcsched.core.records import Kind, Retry, Window
-from etcsched.core.schedule import Cron, Every
+from etcsched.core.records import Kind, Link, Retry, Window
+from etcsched.core.schedule import At, Cron, Every
 from etcsched.core.splay import delay_ms
-from etcsched.core.states import JobState, Outcome, Overlap, Recovery
+from etcsched.core.states import JobState, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.testing.world import World
-from tests.support.jobs import NOON, cancel, job, trigger
+from tests.support.jobs import NOON, cancel, job, resubmit, trigger
 
 TODAY = "2026-11-22"
 
@@ -47,6 +47,21 @@ def test_requests_dont_ask_calendars(world: World) -> None:
     world.request(trigger("20261122T120001Z-r1"))
     world.advance(5)
     assert list(world.states("backup").values()) == ["completed"]
+
+
+def test_chains_and_resubmissions_dont_ask_calendars(world: World) -> None:
+    world.calendar("holidays", exclude=(TODAY,))
+    world.apply(job("backup", every_s=60, calendars=("holidays",)))
+    once = At(minute("12:01"))
+    world.apply(job("load", once, chain=(Link(to="backup", on=(RunState.FAILED,)),)))
+    world.agents["a1"].ends_as = Outcome.FAILED
+    world.advance(70)
+    (chained,) = world.runs("backup").values()
+    assert (chained.origin, chained.state) == (Origin.CHAIN, RunState.FAILED)
+    world.request(resubmit("20261122T120110Z-r1", chained.id))
+    world.advance(5)
+    again = world.runs("backup")["20261122T120110Z-r1"]
+    assert (again.origin, again.state) == (Origin.RESUBMISSION, RunState.FAILED)
 
 
 def test_an_edit_holds_from_its_time_on_while_a_leader_leads(world: World) -> None:

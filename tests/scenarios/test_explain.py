@@ -11,7 +11,7 @@ from etcsched.core.leader.context import Context, Options
 from etcsched.core.leader.explaining import Explainer
 from etcsched.core.leader.previewing import JobPreview, outage_begin_ms, preview
 from etcsched.core.leader.reasons import Reason, Why
-from etcsched.core.records import Job, Link, Retry
+from etcsched.core.records import ClusterSettings, Job, Kind, Link, Retry
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc, ms_of
@@ -125,6 +125,19 @@ def splayed(world: World) -> None:
     world.advance(3)
 
 
+def paced(world: World) -> None:
+    """Lost with others at once; those that are due now have no room."""
+    world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=0.1))
+    there = {"slots": 4, "takes_s": 300.0, "labels": {"disk": "ssd"}}
+    world.agent("a2", **there)
+    for name in ("anew", "backup", "cleanup"):
+        world.apply(job(name, at(2), require={"disk": "ssd"}))
+    world.advance(5)
+    world.agents["a2"].kill()
+    world.agent("a3", **there)
+    world.advance(15)
+
+
 def nobody_leads(world: World) -> None:
     no_slot(world)
     world.nodes["s1"].stop()
@@ -160,6 +173,7 @@ def drained(world: World) -> None:
         (held, Why.HELD, "a1 was lost; it waits for an operator"),
         (lost, Why.LOSS, "disconnect_grace of 60 s"),
         (splayed, Why.SPLAY, "by its job's splay"),
+        (paced, Why.PACED, "starts after an outage or a loss are paced (0.1/s)"),
         (nobody_leads, Why.NO_LEADER, "nobody leads"),
         (outage, Why.OUTAGE, "recovery: last decides"),
         (drained, Why.NO_AGENT, "a1 is drained"),
@@ -200,6 +214,17 @@ def test_each_agent_and_why_it_was_or_was_not_eligible(world: World) -> None:
     }
     full = {w.agent: (w.may_run, w.why) for w in explainer(world).agents(job("any", every_s=60))}
     assert full["a1"] == (False, "is full")
+
+
+def test_a_standby_says_so(world: World) -> None:
+    world.put(Kind.SETTINGS, ClusterSettings(max_active_agents=1))
+    world.agent("a2")
+    world.advance(1)
+    words = {w.agent: (w.may_run, w.why) for w in explainer(world).agents(job("any", every_s=60))}
+    assert words == {
+        "a1": (True, "is the next, by least_loaded"),
+        "a2": (False, "stands by: all seats are taken (settings: max_active_agents)"),
+    }
 
 
 @pytest.mark.parametrize(

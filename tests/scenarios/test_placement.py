@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader.context import Context
-from etcsched.core.records import Kind, Presence
+from etcsched.core.records import Kind, Link, Presence
+from etcsched.core.schedule import At
 from etcsched.core.states import HostsFor, JobState, Outcome, Placement
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import decode, encode
@@ -118,3 +119,21 @@ def test_a_clock_that_is_shown_changes_nothing_else(
     world.store.txn(Txn((), (Put(key, encode(later), kv.lease),)))
     world.advance(15)
     assert agents(world) == ["a1"]
+
+
+@pytest.mark.parametrize(
+    ("hosts_for", "state"), [(HostsFor.ALL, "ready"), (HostsFor.SCHEDULED, "completed")]
+)
+def test_whether_chained_runs_respect_hosts(world: World, hosts_for: HostsFor, state: str) -> None:
+    once = At(Utc("2026-11-22T12:00:02.000Z"))
+    world.apply(job("backup", hosts=("away",), hosts_for=hosts_for, state=JobState.CHAIN_ACTIVE))
+    world.apply(job("load", once, chain=(Link(to="backup"),)))
+    world.advance(7)
+    assert list(world.states("load").values()) == ["completed"]
+    assert list(world.states("backup").values()) == [state]
+
+
+def test_hosts_for_scheduled_still_binds_ticks(world: World) -> None:
+    world.apply(job("backup", every_s=5, hosts=("a2",), hosts_for=HostsFor.SCHEDULED))
+    world.advance(21)
+    assert agents(world) == ["a2"] * 4

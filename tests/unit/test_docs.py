@@ -67,6 +67,25 @@ def test_a_link_leads_somewhere(page: Path, target: str) -> None:
     assert not anchor or anchor in anchors(file)
 
 
+@pytest.mark.parametrize(
+    "chapter",
+    [
+        "The quorum is lost for good",
+        "Restoring etcd from a backup",
+        "All schedulers are lost",
+        "An agent's disk is lost",
+    ],
+)
+def test_each_recovery_strategy_is_a_chapter(chapter: str) -> None:
+    """It is found from the table at the top, and says how one sees that it worked."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    top, _, _ = page.partition("\n## ")
+    anchor = chapter.lower().replace("'", "").replace(" ", "-")
+    assert f"(#{anchor})" in top
+    (text,) = re.findall(rf"^## {chapter}\n(.*?)(?=^## )", page, re.MULTILINE | re.DOTALL)
+    assert "It worked if" in text
+
+
 @pytest.mark.parametrize("text", FILES)
 def test_a_job_file_is_valid(text: str) -> None:
     assert load([("page.yaml", text)], NOW_MS).jobs

@@ -33,9 +33,14 @@ def rows() -> list[tuple[str, str]]:
 @cache
 def names_in(path: str) -> set[str]:
     tree = ast.parse((ROOT / "tests" / path).read_text(encoding="utf-8"))
-    return {
-        node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return _functions(tree.body) | {
+        f"{each.name}::{name}" for each in classes for name in _functions(each.body)
     }
+
+
+def _functions(body: list[ast.stmt]) -> set[str]:
+    return {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 @pytest.mark.parametrize(("feature", "proof"), rows(), ids=lambda text: text[:40])
@@ -49,7 +54,7 @@ def test_each_feature_is_proven(feature: str, proof: str) -> None:
         if path.startswith("golden/"):
             assert (GOLDEN / path.removeprefix("golden/")).is_file(), name
         else:
-            assert test.startswith("test_"), name
+            assert test.rpartition("::")[2].startswith("test_"), name
             assert test in names_in(path), name
 
 

@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from etcsched.core.errors import NotFound, Refused
-from etcsched.core.records import ConflictGroup, Job, Kind, Run
+from etcsched.core.leader.conflicts import HOLDING, holds_groups
+from etcsched.core.records import Assignment, ConflictGroup, Job, Kind, Run
 from etcsched.core.states import RunState
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range
@@ -33,6 +34,7 @@ __all__ = [
 
 _TRIES: Final = 30
 _PAUSE_S: Final = 0.02
+_BLOCKED: Final = (RunState.READY, RunState.CONFLICTED)
 
 
 class GroupChange(msgspec.Struct, frozen=True):
@@ -46,7 +48,8 @@ class GroupChange(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """``running`` holds the group; ``waiting`` are blocked, or due and not assigned yet."""
+    """``running`` hold the group, among them held runs whose process may run on; ``waiting`` are
+    blocked, or due and not assigned yet."""
 
     job: str
     running: tuple[str, ...]
@@ -152,21 +155,39 @@ def _change(before: ConflictGroup | None, after: ConflictGroup) -> GroupChange:
 async def _views(etcd: Etcd, keys: Keys, groups: Sequence[ConflictGroup]) -> list[GroupView]:
     jobs = sorted({job for group in groups for job in group.jobs})
     ranges = [Range(*keys.all_of(Kind.RUN, job)) for job in jobs]
-    results, _ = await read_ranges(etcd, ranges)
+    results, revision = await read_ranges(etcd, ranges)
     there, _ = await read(etcd, [keys.of(Kind.JOB, job) for job in jobs], keys_only=True)
+    runs = {
+        job: [run for kv in result.kvs if (run := found(Run, kv)) is not None]
+        for job, result in zip(jobs, results, strict=True)
+    }
+    holders = await _holders(etcd, keys, [run for each in runs.values() for run in each], revision)
     members: dict[str, Member] = {}
-    for job, result, at_job in zip(jobs, results, there, strict=True):
-        runs = [run for kv in result.kvs if (run := found(Run, kv)) is not None]
+    for job, at_job in zip(jobs, there, strict=True):
         members[job] = Member(
             job,
-            tuple(run.id for run in runs if run.state is RunState.ASSIGNED),
-            tuple(run.id for run in runs if run.state in (RunState.READY, RunState.CONFLICTED)),
+            tuple(run.id for run in runs[job] if (job, run.id) in holders),
+            tuple(run.id for run in runs[job] if run.state in _BLOCKED),
             at_job is not None,
         )
     return [
         GroupView(group.group, tuple(members[job] for job in group.jobs), group.changed_by)
         for group in groups
     ]
+
+
+async def _holders(
+    etcd: Etcd, keys: Keys, runs: Sequence[Run], revision: int
+) -> set[tuple[str, str]]:
+    """As the leader sees it at this revision."""
+    may_hold = [run for run in runs if run.state in HOLDING]
+    places = [keys.of(Kind.ASSIGNMENT, run.agent, run.job, run.id) for run in may_hold]
+    kvs, _ = await read(etcd, places, revision=revision)
+    return {
+        (run.job, run.id)
+        for run, kv in zip(may_hold, kvs, strict=True)
+        if holds_groups(run, found(Assignment, kv))
+    }
 
 
 def _no_such_group(name: str) -> NotFound:

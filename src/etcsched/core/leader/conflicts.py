@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from etcsched.core.conflicts import Groups
-from etcsched.core.records import Run
+from etcsched.core.records import Assignment, Run
 from etcsched.core.states import OnDisconnect, RunState
 from etcsched.core.view import View
 
@@ -35,8 +35,19 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 HOLDING: Final = (RunState.ASSIGNED, RunState.HELD)
-"""Runs in these states keep others of their jobs' groups from starting; a held one does only if
-its process may run on somewhere."""
+"""Runs in other states never hold a group (``holds_groups``)."""
+
+
+def holds_groups(run: Run, assignment: Assignment | None) -> bool:
+    """Whether the run keeps others of its job's groups from starting; a held one does only if its
+    process may run on somewhere. ``assignment`` is that of the run to its agent."""
+    match run.state:
+        case RunState.ASSIGNED:
+            return True
+        case RunState.HELD:
+            return assignment is not None and assignment.on_disconnect is OnDisconnect.CONTINUE
+        case _:
+            return False
 
 
 class Conflicts:
@@ -71,10 +82,8 @@ class Conflicts:
         return None
 
     def _holds(self, run: Run) -> bool:
-        if run.state is not RunState.HELD:
-            return True
         assignment = self._view.assignments.get((run.agent, run.job, run.id))
-        return assignment is not None and assignment.record.on_disconnect is OnDisconnect.CONTINUE
+        return holds_groups(run, assignment.record if assignment is not None else None)
 
     def above(self, job: str) -> list[str]:
         """The other jobs of its groups that come before it."""
