@@ -7,12 +7,14 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from etcsched.core.errors import EtcschedError
-from etcsched.local.cluster import DEFAULT_ETCD_PORT, LocalCluster, LocalOptions
+from etcsched.local.cluster import LocalCluster, LocalOptions
+from etcsched_cli.own_etcd import refuse_other_cluster, way_in
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green")
 
@@ -40,8 +42,15 @@ def default_directory() -> Path:
 )
 @click.option("--ttl", "ttl_s", default=10, show_default=True, type=click.IntRange(2, 600),
               help="Seconds after which a silent node counts as gone.")  # fmt: skip
+@click.pass_context
 def up(
-    schedulers: int, agents: int, slots: int, data: Path | None, etcd_port: int | None, ttl_s: int
+    ctx: click.Context,
+    schedulers: int,
+    agents: int,
+    slots: int,
+    data: Path | None,
+    etcd_port: int | None,
+    ttl_s: int,
 ) -> None:
     """Run etcd, schedulers and agents on this machine until Ctrl-C.
 
@@ -53,6 +62,7 @@ def up(
       etcsched up
       etcsched status          (in another terminal)
     """
+    refuse_other_cluster(ctx)
     options = LocalOptions(
         directory=data or default_directory(),
         schedulers=schedulers,
@@ -61,10 +71,10 @@ def up(
         ttl_s=ttl_s,
         etcd_port=etcd_port,
     )
-    asyncio.run(_run(options))
+    asyncio.run(_run(options, lambda endpoints: way_in(ctx, endpoints)))
 
 
-async def _run(options: LocalOptions) -> None:
+async def _run(options: LocalOptions, way_to: Callable[[tuple[str, ...]], str]) -> None:
     width = len("scheduler-9")
     names: dict[str, str] = {}
 
@@ -81,9 +91,8 @@ async def _run(options: LocalOptions) -> None:
     try:
         await cluster.start()
         say("up", f"ready, data in {options.directory}; Ctrl-C stops everything")
-        if f"127.0.0.1:{DEFAULT_ETCD_PORT}" not in cluster.endpoints:
-            endpoints = ",".join(cluster.endpoints)
-            say("up", f"in the other terminal: export ETCSCHED_ENDPOINTS={endpoints}")
+        if way := way_to(cluster.endpoints):
+            say("up", f"in the other terminal: {way}")
         await _until(stopped, cluster)
     finally:
         if cluster.nodes:

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from etcsched_cli.main import cli
+from tests.cli.console import Console
 
 
 @pytest.mark.parametrize(
@@ -21,3 +22,17 @@ def test_what_makes_no_sense(arguments: list[str], says: str) -> None:
     result = CliRunner().invoke(cli, ["demo", *arguments])
     assert result.exit_code == 2
     assert says in result.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "demo"])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--user=anna"], "--user: not for"),
+        (["--endpoints=h:1", "--prefix=/x/"], "--endpoints, --prefix: not for"),
+    ],
+)
+def test_its_etcd_is_its_own(
+    console: Console, command: str, arguments: list[str], says: str
+) -> None:
+    assert console.fails(2, *arguments, command).startswith(f"etcsched: {says} {command}, which")

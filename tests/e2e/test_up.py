@@ -1,11 +1,16 @@
-"""``etcsched up``, as its user meets it: what dies comes back, and Ctrl-C ends everything."""
+"""``etcsched up``, as its user meets it: whatever else is on the machine, what dies comes back, and
+Ctrl-C ends everything."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import shlex
+import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -36,6 +41,13 @@ class Up:
                     return line
         raise AssertionError(f"it ended without {words!r}")
 
+    async def ends(self) -> None:
+        """As Ctrl-C does it; nothing of it is left."""
+        self.process.send_signal(signal.SIGINT)
+        await self.says("stopped")
+        assert await self.process.wait() == 0
+        assert processes_naming(self.data) == []
+
     def pid_of(self, *words: str) -> int:
         def is_it(pid: int) -> bool:
             try:
@@ -60,21 +72,41 @@ class Up:
                     return str(name)
 
 
-@pytest.fixture
-async def up(etcd_binary: EtcdBinary, tmp_path: Path) -> AsyncIterator[Up]:
-    data = tmp_path / "up"
+@contextlib.asynccontextmanager
+async def running(
+    data: Path, path: Path, *wrap: str, environment: dict[str, str] | None = None
+) -> AsyncIterator[Up]:
+    """With an etcd from ``path``. ``wrap``: a command that executes it in its own place."""
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "up", f"--data={data}", "--etcd-port=0", "--ttl=3", "--agents=1",
+        *wrap, *COMMAND, "up", f"--data={data}", "--etcd-port=0", "--ttl=3", "--agents=1",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "PATH": f"{etcd_binary.path.parent}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}", **(environment or {})},
     )  # fmt: skip
-    running = Up(data, process)
     try:
-        yield running
+        yield Up(data, process)
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@pytest.fixture
+async def up(etcd_binary: EtcdBinary, tmp_path: Path) -> AsyncIterator[Up]:
+    async with running(tmp_path / "up", etcd_binary.path.parent) as up:
+        yield up
+
+
+@pytest.fixture
+def home_of_prod(tmp_path: Path) -> Path:
+    """Of somebody whose clusters are others."""
+    file = tmp_path / "home/.config/etcsched/config.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "context: prod\n"
+        "contexts:\n"
+        "  prod: {endpoints: etcd-1:2379, user: anna, cacert: /none/ca.pem, prefix: /prod/}\n"
+    )
+    return tmp_path / "home"
 
 
 async def test_what_dies_is_started_again(up: Up) -> None:
@@ -88,7 +120,64 @@ async def test_what_dies_is_started_again(up: Up) -> None:
     await up.says("serves again")
     await up.leader()
 
-    up.process.send_signal(signal.SIGINT)
-    await up.says("stopped")
-    assert await up.process.wait() == 0
-    assert processes_naming(up.data) == []
+    await up.ends()
+
+
+async def test_what_is_said_of_other_clusters_isnt_for_its_own(
+    etcd_binary: EtcdBinary, home_of_prod: Path, tmp_path: Path
+) -> None:
+    """Nor is a name that the shell had before su."""
+    others = {"HOME": str(home_of_prod), "LOGNAME": "anna", "ETCSCHED_USER": "bert"}
+    async with running(tmp_path / "up", etcd_binary.path.parent, environment=others) as up:
+        way = (await up.says("in the other terminal: ")).strip().partition("terminal: ")[2]
+        assert way == (
+            "unset ETCSCHED_USER; "
+            f"export ETCSCHED_CONFIG=/dev/null ETCSCHED_ENDPOINTS={up.endpoints}"
+        )
+        await up.says("agent-1 has come")
+        agents = await asyncio.create_subprocess_shell(
+            f"{way}; {shlex.join((*COMMAND, 'agents', 'list'))}",
+            stdout=asyncio.subprocess.PIPE, env={**os.environ, **others},
+        )  # fmt: skip
+        out, _ = await agents.communicate()
+        assert "agent-1" in out.decode()
+        await up.ends()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+async def test_a_user_without_a_name(etcd_binary: EtcdBinary) -> None:
+    """As with ``docker run --user``. It may read what the test's user may, to find Python."""
+    nobody = (
+        *("env", "-u", "LOGNAME", "-u", "USER", "-u", "LNAME", "-u", "USERNAME"),
+        *("setpriv", "--reuid=1234567", "--regid=1234567", "--clear-groups"),
+        *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+    )
+    with tempfile.TemporaryDirectory() as data:  # Others can't reach ``tmp_path``.
+        os.chown(data, 1_234_567, 1_234_567)
+        async with running(Path(data), etcd_binary.path.parent, *nobody) as up:
+            await up.says("agent-1 has come")
+            await up.ends()
+
+
+async def test_a_demonstration_beside_other_clusters(
+    etcd_binary: EtcdBinary, home_of_prod: Path
+) -> None:
+    demo = await asyncio.create_subprocess_exec(
+        *COMMAND, "demo", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        env={
+            **os.environ,
+            "PATH": f"{etcd_binary.path.parent}:{os.environ['PATH']}",
+            "HOME": str(home_of_prod),
+            "ETCSCHED_PREFIX": "/prod/",
+        },
+    )  # fmt: skip
+    assert demo.stdout is not None
+    try:
+        async with asyncio.timeout(STARTS_WITHIN_S):
+            first = (await demo.stdout.readline()).decode()
+        assert "applied" in first  # All nodes have come.
+    finally:
+        demo.send_signal(signal.SIGINT)
+        await demo.communicate()

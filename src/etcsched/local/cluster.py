@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from etcsched.agent.config import own_user
 from etcsched.core.errors import EtcschedError
 from etcsched.etcd.binaries import provide_etcd
 from etcsched.etcd.embedded import EmbeddedEtcd, is_free
+from etcsched.keyspace.keys import DEFAULT_PREFIX
 from etcsched.local.node import NodeProcess, Role
 
 DEFAULT_ETCD_PORT = 2379
@@ -103,7 +105,7 @@ class LocalCluster:
         return () if is_usual else ("--listen=127.0.0.1:0",)
 
     def _agent_arguments(self, name: str) -> tuple[str, ...]:
-        options, user = self._options, getpass.getuser()
+        options, user = self._options, own_user()
         return (
             f"--slots={options.slots}",
             f"--allow-user={user}",
@@ -115,8 +117,11 @@ class LocalCluster:
         )
 
     def _add(self, role: Role, name: str, more: tuple[str, ...]) -> None:
+        """What the user's configuration file and environment say is said of other clusters."""
         argv = (
             *COMMAND,
+            f"--config={os.devnull}",
+            f"--prefix={DEFAULT_PREFIX}",
             f"--endpoints={','.join(self.endpoints)}",
             role,
             f"--id={name}",
@@ -124,7 +129,8 @@ class LocalCluster:
             "--demo-etcd",  # Whatever version there was to have: it said what it thinks of it.
             *more,
         )
-        self.nodes[name] = NodeProcess(role, name, argv, self._on_line)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCSCHED_")}
+        self.nodes[name] = NodeProcess(role, name, argv, self._on_line, environment)
 
     async def watch_over(self) -> None:
         """Start again, for ever, what ends by itself; raises when etcd can't be started again."""
