@@ -55,7 +55,8 @@ def up(
     """Run etcd, schedulers and agents on this machine until Ctrl-C.
 
     Jobs, history and etcd's data are kept and found again by the next `up`. Whatever dies is
-    started again, etcd too, so kill one and watch what happens.
+    started again, etcd too, so kill one and watch what happens. What ends at each start is started
+    later each time; what can't run at all ends the cluster.
 
     \b
     Example:

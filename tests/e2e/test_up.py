@@ -41,6 +41,14 @@ class Up:
                     return line
         raise AssertionError(f"it ended without {words!r}")
 
+    async def ends_by_itself(self, line: str, code: int) -> None:
+        """This is its last line; nothing of it is left."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(STARTS_WITHIN_S):
+            lines = (await self.process.stdout.read()).decode().splitlines()
+            assert (lines[-1], await self.process.wait()) == (line, code), lines
+        assert processes_naming(self.data) == []
+
     async def ends(self) -> None:
         """As Ctrl-C does it; nothing of it is left."""
         self.process.send_signal(signal.SIGINT)
@@ -181,3 +189,31 @@ async def test_a_demonstration_beside_other_clusters(
     finally:
         demo.send_signal(signal.SIGINT)
         await demo.communicate()
+
+
+async def test_a_node_that_cannot_run_ends_all_with_its_reason(up: Up) -> None:
+    """It would say the same at each start."""
+    up.data.mkdir()
+    (up.data / "scheduler-2").symlink_to("/proc/none")
+    await up.ends_by_itself(
+        f"etcsched: scheduler-2 can't run: state directory {up.data}/scheduler-2 can't be written: "
+        "File exists; name another with --state-dir",
+        2,
+    )
+
+
+async def test_a_node_that_ends_at_each_start_is_started_later_each_time(
+    etcd_binary: EtcdBinary, tmp_path: Path
+) -> None:
+    """Nodes refuse an etcd that has lost what they have seen in it."""
+    data, path = tmp_path / "up", etcd_binary.path.parent
+    async with running(data, path) as up:
+        await up.says("agent-1 has come")
+        await up.ends()
+    shutil.rmtree(data / "etcd")
+    async with running(data, path) as up:
+        for pause in ("1 s", "2 s", "4 s"):
+            line = await up.says("ended with exit code 5")
+            while not line.startswith("agent-1"):
+                line = await up.says("ended with exit code 5")
+            assert line.strip().endswith(f"starts again in {pause}")

@@ -32,6 +32,7 @@ class NodeProcess:
     ) -> None:
         self.role: Role = role
         self.name = name
+        self.last_line = ""
         self._argv = argv
         self._on_line = on_line
         self._environment = environment
@@ -71,7 +72,8 @@ class NodeProcess:
                 continue
             if not line:
                 return
-            self._on_line(self.name, line.decode(errors="replace").rstrip())
+            self.last_line = line.decode(errors="replace").rstrip()
+            self._on_line(self.name, self.last_line)
 
     def signal(self, number: signal.Signals) -> None:
         """Nothing happens where it doesn't run."""
