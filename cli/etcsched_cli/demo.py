@@ -41,7 +41,8 @@ SHOWN_MILESTONES = 12
     "--compose",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     metavar="DIRECTORY",
-    help="Use the Compose cluster of this directory, which must be up, and hurt it more.",
+    help="Build and start the Compose cluster of this directory, hurt it more, and remove it with "
+    "all that it kept. Needs a Docker Engine.",
 )
 @click.option(
     "--soak",
