@@ -137,11 +137,14 @@ async def _install_package() -> str:
     """Why it failed, or an empty line. Leaves no etcd service behind that it caused to start."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     install = ("apt-get", "install", "--yes", "--no-install-recommends", DISTRIBUTION_PACKAGE)
-    failure = await _run(install, environment)
-    if failure:  # package lists that are missing or old
-        failure = await _run(("apt-get", "update"), environment) or await _run(install, environment)
-    if shutil.which("etcd"):
-        await _stop_service()
+    try:
+        failure = await _run(install, environment)
+        if failure:  # package lists that are missing or old
+            failure = await _run(("apt-get", "update"), environment)
+            failure = failure or await _run(install, environment)
+    finally:
+        if shutil.which("etcd"):
+            await _stop_service()
     return failure
 
 

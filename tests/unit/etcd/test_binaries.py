@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
@@ -102,6 +103,23 @@ async def test_root_installs_the_package_and_stops_its_service(machine: Machine)
         "systemctl disable --now etcd.service",
         "service etcd stop",
     ]
+
+
+async def test_an_interrupted_installation_leaves_no_service(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "INTERRUPT_GRACE_S", 0)
+    ready = machine.etcd("3.4.23", name="etcd.packaged")
+    installed = machine.bin / "installed"
+    os.mkfifo(installed)
+    machine.program("apt-get", f"cp {ready} {machine.bin}/etcd\necho >{installed}\nexec sleep 600")
+    machine.program("systemctl", "exit 0")
+    providing = asyncio.create_task(provide_etcd(lambda line: None))
+    await asyncio.to_thread(installed.read_text)
+    providing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await providing
+    assert machine.calls()[-1] == "systemctl disable --now etcd.service"
 
 
 async def test_old_package_lists_are_renewed(machine: Machine) -> None:
