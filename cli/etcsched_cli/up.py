@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from etcsched.core.errors import EtcschedError
+from etcsched.core.errors import EtcschedError, UsageError
 from etcsched.local.cluster import LocalCluster, LocalOptions
 from etcsched_cli.own_etcd import refuse_other_cluster, way_in
 from etcsched_cli.signals import Signalled, on_signals
@@ -23,8 +23,14 @@ COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_
 
 def default_directory() -> Path:
     """Where the XDG rules put a user's data."""
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "etcsched" / "up"
+    if base := os.environ.get("XDG_DATA_HOME"):
+        return Path(base, "etcsched/up")
+    try:
+        return Path.home() / ".local/share/etcsched/up"
+    except RuntimeError:  # Of a user without a name, say.
+        raise UsageError(
+            "this user has no home directory; say with --data where to keep it"
+        ) from None
 
 
 @click.command()

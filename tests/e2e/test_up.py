@@ -172,7 +172,7 @@ async def test_what_is_said_of_other_clusters_isnt_for_its_own(
 async def test_a_user_without_a_name(etcd_binary: EtcdBinary) -> None:
     """As with ``docker run --user``. It may read what the test's user may, to find Python."""
     nobody = (
-        *("env", "-u", "LOGNAME", "-u", "USER", "-u", "LNAME", "-u", "USERNAME"),
+        *("env", "-u", "LOGNAME", "-u", "USER", "-u", "LNAME", "-u", "USERNAME", "-u", "HOME"),
         *("setpriv", "--reuid=1234567", "--regid=1234567", "--clear-groups"),
         *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
     )
