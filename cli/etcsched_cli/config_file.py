@@ -86,7 +86,7 @@ def _apply(ctx: click.Context) -> None:
 
 def read_config(given: str | None, context: str | None, *, is_checked: bool = True) -> ConfigFile:
     """With ``context`` as the current one, if it is given. Unchecked, it needn't be there."""
-    path = Path(given or _DEFAULT_FILE).expanduser()
+    path = _expanded(given or _DEFAULT_FILE)
     try:
         text = read_text(path, _MAX_BYTES)
     except FileNotFoundError:
@@ -105,6 +105,14 @@ def read_config(given: str | None, context: str | None, *, is_checked: bool = Tr
         hint = f"did you mean {near[0]}?" if near else f"it has {known}"
         raise UsageError(f"configuration file {path}: no context {file.current!r}; {hint}")
     return file
+
+
+def _expanded(name: str) -> Path:
+    """A user without a name may have no home either: then nothing is there."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
 
 
 def _parse(path: Path, text: str) -> ConfigFile:

@@ -30,6 +30,7 @@ from etcsched.demo.verdict import Verdict
 from etcsched.operator.cluster import ClusterView
 from etcsched_cli.audit import open_new, verdict_shown
 from etcsched_cli.output import print_all
+from etcsched_cli.own_etcd import refuse_other_cluster
 
 SHOWN_MILESTONES = 12
 
@@ -40,7 +41,8 @@ SHOWN_MILESTONES = 12
     "--compose",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     metavar="DIRECTORY",
-    help="Use the Compose cluster of this directory, which must be up, and hurt it more.",
+    help="Build and start the Compose cluster of this directory, hurt it more, and remove it with "
+    "all that it kept. Needs a Docker Engine.",
 )
 @click.option(
     "--soak",
@@ -56,7 +58,9 @@ SHOWN_MILESTONES = 12
     help="Keep the history that is judged, for etcsched audit.",
 )
 @click.option("--verbose", is_flag=True, help="Show every node's log.")
+@click.pass_context
 def demo(
+    ctx: click.Context,
     seconds: float,
     compose: Path | None,
     soak: float | None,
@@ -73,6 +77,7 @@ def demo(
 
     Exits 0 only if all was as promised.
     """
+    refuse_other_cluster(ctx)
     if soak is not None and compose is not None:
         raise click.UsageError("--soak is for a cluster on this machine: leave --compose out")
     if seed is not None and soak is None:

@@ -26,7 +26,7 @@ BETWEEN_SHELLS: dict[str, frozenset[str]] = {
     "scheduler": frozenset({"etcd", "serving"}),
     "agent": frozenset({"etcd", "serving"}),
     "operator": frozenset({"etcd", "serving"}),
-    "local": frozenset({"etcd"}),
+    "local": frozenset({"agent", "etcd"}),
     "demo": frozenset({"audit", "etcd", "local", "operator"}),
     "testing": frozenset({"agent", "audit", "etcd", "operator"}),
 }

@@ -48,9 +48,7 @@ class LocalDemo:
         self._shared = Shared(here=directory, there=directory)
         self._audience = audience
         self._seconds = seconds
-        self._options = LocalOptions(
-            directory=directory, ttl_s=TTL_S, etcd_port=0, restarts=False
-        )  # fmt: skip
+        self._options = LocalOptions(directory=directory, ttl_s=TTL_S, etcd_port=0)
         self._cluster = LocalCluster(self._options, audience.log)
 
     async def run(self) -> Verdict:

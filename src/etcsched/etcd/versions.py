@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from etcsched.core.errors import ClusterUnreachable, UnsupportedEtcd
 from etcsched.etcd.admin import EtcdAdmin
+from etcsched.etcd.binaries import LEAST_VERSION
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import Endpoint, EtcdConfig
 from etcsched.ports import MemberStatus
@@ -26,7 +27,6 @@ __all__ = ["check_server", "check_version"]
 
 _HTTP_TIMEOUT_S = 2.0
 
-_LEAST = (3, 4, 0)
 _CORRUPTING = ((3, 5, 0), (3, 5, 2))
 # The first release of each line that enforces roles in everything this program does.
 _FENCED_AUTH = {(3, 4): (3, 4, 44), (3, 5): (3, 5, 30), (3, 6): (3, 6, 11)}
@@ -106,7 +106,7 @@ def check_version(
     if match is None:
         raise UnsupportedEtcd(f"etcd at {endpoint} has a version nobody knows: {version!r}")
     number = (int(match[1]), int(match[2]), int(match[3]))
-    if number < _LEAST:
+    if number < LEAST_VERSION:
         raise UnsupportedEtcd(
             f"etcd at {endpoint} is {version}; etcsched needs 3.4 or later: upgrade etcd"
         )

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from etcsched.core.errors import EtcschedError
+from etcsched.agent.config import own_user
+from etcsched.core.errors import EtcschedError, UsageError
 from etcsched.etcd.binaries import provide_etcd
 from etcsched.etcd.embedded import EmbeddedEtcd, is_free
+from etcsched.keyspace.keys import DEFAULT_PREFIX
 from etcsched.local.node import NodeProcess, Role
 
 DEFAULT_ETCD_PORT = 2379
 COMMAND = (sys.executable, "-m", "etcsched_cli")
 RESTART_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+LASTED_S = 10.0
+"""A node that ran so long is no longer one that ends at each start."""
 SCHEDULER_STOPS_WITHIN_S = 15.0
 ETCD_NAME = "etcd"
 
@@ -34,7 +39,6 @@ class LocalOptions(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout_s: float = 10.0
     shutdown_timeout_s: float = 30.0
     etcd_port: int | None = None
-    restarts: bool = True
 
     @property
     def longest_stop_s(self) -> float:
@@ -103,7 +107,7 @@ class LocalCluster:
         return () if is_usual else ("--listen=127.0.0.1:0",)
 
     def _agent_arguments(self, name: str) -> tuple[str, ...]:
-        options, user = self._options, getpass.getuser()
+        options, user = self._options, own_user()
         return (
             f"--slots={options.slots}",
             f"--allow-user={user}",
@@ -115,8 +119,11 @@ class LocalCluster:
         )
 
     def _add(self, role: Role, name: str, more: tuple[str, ...]) -> None:
+        """What the user's configuration file and environment say is said of other clusters."""
         argv = (
             *COMMAND,
+            f"--config={os.devnull}",
+            f"--prefix={DEFAULT_PREFIX}",
             f"--endpoints={','.join(self.endpoints)}",
             role,
             f"--id={name}",
@@ -124,10 +131,12 @@ class LocalCluster:
             "--demo-etcd",  # Whatever version there was to have: it said what it thinks of it.
             *more,
         )
-        self.nodes[name] = NodeProcess(role, name, argv, self._on_line)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCSCHED_")}
+        self.nodes[name] = NodeProcess(role, name, argv, self._on_line, environment)
 
     async def watch_over(self) -> None:
-        """Start again, for ever, what ends by itself; raises when etcd can't be started again."""
+        """Start again, for ever, what ends by itself; raises when etcd can't be started again, or
+        a node says that its start makes no sense."""
         async with asyncio.TaskGroup() as tasks:
             for node in self.nodes.values():
                 tasks.create_task(self._keep_running(node))
@@ -136,8 +145,6 @@ class LocalCluster:
     async def _keep_etcd_running(self) -> None:
         while True:
             why = await self.etcd.wait_failed()
-            if not self._options.restarts:
-                raise EtcschedError(why)
             self._on_line(ETCD_NAME, f"{why}; starts again in {RESTART_PAUSE_S:g} s")
             await asyncio.sleep(RESTART_PAUSE_S)
             for index, member in enumerate(self.etcd.members):
@@ -146,16 +153,22 @@ class LocalCluster:
             self._on_line(ETCD_NAME, "serves again")
 
     async def _keep_running(self, node: NodeProcess) -> None:
+        """Later each time, while it ends again and again."""
+        pause_s, loop = RESTART_PAUSE_S, asyncio.get_running_loop()
         while True:
+            began_s = loop.time()
             code = await node.wait()
             if self._is_stopping:
                 return
+            if code == UsageError.exit_code:  # The same another time.
+                why = node.last_line.removeprefix("etcsched: ")
+                raise UsageError(f"{node.name} can't run: {why}")
             how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            if not self._options.restarts:
-                self._on_line(node.name, how)
-                return
-            self._on_line(node.name, f"{how}; starts again in {RESTART_PAUSE_S:g} s")
-            await asyncio.sleep(RESTART_PAUSE_S)
+            if loop.time() - began_s >= LASTED_S:
+                pause_s = RESTART_PAUSE_S
+            self._on_line(node.name, f"{how}; starts again in {pause_s:g} s")
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             await node.start()
 
     async def stop(self) -> None:

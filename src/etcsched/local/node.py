@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from etcsched.etcd.embedded import EXEC_BOUND_TO_PARENT
@@ -20,13 +20,22 @@ MOST_LINE_BYTES = 1 << 16
 
 class NodeProcess:
     """Its own session, so that Ctrl-C reaches whoever owns it first; killed by the kernel with its
-    parent, however that ends."""
+    parent, however that ends. ``environment`` None: the parent's."""
 
-    def __init__(self, role: Role, name: str, argv: tuple[str, ...], on_line: OnLine) -> None:
+    def __init__(
+        self,
+        role: Role,
+        name: str,
+        argv: tuple[str, ...],
+        on_line: OnLine,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.role: Role = role
         self.name = name
+        self.last_line = ""
         self._argv = argv
         self._on_line = on_line
+        self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -48,6 +57,7 @@ class NodeProcess:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            env=self._environment,
             limit=MOST_LINE_BYTES,
             start_new_session=True,
         )
@@ -62,7 +72,8 @@ class NodeProcess:
                 continue
             if not line:
                 return
-            self._on_line(self.name, line.decode(errors="replace").rstrip())
+            self.last_line = line.decode(errors="replace").rstrip()
+            self._on_line(self.name, self.last_line)
 
     def signal(self, number: signal.Signals) -> None:
         """Nothing happens where it doesn't run."""
