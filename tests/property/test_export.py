@@ -154,15 +154,14 @@ def clusters(draw: st.DrawFn) -> dict[str, Any]:
         if draw(st.booleans()) and (job.get("hosts") or job.get("require")):
             job["hosts_for"] = "scheduled"
         job["schedule"] = draw(st.lists(PATTERNS, min_size=1, max_size=3))
-        job["state"] = draw(st.sampled_from(["enabled", "disabled", "ad_hoc_active"]))
-        if place:
-            # Only to later ones, so that there is no cycle, and to what may run for a chain.
-            job["state"] = draw(st.sampled_from(["enabled", "chain_active"]))
+        job["state"] = draw(
+            st.sampled_from(["enabled", "disabled", "ad_hoc_active", "chain_active"])
+        )
         if job["state"] != "chain_active" and draw(st.booleans()):
             job["lifecycle"] = draw(st.sampled_from([each.value for each in Lifecycle]))
         if draw(st.booleans()) and calendars:
             job["calendars"] = [draw(st.sampled_from(calendars))]
-        targets = names[place + 1 :]
+        targets = names[place + 1 :]  # Only later ones, so that there is no cycle.
         if draw(st.booleans()) and targets:
             link: dict[str, Any] = {"to": draw(st.sampled_from(targets))}
             if not job.get("results"):
@@ -171,6 +170,8 @@ def clusters(draw: st.DrawFn) -> dict[str, Any]:
                 link["within"] = "* 8-17 * * *"
             if draw(st.booleans()):
                 link["on"] = draw(FINAL_STATES)
+            if draw(st.booleans()):
+                link["require"] = "all"
             job["chain"] = [link]
         jobs[name] = job
     document: dict[str, Any] = {"jobs": jobs}

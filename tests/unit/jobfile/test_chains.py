@@ -9,6 +9,7 @@ from etcsched.core.records import Condition, Exec, Job, Link
 from etcsched.core.states import ConditionOp, JobState, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.jobfile import Known, load
+from etcsched.jobfile.chains import idle_targets, lone_joins
 from etcsched.jobfile.writing import fields_of
 from tests.support.jobs import job as made
 
@@ -93,7 +94,6 @@ def test_written_back_it_says_the_same() -> None:
         ("chain: {to: b, on: []}", "5: jobs.a.chain.on: is empty; write e.g. [completed]"),
         ("chain: {to: b, if: x}", "5: jobs.a.chain.if: unknown field 'if'; known are to, on"),
         ("chain: {to: b, require: some}", "5: jobs.a.chain.require: takes all, or is left out"),
-        ("chain: {to: b, require: all}", "5: jobs.a.chain: require: all joins several sources, a"),
         ("chain: {to: b, within: '* 25 * * *'}", "5: jobs.a.chain.within: '* 25 * * *': hour"),
         ("chain: {to: b, within: '0 0 30 2 *'}", "5: jobs.a.chain.within: '0 0 30 2 *': nev"),
         ("chain: {to: b, when: {x: {than: 1}}}", "5: jobs.a.chain.when.x.than: unknown condition"),
@@ -120,12 +120,32 @@ def test_wrong(lines: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["disabled", "ad_hoc_active"])
-def test_a_target_that_never_runs_for_a_chain(state: str) -> None:
+def test_a_target_that_never_runs_for_a_chain_may_stay(state: str) -> None:
+    """Whoever disables a job can still apply the files of those that chain to it."""
     text = HEAD.replace("chain_active", state) + "    schedule: {every: 1h}\n    chain: {to: b}\n"
-    assert problems(text) == [
-        f"a.yaml:6: jobs.a.chain: job b is {state}, so it never runs for a chain; "
-        "make it chain_active"
-    ]
+    jobs = load_all(text)
+    (found,) = idle_targets(jobs)
+    assert found == (jobs["a"], jobs["b"])
+    a_alone = text.replace(f"  b: {{run: {{exec: [b]}}, state: {state}}}\n", "")
+    there = made("b", state=JobState(state))
+    assert load_all(a_alone, {"b": there})["a"] == jobs["a"]
+
+
+def test_which_targets_are_idle() -> None:
+    def found(target: str, source: str = "") -> list[str]:
+        chain = "[{to: b}, {to: b}]"
+        a = f"{{run: {{exec: [a]}}, schedule: {{every: 1h}}, chain: {chain}{source}}}"
+        jobs = load_all(f"jobs:\n  a: {a}\n  b: {{run: {{exec: [b]}}{target}}}\n")
+        return [job.name for _, job in idle_targets(jobs)]
+
+    window = "windows: {from: 2026-12-01, until: 2026-12-02, state: enabled}"
+    assert found(", state: disabled") == ["b"]
+    assert found(f", state: disabled, {window}") == []
+    assert found(", state: disabled", source=", state: disabled") == []
+    assert found(", state: disabled", source=f", state: disabled, {window}") == ["b"]
+    assert found(", state: chain_active") == []
+    gone = made("b", state=JobState.DELETED)
+    assert idle_targets({"a": made("a", chain=(Link(to="b"),)), "b": gone}) == []
 
 
 def test_cycles_over_files_and_the_cluster() -> None:
@@ -148,9 +168,15 @@ def test_a_job_that_chains_to_itself() -> None:
 
 
 def test_joins_need_two() -> None:
-    text = HEAD + "    schedule: {every: 1h}\n    chain: {to: b, require: all}\n"
+    """But the other may come later, or have gone before."""
+    jobs = load_all(HEAD + "    schedule: {every: 1h}\n    chain: {to: b, require: all}\n")
+    assert jobs["a"].chain[0].joins
+    assert lone_joins(jobs) == [(jobs["a"], "b")]
     other = made("other", chain=(Link(to="b", joins=True),))
-    assert load_all(text, {"other": other})["a"].chain[0].joins
+    assert lone_joins({**jobs, "other": other}) == []
+    assert lone_joins({**jobs, "other": made("other", chain=(Link(to="b"),))}) != []
+    gone = made("other", chain=other.chain, state=JobState.DELETED)
+    assert lone_joins({**jobs, "other": gone}) == [(jobs["a"], "b")]
 
 
 def test_a_notification_is_a_chained_job() -> None:

@@ -94,6 +94,21 @@ def test_a_time_that_has_passed() -> None:
     assert lint_of(again, later_ms) == ["a: schedule: at 2026-12-25T00:00:00Z has passed"]
 
 
+def test_chains() -> None:
+    b = f"b: {{{RUN}, state: disabled}}"
+    a = f"a: {{{RUN}, schedule: {{every: 1h}}, chain: {{to: b, require: all}}}}"
+    idle = (
+        "a: chain: b is disabled, so nothing follows there until its state is enabled or "
+        "chain_active"
+    )
+    alone = "a: chain: require: all waits for nobody, since no other job joins at b"
+    jobs = {job.name: job for job in load([("a.yaml", f"jobs:\n {a}\n {b}\n")], NOW_MS).jobs}
+    assert lint([*jobs.values()], {}, NOW_MS) == [idle, alone]
+    assert lint([jobs["a"]], {}, NOW_MS, {"a"}, jobs) == [idle, alone]
+    assert lint([jobs["b"]], {}, NOW_MS, {"b"}, jobs) == [idle]
+    assert lint([jobs["b"]], {}, NOW_MS, set(), jobs) == []
+
+
 def many(count: int, more: str = "", crons: tuple[str, str] = ("0 0 * * *", "@daily")) -> str:
     return "jobs:\n" + "".join(
         f"  j{n:03}: {{{RUN}, schedule: {{cron: '{crons[n % 2]}'}}{more}}}\n" for n in range(count)
