@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Final
 
 from etcsched.core.conditions import number_of
-from etcsched.core.records import Condition, Job, Link
+from etcsched.core.records import Condition, Job, Link, params_clash
 from etcsched.core.schedule import Cron, schedule_of
 from etcsched.core.states import FINAL, NUMERIC, ConditionOp, JobState, RunState
-from etcsched.jobfile.fields import VARIABLE, check_known, choice
+from etcsched.jobfile.fields import VARIABLE, check_known, choice, flaw_of_param
 from etcsched.jobfile.nodes import FieldError, Value, unknown_text
 
 __all__ = [
@@ -71,10 +71,18 @@ def read_final_states(value: Value) -> tuple[RunState, ...]:
 
 
 def read_results(value: Value) -> tuple[str, ...]:
+    """They become parameters of what follows, so they take no names that a parameter can't have."""
     items = value.items("[rows, file]") if value.is_list() else [value]
     for item in items:
         _check_name(item, item.text())
-    return tuple(dict.fromkeys(item.text() for item in items))
+        flaw = flaw_of_param(item.text())
+        if flaw is not None:
+            raise FieldError(item, flaw)
+    names = dict.fromkeys((item.text() for item in items), "")
+    clash = params_clash(names, names)
+    if clash is not None:
+        raise FieldError(value, f"become parameters of what follows, and {clash}")
+    return tuple(names)
 
 
 def _check_name(value: Value, name: str) -> None:
@@ -150,6 +158,10 @@ def _check_link(
         at.refuse(f"{unknown_text('job', link.to, there)}{hint}")
         return
     declared = known[name].results
+    results = dict.fromkeys(declared, "")
+    clash = params_clash({**known[name].params, **target.params, **results}, results)
+    if clash is not None:
+        at.refuse(f"results become parameters of {link.to}, and {clash}")
     for condition in link.when:
         if declared and condition.name not in declared:
             at.refuse(unknown_text("result", condition.name, list(declared)))

@@ -103,6 +103,17 @@ def test_written_back_it_says_the_same() -> None:
         ("chain: {to: b, when: {x: {exists: 1}}}", "5: jobs.a.chain.when.x.exists: '1' is neither"),
         ("chain: {to: b, when: {x-y: 1}}", "5: jobs.a.chain.when.x-y: 'x-y' is no result's name"),
         ("results: [a b]", "5: jobs.a.results[0]: 'a b' is no result's name"),
+        ("results: [rows, job]", "5: jobs.a.results[1]: every run has its own 'job'; choose"),
+        ("results: ETCSCHED_X", "5: jobs.a.results: names beginning with ETCSCHED_ are set by"),
+        (
+            "results: [rows, Rows]",
+            "5: jobs.a.results: become parameters of what follows, and parameters rows and Rows "
+            "differ only in case; rename one",
+        ),
+        (
+            "params: {Rows: 1}\n    results: [rows]\n    chain: {to: b}",
+            "7: jobs.a.chain: results become parameters of b, and parameters Rows and rows differ",
+        ),
         (
             "results: [rows]\n    chain: {to: b, when: {row: 1}}",
             "6: jobs.a.chain: unknown result 'row'; did you mean rows?",
@@ -146,6 +157,18 @@ def test_which_targets_are_idle() -> None:
     assert found(", state: chain_active") == []
     gone = made("b", state=JobState.DELETED)
     assert idle_targets({"a": made("a", chain=(Link(to="b"),)), "b": gone}) == []
+
+
+def test_results_fit_among_the_targets_parameters() -> None:
+    text = HEAD + "    schedule: {every: 1h}\n    results: [Rows]\n    chain: {to: b}\n"
+    of_b = "state: chain_active, params: {rows: 0}"
+    assert problems(text.replace("state: chain_active", of_b)) == [
+        "a.yaml:7: jobs.a.chain: results become parameters of b, and parameters rows and Rows "
+        "differ only in case; rename one"
+    ]
+    undeclared = text.replace("    results: [Rows]\n", "").replace("state: chain_active", of_b)
+    assert load_all(undeclared)["b"].params == {"rows": "0"}
+    assert load_all(text.replace("state: chain_active", of_b.replace("rows", "Rows")))
 
 
 def test_cycles_over_files_and_the_cluster() -> None:
