@@ -1,12 +1,14 @@
-"""What is odd about jobs' schedules and chains, though nothing is wrong with them.
+"""What is odd about jobs' schedules, commands and chains, though nothing is wrong with them.
 
 *Dead*: never due any more, or not for more than a year. *Clock changes*: a fixed hour that a change
-of the zone's clocks skips or shows twice. *Chains*: a target whose state never lets it run for one,
-a join that waits for nobody. *Stampedes*: many jobs due at one instant.
+of the zone's clocks skips or shows twice. *Shells*: a parameter's ``{name}``, which only ``exec``
+replaces. *Chains*: a target whose state never lets it run for one, a join that waits for nobody.
+*Stampedes*: many jobs due at one instant.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from etcsched.core.limits import Limits
-from etcsched.core.records import Calendar, Job
+from etcsched.core.records import Calendar, Job, Shell
 from etcsched.core.schedule import At, Cron, Pattern, schedule_of
 from etcsched.core.schedule.cron import parse_cron
 from etcsched.core.schedule.zone import period_at
@@ -60,6 +62,7 @@ def lint(
         if changed is None or job.name in changed:
             found += [f"{job.name}: {text}" for text in _dead(job, calendars, now_ms)]
             found += [f"{job.name}: {text}" for text in _clocks(job, now_ms)]
+            found += [f"{job.name}: {text}" for text in _literal_params(job)]
     found += _chains({**others, **{job.name: job for job in jobs}}, changed)
     return found + _stampedes(jobs, now_ms, changed)
 
@@ -167,6 +170,20 @@ def _changes(timezone: str, from_s: int) -> tuple[_Change, ...]:
 
 def _wall(wall_s: int) -> datetime:
     return datetime.fromtimestamp(wall_s, UTC)
+
+
+# --- shells
+
+
+def _literal_params(job: Job) -> Iterator[str]:
+    """``${name}`` is the shell's own."""
+    if not isinstance(job.run, Shell):
+        return
+    for name in job.params:
+        if re.search(rf"(?<!\$)\{{{name}\}}", job.run.command):
+            yield (
+                f"run: a shell gets {{{name}}} as it stands; write $ETCSCHED_PARAM_{name.upper()}"
+            )
 
 
 # --- chains
