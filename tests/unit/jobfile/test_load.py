@@ -471,6 +471,7 @@ def test_a_wrong_run(run: str) -> None:
 def test_a_wrong_name(name: str) -> None:
     (problem,) = problems_of(f"jobs: {{{name}: {{{RUNS}}}}}")
     assert "is no name for a job" in problem
+    assert problem.endswith("doesn't begin with '_' and isn't '.' or '..'")
 
 
 def test_all_problems_of_all_files_in_their_order() -> None:
