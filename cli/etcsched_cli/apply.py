@@ -125,7 +125,8 @@ def apply(
             changes = await _apply(etcd, keys, wanted, gone, settings, utc_of(now_ms))
         calendars = dict(there.calendars) if there is not None else {}
         calendars |= {one.name: one for one in wanted.calendars}
-        _warn(lint(wanted.jobs, calendars, now_ms, _changed_jobs(changes)))
+        others = there.jobs if there is not None else {}
+        _warn(lint(wanted.jobs, calendars, now_ms, _changed_jobs(changes), others))
         return changes
 
     changes = run(settings, work)

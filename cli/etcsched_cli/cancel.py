@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from etcsched.operator.runs import RunView
     from etcsched.ports import Etcd
 
-_STATES = click.Choice([state.value for state in RunState if state not in FINAL])
+_ACTIVE = [state.value for state in RunState if state not in FINAL]
+_CANCELLABLE = f"{', '.join(_ACTIVE[:-1])} or {_ACTIVE[-1]}"
+_STATES = click.Choice(_ACTIVE)
 _SHOWN = 20
 
 
@@ -109,7 +111,7 @@ async def _choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> list[RunView]:
 
 async def _check(etcd: Etcd, keys: Keys, runs: Sequence[tuple[str, str]]) -> None:
     for job, run in runs:
-        await check_active(etcd, keys, job, run)
+        await check_active(etcd, keys, job, run, _CANCELLABLE, "cancelled")
 
 
 def _summary(chosen: Sequence[RunView]) -> str:

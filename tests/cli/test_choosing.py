@@ -114,7 +114,9 @@ def test_a_cancelled_run(cluster: Console) -> None:
     answer(cluster, RUNNING, "host-b is told to end it")
     assert cluster.ok("runs", "cancel", RUNNING) == f"{RUNNING}: host-b is told to end it\n"
     assert cluster.fails(5, "runs", "cancel", NEW) == (
-        f"etcsched: run {NEW}: is over already; see etcsched runs show {NEW}"
+        f"etcsched: run {NEW}: is over already; only one that is ready, queued, conflicted, "
+        "retrying, held, assigned or running can be cancelled, see etcsched runs show "
+        f"{NEW}"
     )
 
 

@@ -453,9 +453,9 @@ def test_a_request_without_a_leader_stays(console: Console) -> None:
 
 
 def test_a_refused_request(cluster: Console) -> None:
-    answer(cluster, False, "job close_books is disabled; enable it first")
+    answer(cluster, False, "job close_books is disabled; apply its file with state: enabled first")
     assert cluster.fails(5, "jobs", "trigger", "close_books") == (
-        "etcsched: job close_books is disabled; enable it first"
+        "etcsched: job close_books is disabled; apply its file with state: enabled first"
     )
 
 
@@ -513,6 +513,12 @@ def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
         ("runs show a/b", 4, "run a/b: there is none; see etcsched runs list a"),
         ("runs wait a/b", 4, "run a/b: there is none; see etcsched runs list a"),
         ("runs release a/b --died", 4, "run a/b: there is none; see etcsched runs list a"),
+        (
+            "runs release close_books/20261121T023000Z --died",
+            5,
+            "run close_books/20261121T023000Z: is over already; only one that is held can be "
+            "released, see etcsched runs show close_books/20261121T023000Z",
+        ),
         ("runs release a/b", 2, "say what becomes of a/b: --reassign or --died"),
         ("runs cancel a/b", 4, "run a/b: there is none; see etcsched runs list a"),
         (

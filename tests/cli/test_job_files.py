@@ -405,6 +405,31 @@ def test_lint_warns_and_applies(console: Console, file: Path) -> None:
     assert console.ok("apply", str(file)) == "1 unchanged\n"
 
 
+def test_a_job_that_others_chain_to_may_be_disabled(
+    console: Console, tmp_path: Path, file: Path
+) -> None:
+    """And then its sources' files, and an export, can be applied again."""
+    console.ok("apply", str(file))
+    report = tmp_path / "report.yaml"
+    report.write_text("jobs: {report: {run: {shell: make-report}, state: disabled}}\n")
+    console.ok("apply", str(report))
+    sources = tmp_path / "sources.yaml"
+    sources.write_text(
+        FILES.replace("  report:\n    run: {shell: make-report}\n    state: chain_active\n", "")
+    )
+    assert console.ok("apply", str(sources)) == "6 unchanged\n"
+    sources.write_text(sources.read_text().replace("timeout: 2h", "timeout: 3h"))
+    result = console.run("apply", str(sources))
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "warning: close_books: chain: report is disabled, so nothing follows there until its "
+        "state is enabled or chain_active\n",
+    )
+    exported = tmp_path / "exported.yaml"
+    exported.write_text(console.ok("export"))
+    assert console.ok("apply", str(exported)) == "7 unchanged\n"
+
+
 def test_lint_knows_the_clusters_calendars(console: Console, file: Path) -> None:
     file.write_text("calendars: {days: {include: [2026-12-25]}}\n")
     console.ok("apply", str(file))

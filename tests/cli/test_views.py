@@ -24,13 +24,14 @@ from etcsched.core.records import (
     Term,
     Watermark,
 )
-from etcsched.core.states import Outcome, RunState, Stage
+from etcsched.core.states import JobState, Outcome, RunState, Stage
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Delete, Put, Txn
 from etcsched.operator import cluster as operator_cluster
 from etcsched.operator import top as operator_top
 from tests.cli.console import Console, finished, job
+from tests.support.jobs import job as made
 
 SINCE = Utc("2026-11-22T18:00:00.000Z")
 
@@ -567,6 +568,26 @@ def test_a_deleted_chain_target_is_missed(console: Console) -> None:
     )
     console.ok("jobs", "delete", "tick", "--yes")
     assert "chains" not in {f["topic"] for f in console.run_json(1, "doctor")}
+
+
+def test_the_doctor_looks_where_chains_lead(console: Console) -> None:
+    chain = (Link(to="report", joins=True),)
+    console.put(job("tick", chain=chain), Kind.JOB, "tick")
+    console.put(made("report", state=JobState.DISABLED), Kind.JOB, "report")
+
+    def found() -> dict[str, tuple[str, str]]:
+        return {
+            f["topic"]: (f["level"], f["text"])
+            for f in console.run_json(1, "doctor")
+            if f["topic"] in ("chains", "joins")
+        }
+
+    idle = "disabled or only on request, so that nothing follows: report (of tick)"
+    alone = "joined by one job only, so that it waits for nobody: report (of tick)"
+    assert found() == {"chains": ("warning", idle), "joins": ("warning", alone)}
+    console.put(job("report"), Kind.JOB, "report")
+    console.put(job("tock", chain=chain), Kind.JOB, "tock")
+    assert found() == {}
 
 
 def test_a_held_run_waits_for_an_operator(cluster: Console) -> None:

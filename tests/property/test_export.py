@@ -17,6 +17,7 @@ from etcsched.core.states import Lifecycle
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.jobfile import JobFiles, Known, load
 from etcsched.jobfile.exporting import Export, export, to_yaml
+from etcsched.jobfile.placeholders import BUILTINS
 from etcsched.jobfile.writing import fields_of
 
 NOW = Utc("2026-11-22T19:00:00.500Z")
@@ -29,6 +30,8 @@ NAMES = st.from_regex(r"(?!_)[A-Za-z0-9._-]{1,12}", fullmatch=True).filter(
 VARIABLES = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,8}", fullmatch=True).filter(
     lambda name: not name.upper().startswith("ETCSCHED")
 )
+# Nothing that a run has beside its parameters, and no parameter's name in other letters.
+RESULTS = VARIABLES.filter(lambda name: name not in BUILTINS and not name.upper().startswith("P_"))
 TEXTS = st.one_of(
     st.sampled_from(
         [
@@ -131,7 +134,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "workdir": st.sampled_from(["/srv/app", "/srv/an app"]),
     "user": st.sampled_from(["erp", "www-data"]),
     "keep": st.fixed_dictionaries({}, optional={"runs": st.integers(1, 99), "age": DURATIONS}),
-    "results": st.lists(VARIABLES, max_size=2, unique=True),
+    "results": st.lists(RESULTS, max_size=2, unique_by=str.upper),
     "notify": NOTICES,
 }
 # Fields of the record that are the same in all jobs of a file, or not of it.
@@ -154,15 +157,14 @@ def clusters(draw: st.DrawFn) -> dict[str, Any]:
         if draw(st.booleans()) and (job.get("hosts") or job.get("require")):
             job["hosts_for"] = "scheduled"
         job["schedule"] = draw(st.lists(PATTERNS, min_size=1, max_size=3))
-        job["state"] = draw(st.sampled_from(["enabled", "disabled", "ad_hoc_active"]))
-        if place:
-            # Only to later ones, so that there is no cycle, and to what may run for a chain.
-            job["state"] = draw(st.sampled_from(["enabled", "chain_active"]))
+        job["state"] = draw(
+            st.sampled_from(["enabled", "disabled", "ad_hoc_active", "chain_active"])
+        )
         if job["state"] != "chain_active" and draw(st.booleans()):
             job["lifecycle"] = draw(st.sampled_from([each.value for each in Lifecycle]))
         if draw(st.booleans()) and calendars:
             job["calendars"] = [draw(st.sampled_from(calendars))]
-        targets = names[place + 1 :]
+        targets = names[place + 1 :]  # Only later ones, so that there is no cycle.
         if draw(st.booleans()) and targets:
             link: dict[str, Any] = {"to": draw(st.sampled_from(targets))}
             if not job.get("results"):
@@ -171,6 +173,8 @@ def clusters(draw: st.DrawFn) -> dict[str, Any]:
                 link["within"] = "* 8-17 * * *"
             if draw(st.booleans()):
                 link["on"] = draw(FINAL_STATES)
+            if draw(st.booleans()):
+                link["require"] = "all"
             job["chain"] = [link]
         jobs[name] = job
     document: dict[str, Any] = {"jobs": jobs}

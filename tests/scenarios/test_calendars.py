@@ -183,7 +183,10 @@ def test_nothing_starts_in_a_window_that_forbids_it(world: World) -> None:
     world.advance(1)
     answer = world.answer("20261122T120230Z-r1")
     assert answer is not None
-    assert answer.message == "job backup is disabled; enable it first"
+    assert answer.message == (
+        "job backup is disabled; wait until its window is over, or apply its file without that "
+        "window first"
+    )
     world.advance(280)
     assert world.states("backup")["120500"] == "completed"
 

@@ -95,7 +95,13 @@ def test_a_stopped_job_is_not_released_to_run(world: World) -> None:
     world.set_state("backup", JobState.DISABLED)
     world.request(release("r1", RUN, Release.REASSIGN))
     world.advance(3)
-    assert not accepted(world, "r1")
+    answer = world.answer("r1")
+    assert answer is not None
+    assert (answer.accepted, answer.message) == (
+        False,
+        "job backup is disabled, so this run mustn't start; apply its file with state: enabled "
+        "first, or release the run --died",
+    )
     assert only_run(world).state.value == "held"
 
 

@@ -166,7 +166,8 @@ def test_a_disabled_job_only_by_force(world: World) -> None:
     world.advance(1)
     assert answer(world) == (
         False,
-        "job backup is disabled; enable it first, or resubmit with --force",
+        "job backup is disabled; apply its file with state: enabled first, or resubmit with "
+        "--force",
     )
     world.request(resubmit(THIRD, RUN, force=True))
     world.advance(3)
@@ -191,7 +192,10 @@ def test_what_cant_be_resubmitted(world: World) -> None:
     world.request(resubmit("x2", "never"))
     world.request(resubmit("x3", RUN, "nothing"))
     world.advance(1)
-    assert answer(world, "x1") == (False, f"run backup/{RUN} isn't over, it is assigned")
+    assert answer(world, "x1") == (
+        False,
+        f"run backup/{RUN} is assigned; only one that is over, or retrying, can be resubmitted",
+    )
     assert answer(world, "x2") == (False, "there is no run backup/never")
     assert answer(world, "x3") == (False, "there is no job nothing; apply its file again first")
     world.advance(30)

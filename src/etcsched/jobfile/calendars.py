@@ -12,6 +12,7 @@ from etcsched.core.records import Calendar, CalendarVersion
 from etcsched.core.times import utc_of
 from etcsched.jobfile import fields
 from etcsched.jobfile.nodes import FieldError, Problems, Value, unknown_text
+from etcsched.jobfile.schedules import beside_pattern
 
 __all__ = ["MAX_CALENDAR_BYTES", "check_uses", "read_calendars", "read_names"]
 
@@ -47,10 +48,9 @@ def read_names(
     problems: Problems, own: dict[str, Value], defaults: dict[str, Value]
 ) -> list[Value]:
     """The names of calendars in a job's ``calendars`` and in its ``schedule``."""
-    given = [own.get("calendars", defaults.get("calendars"))]
     schedule = own.get("schedule", defaults.get("schedule"))
-    if schedule is not None and schedule.is_map():
-        given.append(schedule.entries("{}").get("calendars"))
+    given = [own.get("calendars", defaults.get("calendars"))]
+    given.append(beside_pattern(schedule, "calendars"))
     names: list[Value] = []
     for value in given:
         if value is not None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
 from etcsched.core.conditions import number_of
-from etcsched.core.records import Condition, Job, Link
+from etcsched.core.records import Condition, Job, Link, params_clash
 from etcsched.core.schedule import Cron, schedule_of
 from etcsched.core.states import FINAL, NUMERIC, ConditionOp, JobState, RunState
-from etcsched.jobfile.fields import VARIABLE, check_known, choice
+from etcsched.jobfile.fields import VARIABLE, check_known, choice, flaw_of_param
 from etcsched.jobfile.nodes import FieldError, Value, unknown_text
 
-__all__ = ["MAX_LINKS", "check_chains", "read_chain", "read_final_states", "read_results"]
+__all__ = [
+    "MAX_LINKS",
+    "check_chains",
+    "idle_targets",
+    "lone_joins",
+    "read_chain",
+    "read_final_states",
+    "read_results",
+]
 
 MAX_LINKS: Final = 16
 """Of a chain and its notifications together: the transaction that ends a run carries them all."""
@@ -62,10 +71,18 @@ def read_final_states(value: Value) -> tuple[RunState, ...]:
 
 
 def read_results(value: Value) -> tuple[str, ...]:
+    """They become parameters of what follows, so they take no names that a parameter can't have."""
     items = value.items("[rows, file]") if value.is_list() else [value]
     for item in items:
         _check_name(item, item.text())
-    return tuple(dict.fromkeys(item.text() for item in items))
+        flaw = flaw_of_param(item.text())
+        if flaw is not None:
+            raise FieldError(item, flaw)
+    names = dict.fromkeys((item.text() for item in items), "")
+    clash = params_clash(names, names)
+    if clash is not None:
+        raise FieldError(value, f"become parameters of what follows, and {clash}")
+    return tuple(names)
 
 
 def _check_name(value: Value, name: str) -> None:
@@ -121,14 +138,9 @@ def check_chains(jobs: Mapping[str, Job], places: Mapping[str, Value], others: J
     """All chains of ``jobs`` together with those that the cluster has (``others``; None: nobody
     looked). ``places`` is where each job's chain is written."""
     known = {**(others or {}), **jobs}
-    joining: dict[str, set[str]] = {}
-    for name, job in known.items():
-        for link in job.chain:
-            if link.joins and job.current.state is not JobState.DELETED:
-                joining.setdefault(link.to, set()).add(name)
     for name, at in places.items():
         for number, link in enumerate(jobs[name].chain):
-            _check_link(name, link, _place_of(at, number), known, joining, others is not None)
+            _check_link(name, link, _place_of(at, number), known, others is not None)
     _check_cycles(places, known)
 
 
@@ -137,7 +149,6 @@ def _check_link(
     link: Link,
     at: Value,
     known: Mapping[str, Job],
-    joining: dict[str, set[str]],
     is_cluster_known: bool,
 ) -> None:
     target = known.get(link.to)
@@ -146,15 +157,50 @@ def _check_link(
         there = [n for n, job in known.items() if job.current.state is not JobState.DELETED]
         at.refuse(f"{unknown_text('job', link.to, there)}{hint}")
         return
-    if target.current.state not in (JobState.ENABLED, JobState.CHAIN_ACTIVE):
-        state = target.current.state.value
-        at.refuse(f"job {link.to} is {state}, so it never runs for a chain; make it chain_active")
-    if link.joins and len(joining[link.to]) == 1:
-        at.refuse(f"require: all joins several sources, and no other job joins at {link.to}")
     declared = known[name].results
+    results = dict.fromkeys(declared, "")
+    clash = params_clash({**known[name].params, **target.params, **results}, results)
+    if clash is not None:
+        at.refuse(f"results become parameters of {link.to}, and {clash}")
     for condition in link.when:
         if declared and condition.name not in declared:
             at.refuse(unknown_text("result", condition.name, list(declared)))
+
+
+def idle_targets(jobs: Mapping[str, Job]) -> list[tuple[Job, Job]]:
+    """(source, target) where the target's state never lets it run for a chain. That is no mistake:
+    whoever disables a job doesn't want to undo the chains that lead to it. The leader says in the
+    source's runs what it didn't begin."""
+    return [
+        (source, jobs[to])
+        for source, to in _links(jobs, is_join=False)
+        if to in jobs
+        and JobState.DELETED not in (states := _states(jobs[to]))
+        and states.isdisjoint((JobState.ENABLED, JobState.CHAIN_ACTIVE))
+    ]
+
+
+def lone_joins(jobs: Mapping[str, Job]) -> list[tuple[Job, str]]:
+    """(source, target) where ``require: all`` waits for nobody, since no other job joins there."""
+    joins = _links(jobs, is_join=True)
+    sources = Counter(to for _, to in joins)
+    return [(source, to) for source, to in joins if sources[to] == 1]
+
+
+def _links(jobs: Mapping[str, Job], *, is_join: bool) -> list[tuple[Job, str]]:
+    """Each once, of jobs that run at all; ``is_join``: only those that join."""
+    return [
+        (job, to)
+        for job in jobs.values()
+        if not _states(job) <= {JobState.DISABLED, JobState.DELETED}
+        for to in dict.fromkeys(link.to for link in job.chain if link.joins or not is_join)
+    ]
+
+
+def _states(job: Job) -> set[JobState]:
+    """That it has, or will have in a window."""
+    windows = (window.state for window in job.current.windows)
+    return {job.current.state, *(state for state in windows if state is not None)}
 
 
 def _place_of(chain: Value, number: int) -> Value:

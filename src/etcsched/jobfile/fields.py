@@ -68,12 +68,13 @@ def read_job_name(value: Value, name: str) -> str:
 
 
 def flaw_of_name(name: str, kind: str) -> str | None:
-    """It is part of keys and of commands, so it takes no others' characters."""
+    """It is part of keys, of commands and of an agent's paths, so it takes no others' characters.
+    What begins with ``_`` is the cluster's own (``CLUSTER``)."""
     if _NAME.fullmatch(name) is not None and name not in {".", ".."}:
         return None
     return (
         f"{name!r} is no name for a {kind}; it takes up to 128 letters, digits, '.', '_' and '-', "
-        "and doesn't begin with '_'"
+        "doesn't begin with '_' and isn't '.' or '..'"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -204,7 +204,7 @@ def _problem(name: str, fields: dict[str, Any], now_ms: int) -> str:
 
 
 def _in_general(
-    crontabs: Sequence[Crontab], jobs: Iterable[dict[str, Any]], user: str, host: str
+    crontabs: Sequence[Crontab], jobs: Collection[dict[str, Any]], user: str, host: str
 ) -> list[str]:
     """What holds for all of them."""
     notes = []
@@ -218,6 +218,11 @@ def _in_general(
         notes.append(
             "without MAILTO cron mails the crontab's owner; nobody is told here unless a job has "
             "notify"
+        )
+    if any("workdir" not in fields for fields in jobs):
+        notes.append(
+            "without HOME cron starts a command in its user's home; here it starts in /, unless "
+            "the job has a workdir"
         )
     if not user and any(not entry.user for entry in entries):
         notes.append("no user is named, so the agent's default user runs them; see --user")

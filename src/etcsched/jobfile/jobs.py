@@ -26,7 +26,13 @@ from etcsched.jobfile.hosts import check_hosts
 from etcsched.jobfile.nodes import Problems, Value, unknown_text
 from etcsched.jobfile.notify import notified, read_notify
 from etcsched.jobfile.placeholders import BUILTINS
-from etcsched.jobfile.schedules import PastAt, check_placeholders, read_action, read_patterns
+from etcsched.jobfile.schedules import (
+    PastAt,
+    check_placeholders,
+    place_of_splay,
+    read_action,
+    read_patterns,
+)
 from etcsched.jobfile.windows import read_windows
 
 __all__ = ["MAX_JOB_BYTES", "known_entries", "read_defaults", "read_job"]
@@ -169,8 +175,9 @@ def _read_all(
     read: dict[str, Any] = {}
     readers: dict[str, _Reader] = {"run": read_action, "notify": read_notify, **_SCHEDULING}
     readers |= {field: reader for field, (_, reader) in _PLAIN.items()}
+    splay = place_of_splay(own, defaults)
     for name, reader in readers.items():
-        given = own.get(name, defaults.get(name))
+        given = splay if name == "splay" else own.get(name, defaults.get(name))
         if given is not None and (made := problems.attempt(reader, given)) is not None:
             read[name] = made
     for name, reader in _MERGED.items():

@@ -1,29 +1,34 @@
-"""What is odd about jobs' schedules, though nothing is wrong with them.
+"""What is odd about jobs' schedules, commands and chains, though nothing is wrong with them.
 
 *Dead*: never due any more, or not for more than a year. *Clock changes*: a fixed hour that a change
-of the zone's clocks skips or shows twice. *Stampedes*: many jobs due at one instant.
+of the zone's clocks skips or shows twice. *Shells*: a parameter's ``{name}``, which only ``exec``
+replaces. *Chains*: a target whose state never lets it run for one, a join that waits for nobody.
+*Stampedes*: many jobs due at one instant.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from etcsched.core.limits import Limits
-from etcsched.core.records import Calendar, Job
+from etcsched.core.records import Calendar, Job, Shell
 from etcsched.core.schedule import At, Cron, Pattern, schedule_of
 from etcsched.core.schedule.cron import parse_cron
 from etcsched.core.schedule.zone import period_at
 from etcsched.core.states import JobState
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import ms_of, utc_of
+from etcsched.jobfile.chains import idle_targets, lone_joins
 from etcsched.jobfile.writing import pattern_text
 
 __all__ = ["STAMPEDE_JOBS", "lint"]
@@ -47,14 +52,18 @@ def lint(
     calendars: Mapping[str, Calendar],
     now_ms: int,
     changed: Collection[str] | None = None,
+    others: Mapping[str, Job] = MappingProxyType({}),
 ) -> list[str]:
-    """A line for each. ``jobs`` are as files have them, of one version. Only what concerns jobs in
-    ``changed`` is said (None: all). A calendar that isn't given says nothing."""
+    """A line for each. ``jobs`` are as files have them, of one version; ``others`` are what the
+    cluster has, which they may chain to. Only what concerns jobs in ``changed`` is said (None:
+    all). A calendar that isn't given says nothing."""
     found: list[str] = []
     for job in jobs:
         if changed is None or job.name in changed:
             found += [f"{job.name}: {text}" for text in _dead(job, calendars, now_ms)]
             found += [f"{job.name}: {text}" for text in _clocks(job, now_ms)]
+            found += [f"{job.name}: {text}" for text in _literal_params(job)]
+    found += _chains({**others, **{job.name: job for job in jobs}}, changed)
     return found + _stampedes(jobs, now_ms, changed)
 
 
@@ -161,6 +170,38 @@ def _changes(timezone: str, from_s: int) -> tuple[_Change, ...]:
 
 def _wall(wall_s: int) -> datetime:
     return datetime.fromtimestamp(wall_s, UTC)
+
+
+# --- shells
+
+
+def _literal_params(job: Job) -> Iterator[str]:
+    """``${name}`` is the shell's own."""
+    if not isinstance(job.run, Shell):
+        return
+    for name in job.params:
+        if re.search(rf"(?<!\$)\{{{name}\}}", job.run.command):
+            yield (
+                f"run: a shell gets {{{name}}} as it stands; write $ETCSCHED_PARAM_{name.upper()}"
+            )
+
+
+# --- chains
+
+
+def _chains(jobs: Mapping[str, Job], changed: Collection[str] | None) -> Iterator[str]:
+    for source, target in idle_targets(jobs):
+        if changed is None or {source.name, target.name} & set(changed):
+            yield (
+                f"{source.name}: chain: {target.name} is {target.current.state.value}, so nothing "
+                "follows there until its state is enabled or chain_active"
+            )
+    for source, to in lone_joins(jobs):
+        if changed is None or source.name in changed:
+            yield (
+                f"{source.name}: chain: require: all waits for nobody, since no other job joins "
+                f"at {to}"
+            )
 
 
 # --- stampedes

@@ -13,11 +13,22 @@ from etcsched.jobfile.fields import check_known
 from etcsched.jobfile.nodes import FieldError, Value, unknown_text
 from etcsched.jobfile.placeholders import names_in
 
-__all__ = ["PastAt", "check_placeholders", "read_action", "read_patterns"]
+__all__ = [
+    "BESIDE_PATTERN",
+    "PastAt",
+    "beside_pattern",
+    "check_placeholders",
+    "place_of_splay",
+    "read_action",
+    "read_patterns",
+]
 
 _SCHEDULE = "{cron: 0 3 * * *, calendars: [holidays]}"
 _EXECUTORS = ["exec", "shell"]
 _PATTERNS = ["cron", "every", "at"]
+
+BESIDE_PATTERN = ["calendars", "splay"]
+"""A job's fields that may stand in its schedule, where that is one pattern and no list."""
 
 
 def read_action(value: Value) -> Action:
@@ -66,13 +77,14 @@ def read_patterns(
     holds is for the timeline to say. Times that have passed are put into ``past``, for whoever
     knows the job as it was, or refused where that is None."""
     items = value.items("[{cron: 0 3 * * *}, {every: 1h}]") if value.is_list() else [value]
-    if not value.is_list() and value.is_map() and set(value.entries(_SCHEDULE)) == {"calendars"}:
+    names = set(value.entries(_SCHEDULE)) if value.is_map() else set()
+    if names and names <= set(BESIDE_PATTERN):
         raise FieldError(value, f"has no pattern; write e.g. {_SCHEDULE}")
     if not items:
         raise FieldError(value, "has no pattern; write e.g. {cron: 0 3 * * *}, or leave it out")
     patterns: dict[Pattern, None] = {}
     for item in items:
-        extra = [] if value.is_list() else ["calendars"]
+        extra = [] if value.is_list() else BESIDE_PATTERN
         kind, given = _only_entry(item, "{cron: 0 3 * * *}", "field", _PATTERNS, extra)
         try:
             pattern = _read_pattern(kind, given.text(), timezone, now_ms)
@@ -91,6 +103,28 @@ def read_patterns(
         except ValueError as error:
             given.refuse(str(error).removeprefix(f"{kind} "))
     return tuple(patterns)
+
+
+def beside_pattern(schedule: Value | None, field: str) -> Value | None:
+    """What a schedule says of one of ``BESIDE_PATTERN``; None: nothing. Whatever is wrong with it
+    is said where its patterns are read."""
+    try:
+        return schedule.entries(_SCHEDULE).get(field) if schedule is not None else None
+    except FieldError:
+        return None
+
+
+def place_of_splay(own: dict[str, Value], defaults: dict[str, Value]) -> Value | None:
+    """Where a job's splay is written: beside its schedule or in it, but not in both. Its own comes
+    before that of its defaults, and with its own schedule it has nothing of theirs."""
+    schedule_of_defaults = None if "schedule" in own else defaults.get("schedule")
+    for entries, schedule in ((own, own.get("schedule")), (defaults, schedule_of_defaults)):
+        alone, inside = entries.get("splay"), beside_pattern(schedule, "splay")
+        if alone is not None and inside is not None:
+            inside.refuse(f"is given twice; beside the schedule in line {alone.line}")
+        if alone is not None or inside is not None:
+            return alone or inside
+    return None
 
 
 def _read_pattern(kind: str, text: str, timezone: str, now_ms: int) -> Pattern:

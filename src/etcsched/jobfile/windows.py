@@ -11,7 +11,7 @@ from etcsched.core.states import JobState
 from etcsched.core.times import Utc, ms_of
 from etcsched.jobfile import fields
 from etcsched.jobfile.nodes import FieldError, Value
-from etcsched.jobfile.schedules import read_patterns
+from etcsched.jobfile.schedules import BESIDE_PATTERN, beside_pattern, read_patterns
 
 __all__ = ["read_windows"]
 
@@ -50,8 +50,9 @@ def _window(value: Value, timezone: str) -> Window:
     state, schedule = entries.get("state"), entries.get("schedule")
     if state is None and schedule is None:
         raise FieldError(value, f"changes nothing; write a state or a schedule, e.g. {_EXAMPLE}")
-    if schedule is not None and schedule.is_map() and "calendars" in schedule.entries("{}"):
-        raise FieldError(schedule, "has the job's calendars; leave them out here")
+    for field in BESIDE_PATTERN:
+        if (given := beside_pattern(schedule, field)) is not None:
+            raise FieldError(given, "is the job's own matter; leave it out here")
     return Window(
         since=since,
         until=until,

@@ -63,21 +63,25 @@ async def release(
 
     ``NotFound`` without the run, ``Refused`` where it is over or isn't held; else as ``trigger``.
     """
-    await check_active(etcd, keys, job, run)
+    await check_active(etcd, keys, job, run, "held", "released")
     request = Request(
         id=request_id, kind=RequestKind.RELEASE, job=job, at=now, by=by, run=run, release=as_
     )
     return await _ask(etcd, keys, request, timeout_s)
 
 
-async def check_active(etcd: Etcd, keys: Keys, job: str, run: str) -> None:
-    """``NotFound`` without the run, ``Refused`` where it is over."""
+async def check_active(etcd: Etcd, keys: Keys, job: str, run: str, states: str, done: str) -> None:
+    """``NotFound`` without the run, ``Refused`` where it is over: only in ``states`` can it be
+    ``done``."""
     place = [keys.of(Kind.RUN, job, run), keys.archive(job, run)]
     (active, archived), _ = await read(etcd, place, keys_only=True)
     if active is None and archived is None:
         raise NotFound(f"run {job}/{run}: there is none; see etcsched runs list {job}")
     if active is None:
-        raise Refused(f"run {job}/{run}: is over already; see etcsched runs show {job}/{run}")
+        raise Refused(
+            f"run {job}/{run}: is over already; only one that is {states} can be {done}, see "
+            f"etcsched runs show {job}/{run}"
+        )
 
 
 async def no_such_job(etcd: Etcd, keys: Keys, job: str) -> NotFound:

@@ -9,6 +9,7 @@ from etcsched.core.records import Condition, Exec, Job, Link
 from etcsched.core.states import ConditionOp, JobState, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.jobfile import Known, load
+from etcsched.jobfile.chains import idle_targets, lone_joins
 from etcsched.jobfile.writing import fields_of
 from tests.support.jobs import job as made
 
@@ -93,7 +94,6 @@ def test_written_back_it_says_the_same() -> None:
         ("chain: {to: b, on: []}", "5: jobs.a.chain.on: is empty; write e.g. [completed]"),
         ("chain: {to: b, if: x}", "5: jobs.a.chain.if: unknown field 'if'; known are to, on"),
         ("chain: {to: b, require: some}", "5: jobs.a.chain.require: takes all, or is left out"),
-        ("chain: {to: b, require: all}", "5: jobs.a.chain: require: all joins several sources, a"),
         ("chain: {to: b, within: '* 25 * * *'}", "5: jobs.a.chain.within: '* 25 * * *': hour"),
         ("chain: {to: b, within: '0 0 30 2 *'}", "5: jobs.a.chain.within: '0 0 30 2 *': nev"),
         ("chain: {to: b, when: {x: {than: 1}}}", "5: jobs.a.chain.when.x.than: unknown condition"),
@@ -103,6 +103,17 @@ def test_written_back_it_says_the_same() -> None:
         ("chain: {to: b, when: {x: {exists: 1}}}", "5: jobs.a.chain.when.x.exists: '1' is neither"),
         ("chain: {to: b, when: {x-y: 1}}", "5: jobs.a.chain.when.x-y: 'x-y' is no result's name"),
         ("results: [a b]", "5: jobs.a.results[0]: 'a b' is no result's name"),
+        ("results: [rows, job]", "5: jobs.a.results[1]: every run has its own 'job'; choose"),
+        ("results: ETCSCHED_X", "5: jobs.a.results: names beginning with ETCSCHED_ are set by"),
+        (
+            "results: [rows, Rows]",
+            "5: jobs.a.results: become parameters of what follows, and parameters rows and Rows "
+            "differ only in case; rename one",
+        ),
+        (
+            "params: {Rows: 1}\n    results: [rows]\n    chain: {to: b}",
+            "7: jobs.a.chain: results become parameters of b, and parameters Rows and rows differ",
+        ),
         (
             "results: [rows]\n    chain: {to: b, when: {row: 1}}",
             "6: jobs.a.chain: unknown result 'row'; did you mean rows?",
@@ -120,12 +131,44 @@ def test_wrong(lines: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["disabled", "ad_hoc_active"])
-def test_a_target_that_never_runs_for_a_chain(state: str) -> None:
+def test_a_target_that_never_runs_for_a_chain_may_stay(state: str) -> None:
+    """Whoever disables a job can still apply the files of those that chain to it."""
     text = HEAD.replace("chain_active", state) + "    schedule: {every: 1h}\n    chain: {to: b}\n"
-    assert problems(text) == [
-        f"a.yaml:6: jobs.a.chain: job b is {state}, so it never runs for a chain; "
-        "make it chain_active"
+    jobs = load_all(text)
+    (found,) = idle_targets(jobs)
+    assert found == (jobs["a"], jobs["b"])
+    a_alone = text.replace(f"  b: {{run: {{exec: [b]}}, state: {state}}}\n", "")
+    there = made("b", state=JobState(state))
+    assert load_all(a_alone, {"b": there})["a"] == jobs["a"]
+
+
+def test_which_targets_are_idle() -> None:
+    def found(target: str, source: str = "") -> list[str]:
+        chain = "[{to: b}, {to: b}]"
+        a = f"{{run: {{exec: [a]}}, schedule: {{every: 1h}}, chain: {chain}{source}}}"
+        jobs = load_all(f"jobs:\n  a: {a}\n  b: {{run: {{exec: [b]}}{target}}}\n")
+        return [job.name for _, job in idle_targets(jobs)]
+
+    window = "windows: {from: 2026-12-01, until: 2026-12-02, state: enabled}"
+    assert found(", state: disabled") == ["b"]
+    assert found(f", state: disabled, {window}") == []
+    assert found(", state: disabled", source=", state: disabled") == []
+    assert found(", state: disabled", source=f", state: disabled, {window}") == ["b"]
+    assert found(", state: chain_active") == []
+    gone = made("b", state=JobState.DELETED)
+    assert idle_targets({"a": made("a", chain=(Link(to="b"),)), "b": gone}) == []
+
+
+def test_results_fit_among_the_targets_parameters() -> None:
+    text = HEAD + "    schedule: {every: 1h}\n    results: [Rows]\n    chain: {to: b}\n"
+    of_b = "state: chain_active, params: {rows: 0}"
+    assert problems(text.replace("state: chain_active", of_b)) == [
+        "a.yaml:7: jobs.a.chain: results become parameters of b, and parameters rows and Rows "
+        "differ only in case; rename one"
     ]
+    undeclared = text.replace("    results: [Rows]\n", "").replace("state: chain_active", of_b)
+    assert load_all(undeclared)["b"].params == {"rows": "0"}
+    assert load_all(text.replace("state: chain_active", of_b.replace("rows", "Rows")))
 
 
 def test_cycles_over_files_and_the_cluster() -> None:
@@ -148,9 +191,15 @@ def test_a_job_that_chains_to_itself() -> None:
 
 
 def test_joins_need_two() -> None:
-    text = HEAD + "    schedule: {every: 1h}\n    chain: {to: b, require: all}\n"
+    """But the other may come later, or have gone before."""
+    jobs = load_all(HEAD + "    schedule: {every: 1h}\n    chain: {to: b, require: all}\n")
+    assert jobs["a"].chain[0].joins
+    assert lone_joins(jobs) == [(jobs["a"], "b")]
     other = made("other", chain=(Link(to="b", joins=True),))
-    assert load_all(text, {"other": other})["a"].chain[0].joins
+    assert lone_joins({**jobs, "other": other}) == []
+    assert lone_joins({**jobs, "other": made("other", chain=(Link(to="b"),))}) != []
+    gone = made("other", chain=other.chain, state=JobState.DELETED)
+    assert lone_joins({**jobs, "other": gone}) == [(jobs["a"], "b")]
 
 
 def test_a_notification_is_a_chained_job() -> None:

@@ -156,7 +156,8 @@ def test_what_settings_become() -> None:
     assert (job.current.timezone, job.splay_s, job.workdir) == ("Asia/Tokyo", 420.0, "/srv/app")
     assert (job.env, job.chain, job.user) == ({"HOME": "/srv/app"}, (), "app")
     assert found.notes[0].startswith("tab:5: RANDOM_DELAY became a splay")
-    assert not any("MAILTO" in note or "--user" in note for note in found.notes)
+    for word in ("MAILTO", "--user", "workdir"):
+        assert not any(word in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +192,9 @@ def test_what_is_different_is_said() -> None:
     notes = " ".join(imported("6 6 * * * run").notes)
     for word in ("without MAILTO", "--user", "--host", "overlap: allow", "recovery: none"):
         assert word in notes
+    assert "it starts in /, unless the job has a workdir" in notes
+    some_have = " ".join(imported("6 6 * * * run\nHOME=/srv\n7 7 * * * other").notes)
+    assert "unless the job has a workdir" in some_have
     notes = " ".join(imported("MAILTO=a\n6 6 * * * run", user="u", host="h").notes)
     assert "cron mails what a command prints" in notes
     for word in ("without MAILTO", "--user", "--host"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from etcsched.core.durations import format_duration
 from etcsched.core.errors import InvalidJobFile
-from etcsched.core.records import CalendarVersion, Window
+from etcsched.core.records import CalendarVersion, ClusterSettings, Window
 from etcsched.core.schedule import Every
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc, ms_of
 from etcsched.jobfile import JobFiles, load
+from etcsched.jobfile.exporting import export, to_yaml
 from etcsched.jobfile.writing import fields_of
 
 NOW = Utc("2026-11-22T19:00:00.500Z")
@@ -83,10 +85,58 @@ def test_a_wrong_use_of_calendars(fields: str, calendars: str, text: str) -> Non
     assert found.startswith(f"a.yaml:3: jobs.a.{text}")
 
 
-def test_a_schedule_of_calendars_only_has_no_pattern() -> None:
-    job = "{run: {exec: [x]}, schedule: {calendars: [h]}}"
+@pytest.mark.parametrize("beside", ["calendars: [h]", "splay: 1m", "splay: 1m, calendars: h"])
+def test_a_schedule_without_a_pattern(beside: str) -> None:
+    job = f"{{run: {{exec: [x]}}, schedule: {{{beside}}}}}"
     found = problem(f"calendars: {{h: {{}}}}\njobs: {{a: {job}}}")
     assert found.startswith("a.yaml:2: jobs.a.schedule: has no pattern; write e.g. {cron: ")
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own", "splay_s"),
+    [
+        ("", "schedule: {cron: 0 3 * * *, splay: 10m}", 600.0),
+        ("splay: 5m", "schedule: {cron: 0 3 * * *, splay: 10m}", 600.0),
+        ("splay: 5m", "schedule: {cron: 0 3 * * *}", 300.0),
+        ("schedule: {every: 1h, splay: 5m}", "", 300.0),
+        ("schedule: {every: 1h, splay: 5m}", "splay: 10m", 600.0),
+        ("schedule: {every: 1h, splay: 5m}", "schedule: {every: 2h}", 0.0),
+    ],
+)
+def test_a_splay_stands_beside_a_schedule_or_in_it(defaults: str, own: str, splay_s: float) -> None:
+    text = f"defaults: {{{defaults}}}\njobs: {{a: {{run: {{exec: [x]}}, {own}}}}}"
+    (job,) = loaded(text).jobs
+    assert job.splay_s == splay_s
+    again = export([job], [], [], ClusterSettings(), ms_of(NOW)).document
+    assert again["jobs"]["a"].get("splay", "0s") == format_duration(splay_s)
+    assert loaded(to_yaml(again)).jobs == [job]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own", "text"),
+    [
+        (
+            "",
+            "splay: 1m, schedule: {every: 1h, splay: 1m}",
+            "2: jobs.a.schedule.splay: is given twice; beside the schedule in line 2",
+        ),
+        (
+            "splay: 1m, schedule: {every: 1h, splay: 1m}",
+            "",
+            "1: defaults.schedule.splay: is given twice; beside the schedule in line 1",
+        ),
+        ("", "schedule: {every: 1h, splay: soon}", "2: jobs.a.schedule.splay: 'soon' is no durat"),
+        (
+            "",
+            "schedule: [{every: 1h, splay: 1m}]",
+            "2: jobs.a.schedule[0].splay: unknown field 'splay'; known are cron, every, at",
+        ),
+        ("", "schedule: !of_mine {every: 1h}", "2: jobs.a.schedule: the tag !of_mine has no"),
+    ],
+)
+def test_a_wrong_splay(defaults: str, own: str, text: str) -> None:
+    found = problem(f"defaults: {{{defaults}}}\njobs: {{a: {{run: {{exec: [x]}}, {own}}}}}")
+    assert found.startswith(f"a.yaml:{text}")
 
 
 def test_windows() -> None:
@@ -144,7 +194,11 @@ WINDOW = "from: 2026-12-24, until: 2026-12-27"
         (f"{{{WINDOW}, state: off}}", ".state: unknown value 'off'"),
         (
             f"{{{WINDOW}, schedule: {{every: 1h, calendars: [h]}}}}",
-            ".schedule: has the job's calendars; leave them out here",
+            ".schedule.calendars: is the job's own matter; leave it out here",
+        ),
+        (
+            f"{{{WINDOW}, schedule: {{every: 1h, splay: 1m}}}}",
+            ".schedule.splay: is the job's own matter; leave it out here",
         ),
         (f"{{{WINDOW}, schedule: {{at: 2026-12-01T00:00:00}}}}", ".schedule.at: "),
     ],

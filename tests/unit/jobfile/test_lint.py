@@ -14,6 +14,7 @@ from etcsched.jobfile.lint import STAMPEDE_JOBS, lint
 
 NOW_MS = ms_of(Utc("2026-11-22T19:00:00.000Z"))
 RUN = "run: {exec: [x]}"
+ON_REQUEST = "state: ad_hoc_active"
 
 
 def said(text: str, now_ms: int = NOW_MS) -> list[str]:
@@ -92,6 +93,37 @@ def test_a_time_that_has_passed() -> None:
     later_ms = NOW_MS + 40 * 86_400_000
     again = load([("a.yaml", text)], later_ms, known)
     assert lint_of(again, later_ms) == ["a: schedule: at 2026-12-25T00:00:00Z has passed"]
+
+
+@pytest.mark.parametrize(
+    ("run", "named"),
+    [
+        ("shell: 'load {rows} $ETCSCHED_PARAM_DAY'", ["rows"]),
+        ("shell: 'load {day} {rows} {rows}'", ["rows", "day"]),
+        ("shell: 'load ${rows} {other} rows'", []),
+        ("exec: [load, '{rows}']", []),
+    ],
+)
+def test_parameters_in_a_shell(run: str, named: list[str]) -> None:
+    assert said(f"jobs: {{a: {{run: {{{run}}}, params: {{rows: 1, day: 2}}, {ON_REQUEST}}}}}") == [
+        f"a: run: a shell gets {{{name}}} as it stands; write $ETCSCHED_PARAM_{name.upper()}"
+        for name in named
+    ]
+
+
+def test_chains() -> None:
+    b = f"b: {{{RUN}, state: disabled}}"
+    a = f"a: {{{RUN}, schedule: {{every: 1h}}, chain: {{to: b, require: all}}}}"
+    idle = (
+        "a: chain: b is disabled, so nothing follows there until its state is enabled or "
+        "chain_active"
+    )
+    alone = "a: chain: require: all waits for nobody, since no other job joins at b"
+    jobs = {job.name: job for job in load([("a.yaml", f"jobs:\n {a}\n {b}\n")], NOW_MS).jobs}
+    assert lint([*jobs.values()], {}, NOW_MS) == [idle, alone]
+    assert lint([jobs["a"]], {}, NOW_MS, {"a"}, jobs) == [idle, alone]
+    assert lint([jobs["b"]], {}, NOW_MS, {"b"}, jobs) == [idle]
+    assert lint([jobs["b"]], {}, NOW_MS, set(), jobs) == []
 
 
 def many(count: int, more: str = "", crons: tuple[str, str] = ("0 0 * * *", "@daily")) -> str:

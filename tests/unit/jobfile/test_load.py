@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from etcsched.core.errors import InvalidJobFile, UsageError
-from etcsched.core.records import Exec, Job, Keep, Retry, ScheduleVersion, Shell
+from etcsched.core.records import ClusterSettings, Exec, Job, Keep, Retry, ScheduleVersion, Shell
 from etcsched.core.schedule import At, Cron, Every
 from etcsched.core.states import (
     HostsFor,
@@ -25,6 +25,7 @@ from etcsched.core.states import (
 )
 from etcsched.core.times import Utc, ms_of
 from etcsched.jobfile import load, read_files
+from etcsched.jobfile.exporting import export, to_yaml
 from etcsched.jobfile.writing import fields_of
 
 NOW = Utc("2026-11-22T19:00:00.500Z")
@@ -132,6 +133,50 @@ def test_every_field() -> None:
         ),
         from_file=True,
     )
+
+
+def test_a_file_of_many_kinds_of_things() -> None:
+    found = load(
+        [
+            (
+                "jobs.yaml",
+                dedent(
+                    """
+                    defaults: {timezone: Europe/Berlin, on_agent_loss: died, keep: {runs: 50, age: 30d}}
+                    calendars: {bank_holidays: {exclude: [2026-12-25, 2027-01-01]}}
+                    conflicts: {ledger: [close_books, report]}
+                    jobs:
+                      close_books:
+                        run: {exec: [/opt/erp/close, --date, "{scheduled_date}"]}
+                        schedule: {cron: "30 2 * * 1-5", calendars: [bank_holidays]}
+                        recovery: all
+                        retry: {max: 3, interval: 5m, exponential: true, cap: 1h}
+                        timeout: 2h
+                        require: {role: erp}
+                        tags: [finance]
+                        chain: [{to: report, on: [completed]}]
+                      report:
+                        state: chain_active
+                        run: {shell: "make-report > $ETCSCHED_RESULTS"}
+                      rotate_logs:
+                        run: {exec: [/usr/sbin/logrotate, /etc/logrotate.conf]}
+                        schedule: {cron: "0 3 * * *", splay: 10m}
+                        per_host: true
+                    """  # noqa: E501
+                ),
+            )
+        ],
+        NOW_MS,
+    )
+    jobs = {job.name: job for job in found.jobs}
+    assert list(jobs) == ["close_books", "report", "rotate_logs"]
+    assert jobs["close_books"].current.calendars == ("bank_holidays",)
+    assert jobs["close_books"].chain[0].to == "report"
+    assert jobs["rotate_logs"].splay_s == 600.0
+    assert jobs["rotate_logs"].per_host
+    assert {job.on_agent_loss for job in found.jobs} == {OnAgentLoss.DIED}
+    again = export(found.jobs, found.calendars, found.conflicts, ClusterSettings(), NOW_MS)
+    assert load([("again.yaml", to_yaml(again.document))], NOW_MS) == found
 
 
 def test_what_is_shown_of_a_job_is_a_job_file_again() -> None:
@@ -426,6 +471,7 @@ def test_a_wrong_run(run: str) -> None:
 def test_a_wrong_name(name: str) -> None:
     (problem,) = problems_of(f"jobs: {{{name}: {{{RUNS}}}}}")
     assert "is no name for a job" in problem
+    assert problem.endswith("doesn't begin with '_' and isn't '.' or '..'")
 
 
 def test_all_problems_of_all_files_in_their_order() -> None:

@@ -9,7 +9,7 @@ from etcsched.core.leader.context import Context, request_matter, run_matter
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.resubmission import Resubmissions
 from etcsched.core.leader.run_decider import RunDecider
-from etcsched.core.leader.runs import assignment_of, may_start, new_run
+from etcsched.core.leader.runs import assignment_of, how_to_enable, may_start, new_run
 from etcsched.core.records import (
     MAX_PARAMS_BYTES,
     Answer,
@@ -102,7 +102,8 @@ class RequestDecider:
         elif job is None or job.record.current.state is JobState.DELETED:
             self._answer(entry, False, f"there is no job {request.job}")
         elif self._context.state_of(job.record) is JobState.DISABLED:
-            self._answer(entry, False, f"job {request.job} is disabled; enable it first")
+            how = how_to_enable(job.record, self._context.wall_ms)
+            self._answer(entry, False, f"job {request.job} is disabled; {how}")
         elif self._context.state_of(job.record) is JobState.CHAIN_ACTIVE:
             text = f"job {request.job} is chain_active: it runs only when another chains to it"
             self._answer(entry, False, text)
@@ -220,8 +221,12 @@ class RequestDecider:
         elif request.release is Release.REASSIGN and (
             job is None or not may_start(job.record, run.record, self._context.wall_ms)
         ):
-            message = f"job {request.job} mustn't start; enable it first, or release it --died"
-            self._answer(entry, False, message, request.run)
+            why = f"job {request.job} is gone"
+            if job is not None:
+                state = self._context.state_of(job.record).value
+                how = how_to_enable(job.record, self._context.wall_ms)
+                why = f"job {request.job} is {state}, so this run mustn't start; {how}"
+            self._answer(entry, False, f"{why}, or release the run --died", request.run)
         else:
             consumed = self._consumed(entry, True, _RELEASED[request.release], request.run)
             cause = f"released by {request.by}" if request.by else "released"

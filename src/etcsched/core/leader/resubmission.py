@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
-from etcsched.core.leader.runs import new_run, step
+from etcsched.core.leader.runs import how_to_enable, new_run, step
 from etcsched.core.records import (
     MAX_PARAMS_BYTES,
     Job,
@@ -63,7 +63,11 @@ class Resubmissions:
                 self._end_and_resubmit(entry, active)
             else:
                 state = active.record.state.value
-                self._refuse(entry, f"run {_name(request)} isn't over, it is {state}")
+                self._refuse(
+                    entry,
+                    f"run {_name(request)} is {state}; only one that is over, or retrying, can be "
+                    "resubmitted",
+                )
         elif key in self._originals:
             self._resubmit(entry, *self._originals.pop(key))
         else:
@@ -103,7 +107,8 @@ class Resubmissions:
         if job is None or job.record.current.state is JobState.DELETED:
             return f"there is no job {request.job}; apply its file again first"
         if self._context.state_of(job.record) is JobState.DISABLED and not request.force:
-            return f"job {request.job} is disabled; enable it first, or resubmit with --force"
+            how = how_to_enable(job.record, self._context.wall_ms)
+            return f"job {request.job} is disabled; {how}, or resubmit with --force"
         return None
 
     def _resubmit(self, entry: Entry[Request], original: Run | None, revision: int) -> None:

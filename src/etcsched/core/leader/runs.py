@@ -224,6 +224,13 @@ def takes_turns(run: Run, job: Job) -> bool:
     return job.overlap is not Overlap.ALLOW or run.origin is Origin.RECOVERY
 
 
+def how_to_enable(job: Job, at_ms: int) -> str:
+    """What to do where the job's state then forbids a start. No command changes a state."""
+    if job.current.at(at_ms).state is job.current.state:
+        return "apply its file with state: enabled first"
+    return "wait until its window is over, or apply its file without that window first"
+
+
 def may_start(job: Job, run: Run, at_ms: int) -> bool:
     """Whether the job's definition lets this run start then, for the first time or again."""
     match job.current.at(at_ms).state:

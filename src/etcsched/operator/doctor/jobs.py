@@ -1,4 +1,4 @@
-"""Of jobs: what they need and isn't there."""
+"""Of jobs: what they need and isn't there, or doesn't run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from etcsched.core.states import JobState
 from etcsched.core.text import some
 from etcsched.core.timeline import next_tick
 from etcsched.core.view import View
+from etcsched.jobfile.chains import idle_targets, lone_joins
 from etcsched.operator.doctor.finding import Finding, Level
 
 __all__ = ["check_chains", "check_eligible"]
@@ -24,11 +25,22 @@ def check_chains(view: View) -> list[Finding]:
         for link in job.chain
         if link.to not in jobs
     ]
-    if not missing:
-        return []
-    text = f"not there, so that nothing follows: {some(missing)}"
-    advice = "apply the files that have them, or take them out of the chains"
-    return [Finding("chains", Level.BAD, text, advice)]
+    idle = [f"{target.name} (of {source.name})" for source, target in idle_targets(jobs)]
+    alone = [f"{to} (of {source.name})" for source, to in lone_joins(jobs)]
+    findings = []
+    if missing:
+        text = f"not there, so that nothing follows: {some(missing)}"
+        advice = "apply the files that have them, or take them out of the chains"
+        findings.append(Finding("chains", Level.BAD, text, advice))
+    if idle:
+        text = f"disabled or only on request, so that nothing follows: {some(idle)}"
+        advice = "apply their files with state: enabled or chain_active, or leave it so"
+        findings.append(Finding("chains", Level.WARNING, text, advice))
+    if alone:
+        text = f"joined by one job only, so that it waits for nobody: {some(alone)}"
+        advice = "give the other jobs' chains require: all, too, or leave it out there"
+        findings.append(Finding("joins", Level.WARNING, text, advice))
+    return findings
 
 
 def check_eligible(view: View, now_ms: int) -> list[Finding]:
