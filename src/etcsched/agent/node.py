@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import assert_never, cast
 
@@ -58,6 +59,10 @@ _PRUNE_EVERY_S = 600.0
 _FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE, Kind.LIVE)
 
 
+JOINS_WITHIN_S = 3.0
+"""Where etcd answers. A stop that comes before waits for it so long."""
+
+
 class Ending(enum.Enum):
     QUIT = "quit"
     REEXEC = "reexec"
@@ -79,6 +84,11 @@ class AgentNode:
         self._transactions = AgentTransactions(self._keys)
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[tuple[Ending, str]] = self._loop.create_future()
+        self._is_restarting = False
+        self._has_begun = False
+        self._is_to_stop = False
+        self.is_stopped_as_it_restarts = False
+        """Too late for this program: the next one has to be told."""
         self._inbox: deque[ev.Event] = deque()
         self._is_handling = False
         self._tasks: asyncio.TaskGroup | None = None
@@ -126,12 +136,15 @@ class AgentNode:
             output.is_writing = partial(is_writing, self._machine)
         self._metrics = AgentMetrics(config.agent_id, config.slot_count, self._machine, _now)
 
-    async def run(self) -> Ending:
-        """Until a signal ends it. Raises what no waiting can mend (``EtcschedError``)."""
+    async def run(self, early: Sequence[int]) -> Ending:
+        """Until a signal ends it; ``early`` are those that have come already. Raises what no
+        waiting can mend (``EtcschedError``)."""
         log.info("agent %s started (pid %d)", self._config.agent_id, os.getpid())
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._post, ev.StopRequested())
+            self._loop.add_signal_handler(number, self._stop_asked)
         self._loop.add_signal_handler(signal.SIGHUP, self._post, ev.RestartRequested())
+        self._is_to_stop = bool(early)
+        begins = self._loop.call_later(JOINS_WITHIN_S, self._begun)
         try:
             who = f"agent {self._config.agent_id}"
             condition = partial(condition_of, self._machine, self._config.slot_count, _now)
@@ -140,6 +153,7 @@ class AgentNode:
                 await self._supervised.connect()
                 ending = await self._serve()
         finally:
+            begins.cancel()
             await self._sessions.stop()
             await self._supervised.close()
             await asyncio.to_thread(self._spool.close)
@@ -148,6 +162,22 @@ class AgentNode:
                 self._sessions.high_water.write()
         log.info("agent %s stopped", self._config.agent_id)
         return ending
+
+    def _stop_asked(self) -> None:
+        """Until it knows what runs, and has its session back, it would leave both behind."""
+        if self._is_restarting:
+            self.is_stopped_as_it_restarts = True
+        elif self._has_begun:
+            self._post(ev.StopRequested())
+        else:
+            # Several are one: what came before the event loop was there may be told twice.
+            self._is_to_stop = True
+
+    def _begun(self) -> None:
+        self._has_begun = True
+        if self._is_to_stop:
+            self._is_to_stop = False
+            self._post(ev.StopRequested())
 
     def _called(self, call: str, took_s: float, has_failed: bool) -> None:
         self._metrics.called(call, took_s, has_failed)
@@ -229,12 +259,14 @@ class AgentNode:
                 self._sessions.open()
             case fx.ReadReports(create_revision):
                 self._begin_writer(create_revision)
+                self._begun()
                 self._presence.submit(effect)
             case fx.JoinPresence() | fx.UpdatePresence() | fx.LeavePresence() | fx.RevokeLease():
                 self._presence.submit(effect)
             case fx.Quit(id_in_use):
                 self._end(Ending.QUIT, id_in_use)
             case fx.Reexec():
+                self._is_restarting = True
                 self._end(Ending.REEXEC)
             case _:
                 assert_never(effect)

@@ -23,6 +23,7 @@ from etcsched.core.records import (
     Assignment,
     Drain,
     Kind,
+    Live,
     Order,
     Presence,
     Record,
@@ -30,6 +31,7 @@ from etcsched.core.records import (
     Shell,
     StartSeen,
 )
+from etcsched.core.states import Stage
 from etcsched.core.times import utc_of
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
@@ -270,6 +272,23 @@ class Fleet:
     async def cancel(self, run: str, token: int, *, agent: str = "a1") -> None:
         order = Order(job="job", run=run, token=token, at=utc_of(0))
         await self.put(self.keys.of(Kind.ORDER, agent, "job", run), order)
+
+    async def let_go(self, agent: str = "a1") -> None:
+        """As the leader does once an agent wants to stop, and has no shutdown job to run."""
+
+        async def look() -> Presence | None:
+            found = await self.presence(agent)
+            return found[0] if found is not None and found[0].draining else None
+
+        presence = await until(look, "its presence to say that it leaves")
+        live = Live(
+            agent=agent,
+            incarnation=presence.incarnation,
+            stage=Stage.DISMISSED,
+            since=utc_of(0),
+            term=1,
+        )
+        await self.put(self.keys.of(Kind.LIVE, agent), live)
 
     async def drain(self, agent: str = "a1") -> None:
         await self.put(self.keys.of(Kind.DRAIN, agent), Drain(agent=agent, since=utc_of(0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from tests.integration.agent.fleet import (
     last_beat_s,
     until,
 )
+from tests.integration.supervisor.host import dead_within
 
 GONE_S = 10.0
 SHORT_TTL_S = 2
@@ -71,6 +73,42 @@ async def test_a_restart_by_signal_takes_running_attempts_back(
     assert (await fleet.joined()).incarnation == before.incarnation
     await fleet.assign("r2", "true")
     await fleet.outcome("r2")
+
+
+async def supervisor_of(agent: AgentProcess) -> int:
+    async def look() -> int | None:
+        with contextlib.suppress(OSError):
+            return agent.supervisor_pid
+        return None
+
+    return await until(look, "its supervisor")
+
+
+async def test_a_stop_that_comes_as_it_starts_leaves_no_supervisor(fleet: Fleet) -> None:
+    """It is there long before there is a session, or anybody who listens to signals."""
+    agent = fleet.agent()
+    agent.start()
+    supervisor = await supervisor_of(agent)
+    agent.signal(signal.SIGTERM)
+    await fleet.let_go()
+    assert await agent.exit_code() == 0
+    assert await dead_within(supervisor, GONE_S)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.01, 0.03, 0.1, 0.2, 0.4])
+async def test_a_stop_is_heard_while_it_restarts(fleet: Fleet, after_s: float) -> None:
+    """Whichever of its two programs is there by then, or none yet."""
+    agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
+    agent.start()
+    await fleet.joined()
+    supervisor = await supervisor_of(agent)
+    agent.signal(signal.SIGHUP)
+    await asyncio.sleep(after_s)
+    agent.signal(signal.SIGTERM)
+    await fleet.let_go()
+    assert await agent.exit_code() == 0
+    assert await dead_within(supervisor, GONE_S)
+    assert await fleet.presence() is None
 
 
 async def restarted(agent: AgentProcess, *, times: int) -> None:
