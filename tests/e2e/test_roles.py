@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -12,13 +15,14 @@ from etcsched.core.errors import ClusterRefused
 from etcsched.core.records import Kind
 from etcsched.core.states import RunState
 from etcsched.etcd.admin import Access, EtcdAdmin
+from etcsched.etcd.binaries import EtcdBinary
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Compare, Put, Range, Target, Txn, range_end_of
 from tests.e2e.scene import Scene
-from tests.support.etcd_cluster import EtcdCluster, etcd_versions
-from tests.support.fetch_etcd import holds_roles, is_ci
+from tests.e2e.spoken import measured, said
+from tests.support.etcd_cluster import EtcdCluster
 from tests.support.local_world import Finished
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -81,14 +85,11 @@ def login(user: str) -> tuple[str, ...]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    binaries = [binary for binary in etcd_versions() if holds_roles(binary)]
-    if not binaries:
-        # Under CI a test that can't run is no success.
-        give_up = pytest.fail if is_ci() else pytest.skip
-        give_up("needs etcd 3.5.30 or later: make test-etcds fetches one")
+async def guarded(
+    etcd_with_roles: EtcdBinary, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Scene]:
     directory = tmp_path_factory.mktemp("roles")
-    etcd = EtcdCluster(binaries[0], directory, authentication=True)
+    etcd = EtcdCluster(etcd_with_roles, directory, authentication=True)
     await etcd.start()
     async with EtcdClient(EtcdConfig(**etcd.config_kwargs)) as client:
         admin = EtcdAdmin(client)
@@ -99,7 +100,7 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sce
             await admin.user_add(user, password_of(user))
             await admin.user_grant_role(user, user)
     scene = Scene(directory, etcd)
-    scene.world.add_scheduler("s1", login=login("scheduler"))
+    scene.world.add_scheduler("s1", "--listen=127.0.0.1:0", login=login("scheduler"))
     scene.world.add_agent("a1", login=login("agent-a1"))
     await scene.open()
     yield scene
@@ -210,3 +211,61 @@ async def test_who_may_see_the_cluster_needn_t_see_output(guarded: Scene) -> Non
     assert (refused.code, refused.out) == (5, ""), refused
     assert "permission" in refused.err
     await guarded.settle()
+
+
+UNTOLD = "not told to this user"
+
+
+async def findings(scene: Scene, user: str, code: int = 0) -> dict[str, dict[str, str]]:
+    """The doctor's, by topic."""
+    seen = await cli(scene, user, "doctor", "--json")
+    assert (seen.code, seen.err) == (code, ""), seen
+    return {finding["topic"]: finding for finding in json.loads(seen.out)}
+
+
+@pytest.mark.parametrize("user", ["operator", "viewer"])
+async def test_a_member_that_tells_its_status_to_root_alone_is_well(
+    guarded: Scene, user: str
+) -> None:
+    etcd = guarded.world.etcd
+    (endpoint,) = (urlsplit(url).netloc for url in etcd.endpoints)
+    found = await findings(guarded, user)
+    assert found[f"etcd {endpoint}"]["level"] == "ok"
+    assert found[f"etcd {endpoint}"]["text"] == f"version {etcd.binary.version}"
+    assert (found["etcd size"]["level"], found["etcd size"]["text"]) == ("ok", UNTOLD)
+    kept = int(found["etcd compaction"]["text"].partition(" ")[0].replace(",", ""))
+    assert 0 < kept <= guarded.history.revision
+    assert "etcd alarms" not in found
+    seen = await cli(guarded, user, "status", "--json")
+    (member,) = json.loads(seen.out)["members"]
+    assert 0 < member["revision"] <= guarded.history.revision
+    assert (member["db_size_bytes"], member["leader_id"], member["alarms"]) == (None, None, [])
+    seen = await cli(guarded, user, "status")
+    (line,) = [line for line in seen.out.splitlines() if line.startswith("etcd ")]
+    assert f"{endpoint}: {etcd.binary.version}, size {UNTOLD}, revision " in line
+
+
+@asynccontextmanager
+async def alarm(scene: Scene) -> AsyncIterator[None]:
+    """NOSPACE, without filling anything."""
+    etcd = scene.world.etcd
+    status = await etcd.call("/v3/maintenance/status", {})
+    about = {"memberID": status["header"]["member_id"], "alarm": "NOSPACE"}
+    await etcd.call("/v3/maintenance/alarm", {"action": "ACTIVATE", **about})
+    yield
+    await etcd.call("/v3/maintenance/alarm", {"action": "DEACTIVATE", **about})
+
+
+async def test_a_scheduler_s_user_sees_etcd_and_its_alarms(guarded: Scene) -> None:
+    (endpoint,) = (urlsplit(url).netloc for url in guarded.world.etcd.endpoints)
+    of_endpoint = f'{{endpoint="{endpoint}"}}'
+    told = await measured(guarded.world, "s1", f"etcsched_etcd_up{of_endpoint}")
+    assert told[f"etcsched_etcd_alarms{of_endpoint}"] == 0
+    assert not any(name.startswith("etcsched_etcd_db_size_bytes") for name in told)
+    async with alarm(guarded):
+        found = await findings(guarded, "viewer", code=1)
+        assert (found["etcd alarms"]["level"], found["etcd alarms"]["text"]) == ("bad", "NOSPACE")
+        seen = await cli(guarded, "viewer", "status")
+        assert ", NOSPACE" in seen.out
+        await said(guarded.world, "s1", f"etcd {endpoint} raises the alarm NOSPACE")
+        await measured(guarded.world, "s1", f"etcsched_etcd_alarms{of_endpoint}")
