@@ -13,8 +13,11 @@ from hypothesis import HealthCheck, settings
 
 from etcsched.etcd.binaries import EtcdBinary, provide_etcd
 from tests.support.etcd_cluster import EtcdCluster, SharedEtcd, etcd_versions
+from tests.support.fetch_etcd import holds_roles, is_ci
 
-ETCD_FIXTURES = {"etcd_binary", "shared_cluster", "etcd", "start_etcd"}
+ETCD_FIXTURES = {
+    "etcd_binary", "etcd_with_roles", "etcd_for_users", "shared_cluster", "etcd", "start_etcd",
+}  # fmt: skip
 # How long an example takes says more about the machine's load than about the code.
 TIMELESS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("usual", TIMELESS)
@@ -59,6 +62,24 @@ async def etcd_binary() -> EtcdBinary:
     """The oldest etcd there is, so that nothing newer is relied on unseen; installed if none."""
     versions = etcd_versions()
     return versions[0] if versions else await provide_etcd(print)
+
+
+@pytest.fixture(scope="session")
+def etcd_with_roles() -> EtcdBinary:
+    """The oldest one that holds roles."""
+    found = next(filter(holds_roles, etcd_versions()), None)
+    if found is None:
+        # Under CI a test that can't run is no success.
+        give_up = pytest.fail if is_ci() else pytest.skip
+        give_up("needs etcd 3.5.30 or later: make test-etcds fetches one")
+    return found
+
+
+@pytest.fixture(scope="session")
+def etcd_for_users(etcd_binary: EtcdBinary) -> EtcdBinary:
+    """The oldest one that holds roles, for clusters whose nodes have users of their own; where
+    there is none, the oldest."""
+    return next(filter(holds_roles, etcd_versions()), etcd_binary)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.times import ms_of
-from etcsched.operator.cluster import ClusterView, LeaderView, read_cluster
+from etcsched.operator.cluster import UNTOLD, ClusterView, LeaderView, read_cluster
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
 from etcsched_cli.leader import silence_text
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etcsched.keyspace.keys import Keys
-    from etcsched.ports import Etcd
+    from etcsched.ports import Etcd, MemberStatus
 
 _SHOWN = 5
 
@@ -148,8 +148,19 @@ def _members(view: ClusterView) -> list[tuple[str, Cell]]:
         if member.error:
             lines.append((name, (member.error, "red")))
             continue
-        size = f"{member.db_size_bytes / (1 << 20):.1f} MiB"
-        alarms = "".join(f", {alarm}" for alarm in member.alarms)
-        text = f"{member.endpoint}: {member.version}, {size}, revision {member.revision}{alarms}"
-        lines.append((name, (text, "red") if alarms or not member.leader_id else text))
+        text = f"{member.endpoint}: {_words_of(member)}"
+        is_bad = member.alarms or member.leader_id == 0
+        lines.append((name, (text, "red") if is_bad else text))
     return lines
+
+
+def _words_of(member: MemberStatus) -> str:
+    size = member.db_size_bytes
+    words = [
+        member.version or "version unknown",
+        f"{size / (1 << 20):.1f} MiB" if size is not None else f"size {UNTOLD}",
+        f"revision {member.revision if member.revision is not None else UNTOLD}",
+        *(member.alarms if member.alarms is not None else [f"alarms {UNTOLD}"]),
+        *(["no leader"] if member.leader_id == 0 else []),
+    ]
+    return ", ".join(words)

@@ -41,16 +41,19 @@ class LeaseInfo(msgspec.Struct, frozen=True):
 
 
 class MemberStatus(msgspec.Struct, frozen=True):
-    """One endpoint's own word. ``error`` is set where it didn't answer, the rest is then empty."""
+    """One endpoint's own word. ``error`` is set where it didn't answer, the rest is then empty.
+
+    Where roles hold, some of it is told to root alone: what is None isn't told to this user.
+    ``version`` "": it couldn't be learned. ``leader_id`` 0: there is no leader."""
 
     endpoint: str
     version: str = ""
-    member_id: int = 0
-    leader_id: int = 0
-    raft_term: int = 0
-    revision: int = 0
-    db_size_bytes: int = 0
-    alarms: tuple[str, ...] = ()
+    member_id: int | None = 0
+    leader_id: int | None = 0
+    raft_term: int | None = 0
+    revision: int | None = 0
+    db_size_bytes: int | None = 0
+    alarms: tuple[str, ...] | None = ()
     error: str = ""
 
 

@@ -502,7 +502,7 @@ def test_the_doctor(cluster: Console) -> None:
         "eligible agents": "warning",
         "clocks": "ok",
     }
-    assert "3.5.0 can lose acknowledged writes" in findings["etcd model"]["text"]
+    assert "is 3.5.0, which can lose acknowledged writes" in findings["etcd model"]["text"]
 
 
 def test_the_doctor_names_what_is_wrong(cluster: Console) -> None:

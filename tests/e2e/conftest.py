@@ -12,6 +12,7 @@ import pytest_asyncio
 from etcsched.etcd.binaries import EtcdBinary
 from tests.e2e.scene import Scene
 from tests.support.etcd_cluster import EtcdCluster
+from tests.support.fetch_etcd import holds_roles
 
 SCHEDULERS = ("s1", "s2", "s3")
 AGENTS = ("a1", "a2", "a3")
@@ -29,14 +30,15 @@ class Stage:
     async def scene(self) -> Scene:
         if self._scene is None:
             directory = self._directory / f"scene{next(self._numbers)}"
-            etcd = EtcdCluster(self._binary, directory)
+            etcd = EtcdCluster(self._binary, directory, authentication=holds_roles(self._binary))
             await etcd.start()
-            self._scene = scene = Scene(directory, etcd)
+            scene = Scene(directory, etcd)
             for name in SCHEDULERS:
                 scene.world.add_scheduler(name)
             for name in AGENTS:
                 scene.world.add_agent(name)
             await scene.open()
+            self._scene = scene
         return self._scene
 
     async def clear(self) -> None:
@@ -47,16 +49,17 @@ class Stage:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stage(
-    etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory
+    etcd_for_users: EtcdBinary, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
-    stage = Stage(etcd_binary, tmp_path_factory.mktemp("stage"))
+    stage = Stage(etcd_for_users, tmp_path_factory.mktemp("stage"))
     yield stage
     await stage.clear()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def cluster(stage: Stage) -> AsyncIterator[Scene]:
-    """Three schedulers, three agents, an etcd of one member. A test ends with ``settle``."""
+    """Three schedulers, three agents, an etcd of one member; each node with a user of its own where
+    there is an etcd that holds roles. A test ends with ``settle``."""
     scene = await stage.scene()
     scene.begin_test()
     await scene.world.start()

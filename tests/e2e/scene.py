@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -67,6 +68,7 @@ EVERY_SECOND = "* * * * * *"
 NEVER = "0 0 0 29 2 *"
 """As good as never: a job that is still enabled, so that what waits may run."""
 HOLDS = (Truth.WORDS, Truth.OPERATIONS, Truth.FAULTS)
+ETCD_DENIES = re.compile("etcd at [^ ]+: permission denied")
 BOUNDS = Bounds(lateness_ms=3000, recovery_ms=30_000)
 """The machine is small, and does other things at the same time."""
 
@@ -177,9 +179,9 @@ class Scene:
         self._acknowledged(OperationKind.RESUME, job, now_ms)
         await self.history.check_complete()
 
-    async def cli(self, *arguments: str) -> Finished:
+    async def cli(self, *arguments: str, user: str = "operator") -> Finished:
         """``etcsched`` with these arguments; the history then holds all that it did or saw."""
-        finished = await self.world.cli(*arguments)
+        finished = await self.world.cli(*arguments, user=user)
         await self.history.check_complete()
         return finished
 
@@ -346,6 +348,8 @@ class Scene:
         )  # fmt: skip
         self._entries.append(quiet)
         self._judge()
+        denied = [line for line in self.world.log if ETCD_DENIES.search(line[1])]
+        assert not denied, f"docs/keyspace.md grants too little: {denied[:5]}"
         self._begin()
         self.is_settled = True
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.request
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,8 @@ from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Put, Range, Txn
 from tests.conftest import StartEtcd
+from tests.e2e.spoken import PATIENCE_S, address_of, measured, said
 from tests.support.local_world import Finished, LocalWorld, run_cli
-
-PATIENCE_S = 60.0
-HEALTH_AT = "health and metrics at http://"
 
 
 @pytest_asyncio.fixture
@@ -35,21 +32,6 @@ async def world(tmp_path: Path, start_etcd: StartEtcd) -> AsyncIterator[LocalWor
     await world.start()
     yield world
     await world.stop()
-
-
-async def said(world: LocalWorld, node: str, words: str) -> str:
-    """What follows these words in the node's log, once they are there."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            for name, line in world.log:
-                if name == node and words in line:
-                    return line.partition(words)[2]
-            await asyncio.sleep(0.05)
-
-
-async def address_of(world: LocalWorld, node: str) -> str:
-    """As its log says, be it for people or JSON."""
-    return (await said(world, node, HEALTH_AT)).partition('"')[0]
 
 
 async def health(world: LocalWorld, node: str) -> Finished:
@@ -120,24 +102,6 @@ async def test_a_port_that_is_taken(world: LocalWorld) -> None:
     assert (
         f"can't listen on {taken}: Address already in use; choose" in refused.err.splitlines()[-1]
     )
-
-
-async def metrics(world: LocalWorld, node: str) -> dict[str, float]:
-    """By name and labels, as its page has them."""
-    url = f"http://{await address_of(world, node)}/metrics"
-    page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
-    lines = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))
-    return {name: float(value) for name, _, value in lines}
-
-
-async def measured(world: LocalWorld, node: str, what: str, least: float = 1) -> dict[str, float]:
-    """All metrics, once one of them has come to at least so much."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            found = await metrics(world, node)
-            if found.get(what, -1) >= least:
-                return found
-            await asyncio.sleep(0.1)
 
 
 async def test_metrics_of_runs_and_of_a_fence(world: LocalWorld, tmp_path: Path) -> None:

@@ -49,5 +49,5 @@ async def test_a_full_archive_shrinks_to_its_limit(cluster: Scene, tmp_path: Pat
 async def _set_limit(cluster: Scene, directory: Path, limit: str) -> None:
     file = directory / "settings.yaml"
     file.write_text(f"settings: {{max_history: {limit}}}\n")
-    done = await cluster.cli("apply", str(file))
+    done = await cluster.cli("apply", str(file), user="admin")
     assert (done.code, done.err) == (0, ""), done

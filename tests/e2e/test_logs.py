@@ -290,7 +290,7 @@ async def test_an_agent_on_another_machine_finds_its_own_address(
             endpoint = f"--endpoints={ours}:{proxy.port}"
             there = (IP, "netns", "exec", network)
             options = ("--output-listen=0.0.0.0:0",)
-            scene.world.add_agent("far", *options, login=(endpoint,), wrap=there)
+            scene.world.add_agent("far", *options, options=(endpoint,), wrap=there)
             near = (*options, f"--output-address={ours}")
             scene.world.add_agent("near", *near)
             await scene.world.start("far", "near")

@@ -18,6 +18,7 @@ from etcsched.core.states import Outcome, RunState
 from etcsched.etcd.binaries import EtcdBinary
 from tests.e2e.scene import EVERY_SECOND, Scene
 from tests.support.etcd_cluster import EtcdCluster
+from tests.support.fetch_etcd import holds_roles
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 PATIENT_TTL_S = 10
@@ -111,7 +112,9 @@ AWAY_S = 2.5 * SHORT_TTL_S
 
 @contextlib.asynccontextmanager
 async def short_sessions(binary: EtcdBinary, directory: Path, members: int) -> AsyncIterator[Scene]:
-    etcd = EtcdCluster(binary, directory / "etcd", members=members)
+    etcd = EtcdCluster(
+        binary, directory / "etcd", members=members, authentication=holds_roles(binary)
+    )
     await etcd.start()
     scene = Scene(directory, etcd, ttl_s=SHORT_TTL_S)
     for name in ("s1", "s2"):
@@ -151,11 +154,12 @@ def last_beat_s(scene: Scene, job: str) -> float:
 
 @pytest.mark.parametrize("members", [1, 3])
 async def test_running_jobs_go_on_while_etcd_is_down(
-    etcd_binary: EtcdBinary, tmp_path: Path, members: int
+    etcd_binary: EtcdBinary, etcd_for_users: EtcdBinary, tmp_path: Path, members: int
 ) -> None:
     """For longer than two sessions. One job ends meanwhile, the other after etcd is back. Of three
-    members two are killed: the third says that it has no leader."""
-    async with short_sessions(etcd_binary, tmp_path, members) as scene:
+    members two are killed: the third says that it has no leader, to an agent's own user, too."""
+    binary = etcd_binary if members == 1 else etcd_for_users
+    async with short_sessions(binary, tmp_path, members) as scene:
         meanwhile, after = await starts(scene, "meanwhile"), await starts(scene, "after")
         etcd = scene.world.etcd
         killed = [0] if members == 1 else sorted({await etcd.leader(), 0, 1}, reverse=True)[:2]

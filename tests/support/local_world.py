@@ -20,6 +20,7 @@ from etcsched.agent.config import own_user
 from etcsched.audit.history import Fault, FaultKind
 from etcsched.local.node import NodeProcess, Role
 from tests.support.etcd_cluster import EtcdCluster
+from tests.support.users import Users, login, user_of
 
 COMMAND = (sys.executable, "-m", "etcsched_cli")
 TTL_S = 3
@@ -47,7 +48,8 @@ class LocalWorld:
         ttl_s: int = TTL_S,
         on_fault: Callable[[Fault], None] | None = None,
     ) -> None:
-        """``on_fault`` is told of each fault as it begins, and again as it ends."""
+        """``on_fault`` is told of each fault as it begins, and again as it ends. Where etcd wants
+        users, each node gets one of its own."""
         self.directory = directory
         self.etcd = etcd
         self.ttl_s = ttl_s
@@ -56,6 +58,8 @@ class LocalWorld:
         self._on_fault = on_fault
         self._fault_count = 0
         etcd.on_fault = self._etcd_fault
+        self._users = Users(etcd) if etcd.authentication else None
+        self._ids: dict[str, str] = {}
         self.nodes: dict[str, NodeProcess] = {}
         self.log: list[tuple[str, str]] = []
         """(node, line), in the order in which they came."""
@@ -64,23 +68,23 @@ class LocalWorld:
 
     # --- what there is
 
-    def add_scheduler(self, name: str, *arguments: str, login: tuple[str, ...] = ()) -> None:
+    def add_scheduler(self, name: str, *arguments: str) -> None:
         own = (f"--ttl={self.ttl_s}", f"--state-dir={self.directory / name}")
-        self._add("scheduler", name, (*own, *arguments), login)
+        self._add("scheduler", name, (*own, *arguments), ())
 
     def add_agent(
         self,
         name: str,
         *arguments: str,
-        login: tuple[str, ...] = (),
+        options: tuple[str, ...] = (),
         slots: int = 16,
         ttl_s: int | None = None,
         directory: str = "",
         id_: str = "",
         wrap: tuple[str, ...] = (),
     ) -> None:
-        """``id_`` and ``directory`` are the name unless said otherwise. ``wrap``: a command that
-        executes the agent in its own place."""
+        """``id_`` and ``directory`` are the name unless said otherwise. ``options`` are those of
+        the program itself. ``wrap``: a command that executes the agent in its own place."""
         own = (
             f"--ttl={ttl_s or self.ttl_s}",
             f"--slots={slots}",
@@ -90,22 +94,24 @@ class LocalWorld:
             "--output-listen=127.0.0.1:0",
             f"--state-dir={self.directory / (directory or name)}",
         )
-        self._add("agent", name, (*own, *arguments), login, id_, wrap)
+        self._add("agent", name, (*own, *arguments), options, id_, wrap)
 
     def _add(
         self,
         role: Role,
         name: str,
         arguments: tuple[str, ...],
-        login: tuple[str, ...],
+        options: tuple[str, ...],
         id_: str = "",
         wrap: tuple[str, ...] = (),
     ) -> None:
+        self._ids[name] = id_ or name
         argv = (
             *wrap,
             *COMMAND,
             *self.cluster_options,
-            *login,
+            *self.login(user_of(role, id_ or name)),
+            *options,
             role,
             f"--id={id_ or name}",
             "--listen=off",
@@ -116,6 +122,10 @@ class LocalWorld:
     @property
     def cluster_options(self) -> tuple[str, ...]:
         return (f"--endpoints={','.join(self.etcd.endpoints)}",)
+
+    def login(self, user: str) -> tuple[str, ...]:
+        """Options that let a user in, where etcd wants one."""
+        return login(user) if self._users is not None else ()
 
     def names(self, role: Role) -> list[str]:
         return [name for name, node in self.nodes.items() if node.role == role]
@@ -134,6 +144,8 @@ class LocalWorld:
         """Start these, or all that don't run."""
         for name in names or tuple(self.nodes):
             if not self.nodes[name].pid:
+                if self._users is not None:
+                    await self._users.make(self.nodes[name].role, self._ids[name])
                 await self.nodes[name].start()
                 self.end_fault(name)
 
@@ -211,9 +223,11 @@ class LocalWorld:
 
     # --- the command line
 
-    async def cli(self, *arguments: str, env: dict[str, str] | None = None) -> Finished:
-        """``etcsched`` with these arguments, on this cluster."""
-        return await run_cli(*self.cluster_options, *arguments, env=env)
+    async def cli(
+        self, *arguments: str, env: dict[str, str] | None = None, user: str = "operator"
+    ) -> Finished:
+        """``etcsched`` with these arguments, on this cluster; ``user`` where etcd wants one."""
+        return await run_cli(*self.cluster_options, *self.login(user), *arguments, env=env)
 
 
 def _now_ms() -> int:

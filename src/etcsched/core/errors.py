@@ -36,6 +36,10 @@ class ClusterRefused(EtcschedError):
     exit_code = 5
 
 
+class PermissionDenied(ClusterRefused):
+    """This user may not do that."""
+
+
 class UnsupportedEtcd(ClusterRefused):
     """An etcd server of a version that this program won't trust with its data."""
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import msgspec
 
 from etcsched.core.errors import EtcschedError
+from etcsched.etcd.releases import LEAST_VERSION
 
-__all__ = ["LEAST_VERSION", "EtcdBinary", "find_etcd", "probe_etcd", "provide_etcd"]
+__all__ = ["EtcdBinary", "find_etcd", "probe_etcd", "provide_etcd"]
 
-LEAST_VERSION = (3, 4, 0)
 VERSION_TIMEOUT_S = 10
 INSTALL_TIMEOUT_S = 300
 INTERRUPT_GRACE_S = 30

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -31,6 +30,7 @@ from etcsched.core.errors import (
 from etcsched.etcd.config import EtcdConfig
 from etcsched.etcd.connection import HAS_LEADER, Connection, Rpc
 from etcsched.etcd.diagnosis import Diagnosis, Trouble, diagnose
+from etcsched.etcd.member_status import status_of
 from etcsched.etcd.refusals import Verdict, error_of, judge
 from etcsched.etcd.stubs import rpc_pb2
 from etcsched.etcd.watch import DEFAULT_TIMING, WatchTiming, follow
@@ -40,8 +40,6 @@ from etcsched.ports import LeaseInfo, MemberStatus, WatchUpdate
 
 __all__ = ["Effect", "EtcdClient"]
 
-# How a member's status names an alarm.
-_ALARM = re.compile(r"memberID:\d+ alarm:(\w+)")
 _LEAST_ATTEMPT_S = 0.05
 _RETRY_PAUSE_S = 0.1
 _DIAGNOSIS_TIMEOUT_S = 1.0
@@ -193,29 +191,8 @@ class EtcdClient:
     async def status(self, *, timeout_s: float = 2.0) -> tuple[MemberStatus, ...]:
         return tuple(
             await asyncio.gather(
-                *(self._status_of(connection, timeout_s) for connection in self._connections)
+                *(status_of(self, connection, timeout_s) for connection in self._connections)
             )
-        )
-
-    async def _status_of(self, connection: Connection, timeout_s: float) -> MemberStatus:
-        """Alarms are as this member knows them; a user that may not ask sees none."""
-        address = connection.endpoint.address
-        try:
-            status = await self.call_at(
-                connection, Rpc.STATUS, rpc_pb2.StatusRequest(), timeout_s=timeout_s
-            )
-        except EtcschedError as error:
-            return MemberStatus(address, error=str(error))
-        return MemberStatus(
-            address,
-            version=status.version,
-            member_id=status.header.member_id,
-            leader_id=status.leader,
-            raft_term=status.raftTerm,
-            revision=status.header.revision,
-            db_size_bytes=status.dbSize,
-            # Among the errors is also that it has no leader, which leader_id says.
-            alarms=tuple(name for error in status.errors for name in _ALARM.findall(error)),
         )
 
     # How a call goes
@@ -239,12 +216,19 @@ class EtcdClient:
                 self._on_call(rpc.value[1], loop.time() - began_s, has_failed)
 
     async def call_at(
-        self, connection: Connection, rpc: Rpc, request: Any, *, timeout_s: float
+        self,
+        connection: Connection,
+        rpc: Rpc,
+        request: Any,
+        *,
+        timeout_s: float,
+        needs_leader: bool = False,
     ) -> Any:
-        """The response of one endpoint; for calls that concern that member alone."""
+        """The response of one endpoint; for calls that concern that member alone, which most can
+        answer without a leader."""
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         call = _Call(rpc, request, Effect.NONE, deadline_s, timeout_s)
-        return await self._call(call, (connection,), has_leader=False)
+        return await self._call(call, (connection,), has_leader=needs_leader)
 
     async def _call(
         self, call: _Call, order: tuple[Connection, ...], *, has_leader: bool = True

@@ -19,6 +19,7 @@ from etcsched.core.errors import (
     InvalidTransaction,
     LeaseGone,
     NoSpace,
+    PermissionDenied,
     Refused,
     UnsupportedEtcd,
 )
@@ -127,7 +128,7 @@ def error_of(verdict: Definite, endpoint: str, details: str | None) -> EtcschedE
         case Verdict.NO_SPACE:
             return NoSpace(f"{said}; compact, defragment, then disarm the alarm (etcdctl alarm)")
         case Verdict.PERMISSION_DENIED:
-            return ClusterRefused(f"{said}; grant this user's role the range it needs")
+            return PermissionDenied(f"{said}; grant this user's role the range it needs")
         case Verdict.WRONG_PASSWORD:
             return ClusterRefused(f"{said}; check the user and the password")
         case Verdict.NO_USER:

@@ -33,6 +33,7 @@ from etcsched.ports import Etcd, MemberStatus
 
 __all__ = [
     "JOBS_LOOKED_AT",
+    "UNTOLD",
     "AgentState",
     "AgentView",
     "ClusterView",
@@ -44,6 +45,9 @@ __all__ = [
     "read_cluster",
     "read_leader",
 ]
+
+UNTOLD: Final = "not told to this user"
+"""What of a member's status etcd keeps for root, where roles hold."""
 
 JOBS_LOOKED_AT: Final = 20_000
 """What takes reading them all is looked for among so many jobs; beyond, that would take seconds."""

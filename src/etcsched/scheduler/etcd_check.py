@@ -32,7 +32,7 @@ async def check_etcd(
         raised = {
             f"etcd {member.endpoint} raises the alarm {alarm}"
             for member in members
-            for alarm in member.alarms
+            for alarm in member.alarms or ()
         }
         for line in sorted(raised - said):
             log.error("%s: compact, defragment and disarm it now (see etcsched doctor)", line)

@@ -6,9 +6,9 @@ over all schedulers is right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from etcsched.core.clock import Instant
 from etcsched.core.leader import effects as fx
@@ -58,24 +58,7 @@ class SchedulerMetrics(NodeMetrics):
             "How often this scheduler came to lead.",
             registry=self.registry,
         )
-        self._is_up = Gauge(
-            "etcsched_etcd_up",
-            "Whether this endpoint of etcd answered.",
-            ["endpoint"],
-            registry=self.registry,
-        )
-        self._size_bytes = Gauge(
-            "etcsched_etcd_db_size_bytes",
-            "Size of this member's database on disk.",
-            ["endpoint"],
-            registry=self.registry,
-        )
-        self._alarms = Gauge(
-            "etcsched_etcd_alarms",
-            "Alarms that this member raises.",
-            ["endpoint"],
-            registry=self.registry,
-        )
+        self._members: tuple[MemberStatus, ...] = ()
         self.add_gauges(
             {
                 "etcsched_leader": (
@@ -128,6 +111,21 @@ class SchedulerMetrics(NodeMetrics):
                     "What is assigned, together.",
                     "",
                     lambda: len(view.assignments),
+                ),
+                "etcsched_etcd_up": (
+                    "Whether this endpoint of etcd answered.",
+                    "endpoint",
+                    self._is_up,
+                ),
+                "etcsched_etcd_db_size_bytes": (
+                    "Size of this member's database on disk; absent where it isn't told.",
+                    "endpoint",
+                    self._size_bytes,
+                ),
+                "etcsched_etcd_alarms": (
+                    "Alarms that this member knows of; absent where they aren't told.",
+                    "endpoint",
+                    self._alarms,
                 ),
             }
         )
@@ -188,12 +186,26 @@ class SchedulerMetrics(NodeMetrics):
                     # One record may stand for many ticks of a long outage.
                     self._ended_in[run.state].inc(max(run.missed_count, 1))
 
-    def etcd_answered(self, members: Iterable[MemberStatus]) -> None:
-        for member in members:
-            self._is_up.labels(member.endpoint).set(not member.error)
-            if not member.error:
-                self._size_bytes.labels(member.endpoint).set(member.db_size_bytes)
-                self._alarms.labels(member.endpoint).set(len(member.alarms))
+    def etcd_answered(self, members: Sequence[MemberStatus]) -> None:
+        self._members = tuple(members)
+
+    def _is_up(self) -> dict[str, float]:
+        return {member.endpoint: float(not member.error) for member in self._members}
+
+    def _size_bytes(self) -> dict[str, float]:
+        """Of those that tell it to this user."""
+        return {
+            member.endpoint: member.db_size_bytes
+            for member in self._members
+            if not member.error and member.db_size_bytes is not None
+        }
+
+    def _alarms(self) -> dict[str, float]:
+        return {
+            member.endpoint: len(member.alarms)
+            for member in self._members
+            if not member.error and member.alarms is not None
+        }
 
 
 def _ended_by(write: fx.Write) -> tuple[Run, ...]:

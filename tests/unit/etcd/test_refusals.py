@@ -9,6 +9,7 @@ from etcsched.core.errors import (
     InvalidTransaction,
     LeaseGone,
     NoSpace,
+    PermissionDenied,
     UnsupportedEtcd,
 )
 from etcsched.etcd.refusals import Verdict, error_of, judge
@@ -38,7 +39,7 @@ Code = grpc.StatusCode
             "grpc: received message larger than max (2097163 vs. 2097152)",
             InvalidTransaction,
         ),
-        (Code.PERMISSION_DENIED, "etcdserver: permission denied", ClusterRefused),
+        (Code.PERMISSION_DENIED, "etcdserver: permission denied", PermissionDenied),
         (
             Code.INVALID_ARGUMENT,
             "etcdserver: authentication failed, invalid user ID or password",

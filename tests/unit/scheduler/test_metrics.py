@@ -179,6 +179,19 @@ def test_etcd_s_members(bed: Bed) -> None:
     assert bed.value("etcsched_etcd_db_size_bytes", endpoint="e2:1") is None
 
 
+def test_what_a_member_of_etcd_does_not_tell_is_absent(bed: Bed) -> None:
+    told = MemberStatus("e1:1", version="3.5", db_size_bytes=4096, alarms=("NOSPACE",))
+    for later in (
+        MemberStatus("e1:1", version="3.5", db_size_bytes=None, alarms=None),
+        MemberStatus("e1:1", error="refused"),
+    ):
+        bed.metrics.etcd_answered([told])
+        bed.metrics.etcd_answered([later])
+        assert bed.value("etcsched_etcd_up", endpoint="e1:1") == float(not later.error)
+        assert bed.value("etcsched_etcd_db_size_bytes", endpoint="e1:1") is None
+        assert bed.value("etcsched_etcd_alarms", endpoint="e1:1") is None
+
+
 def test_calls_batches_and_sessions(bed: Bed) -> None:
     metrics = bed.metrics
     metrics.called("Txn", 0.002, False)

@@ -36,7 +36,7 @@ async def examine(etcd: Etcd, keys: Keys, now_ms: Callable[[], int]) -> list[Fin
     """Every check's finding, in a fixed order. Raises only where etcd itself can't be reached."""
     members = await etcd.status()
     findings = [*check_members(members), *check_sizes(members)]
-    findings += await check_compaction(etcd, keys, members)
+    findings += await check_compaction(etcd, keys)
     findings += await check_history(etcd, keys)
     findings += await check_latency(etcd, keys)
     leader = await read_leader(etcd, keys, now_ms())

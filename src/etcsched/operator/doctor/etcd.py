@@ -12,15 +12,16 @@ from etcsched.core.records import (
     Kind,
 )
 from etcsched.core.sizes import size_text
+from etcsched.etcd.releases import fault_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range
+from etcsched.operator.cluster import UNTOLD
 from etcsched.operator.doctor.finding import Finding, Level
 from etcsched.operator.store import found, read
 from etcsched.ports import Etcd, MemberStatus
 
 __all__ = ["check_compaction", "check_history", "check_latency", "check_members", "check_sizes"]
 
-_DATA_LOSS: Final = ((3, 5, 0), (3, 5, 1), (3, 5, 2))
 _DEFAULT_QUOTA_BYTES: Final = 2 << 30
 _MUCH_HISTORY: Final = 1_000_000
 _SLOW_MS: Final = 100.0
@@ -30,48 +31,44 @@ _ANSWER_S: Final = 5.0
 
 
 def check_members(members: Sequence[MemberStatus]) -> list[Finding]:
-    findings = []
-    for member in members:
-        topic = f"etcd {member.endpoint}"
-        if member.error:
-            findings.append(
-                Finding(topic, Level.BAD, member.error, "start it, or take the endpoint out")
-            )
-        elif _version(member.version) in _DATA_LOSS:
-            findings.append(
-                Finding(
-                    topic,
-                    Level.BAD,
-                    f"version {member.version} can lose acknowledged writes when it crashes",
-                    "upgrade to 3.5.3 or later",
-                )
-            )
-        elif not member.leader_id:
-            findings.append(
-                Finding(topic, Level.BAD, "has no leader", "bring back a majority of the members")
-            )
-        else:
-            findings.append(Finding(topic, Level.OK, f"version {member.version}"))
-    alarms = sorted({alarm for member in members for alarm in member.alarms})
+    return [*map(_of_member, members), *_of_alarms(members)]
+
+
+def _of_member(member: MemberStatus) -> Finding:
+    topic = f"etcd {member.endpoint}"
+    if member.error:
+        return Finding(topic, Level.BAD, member.error, "start it, or take the endpoint out")
+    if member.version and (fault := fault_of(member.version)) is not None:
+        return Finding(topic, Level.BAD, f"is {fault.text}", fault.advice)
+    if member.leader_id == 0:
+        advice = "bring back a majority of the members"
+        return Finding(topic, Level.BAD, "has no leader", advice)
+    if not member.version:
+        advice = "nor is it served by HTTP; see with etcdctl endpoint status, as root"
+        return Finding(topic, Level.WARNING, f"its version is {UNTOLD}", advice)
+    return Finding(topic, Level.OK, f"version {member.version}")
+
+
+def _of_alarms(members: Sequence[MemberStatus]) -> list[Finding]:
+    """Every member that tells them tells those of all."""
+    told = [member.alarms for member in members if not member.error and member.alarms is not None]
+    alarms = sorted({alarm for of_member in told for alarm in of_member})
     if alarms:
-        findings.append(
-            Finding(
-                "etcd alarms",
-                Level.BAD,
-                "; ".join(alarms),
-                "compact, defragment, then etcdctl alarm disarm",
-            )
-        )
-    return findings
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("-")[0].split(".") if part.isdecimal())
+        advice = "compact, defragment, then etcdctl alarm disarm"
+        return [Finding("etcd alarms", Level.BAD, "; ".join(alarms), advice)]
+    if not told and any(not member.error for member in members):
+        advice = "look at them as root: etcdctl alarm list"
+        return [Finding("etcd alarms", Level.WARNING, UNTOLD, advice)]
+    return []
 
 
 def check_sizes(members: Sequence[MemberStatus]) -> list[Finding]:
     """etcd before 3.6 doesn't tell its quota, so the default one is what sizes are held against."""
-    largest = max((member.db_size_bytes for member in members), default=0)
+    up = [member for member in members if not member.error]
+    if up and all(member.db_size_bytes is None for member in up):
+        advice = "etcd's own metrics tell it: etcd_mvcc_db_total_size_in_bytes"
+        return [Finding("etcd size", Level.OK, UNTOLD, advice)]
+    largest = max((member.db_size_bytes or 0 for member in members), default=0)
     if not largest:
         return []
     text = f"{largest / (1 << 20):.1f} MiB; the default quota is {_DEFAULT_QUOTA_BYTES >> 20} MiB"
@@ -81,10 +78,8 @@ def check_sizes(members: Sequence[MemberStatus]) -> list[Finding]:
     return [Finding("etcd size", Level.OK, text)]
 
 
-async def check_compaction(
-    etcd: Etcd, keys: Keys, members: Sequence[MemberStatus]
-) -> list[Finding]:
-    revision = max((member.revision for member in members), default=0)
+async def check_compaction(etcd: Etcd, keys: Keys) -> list[Finding]:
+    revision = (await etcd.range(Range(keys.term, keys_only=True))).revision
     try:
         await etcd.range(Range(keys.term, revision=1, keys_only=True))
         oldest = 1

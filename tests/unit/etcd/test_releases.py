@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from etcsched.core.errors import UnsupportedEtcd
-from etcsched.etcd.versions import check_version
+from etcsched.etcd.releases import check_version
 
 
 def check(version: str, *, embedded: bool = False, auth: bool = False, allow: bool = False) -> None:
