@@ -32,7 +32,12 @@ READY_TIMEOUT_S = 30.0
 
 # History is kept for ever: the recorder needs it from the first revision. Elections are quick.
 TEST_OPTIONS = EtcdOptions(
-    compaction_retention="0", heartbeat_ms=50, election_timeout_ms=500, fsync=False
+    compaction_retention="0",
+    heartbeat_ms=50,
+    election_timeout_ms=500,
+    fsync=False,
+    # Each login of a command would take etcd 60 ms of processor time, so that passwords are safe.
+    extra_arguments=("--bcrypt-cost=4",),
 )
 
 

@@ -200,6 +200,7 @@ async def test_a_stop_waits_for_what_runs_and_leaves_nothing(fleet: Fleet, tmp_p
     await fleet.assign("r2", Noop())
     go.touch()
     assert (await fleet.outcome("r1")).outcome is Outcome.COMPLETED
+    await fleet.let_go()
     assert await agent.exit_code() == 0
     assert await fleet.presence() is None
     assert await fleet.count(Kind.REPORT) == 1
@@ -211,9 +212,10 @@ async def test_a_stop_kills_what_takes_too_long(fleet: Fleet, tmp_path: Path) ->
     await fleet.assign("r1", beating(tmp_path / "beats"), kill_grace_s=1.0)
     await first_beat(tmp_path / "beats")
     agent.signal(signal.SIGTERM)
-    assert await agent.exit_code() == 0
     report = await fleet.outcome("r1")
     assert (report.outcome, report.reason) == (Outcome.DIED, "the agent was stopped")
+    await fleet.let_go()
+    assert await agent.exit_code() == 0
 
 
 async def test_a_second_signal_kills_at_once(fleet: Fleet, tmp_path: Path) -> None:

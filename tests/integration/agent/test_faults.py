@@ -350,6 +350,7 @@ async def test_a_restored_cluster_is_refused_until_told(fleet: Fleet) -> None:
     agent.start()
     await fleet.joined()
     agent.signal(signal.SIGTERM)
+    await fleet.let_go()
     assert await agent.exit_code() == 0
     (agent.config.directory / "revision").write_text(str(10**12))
     agent.start()
