@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import re
@@ -196,12 +197,18 @@ async def _interrupt(process: asyncio.subprocess.Process) -> None:
     """As Ctrl-C would, with all that it started: apt and pip then leave nothing half done, if they
     get the time. Cancelled, it gives them no more."""
     try:
-        os.killpg(process.pid, signal.SIGINT)
+        _signal_all(process, signal.SIGINT)
         async with asyncio.timeout(INTERRUPT_GRACE_S):
             await process.wait()
     except TimeoutError:
         pass
     finally:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            _signal_all(process, signal.SIGKILL)
             await process.wait()
+
+
+def _signal_all(process: asyncio.subprocess.Process, number: int) -> None:
+    """It may have ended, and the event loop not know of it yet."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
