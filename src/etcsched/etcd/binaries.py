@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from etcsched.core.errors import EtcschedError
-from etcsched.etcd.releases import LEAST_VERSION
+from etcsched.etcd.releases import LEAST_VERSION, fault_of
 
 __all__ = ["EtcdBinary", "find_etcd", "probe_etcd", "provide_etcd"]
 
@@ -108,7 +108,8 @@ async def provide_etcd(tell: Tell) -> EtcdBinary:
             "no etcd server of 3.4 or later found, and none could be installed: "
             f"{what_to_do} ({'; '.join(filter(None, failures))})"
         )
-    if (3, 5, 0) <= binary.version_tuple < (3, 5, 3):
+    fault = fault_of(binary.version)
+    if fault is not None and fault.loses_data:
         tell(f"etcd {binary.version} can lose committed writes after a crash: demonstrations only")
     return binary
 

@@ -7,8 +7,8 @@ from etcsched.core.states import Outcome
 from etcsched.core.times import Time
 
 
-class Candidate(Record, frozen=True, kw_only=True):
-    """Value of an election key. ``clock`` is the node's wall clock as it wrote this."""
+class Scheduler(Record, frozen=True, kw_only=True):
+    """What each says of itself. ``clock`` is the node's wall clock as it wrote this."""
 
     node: str
     host: str
@@ -16,18 +16,17 @@ class Candidate(Record, frozen=True, kw_only=True):
     since: Time
     clock: Time
     version: str
+
+
+class Candidate(Scheduler, frozen=True, kw_only=True):
+    """Value of an election key."""
+
     least_schema: int = SCHEMA_VERSION
 
 
-class Barred(Record, frozen=True, kw_only=True):
-    """A scheduler that is here and doesn't stand for election, and why. Leased."""
+class Barred(Scheduler, frozen=True, kw_only=True):
+    """One that is here and doesn't stand for election, and why. Leased."""
 
-    node: str
-    host: str
-    pid: int
-    since: Time
-    clock: Time
-    version: str
     reason: str
 
 
