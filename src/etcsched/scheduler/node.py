@@ -319,30 +319,26 @@ class SchedulerNode:
             self._step(self._say_barred(session.lease, reason))
 
     async def _say_barred(self, lease: int, reason: str) -> None:
-        own = self._candidate_record()
-        barred = Barred(
-            node=own.node, host=own.host, pid=own.pid, since=own.since, clock=own.clock,
-            version=own.version, reason=reason,
-        )  # fmt: skip
         try:
             await self._send(
-                say_barred(self._keys, lease, barred)
+                say_barred(self._keys, lease, Barred(**self._own_word(), reason=reason))
                 if reason
-                else unsay_barred(self._keys, own.node)
+                else unsay_barred(self._keys, self._config.node)
             )
         except EtcschedError:
             self._said_barred = None
             raise
 
-    def _candidate_record(self) -> Candidate:
-        return Candidate(
-            node=self._config.node,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            since=self._since,
-            clock=utc_of(instant_now().wall_ms),
-            version=__version__,
-        )
+    def _own_word(self) -> dict[str, Any]:
+        """The fields of a ``Scheduler``."""
+        return {
+            "node": self._config.node,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": self._since,
+            "clock": utc_of(instant_now().wall_ms),
+            "version": __version__,
+        }
 
     async def _renew_candidate(self) -> None:
         session = self._session
@@ -359,7 +355,7 @@ class SchedulerNode:
         for effect in effects:
             match effect:
                 case Join():
-                    txn = join_election(self._keys, effect.lease, self._candidate_record())
+                    txn = join_election(self._keys, effect.lease, Candidate(**self._own_word()))
                     self._step(self._send(txn))
                 case Leave():
                     reason = self._candidate.barred_because or "it is stopped"
