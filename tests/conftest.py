@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
+from xdist.scheduler.protocol import Scheduling
 
 from etcsched.etcd.binaries import EtcdBinary, provide_etcd
 from tests.support.etcd_cluster import EtcdCluster, SharedEtcd, etcd_versions
@@ -28,10 +30,34 @@ LONG = {
     "test_rounds", "test_schedule_properties", "test_cluster", "test_due",
 }  # fmt: skip
 """Files of tests that take a minute or more: begun last, they would end alone."""
+SHARED_SCENES = {
+    "test_outages": "first", "test_agents": "second", "test_operators": "second",
+    "test_retries": "second", "test_failover": "third", "test_lifecycle": "third",
+    "test_chains": "third", "test_resubmission": "third", "test_conflicts": "third",
+    "test_history": "third", "test_command_line": "third",
+}  # fmt: skip
+"""Which files of tests play on one scene, in one process: each scene more is a whole cluster that
+is started, and that keeps its leases while others compute. About as long as each other."""
 _prefix_numbers = itertools.count(1)
 
 StartEtcd = Callable[..., Awaitable[EtcdCluster]]
 """Takes ``EtcdCluster``'s keyword arguments, and ``binary``."""
+
+
+class ByScene(LoadFileScheduling):  # type: ignore[misc]
+    """The tests of one file, or of those that share a scene, run in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scene_of(Path(nodeid.split("::", 1)[0]))
+
+
+def scene_of(file: Path) -> str:
+    """Of the files that share one the name, of others their own."""
+    return SHARED_SCENES.get(file.stem, str(file)) if file.parent.name == "e2e" else str(file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return ByScene(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

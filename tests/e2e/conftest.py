@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from etcsched.etcd.binaries import EtcdBinary
+from tests.conftest import scene_of
 from tests.e2e.scene import Scene
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.fetch_etcd import holds_roles
@@ -57,13 +58,23 @@ async def stage(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def cluster(stage: Stage) -> AsyncIterator[Scene]:
+async def cluster(stage: Stage, request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
     """Three schedulers, three agents, an etcd of one member; each node with a user of its own where
-    there is an etcd that holds roles. A test ends with ``settle``."""
+    there is an etcd that holds roles. A test ends with ``settle``; the last that plays on the scene
+    leaves none behind."""
     scene = await stage.scene()
     scene.begin_test()
     await scene.world.start()
     await scene.all_here()
     yield scene
-    if not scene.is_settled:
+    if not scene.is_settled or request.node is _last_on_the_scene(request.node):
         await stage.clear()
+
+
+def _last_on_the_scene(test: pytest.Item) -> pytest.Item:
+    scene = scene_of(test.path)
+    return [
+        item
+        for item in test.session.items
+        if scene_of(item.path) == scene and "cluster" in getattr(item, "fixturenames", ())
+    ][-1]
