@@ -15,9 +15,9 @@ from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.records import Drain, Kind
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
+from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Put, Range, RangeResult, Txn
-from etcsched.keyspace.transactions import end_drain, write_drain
+from etcsched.keyspace.ops import Delete, Put, Range, RangeResult, Txn
 from etcsched.operator import patience as operator_patience
 from etcsched.testing.model_etcd import ModelEtcd
 from etcsched_cli import audit
@@ -182,18 +182,18 @@ async def test_live_on_a_real_etcd_whose_history_is_compacted(
     start_etcd: StartEtcd, tmp_path: Path
 ) -> None:
     """It judges from the oldest revision that is left, and goes on to what comes."""
-    etcd, keys = await start_etcd(), Keys()
+    etcd, keys, drain = await start_etcd(), Keys(), encode(Drain(agent="a", since=NOW))
     client = EtcdClient(EtcdConfig(**etcd.config_kwargs))
     path = tmp_path / "kept.jsonl"
     live = (f"--endpoints={','.join(etcd.endpoints)}", "audit", "--live", "--json")
     try:
         for name in ("a", "b", "c"):
-            await client.txn(write_drain(keys, Drain(agent=name, since=NOW)))
-        await client.txn(end_drain(keys, "a"))
+            await client.txn(Txn((), (Put(keys.of(Kind.DRAIN, name), drain),)))
+        await client.txn(Txn((), (Delete(keys.of(Kind.DRAIN, "a")),)))
         await client.compact(3)
         following = asyncio.create_task(etcsched(tmp_path, *live, "--for=3s", f"--record={path}"))
         await asyncio.to_thread(wait_for, path)
-        await client.txn(end_drain(keys, "b"))
+        await client.txn(Txn((), (Delete(keys.of(Kind.DRAIN, "b")),)))
         code, output, errors = await following
         assert (code, errors) == (0, "")
         told = json.loads(output)

@@ -28,6 +28,8 @@ class PresenceSteps:
         self._keys = keys
         self._access = access
         self._steps: deque[Step] = deque()
+        self._newest = 0
+        """Revision of the newest presence that is known to be ours."""
 
     def __bool__(self) -> bool:
         return bool(self._steps)
@@ -57,9 +59,8 @@ class PresenceSteps:
                 return join_presence(self._keys, step.lease, presence, self._access)
             case fx.UpdatePresence():
                 presence = replace(step.presence, clock=clock)
-                return update_presence(
-                    self._keys, step.lease, step.create_revision, presence, self._access
-                )
+                seen = max(self._newest, step.create_revision)
+                return update_presence(self._keys, step.lease, seen, presence, self._access)
             case fx.LeavePresence():
                 return leave_presence(self._keys, step.agent, step.create_revision)
 
@@ -69,9 +70,24 @@ class PresenceSteps:
             case fx.JoinPresence():
                 return self._joined(step, result)
             case fx.UpdatePresence():
-                return None if result.succeeded else ev.PresenceGone(step.create_revision)
+                return self._updated(step, result)
             case fx.LeavePresence():
                 return ev.PresenceLeft()
+
+    def _updated(self, step: fx.UpdatePresence, result: TxnResult) -> ev.Event | None:
+        if result.succeeded:
+            self._newest = result.revision
+            return None
+        (found,) = result.responses
+        assert isinstance(found, RangeResult)
+        if not found.kvs or found.kvs[0].create_revision != step.create_revision:
+            return ev.PresenceGone(step.create_revision)
+        # Ours, as an update left it whose answer was lost, or one of this session's before a
+        # restart. A later step says more than this one, if there is any.
+        self._newest = found.kvs[0].mod_revision
+        if not any(isinstance(s, fx.UpdatePresence) for s in self._steps):
+            self._steps.appendleft(step)
+        return None
 
     def _joined(self, step: fx.JoinPresence, result: TxnResult) -> ev.Event | None:
         if result.succeeded:

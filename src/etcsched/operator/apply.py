@@ -25,7 +25,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import TicksSeen, write_jobs
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import Decided, decided_of
-from etcsched.operator.store import commit, found, read
+from etcsched.operator.store import commit, found, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan", "prune"]
@@ -184,8 +184,8 @@ async def _look(etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc) -> _Seen
     watermark = found(Watermark, at_watermark)
     return _Seen(
         watermark=watermark.through if watermark is not None else None,
-        watermark_revision=at_watermark.mod_revision if at_watermark is not None else 0,
-        jobs=tuple((found(Job, kv), kv.mod_revision if kv is not None else 0) for kv in at_jobs),
+        watermark_revision=mod_of(at_watermark),
+        jobs=tuple((found(Job, kv), mod_of(kv)) for kv in at_jobs),
         decided=tuple(decided),
         ticks=ticks,
     )

@@ -20,7 +20,7 @@ from etcsched.keyspace.transactions import delete_calendar as delete_txn
 from etcsched.keyspace.transactions import write_calendar
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import decided_of_all
-from etcsched.operator.store import commit, found, read, read_all
+from etcsched.operator.store import commit, found, mod_of, read, read_all
 from etcsched.ports import Etcd
 
 __all__ = [
@@ -111,7 +111,7 @@ async def delete_calendar(
                 "take a minute until it counts as unused)"
             )
         is_sent = True
-        seen = edited.mod_revision if edited is not None else 0
+        seen = mod_of(edited)
         txn = delete_txn(keys, name, kv.mod_revision, seen)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return
@@ -163,8 +163,8 @@ async def _apply(
         txn = write_calendar(
             keys,
             new,
-            kv.mod_revision if kv is not None else 0,
-            at_watermark.mod_revision if at_watermark is not None else 0,
+            mod_of(kv),
+            mod_of(at_watermark),
             revision,
         )
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:

@@ -18,7 +18,7 @@ from etcsched.keyspace.ops import Range
 from etcsched.keyspace.transactions import delete_group as delete_txn
 from etcsched.keyspace.transactions import write_group
 from etcsched.operator.changes import ChangeKind, FieldChange
-from etcsched.operator.store import commit, found, read, read_all, read_ranges
+from etcsched.operator.store import commit, found, mod_of, read, read_all, read_ranges
 from etcsched.ports import Etcd
 
 __all__ = [
@@ -120,9 +120,9 @@ async def _apply(
 ) -> GroupChange:
     first: GroupChange | None = None
     for _ in range(_TRIES):
-        wanted = [keys.of(Kind.CONFLICT, group.group)]
+        wanted = [keys.of(Kind.CONFLICT, group.group), keys.of(Kind.EDITED)]
         wanted += [keys.of(Kind.JOB, job) for job in group.jobs]
-        (at_group, *at_jobs), _revision = await read(etcd, wanted)
+        (at_group, at_edited, *at_jobs), _revision = await read(etcd, wanted)
         before = found(ConflictGroup, at_group)
         # A lost answer makes the next look find our own work; what it was is in the first plan.
         first = first or _change(before, group)
@@ -131,12 +131,11 @@ async def _apply(
         members: list[tuple[str, Job | None, int]] = []
         if before is None or not set(group.jobs) <= set(before.jobs):
             members = [
-                (job, found(Job, kv), kv.mod_revision if kv is not None else 0)
+                (job, found(Job, kv), mod_of(kv))
                 for job, kv in zip(group.jobs, at_jobs, strict=True)
             ]
-        seen = at_group.mod_revision if at_group is not None else 0
         named = msgspec.structs.replace(group, changed_by=by)
-        txn = write_group(keys, named, seen, members)
+        txn = write_group(keys, named, mod_of(at_group), members, mod_of(at_edited))
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return first
         await asyncio.sleep(random.uniform(0, _PAUSE_S))

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from etcsched.core.errors import NotFound
+import asyncio
+import random
+from typing import Final
+
+from etcsched.core.errors import NotFound, Refused
 from etcsched.core.names import check_node_name
 from etcsched.core.records import Drain, Kind
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import end_drain, write_drain
-from etcsched.operator.store import commit, read
+from etcsched.operator.store import commit, found, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["drain", "undrain"]
+
+_TRIES: Final = 30
+_PAUSE_S: Final = 0.02
 
 
 async def drain(
@@ -37,8 +44,17 @@ async def drain(
                 f"agent {agent}: isn't here; see etcsched agents list, "
                 "or drain it before it comes with --absent-too"
             )
-    txn = write_drain(keys, Drain(agent=agent, since=now, by=by))
-    return (await commit(etcd, txn, timeout_s=timeout_s)).succeeded
+    wanted = Drain(agent=agent, since=now, by=by)
+    for _ in range(_TRIES):
+        places = [keys.of(Kind.DRAIN, agent), keys.of(Kind.EDITED)]
+        (at_drain, at_edited), _revision = await read(etcd, places)
+        if at_drain is not None:
+            return found(Drain, at_drain) == wanted  # Ours, whose answer was lost?
+        txn = write_drain(keys, wanted, mod_of(at_edited))
+        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+            return True
+        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+    raise _raced(agent)
 
 
 async def undrain(etcd: Etcd, keys: Keys, agent: str, *, timeout_s: float) -> bool:
@@ -47,11 +63,24 @@ async def undrain(etcd: Etcd, keys: Keys, agent: str, *, timeout_s: float) -> bo
     ``NotFound`` for one that isn't there either; ``UsageError`` for a name that none can have.
     """
     check_node_name("agent", agent)
-    if (await commit(etcd, end_drain(keys, agent), timeout_s=timeout_s)).succeeded:
-        return True
-    (present,), _ = await read(etcd, [keys.of(Kind.PRESENCE, agent)], keys_only=True)
-    if present is None:
-        raise NotFound(
-            f"agent {agent}: isn't here, and no drain awaits it; see etcsched agents list"
-        )
-    return False
+    is_sent = False
+    for _ in range(_TRIES):
+        places = [keys.of(Kind.DRAIN, agent), keys.of(Kind.PRESENCE, agent)]
+        (at_drain, present), _revision = await read(etcd, places, keys_only=True)
+        if at_drain is None and (is_sent or present is not None):
+            return is_sent
+        if at_drain is None:
+            raise NotFound(
+                f"agent {agent}: isn't here, and no drain awaits it; see etcsched agents list"
+            )
+        is_sent = True
+        txn = end_drain(keys, agent, at_drain.mod_revision)
+        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+            return True
+    raise _raced(agent)
+
+
+def _raced(agent: str) -> Refused:
+    return Refused(
+        f"agent {agent}: others drained or edited something {_TRIES} times in a row; try again"
+    )

@@ -14,7 +14,7 @@ from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_pause
 from etcsched.operator.decided import decided_of, decided_of_all
-from etcsched.operator.store import commit, found, read
+from etcsched.operator.store import commit, found, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["pause", "resume"]
@@ -73,8 +73,8 @@ async def _change(
             keys,
             name,
             new,
-            at_pause.mod_revision if at_pause is not None else 0,
-            at_watermark.mod_revision if at_watermark is not None else 0,
+            mod_of(at_pause),
+            mod_of(at_watermark),
             ticks,
             gaps_revision=revision,
         )

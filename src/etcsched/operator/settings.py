@@ -14,7 +14,7 @@ from etcsched.jobfile.writing import settings_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_settings
 from etcsched.operator.changes import ChangeKind, FieldChange
-from etcsched.operator.store import commit, found, read
+from etcsched.operator.store import commit, found, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["SettingsChange", "apply_settings", "plan_settings", "read_settings"]
@@ -61,7 +61,7 @@ async def apply_settings(
 
 async def _look(etcd: Etcd, keys: Keys) -> tuple[ClusterSettings, int]:
     (kv,), _ = await read(etcd, [keys.of(Kind.SETTINGS)])
-    seen = kv.mod_revision if kv is not None else 0
+    seen = mod_of(kv)
     return found(ClusterSettings, kv) or ClusterSettings(), seen
 
 

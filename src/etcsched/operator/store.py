@@ -15,7 +15,7 @@ from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.ops import KeyValue, Range, RangeResult, Txn, TxnResult
 from etcsched.ports import Etcd
 
-__all__ = ["commit", "found", "listed", "pages", "read", "read_all", "read_ranges"]
+__all__ = ["commit", "found", "listed", "mod_of", "pages", "read", "read_all", "read_ranges"]
 
 R = TypeVar("R", bound=Record)
 
@@ -102,6 +102,11 @@ def found(type_: type[R], kv: KeyValue | None) -> R | None:
     except MalformedRecord:
         return None
     return record if problem_with(None, record) is None else None
+
+
+def mod_of(kv: KeyValue | None) -> int:
+    """The revision at which it was seen; 0: there is nothing."""
+    return kv.mod_revision if kv is not None else 0
 
 
 async def read(

@@ -319,15 +319,16 @@ class SchedulerNode:
             self._step(self._say_barred(session.lease, reason))
 
     async def _say_barred(self, lease: int, reason: str) -> None:
+        is_said = False
         try:
-            await self._send(
+            is_said = await self._send(
                 say_barred(self._keys, lease, Barred(**self._own_word(), reason=reason))
                 if reason
                 else unsay_barred(self._keys, self._config.node)
             )
-        except EtcschedError:
-            self._said_barred = None
-            raise
+        finally:
+            if not is_said:
+                self._said_barred = None
 
     def _own_word(self) -> dict[str, Any]:
         """The fields of a ``Scheduler``."""
@@ -348,7 +349,7 @@ class SchedulerNode:
         if own is not None:
             record = replace(own.record, clock=utc_of(instant_now().wall_ms))
             await self._etcd.txn(
-                update_candidate(self._keys, session.lease, own.create_revision, record)
+                update_candidate(self._keys, session.lease, own.mod_revision, record)
             )
 
     def _do(self, effects: list[CandidateEffect]) -> None:
@@ -381,8 +382,8 @@ class SchedulerNode:
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)
 
-    async def _send(self, txn: Txn) -> None:
-        await self._etcd.txn(txn, timeout_s=self._config.session_ttl_s / 2)
+    async def _send(self, txn: Txn) -> bool:
+        return (await self._etcd.txn(txn, timeout_s=self._config.session_ttl_s / 2)).succeeded
 
     # --- leadership
 

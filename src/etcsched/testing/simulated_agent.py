@@ -112,7 +112,7 @@ class SimulatedAgent:
         if not result.succeeded:
             # Its last lease has run out, but etcd hasn't looked yet.
             world.at(world.now_s + KEEPALIVE_S, self._put_presence)
-        self._joined = result.revision
+        self._said = result.revision
         self._guard = AgentGuard(world.keys, self.name, result.revision)
 
     def _presence(self) -> Presence:
@@ -204,7 +204,10 @@ class SimulatedAgent:
     def _say(self, *, stops: bool) -> None:
         world = self._world
         self.is_stopping = stops
-        world.store.txn(update_presence(world.keys, self.lease, self._joined, self._presence()))
+        txn = update_presence(world.keys, self.lease, self._said, self._presence())
+        result = world.store.txn(txn)
+        assert result.succeeded
+        self._said = result.revision
 
     def leave(self) -> None:
         """It goes at once, without asking, with nothing running."""

@@ -185,7 +185,9 @@ class World:
             assert record is None or isinstance(record, Job)
             members.append((job, record, at_job))
         group = ConflictGroup(group=name, jobs=jobs)
-        assert self.store.txn(write_group(self.keys, group, at_group, members)).succeeded
+        _, at_edited = self._one(Kind.EDITED)
+        txn = write_group(self.keys, group, at_group, members, at_edited)
+        assert self.store.txn(txn).succeeded
 
     def set_state(self, name: str, state: JobState) -> None:
         """Apply the job with another state."""
@@ -222,10 +224,13 @@ class World:
         assert self.store.txn(txn).succeeded
 
     def drain(self, agent: str) -> None:
-        self.store.txn(write_drain(self.keys, Drain(agent=agent, since=self.now)))
+        _, at_edited = self._one(Kind.EDITED)
+        drain = Drain(agent=agent, since=self.now)
+        assert self.store.txn(write_drain(self.keys, drain, at_edited)).succeeded
 
     def undrain(self, agent: str) -> None:
-        self.store.txn(end_drain(self.keys, agent))
+        _, at_drain = self._one(Kind.DRAIN, agent)
+        assert self.store.txn(end_drain(self.keys, agent, at_drain)).succeeded
 
     def request(self, request: Request) -> None:
         self.store.txn(submit_request(self.keys, request))

@@ -73,7 +73,13 @@ THERE = {"job", "pause", "watermark"}
 
 
 def create(
-    state: RunState, *, is_tick: bool, assigned: bool, asks: bool, calendar: bool = False
+    state: RunState,
+    *,
+    is_tick: bool,
+    assigned: bool,
+    asks: bool,
+    calendar: bool = False,
+    fanned_out: bool = False,
 ) -> Callable[[Seen], Txn]:
     return lambda seen: BUILD(
         fx.CreateRun(
@@ -83,6 +89,7 @@ def create(
                 job=seen("job"), pause=seen("pause"), cluster_pause=seen("cluster pause")
             ),
             is_tick=is_tick,
+            fan_out_revision=seen("fan-out") if fanned_out else 0,
             calendars=(("c", seen("calendar")),) if calendar else (),
             assignment=assignment(seen) if assigned else None,
             presence_revision=seen("presence") if assigned else 0,
@@ -131,6 +138,13 @@ CASES = [
         {"run", "archive", "request", *START},
         {"run", "answer"},
         {"request"},
+    ),
+    Case(
+        "T1 of a fan-out",
+        create(RunState.READY, is_tick=False, assigned=False, asks=False, fanned_out=True),
+        THERE | {"fan-out"},
+        {"run", "archive", "fan-out", *START},
+        {"run"},
     ),
     Case(
         "T1 of a tick for several agents",

@@ -7,6 +7,7 @@ from etcsched.core.records import (
     Calendar,
     ClusterSettings,
     ConflictGroup,
+    Drain,
     Job,
     Kind,
     Pause,
@@ -19,6 +20,7 @@ from etcsched.testing.txn_rules import check_form
 from tests.support.jobs import job
 from tests.unit.keyspace.writing import (
     KEYS,
+    NOW,
     PLACES,
 )
 
@@ -33,6 +35,16 @@ def test_edits_are_seen_by_the_watermark() -> None:
     ):
         assert PLACES["edited"] in tx.touched(txn)
         assert KEYS.watermark in {compare.key for compare in txn.compares}
+
+
+def test_what_may_be_there_again_later_is_written_once() -> None:
+    """That it isn't there is no proof: nothing else may have been edited, either."""
+    for txn in (
+        tx.write_drain(KEYS, Drain(agent="a1", since=NOW), 7),
+        tx.write_group(KEYS, ConflictGroup(group="g", jobs=()), 0, [], 7),
+    ):
+        assert PLACES["edited"] in tx.touched(txn)
+        assert Compare(PLACES["edited"], Target.MOD, 7) in txn.compares
 
 
 def test_settings_are_written_as_they_were_seen() -> None:
@@ -54,7 +66,7 @@ def test_a_group_that_gains_a_job_puts_all_of_its_jobs_anew() -> None:
         if moved is not None:
             store.txn(Txn((), (Put(moved, encode(definition)),)))
         before = store.txn(Txn((), (Range(at_j),))).revision
-        txn = tx.write_group(KEYS, group, 0, [("j", definition, seen), ("k", None, 0)])
+        txn = tx.write_group(KEYS, group, 0, [("j", definition, seen), ("k", None, 0)], 0)
         assert store.txn(txn).succeeded == (moved is None), moved
         (kv,) = store.range(Range(at_j)).kvs
         assert (kv.mod_revision > before) == (moved is None)
@@ -88,6 +100,6 @@ def test_a_group_is_deleted_as_it_was_seen() -> None:
 def test_the_largest_group_fits_a_transaction() -> None:
     jobs = [f"{'j' * 120}{n}" for n in range(MAX_GROUP_JOBS)]
     members: list[tuple[str, Job | None, int]] = [(name, job(name, every_s=5), 7) for name in jobs]
-    txn = tx.write_group(KEYS, ConflictGroup(group="g", jobs=tuple(jobs)), 0, members)
+    txn = tx.write_group(KEYS, ConflictGroup(group="g", jobs=tuple(jobs)), 0, members, 0)
     check_form(txn)
     assert tx.cost(txn) <= tx.MAX_OPERATIONS

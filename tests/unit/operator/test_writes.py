@@ -26,8 +26,9 @@ from etcsched.core.states import Origin, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Put, Range, Txn, TxnResult
+from etcsched.keyspace.ops import Delete, Put, Range, Txn, TxnResult
 from etcsched.operator.apply import ChangeKind, apply, delete
+from etcsched.operator.drains import drain, undrain
 from etcsched.operator.ids import request_id
 from etcsched.operator.pauses import pause
 from etcsched.operator.store import commit, listed, read
@@ -48,7 +49,7 @@ class Faulty(ModelEtcd):
         self.after: list[Exception] = []
 
     async def txn(self, txn: Txn, *, timeout_s: float = 5.0) -> TxnResult:
-        if not any(isinstance(operation, Put) for operation in txn.then):
+        if not any(isinstance(operation, Put | Delete) for operation in txn.then):
             return await super().txn(txn, timeout_s=timeout_s)
         if self.before:
             self.before.pop(0)()
@@ -86,6 +87,36 @@ async def test_a_lost_answer_is_asked_for_again(etcd: Faulty) -> None:
     etcd.after = [OutcomeUnknown("lost"), OutcomeUnknown("lost")]
     assert await applied(etcd, job()) == [ChangeKind.CREATE]
     assert stored(etcd).changed_by == "anna"
+
+
+async def drained(etcd: ModelEtcd) -> bool:
+    return await drain(etcd, KEYS, "a1", NOW, "anna", timeout_s=TIMEOUT_S, absent_too=True)
+
+
+async def test_a_drain_whose_answer_is_lost(etcd: Faulty) -> None:
+    etcd.after = [OutcomeUnknown("lost")]
+    assert await drained(etcd)
+    assert not await drain(etcd, KEYS, "a1", NOW, "bob", timeout_s=TIMEOUT_S, absent_too=True)
+
+
+async def test_the_end_of_a_drain_whose_answer_is_lost(etcd: Faulty) -> None:
+    """It was drained, and isn't any more: no matter that the agent isn't here."""
+    await drained(etcd)
+    etcd.after = [OutcomeUnknown("lost")]
+    assert await undrain(etcd, KEYS, "a1", timeout_s=TIMEOUT_S)
+    with pytest.raises(NotFound, match="no drain awaits it"):
+        await undrain(etcd, KEYS, "a1", timeout_s=TIMEOUT_S)
+
+
+async def test_a_drain_beside_somebodys_edit(etcd: Faulty) -> None:
+    etcd.before = [lambda: put(etcd, KEYS.of(Kind.EDITED), b"{}")]
+    assert await drained(etcd)
+
+
+async def test_a_drain_beside_endless_edits(etcd: Faulty) -> None:
+    etcd.before = [lambda: put(etcd, KEYS.of(Kind.EDITED), b"{}")] * 100
+    with pytest.raises(Refused, match="try again"):
+        await drained(etcd)
 
 
 async def test_an_outcome_that_stays_unknown_is_said_to_be(etcd: Faulty) -> None:

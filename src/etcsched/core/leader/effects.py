@@ -72,7 +72,8 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
 
 class CreateRun(Write, frozen=True, kw_only=True):
     """T1. Absent in ``state/runs`` and in the archive; a tick's also later than the watermark, and
-    its job's calendars as seen (name, revision).
+    its job's calendars as seen (name, revision). ``fan_out_revision``: one of a fan-out, which
+    still stands; without it a run that is over and forgotten could be made once more.
 
     ``run`` is assigned (with its assignment), waiting, or already over (into the archive).
     ``rotation``: whose turn this was, where agents take turns; here and below.
@@ -81,6 +82,7 @@ class CreateRun(Write, frozen=True, kw_only=True):
     run: Run
     seen: StartSeen
     is_tick: bool
+    fan_out_revision: int = 0
     calendars: tuple[tuple[str, int], ...] = ()
     assignment: Assignment | None = None
     rotation: Rotation | None = None

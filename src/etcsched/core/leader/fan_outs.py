@@ -23,7 +23,7 @@ from etcsched.core.leader.overlap import Away, state_by_overlap
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import tick_run
-from etcsched.core.records import FanOut, Job, Run, host_in, lane_of
+from etcsched.core.records import FanOut, Job, Run, fan_out_in, host_in, lane_of
 from etcsched.core.states import FINAL, Origin, RunState
 from etcsched.core.times import ms_of, tick_id, utc_of
 from etcsched.core.view import Entry, RunKey
@@ -83,7 +83,7 @@ class FanOuts:
     def made(self, run: Run) -> None:
         """The run is there, or was: its creation is confirmed."""
         if run.host:
-            self._made[(run.job, run.id.partition("@")[0])].add(run.host)
+            self._made[(run.job, fan_out_in(run.id))].add(run.host)
 
     def decide(self) -> None:
         dirty, self._dirty = self._dirty, {}
@@ -91,7 +91,7 @@ class FanOuts:
             return
         for key in sorted(key for key in self._view.fan_outs if key[0] in dirty):
             entry = self._view.fan_outs[key]
-            if not self._make_runs(key, entry.record):
+            if not self._make_runs(key, entry):
                 continue
             if self._may_be_decided_again(entry.record):
                 continue
@@ -107,8 +107,9 @@ class FanOuts:
             return True
         return gap is not None and not gap.record.closed and gap.record.decided_through < at
 
-    def _make_runs(self, key: RunKey, fan_out: FanOut) -> bool:
+    def _make_runs(self, key: RunKey, entry: Entry[FanOut]) -> bool:
         """Whether all of them are there."""
+        fan_out = entry.record
         job = self._view.jobs.get(fan_out.job)
         made, is_done = self._made[key], True
         for agent in fan_out.agents:
@@ -117,7 +118,7 @@ class FanOuts:
                 continue
             is_done = False
             if not self._is_unsettled(run):
-                self._make(job.record, fan_out, run)
+                self._make(job.record, entry, run)
         return is_done
 
     def _is_unsettled(self, run: RunKey) -> bool:
@@ -128,8 +129,8 @@ class FanOuts:
         others = self._view.ids_of(lane)
         return any(context.is_busy(run_matter((run[0], other))) for other in others)
 
-    def _make(self, job: Job, fan_out: FanOut, key: RunKey) -> None:
-        context, lane = self._context, lane_of(*key)
+    def _make(self, job: Job, entry: Entry[FanOut], key: RunKey) -> None:
+        context, fan_out, lane = self._context, entry.record, lane_of(*key)
         state, cause = self._state_of(job, fan_out, lane)
         run = tick_run(
             context.author, job, ms_of(fan_out.scheduled_at), state, cause, fan_out.origin,
@@ -146,6 +147,7 @@ class FanOuts:
             run=run,
             seen=self._view.start_seen(job.name),
             is_tick=False,
+            fan_out_revision=entry.mod_revision,
             following=following,
         )
         matters = self._runs.chains.matters(following)

@@ -64,6 +64,7 @@ from etcsched.core.records.runs import (
     Source,
     StartSeen,
     Transition,
+    fan_out_in,
     host_in,
     lane_of,
 )
@@ -128,6 +129,7 @@ __all__ = [
     "Transition",
     "Watermark",
     "Window",
+    "fan_out_in",
     "host_in",
     "lane_of",
     "params_bytes",

@@ -61,6 +61,11 @@ def host_in(run_id: str) -> str:
     return run_id.partition("@")[2]
 
 
+def fan_out_in(run_id: str) -> str:
+    """The id of the fan-out that made a run which is bound to an agent."""
+    return run_id.partition("@")[0]
+
+
 def lane_of(job: str, run_id: str) -> str:
     """Runs of one lane wait for each other: a job's, or those that are bound to one agent. No job's
     name has an ``@``."""

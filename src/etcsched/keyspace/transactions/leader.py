@@ -13,6 +13,7 @@ from etcsched.core.records import (
     Rotation,
     Run,
     StartSeen,
+    fan_out_in,
 )
 from etcsched.core.states import FINAL
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -150,6 +151,9 @@ class LeaderTransactions:
         if write.is_tick:
             assert run.scheduled_at is not None
             compares.append(self._later_than_watermark(run.scheduled_at))
+        if write.fan_out_revision:
+            place = (run.job, fan_out_in(run.id))
+            compares.append(self._as_seen(Kind.FAN_OUT, write.fan_out_revision, *place))
         then: list[Operation] = [self._home(run)]
         if assignment is not None:
             then += self._assign(assignment, write.rotation)

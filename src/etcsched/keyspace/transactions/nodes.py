@@ -14,19 +14,20 @@ from etcsched.keyspace.ops import Compare, Delete, Put, Range, Target, Txn
 
 def join_election(keys: Keys, lease: int, candidate: Candidate) -> Txn:
     """Stand for election, once per session: the key's create revision is the place in the queue.
-    The else branch reads what is there, so that a lost answer doesn't cost the place."""
+    The else branch reads what is there, so that a lost answer doesn't cost the place. Whoever
+    stands isn't barred."""
     key = keys.election(lease)
     return Txn(
         (Compare(key, Target.CREATE, 0),),
-        (Put(key, encode(candidate), lease),),
+        (Put(key, encode(candidate), lease), Delete(keys.barred(candidate.node))),
         (Range(key),),
     )
 
 
-def update_candidate(keys: Keys, lease: int, token: int, candidate: Candidate) -> Txn:
-    """Renew what a candidate says of itself; its place in the queue stays."""
+def update_candidate(keys: Keys, lease: int, seen: int, candidate: Candidate) -> Txn:
+    """Renew what a candidate says of itself, as it last said it; its place in the queue stays."""
     key = keys.election(lease)
-    return Txn((Compare(key, Target.CREATE, token),), (Put(key, encode(candidate), lease),))
+    return Txn((Compare(key, Target.MOD, seen),), (Put(key, encode(candidate), lease),))
 
 
 def leave_election(keys: Keys, lease: int, token: int) -> Txn:
@@ -36,7 +37,9 @@ def leave_election(keys: Keys, lease: int, token: int) -> Txn:
 
 
 def say_barred(keys: Keys, lease: int, barred: Barred) -> Txn:
-    return Txn((), (Put(keys.barred(barred.node), encode(barred), lease),))
+    """Only while it doesn't stand for election: a copy that etcd commits late must not say so."""
+    stands_not = Compare(keys.election(lease), Target.CREATE, 0)
+    return Txn((stands_not,), (Put(keys.barred(barred.node), encode(barred), lease),))
 
 
 def unsay_barred(keys: Keys, node: str) -> Txn:
@@ -70,14 +73,15 @@ def join_presence(
 def update_presence(
     keys: Keys,
     lease: int,
-    create_revision: int,
+    seen: int,
     presence: Presence,
     access: OutputAccess | None = None,
 ) -> Txn:
-    """Renew what an agent says of itself."""
+    """Renew what an agent says of itself, as it last said it: a copy that etcd commits late must
+    not take back what was said since. The else branch reads what is there."""
     key = keys.of(Kind.PRESENCE, presence.agent)
     return Txn(
-        (Compare(key, Target.CREATE, create_revision),),
+        (Compare(key, Target.MOD, seen),),
         (Put(key, encode(presence), lease), *_access(keys, lease, access)),
         (Range(key),),
     )

@@ -130,25 +130,39 @@ def _edit(keys: Keys) -> Put:
     return Put(keys.of(Kind.EDITED), encode(Edited()))
 
 
-def write_drain(keys: Keys, drain: Drain) -> Txn:
+def write_drain(keys: Keys, drain: Drain, edited_revision: int) -> Txn:
+    """Where there is none, and nobody has edited anything since: that one isn't there says nothing
+    to a copy that a frozen member of etcd commits as it wakes, when this one is long over."""
     key = keys.of(Kind.DRAIN, drain.agent)
-    return Txn((Compare(key, Target.MOD, 0),), (Put(key, encode(drain)),))
+    return Txn(
+        (Compare(key, Target.MOD, 0), Compare(keys.of(Kind.EDITED), Target.MOD, edited_revision)),
+        (Put(key, encode(drain)), _edit(keys)),
+    )
 
 
-def end_drain(keys: Keys, agent: str) -> Txn:
+def end_drain(keys: Keys, agent: str, seen: int) -> Txn:
+    """The one that was seen, and no later one."""
     key = keys.of(Kind.DRAIN, agent)
-    return Txn((Compare(key, Target.MOD, 0, Relation.GREATER),), (Delete(key),))
+    return Txn((Compare(key, Target.MOD, seen),), (Delete(key),))
 
 
 def write_group(
-    keys: Keys, group: ConflictGroup, seen: int, members: list[tuple[str, Job | None, int]]
+    keys: Keys,
+    group: ConflictGroup,
+    seen: int,
+    members: list[tuple[str, Job | None, int]],
+    edited_revision: int,
 ) -> Txn:
-    """Put a conflict group, as it was seen. Where it gains a job, ``members`` are all of its jobs
-    as they were seen, and are put anew as they are: then nothing starts of them any more that was
-    decided without this group, be it by the leader or by an agent's claim."""
+    """Put a conflict group, as it was seen; for one that isn't there see ``write_drain``. Where it
+    gains a job, ``members`` are all of its jobs as they were seen, and are put anew as they are:
+    then nothing starts of them any more that was decided without this group, be it by the leader or
+    by an agent's claim."""
     key = keys.of(Kind.CONFLICT, group.group)
-    compares = [Compare(key, Target.MOD, seen)]
-    puts = [Put(key, encode(group))]
+    compares = [
+        Compare(key, Target.MOD, seen),
+        Compare(keys.of(Kind.EDITED), Target.MOD, edited_revision),
+    ]
+    puts = [Put(key, encode(group)), _edit(keys)]
     for name, job, revision in members:
         at_job = keys.of(Kind.JOB, name)
         compares.append(Compare(at_job, Target.MOD, revision))

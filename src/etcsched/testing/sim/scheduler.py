@@ -168,9 +168,7 @@ class SimScheduler:
     def _renew_candidate(self) -> None:
         own = self.view.candidates.get(f"{self.lease:x}")
         if own is not None:
-            self._step(
-                update_candidate(self._keys, self.lease, own.create_revision, self._record())
-            )
+            self._step(update_candidate(self._keys, self.lease, own.mod_revision, self._record()))
 
     def _step(self, txn: Txn) -> None:
         """A step of the election: its success shows on the watch, its failure is tried again."""
