@@ -16,7 +16,15 @@ from typing import BinaryIO, Final
 
 from etcsched.core.sizes import size_text
 
-__all__ = ["STDIN", "decoded", "opened", "read_bytes", "read_text", "state_directory"]
+__all__ = [
+    "STDIN",
+    "decoded",
+    "opened",
+    "read_bytes",
+    "read_text",
+    "replace_file",
+    "state_directory",
+]
 
 STDIN: Final = "-"
 
@@ -67,3 +75,22 @@ def _open_at_once(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
     return descriptor
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """The whole of it or nothing, and on disk when this returns. Raises ``OSError``."""
+    temporary = path.with_name(path.name + ".new")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

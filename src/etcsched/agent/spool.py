@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from etcsched.agent.state_dir import replace_file
 from etcsched.core.records import Report
+from etcsched.files import replace_file
 from etcsched.keyspace.codec import MalformedRecord, decode, encode
 
 log = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from etcsched.core.errors import AgentIdInUse, EtcschedError, UsageError
+from etcsched.files import replace_file
 
 _SOCKET_PATH_MOST_BYTES = 107  # sun_path of Linux, without its final zero
 
@@ -107,22 +108,3 @@ class StateDir:
     def forget_session(self) -> None:
         with contextlib.suppress(OSError):
             (self.path / "session").unlink()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """The whole of it or nothing, and on disk when this returns. Raises ``OSError``."""
-    temporary = path.with_name(path.name + ".new")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 from etcsched.core.errors import ClusterRestored, UsageError
+from etcsched.files import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -67,14 +68,12 @@ class HighWater:
         self.revision = max(self.revision, revision)
 
     def write(self) -> None:
-        """Blocks for a moment; does nothing where nothing is new. ``OSError`` is the caller's.
-
-        Not synced: a host that crashes may remember a little less.
-        """
+        """Blocks until it is on disk; does nothing where nothing is new. ``OSError`` is the
+        caller's. An empty file after a power cut would have seen nothing, just before etcd is
+        restored from its backup."""
         if self._path is None or self.revision == self._written:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(f"{self.revision}\n")
-        temporary.replace(self._path)
-        self._written = self.revision
+        revision = self.revision
+        replace_file(self._path, f"{revision}\n".encode())
+        self._written = revision

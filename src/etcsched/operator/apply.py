@@ -102,12 +102,16 @@ async def delete(
 
     ``NotFound`` for one that isn't there; those of batches before it are deleted then.
     """
+    was_there: set[str] = set()
 
     def revise_in(batch: Sequence[str]) -> _Revise:
-        def revise(seen: _Seen, index: int) -> Job:
-            old = seen.jobs[index][0]
+        def revise(seen: _Seen, index: int) -> Job | None:
+            name, old = batch[index], seen.jobs[index][0]
             if old is None or old.current.state is JobState.DELETED:
-                raise NotFound(f"job {batch[index]}: there is none; see etcsched jobs list")
+                if name in was_there:
+                    return old  # Our own work, whose answer was lost.
+                raise NotFound(f"job {name}: there is none; see etcsched jobs list")
+            was_there.add(name)
             decided = seen.decided[index]
             return timeline.delete(old, decided.begin, seen.watermark, decided.open_from, by)
 

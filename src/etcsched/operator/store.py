@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, TypeVar
 
@@ -21,6 +22,8 @@ R = TypeVar("R", bound=Record)
 
 PAGE: Final = 5000
 _RANGES_PER_READ: Final = 100
+_RESEND_S: Final = 0.05
+"""At most so long until a write is sent again, so that one which fails at once isn't hammered."""
 
 
 async def commit(etcd: Etcd, txn: Txn, *, timeout_s: float) -> TxnResult:
@@ -39,6 +42,7 @@ async def commit(etcd: Etcd, txn: Txn, *, timeout_s: float) -> TxnResult:
             return await etcd.txn(txn, timeout_s=max(left_s, 0.1))
         except OutcomeUnknown as error:
             unknown = error
+            await asyncio.sleep(random.uniform(0.5, 1.0) * _RESEND_S)
         except ClusterUnreachable:
             if unknown is not None:
                 raise unknown from None

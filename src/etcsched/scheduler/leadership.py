@@ -72,13 +72,16 @@ class Leadership:
         return self._machine
 
     async def run(self) -> None:
-        """Lead until cancelled, or until the guard is refused."""
+        """Lead until cancelled, or until the guard is refused. Raises what no waiting can mend,
+        wherever it came up: who leads and does nothing keeps everybody else from leading."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 self._perform(self._machine.take_over())
                 self._arm()
                 await self._writer.run()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         finally:
             self._is_over = True
             self._tasks = None
@@ -113,11 +116,19 @@ class Leadership:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         if self._machine.is_halfway:
-            self._timer = loop.call_later(0.0, self.tell, ev.TimerFired())
+            self._timer = loop.call_later(0.0, self._fire)
             return
         # The loop's timers have a resolution of 1 ms: an earlier one would only fire again.
         delay_s = max(0.001, self._machine.next_wake_s() - self._clock().mono_s)
-        self._timer = loop.call_later(delay_s, self.tell, ev.TimerFired())
+        self._timer = loop.call_later(delay_s, self._fire)
+
+    def _fire(self) -> None:
+        if self._tasks is not None:
+            self._spawn(self._time_passes())
+
+    async def _time_passes(self) -> None:
+        """A task, since the loop only logs what a callback raises."""
+        self.tell(ev.TimerFired())
 
     # --- effects
 

@@ -19,6 +19,20 @@ def test_the_highest_revision_survives_a_restart(tmp_path: Path) -> None:
     assert HighWater(path).revision == 42
 
 
+def test_it_is_on_disk_before_it_takes_the_place_of_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut may leave an empty file, which has seen nothing."""
+    path = tmp_path / "revision"
+    synced: list[str] = []
+    monkeypatch.setattr("etcsched.files.os.fsync", lambda _: synced.append(path.read_text()))
+    path.write_text("7\n")
+    mark = HighWater(path)
+    mark.saw(42)
+    mark.write()
+    assert synced == ["7\n", "42\n"]  # The new file, then the directory that names it.
+
+
 def test_a_lower_revision_is_refused_and_names_the_way_out(tmp_path: Path) -> None:
     mark = HighWater(tmp_path / "revision")
     mark.saw(42)

@@ -22,7 +22,7 @@ from etcsched.core.records import (
     Watermark,
 )
 from etcsched.core.schedule import Every
-from etcsched.core.states import Origin, RunState
+from etcsched.core.states import JobState, Origin, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
@@ -186,6 +186,18 @@ async def test_a_batch_is_deleted_whole_or_not_at_all(etcd: Faulty) -> None:
     with pytest.raises(NotFound):
         await delete(etcd, KEYS, ["a", "b"], NOW, "anna", timeout_s=TIMEOUT_S)
     assert len(stored(etcd).versions) == 1
+
+
+async def test_a_delete_whose_answer_is_lost(etcd: Faulty) -> None:
+    """More than fit into one transaction: those of later ones are deleted, too."""
+    names = [f"j{number:02}" for number in range(40)]
+    await applied(etcd, *(job(name=name) for name in names))
+    etcd.after = [OutcomeUnknown("lost")]
+    changes = await delete(etcd, KEYS, names, NOW, "anna", timeout_s=TIMEOUT_S)
+    assert [change.kind for change in changes] == [ChangeKind.DELETE] * 40
+    assert {stored(etcd, name).current.state for name in names} == {JobState.DELETED}
+    with pytest.raises(NotFound):
+        await delete(etcd, KEYS, names[:1], NOW, "anna", timeout_s=TIMEOUT_S)
 
 
 async def test_a_malformed_job_is_replaced(etcd: Faulty) -> None:
