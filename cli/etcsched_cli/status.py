@@ -9,6 +9,7 @@ import click
 
 from etcsched.core.times import ms_of
 from etcsched.operator.cluster import UNTOLD, ClusterView, LeaderView, read_cluster
+from etcsched.operator.runs import NewestRuns
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
 from etcsched_cli.leader import silence_text
@@ -35,10 +36,13 @@ def status(settings: Settings, as_json: bool, watch: bool) -> None:
     """
 
     async def work(etcd: Etcd, keys: Keys) -> Any:
-        now_ms = settings.environment.now_ms
-        return await show(
-            lambda: read_cluster(etcd, keys, now_ms()), _render, as_json=as_json, watch=watch
-        )
+        now_ms, newest_runs = settings.environment.now_ms, NewestRuns()
+
+        async def look() -> ClusterView:
+            newest = await newest_runs.read(etcd, keys)
+            return await read_cluster(etcd, keys, now_ms(), newest)
+
+        return await show(look, _render, as_json=as_json, watch=watch)
 
     run(settings, work)
 

@@ -9,7 +9,7 @@ import click
 
 from etcsched.core.times import Utc, ms_of
 from etcsched.operator.runs import NewestRuns
-from etcsched.operator.top import RUNS_LOOKED_AT, TopView, read_top
+from etcsched.operator.top import TopView, read_top
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
 from etcsched_cli.output import Cell, Column, age, facts, output_options, show, styled, table
@@ -45,7 +45,7 @@ def top(settings: Settings, once: bool, most: int, as_json: bool) -> None:
     """
 
     async def work(etcd: Etcd, keys: Keys) -> Any:
-        now_ms, newest_runs = settings.environment.now_ms, NewestRuns(RUNS_LOOKED_AT)
+        now_ms, newest_runs = settings.environment.now_ms, NewestRuns()
         return await show(
             lambda: read_top(etcd, keys, now_ms(), most, newest_runs),
             lambda view: _render(view, most),

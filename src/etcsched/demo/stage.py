@@ -43,6 +43,7 @@ from etcsched.keyspace.ops import Range, RangeResult, Txn
 from etcsched.operator.apply import ChangeKind, apply
 from etcsched.operator.cluster import ClusterView, read_cluster
 from etcsched.operator.conflicts import apply_groups
+from etcsched.operator.runs import NewestRuns
 from etcsched.operator.store import found
 
 __all__ = ["Audience", "Milestone", "Shared", "Stage", "patiently", "set_stage"]
@@ -112,6 +113,7 @@ class Stage:
         self._etcd = etcd
         self._keys = Keys()
         self._shared = shared
+        self._newest_runs = NewestRuns()
         self._words = Ledger(shared.here / LEDGER_NAME)
         self._auditor = Auditor(bounds)
         self._audience = audience
@@ -134,7 +136,8 @@ class Stage:
             await asyncio.sleep(SHOW_EVERY_S)
 
     async def look(self) -> ClusterView:
-        return await read_cluster(self._etcd, self._keys, now_ms())
+        newest = await self._newest_runs.read(self._etcd, self._keys)
+        return await read_cluster(self._etcd, self._keys, now_ms(), newest)
 
     async def until(self, what: str, is_so: Callable[[ClusterView], bool]) -> ClusterView:
         async def look() -> ClusterView | None:

@@ -27,7 +27,7 @@ from etcsched.keyspace.ops import KeyValue, Range, range_end_of
 from etcsched.operator.claims import read_claims
 from etcsched.operator.explain import RunReason, Waits, read_view, told_waits, waits_of
 from etcsched.operator.next_ticks import NextTick, next_ticks
-from etcsched.operator.runs import newest_of_all, view_of
+from etcsched.operator.runs import view_of
 from etcsched.operator.store import found, listed, read, read_ranges
 from etcsched.ports import Etcd, MemberStatus
 
@@ -52,7 +52,6 @@ UNTOLD: Final = "not told to this user"
 JOBS_LOOKED_AT: Final = 20_000
 """What takes reading them all is looked for among so many jobs; beyond, that would take seconds."""
 
-_RUNS_LOOKED_AT: Final = 200
 _STARTS: Final = 100
 """A leader that is well has decided a tick by then."""
 
@@ -158,11 +157,11 @@ async def read_cluster(
     etcd: Etcd,
     keys: Keys,
     now_ms: int,
-    lateness: Lateness | None = None,
+    newest: Sequence[Run],
     *,
     with_next_tick: bool = True,
 ) -> ClusterView:
-    """``lateness`` None: it is found out."""
+    """``newest``: runs that were over last, whose lateness counts (``NewestRuns``)."""
     counts, _ = await read_ranges(
         etcd,
         [
@@ -198,7 +197,7 @@ async def read_cluster(
         assigned=max(assigned - running, 0),
         waiting=max(active - assigned, 0),
         requests=requests,
-        lateness=lateness or lateness_of(await newest_of_all(etcd, keys, _RUNS_LOOKED_AT)),
+        lateness=lateness_of(newest),
         next_tick=next(iter(ticks), None),
         members=await etcd.status(),
         waits=tuple(waits.runs.values()),

@@ -44,12 +44,13 @@ async def drain(
                 f"agent {agent}: isn't here; see etcsched agents list, "
                 "or drain it before it comes with --absent-too"
             )
-    wanted = Drain(agent=agent, since=now, by=by)
+    wanted, is_sent = Drain(agent=agent, since=now, by=by), False
     for _ in range(_TRIES):
         places = [keys.of(Kind.DRAIN, agent), keys.of(Kind.EDITED)]
         (at_drain, at_edited), _revision = await read(etcd, places)
         if at_drain is not None:
-            return found(Drain, at_drain) == wanted  # Ours, whose answer was lost?
+            return is_sent and found(Drain, at_drain) == wanted
+        is_sent = True
         txn = write_drain(keys, wanted, mod_of(at_edited))
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return True

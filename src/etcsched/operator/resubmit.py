@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -14,15 +13,12 @@ from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.bulk import ask_all, id_for
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
-from etcsched.operator.runs import view_of
+from etcsched.operator.runs import archived_keys, pages_of_records, view_of
 from etcsched.operator.settings import read_settings
-from etcsched.operator.store import found, pages, read, read_all
+from etcsched.operator.store import read, read_all
 from etcsched.ports import Etcd
 
 __all__ = ["Asked", "Chosen", "choose", "existing", "resubmit"]
-
-_RECORDS_PER_PAGE: Final = 200
-"""A record with its attempts and their output takes some ten KiB."""
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,12 +51,8 @@ async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
     asked_for = await _asked_for(etcd, keys)
     runs: list[Run] = []
     again = summaries = 0
-    span = keys.archive_of(wanted.job)
-    async for page in pages(etcd, *span, page_size=_RECORDS_PER_PAGE):
-        for kv in page.kvs:
-            run = found(Run, kv)
-            if run is None or not (jobs is None or run.job in jobs):
-                continue
+    async for page in pages_of_records(etcd, await archived_keys(etcd, keys, wanted, jobs)):
+        for run in page:
             if not wanted.has(run, run.state, view_of(run).agent):
                 continue
             if run.resubmitted_as or (run.job, run.id) in asked_for:

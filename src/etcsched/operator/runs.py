@@ -23,10 +23,12 @@ from etcsched.ports import Etcd, Snapshot
 __all__ = [
     "NewestRuns",
     "RunView",
+    "archived_keys",
     "list_active",
     "list_runs",
     "newest_archived",
     "newest_of_all",
+    "pages_of_records",
     "parse_run_name",
     "read_run",
     "read_some",
@@ -161,7 +163,7 @@ async def _archived(
     """Those over last, as many as are asked for. Keys are listed all, records read only as far
     as needed, and no more of them kept than are wanted."""
     views: list[RunView] = []
-    async for runs in _pages_of_records(etcd, await _places(etcd, keys, wanted, jobs)):
+    async for runs in pages_of_records(etcd, await archived_keys(etcd, keys, wanted, jobs)):
         page = [view_of(run) for run in runs]
         views += [view for view in page if wanted.has(view.run, view.state, view.agent)]
         # A run is due before it is over, so all further back was due before that, too.
@@ -171,22 +173,23 @@ async def _archived(
     return views[:limit]
 
 
-async def _places(
+async def archived_keys(
     etcd: Etcd, keys: Keys, wanted: Wanted, jobs: Collection[str] | None
 ) -> list[str]:
     """Keys of what may be wanted, over last first: a record's key is there since it was over,
     whatever was added to it later."""
-    places: list[tuple[int, str]] = []
+    found_at: list[tuple[int, str]] = []
     async for page in pages(etcd, *keys.archive_of(wanted.job), keys_only=True):
         for kv in page.kvs:
             job, run = keys.parse_archive(kv.key)
             if (jobs is None or job in jobs) and wanted.may_have(run):
-                places.append((kv.create_revision, kv.key))
-    places.sort(reverse=True)
-    return [key for _, key in places]
+                found_at.append((kv.create_revision, kv.key))
+    found_at.sort(reverse=True)
+    return [key for _, key in found_at]
 
 
-async def _pages_of_records(etcd: Etcd, places: Sequence[str]) -> AsyncIterator[list[Run]]:
+async def pages_of_records(etcd: Etcd, places: Sequence[str]) -> AsyncIterator[list[Run]]:
+    """Those that are still there."""
     for start in range(0, len(places), _RECORDS_PER_PAGE):
         kvs, _ = await read(etcd, places[start : start + _RECORDS_PER_PAGE])
         yield [run for kv in kvs if (run := found(Run, kv)) is not None]
@@ -226,7 +229,7 @@ class NewestRuns:
     """``newest_of_all`` for whoever looks again and again: asked anew only as often as its cost
     allows, which is a twentieth of etcd's time."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int = 200) -> None:
         self._count = count
         self._runs: list[Run] = []
         self._stale_s = 0.0

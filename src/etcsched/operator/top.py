@@ -14,7 +14,6 @@ from etcsched.keyspace.keys import Keys
 from etcsched.operator.claims import read_claims
 from etcsched.operator.cluster import (
     ClusterView,
-    lateness_of,
     read_cluster,
 )
 from etcsched.operator.next_ticks import NextTick, next_ticks
@@ -26,7 +25,6 @@ __all__ = ["Failure", "RunningView", "TopView", "read_top"]
 
 JOBS_LOOKED_AT: Final = 2_000
 """Every look computes their next ticks."""
-RUNS_LOOKED_AT: Final = 200
 _FAILED: Final = (
     RunState.FAILED,
     RunState.TIMED_OUT,
@@ -69,7 +67,7 @@ async def read_top(
 ) -> TopView:
     """At most so many of each."""
     newest = await newest_runs.read(etcd, keys)
-    cluster = await read_cluster(etcd, keys, now_ms, lateness_of(newest), with_next_tick=False)
+    cluster = await read_cluster(etcd, keys, now_ms, newest, with_next_tick=False)
     ticks: Sequence[NextTick] = ()
     has_too_many = cluster.jobs > JOBS_LOOKED_AT
     if not has_too_many:

@@ -14,6 +14,7 @@ from etcsched.core.clock import Instant
 from etcsched.core.leader import effects as fx
 from etcsched.core.records import Change, Kind, Report, Run, Term
 from etcsched.core.running import is_running
+from etcsched.core.seats import Seating
 from etcsched.core.states import FINAL, Origin, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import View
@@ -103,14 +104,14 @@ class SchedulerMetrics(NodeMetrics):
                     ),
                 ),
                 "etcsched_slots": (
-                    "Of the agents that are here, together.",
+                    "Of the agents that may get something new, together.",
                     "",
-                    lambda: sum(entry.record.slots for entry in view.presences.values()),
+                    lambda: sum(view.presences[name].record.slots for name in self._takers()),
                 ),
                 "etcsched_slots_in_use": (
-                    "What is assigned, together.",
+                    "What is assigned to those, together.",
                     "",
-                    lambda: len(view.assignments),
+                    self._slots_in_use,
                 ),
                 "etcsched_etcd_up": (
                     "Whether this endpoint of etcd answered.",
@@ -129,6 +130,19 @@ class SchedulerMetrics(NodeMetrics):
                 ),
             }
         )
+
+    def _takers(self) -> set[str]:
+        """Agents that are here and neither drained, nor stopping, nor standing by."""
+        view, seating = self._view, Seating(self._view)
+        return {
+            name
+            for name, entry in view.presences.items()
+            if not (entry.record.draining or name in view.drains) and seating.has_slots(name)
+        }
+
+    def _slots_in_use(self) -> float:
+        takers = self._takers()
+        return sum(agent in takers for agent, _, _ in self._view.assignments)
 
     def _undecided_s(self) -> float | None:
         watermark = self._view.watermark

@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.core.clock import Instant
 from etcsched.core.leader import effects as fx
 from etcsched.core.records import (
+    Assignment,
     Change,
+    ClusterSettings,
+    Drain,
     Gap,
     Kind,
+    Noop,
     Presence,
     Record,
     Report,
     Run,
+    Seat,
+    StartSeen,
     Term,
     Watermark,
 )
@@ -25,6 +32,7 @@ from etcsched.core.view import View
 from etcsched.etcd.writer import Committed, Refused
 from etcsched.ports import MemberStatus
 from etcsched.scheduler.metrics import SchedulerMetrics
+from tests.unit.agent.script import presence_of
 
 NOW_MS = 1_800_000_000_000
 TERM = Term(number=7, leader="s1", election_key="a", token=5, since=utc_of(NOW_MS))
@@ -113,7 +121,24 @@ def test_who_leads_and_who_is_here(bed: Bed) -> None:
     assert (bed.value("etcsched_leader"), bed.value("etcsched_term")) == (1, 7)
     assert bed.value("etcsched_undecided_seconds") == 2.5
     assert bed.value("etcsched_outages") == 1
-    assert (bed.value("etcsched_slots"), bed.value("etcsched_agents_draining")) == (4, 1)
+    assert (bed.value("etcsched_slots"), bed.value("etcsched_agents_draining")) == (0, 1)
+
+
+def test_slots_are_those_of_agents_that_may_get_something_new(bed: Bed) -> None:
+    """Those of others would hide that what is left of them is full."""
+    for name in ("a1", "a2", "a3"):
+        bed.put(Kind.PRESENCE, replace(presence_of("i"), agent=name, slots=4), name)
+        taken = Assignment(
+            job="j", run=name, agent=name, incarnation="i", attempt=1, action=Noop(),
+            seen=StartSeen(job=1), assigned_at=TERM.since, term=1,
+        )  # fmt: skip
+        bed.put(Kind.ASSIGNMENT, taken, name, "j", name)
+    assert (bed.value("etcsched_slots"), bed.value("etcsched_slots_in_use")) == (12, 3)
+    bed.put(Kind.DRAIN, Drain(agent="a1", since=TERM.since), "a1")
+    assert (bed.value("etcsched_slots"), bed.value("etcsched_slots_in_use")) == (8, 2)
+    bed.put(Kind.SETTINGS, ClusterSettings(max_active_agents=1))
+    bed.put(Kind.SEAT, Seat(agent="a2", since=TERM.since, term=1), "a2")
+    assert (bed.value("etcsched_slots"), bed.value("etcsched_slots_in_use")) == (4, 1)
 
 
 def test_lateness_is_that_of_first_claims_of_ticks(bed: Bed) -> None:
