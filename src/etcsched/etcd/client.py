@@ -27,8 +27,9 @@ from etcsched.core.errors import (
     LeaseGone,
     OutcomeUnknown,
 )
+from etcsched.etcd.certificates import Certificates
 from etcsched.etcd.config import EtcdConfig
-from etcsched.etcd.connection import HAS_LEADER, Connection, Rpc
+from etcsched.etcd.connection import HAS_LEADER, Connection, Rpc, is_given_up
 from etcsched.etcd.diagnosis import Diagnosis, Trouble, diagnose
 from etcsched.etcd.member_status import status_of
 from etcsched.etcd.refusals import Verdict, error_of, judge
@@ -95,8 +96,9 @@ class EtcdClient:
         self.last_raft_term = 0
         self._watch_timing = watch_timing
         self._rng = rng or random.Random()
+        certificates = Certificates(config)
         self._connections = tuple(
-            Connection(endpoint, config) for endpoint in config.parsed_endpoints
+            Connection(endpoint, config, certificates) for endpoint in config.parsed_endpoints
         )
         # Shuffled, so that a thousand agents with one list of endpoints don't all sit on the first.
         self._order = self._rng.sample(self._connections, len(self._connections))
@@ -104,6 +106,7 @@ class EtcdClient:
         self._auth_is_off = False
         self._authenticating = asyncio.Lock()
         self._diagnoses: dict[Connection, tuple[float, Diagnosis]] = {}
+        self._was_served = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -280,6 +283,12 @@ class EtcdClient:
                 response = await connection.rpcs[call.rpc](
                     call.request, timeout=max(timeout_s, 0.001), metadata=metadata
                 )
+            except asyncio.CancelledError as error:
+                if connection.is_closed or not is_given_up():
+                    raise
+                raise _EndpointError(
+                    connection, "connection given up", sent=True, passing=False
+                ) from error
             except grpc.aio.AioRpcError as error:
                 verdict = judge(error.code(), error.details())
                 if verdict is Verdict.UNCERTAIN or verdict is Verdict.NOT_NOW:
@@ -295,6 +304,7 @@ class EtcdClient:
                 renewed = True
                 self.drop_token(token)
                 continue
+            self._was_served = True
             self.observe_raft_term(response.header.raft_term)
             return response
 
@@ -366,7 +376,8 @@ class EtcdClient:
     # Errors
 
     async def _failure(self, call: _Call, faults: list[_EndpointError]) -> EtcschedError:
-        """No endpoint served the call."""
+        """No endpoint served the call. What was well before may be mended without us: certificates
+        are replaced on one side first."""
         if any(fault.sent for fault in faults) and call.effect is not Effect.NONE:
             return _unknown(call, faults)
         left_s = call.deadline_s - asyncio.get_running_loop().time()
@@ -376,7 +387,7 @@ class EtcdClient:
             for fault, diagnosis in zip(faults, diagnoses, strict=True)
         ]
         line = f"etcd can't be reached: {' | '.join(texts)}"
-        if all(
+        if not self._was_served and all(
             diagnosis is not None and diagnosis.trouble is Trouble.MISCONFIGURED
             for diagnosis in diagnoses
         ):

@@ -13,10 +13,10 @@ from etcsched.core.errors import (
     EtcschedError,
     OutcomeUnknown,
 )
+from etcsched.etcd.certificates import Certificates, Pem
 from etcsched.etcd.config import Endpoint, EtcdConfig
 from etcsched.etcd.connection import (
     HAS_LEADER,
-    channel_credentials,
     channel_options,
     unary_keep_alive,
 )
@@ -28,11 +28,12 @@ __all__ = ["LeaseLine"]
 
 
 class _Line:
-    def __init__(self, endpoint: Endpoint, config: EtcdConfig) -> None:
+    def __init__(self, endpoint: Endpoint, config: EtcdConfig, pem: Pem) -> None:
         self.endpoint = endpoint
+        self.pem = pem
         options = channel_options(config)
         self.channel = (
-            grpc.secure_channel(endpoint.address, channel_credentials(config), options)
+            grpc.secure_channel(endpoint.address, pem.credentials(), options)
             if endpoint.tls
             else grpc.insecure_channel(endpoint.address, options)
         )
@@ -45,11 +46,19 @@ class _Line:
 
 class LeaseLine:
     """Each call is one attempt at the endpoint in front; after a failure the next one is in front.
-    Not for several threads at once."""
+    Not for several threads at once. ``ClusterUnreachable`` where the certificate files can't be
+    read."""
 
     def __init__(self, config: EtcdConfig) -> None:
         self._config = config
-        self._lines = [_Line(endpoint, config) for endpoint in config.parsed_endpoints]
+        self._certificates = Certificates(config)
+        try:
+            pem = self._certificates.latest()
+        except OSError as error:
+            raise ClusterUnreachable(
+                f"the certificate files for etcd can't be read: {error}"
+            ) from error
+        self._lines = [_Line(endpoint, config, pem) for endpoint in config.parsed_endpoints]
         self._token: str | None = None
 
     @property
@@ -81,9 +90,21 @@ class LeaseLine:
         line = self._lines[0]
         try:
             return self._call_at(line, method(line), request, timeout_s)
+        except ClusterUnreachable:
+            self._lines.append(self._renewed(self._lines.pop(0)))
+            raise
         except EtcschedError:
             self._lines.append(self._lines.pop(0))
             raise
+
+    def _renewed(self, line: _Line) -> _Line:
+        """A new connection, where the certificate files are no longer those of the one that
+        failed."""
+        pem = self._certificates.latest()
+        if not line.endpoint.tls or pem == line.pem:
+            return line
+        line.channel.close()
+        return _Line(line.endpoint, self._config, pem)
 
     def _call_at(
         self, line: _Line, method: Callable[..., Any], request: Any, timeout_s: float

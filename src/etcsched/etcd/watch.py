@@ -21,7 +21,7 @@ import msgspec
 
 from etcsched.core.errors import ClusterUnreachable, Compacted
 from etcsched.etcd.assembly import Assembler
-from etcsched.etcd.connection import HAS_LEADER, Connection
+from etcsched.etcd.connection import HAS_LEADER, Connection, is_given_up
 from etcsched.etcd.refusals import Verdict, error_of, judge
 from etcsched.etcd.stubs import rpc_pb2
 from etcsched.etcd.wire import key_bytes, range_end_bytes, watch_events
@@ -170,6 +170,11 @@ class _Watch:
                         yield update
         except grpc.aio.AioRpcError as error:
             self._refused(connection, token, judge(error.code(), error.details()), error.details())
+            client.put_behind(connection)
+            raise _StreamLostError from error
+        except asyncio.CancelledError as error:
+            if connection.is_closed or not is_given_up():
+                raise
             client.put_behind(connection)
             raise _StreamLostError from error
         except (TimeoutError, asyncio.InvalidStateError) as error:
