@@ -291,13 +291,14 @@ class EtcdClient:
                 ) from error
             except grpc.aio.AioRpcError as error:
                 verdict = judge(error.code(), error.details())
-                if verdict is Verdict.UNCERTAIN or verdict is Verdict.NOT_NOW:
-                    raise _EndpointError(
-                        connection,
-                        _words_of(error),
-                        sent=verdict is Verdict.UNCERTAIN,
-                        passing=verdict is Verdict.NOT_NOW,
-                    ) from error
+                if verdict is Verdict.AUTH_CHANGED:
+                    self.drop_token(token)
+                if (
+                    verdict is Verdict.UNCERTAIN
+                    or verdict is Verdict.NOT_NOW
+                    or verdict is Verdict.AUTH_CHANGED
+                ):
+                    raise _fault_of(connection, error, verdict, sent=True) from error
                 stale = verdict is Verdict.TOKEN_STALE or verdict is Verdict.NO_USER
                 if not stale or renewed or self.config.user is None:
                     raise error_of(verdict, connection.endpoint.address, error.details()) from error
@@ -365,11 +366,13 @@ class EtcdClient:
             if verdict is Verdict.AUTH_OFF:
                 self._auth_is_off = True
                 return
-            if verdict is Verdict.UNCERTAIN or verdict is Verdict.NOT_NOW:
+            if (
+                verdict is Verdict.UNCERTAIN
+                or verdict is Verdict.NOT_NOW
+                or verdict is Verdict.AUTH_CHANGED
+            ):
                 # Whatever call needed the token hasn't been sent.
-                raise _EndpointError(
-                    connection, _words_of(error), sent=False, passing=verdict is Verdict.NOT_NOW
-                ) from error
+                raise _fault_of(connection, error, verdict, sent=False) from error
             raise error_of(verdict, connection.endpoint.address, error.details()) from error
         self._token = response.token
 
@@ -414,6 +417,16 @@ def _unknown(call: _Call, faults: list[_EndpointError]) -> OutcomeUnknown:
     said = " | ".join(f"{fault.connection.endpoint.address}: {fault.text}" for fault in faults)
     return OutcomeUnknown(
         f"etcd may or may not have done {call.rpc.value[1]} (limit {call.timeout_s:g} s): {said}"
+    )
+
+
+def _fault_of(
+    connection: Connection, error: grpc.aio.AioRpcError, verdict: Verdict, *, sent: bool
+) -> _EndpointError:
+    """What another endpoint, or the same one later, may serve all the same."""
+    uncertain = verdict is Verdict.UNCERTAIN
+    return _EndpointError(
+        connection, _words_of(error), sent=sent and uncertain, passing=not uncertain
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ from etcsched.etcd.stubs import grpc_stubs, rpc_pb2
 from etcsched.ports import LeaseInfo
 
 __all__ = ["LeaseLine"]
+
+_RETRY_PAUSE_S = 0.05
 
 
 class _Line:
@@ -109,23 +112,33 @@ class LeaseLine:
     def _call_at(
         self, line: _Line, method: Callable[..., Any], request: Any, timeout_s: float
     ) -> Any:
+        """Again as long as users and roles are being changed, within the timeout."""
         renewed = False
+        give_up_s = time.monotonic() + timeout_s
         while True:
             metadata = [HAS_LEADER]
             if self._token is not None:
                 metadata.append(("token", self._token))
+            left_s = max(give_up_s - time.monotonic(), 0.001)
             try:
-                return method(request, timeout=timeout_s, metadata=metadata)
+                return method(request, timeout=left_s, metadata=metadata)
             except grpc.RpcError as error:
                 code, details = _status_of(error)
                 verdict = judge(code, details)
+                if verdict is Verdict.AUTH_CHANGED:
+                    self._token = None
+                    renewed = False
+                    if time.monotonic() + _RETRY_PAUSE_S < give_up_s:
+                        time.sleep(_RETRY_PAUSE_S)
+                        continue
+                    raise _silence(line, code, details) from error
                 if verdict is Verdict.UNCERTAIN or verdict is Verdict.NOT_NOW:
                     raise _silence(line, code, details) from error
                 stale = verdict is Verdict.TOKEN_STALE or verdict is Verdict.NO_USER
                 if not stale or renewed or self._config.user is None:
                     raise error_of(verdict, line.endpoint.address, details) from error
                 renewed = True
-                self._authenticate(line, timeout_s)
+                self._authenticate(line, max(give_up_s - time.monotonic(), 0.001))
 
     def _authenticate(self, line: _Line, timeout_s: float) -> None:
         request = rpc_pb2.AuthenticateRequest(
@@ -136,7 +149,11 @@ class LeaseLine:
         except grpc.RpcError as error:
             code, details = _status_of(error)
             verdict = judge(code, details)
-            if verdict is Verdict.UNCERTAIN or verdict is Verdict.NOT_NOW:
+            if (
+                verdict is Verdict.UNCERTAIN
+                or verdict is Verdict.NOT_NOW
+                or verdict is Verdict.AUTH_CHANGED
+            ):
                 raise _silence(line, code, details) from error
             raise ClusterRefused(str(error_of(verdict, line.endpoint.address, details))) from error
 

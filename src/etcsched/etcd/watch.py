@@ -241,6 +241,8 @@ class _Watch:
                 self._doubted = True
                 self._client.drop_token(token)
                 raise _StreamLostError
+            case Verdict.AUTH_CHANGED:
+                self._client.drop_token(token)
             case Verdict.UNSUPPORTED | Verdict.CORRUPT:
                 raise error_of(verdict, connection.endpoint.address, details)
             case _:
