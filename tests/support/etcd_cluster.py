@@ -74,6 +74,7 @@ class EtcdCluster:
         options: EtcdOptions = TEST_OPTIONS,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
         self.binary = binary
         self.security = security
         self.authentication = authentication
@@ -84,7 +85,7 @@ class EtcdCluster:
         self.on_fault: Callable[[str, str], None] = lambda _member, _proof: None
         """Told of each member that is killed or frozen, with the proof, and (empty) when it is
         healed."""
-        tls = self._issue_certificates(directory) if security is not Security.PLAIN else None
+        tls = self._issue_certificates() if security is not Security.PLAIN else None
         self._etcd = EmbeddedEtcd(
             binary, directory / "etcd", members=members, options=options, tls=tls
         )
@@ -130,6 +131,11 @@ class EtcdCluster:
         self.members[index].spawn()
         await wait_healthy([self.members[index]], READY_TIMEOUT_S)
         self.on_fault(f"etcd {index}", "")
+
+    def replace_certificates(self) -> None:
+        """In the files that there are, by those of a new authority. A member shows its own to
+        whoever connects from now on, and takes clients' from its next start on."""
+        self._issue_certificates()
 
     async def wait_healthy(self, *indexes: int) -> None:
         """Until these members, or all, serve linearizable reads."""
@@ -184,8 +190,8 @@ class EtcdCluster:
             context.load_cert_chain(*self._server_pair)
         return context
 
-    def _issue_certificates(self, directory: Path) -> ServerTls:
-        self.authority = CertificateAuthority(directory)
+    def _issue_certificates(self) -> ServerTls:
+        self.authority = CertificateAuthority(self._directory)
         self._server_pair = cert, key = self.authority.issue_server()
         self.config_kwargs["ca_cert"] = self.authority.cert
         if self.security is Security.TLS:

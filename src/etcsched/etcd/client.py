@@ -27,8 +27,9 @@ from etcsched.core.errors import (
     LeaseGone,
     OutcomeUnknown,
 )
+from etcsched.etcd.certificates import Certificates
 from etcsched.etcd.config import EtcdConfig
-from etcsched.etcd.connection import HAS_LEADER, Connection, Rpc
+from etcsched.etcd.connection import HAS_LEADER, Connection, Rpc, is_given_up
 from etcsched.etcd.diagnosis import Diagnosis, Trouble, diagnose
 from etcsched.etcd.member_status import status_of
 from etcsched.etcd.refusals import Verdict, error_of, judge
@@ -95,8 +96,9 @@ class EtcdClient:
         self.last_raft_term = 0
         self._watch_timing = watch_timing
         self._rng = rng or random.Random()
+        certificates = Certificates(config)
         self._connections = tuple(
-            Connection(endpoint, config) for endpoint in config.parsed_endpoints
+            Connection(endpoint, config, certificates) for endpoint in config.parsed_endpoints
         )
         # Shuffled, so that a thousand agents with one list of endpoints don't all sit on the first.
         self._order = self._rng.sample(self._connections, len(self._connections))
@@ -104,6 +106,7 @@ class EtcdClient:
         self._auth_is_off = False
         self._authenticating = asyncio.Lock()
         self._diagnoses: dict[Connection, tuple[float, Diagnosis]] = {}
+        self._was_served = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -280,21 +283,29 @@ class EtcdClient:
                 response = await connection.rpcs[call.rpc](
                     call.request, timeout=max(timeout_s, 0.001), metadata=metadata
                 )
+            except asyncio.CancelledError as error:
+                if connection.is_closed or not is_given_up():
+                    raise
+                raise _EndpointError(
+                    connection, "connection given up", sent=True, passing=False
+                ) from error
             except grpc.aio.AioRpcError as error:
                 verdict = judge(error.code(), error.details())
-                if verdict is Verdict.UNCERTAIN or verdict is Verdict.NOT_NOW:
-                    raise _EndpointError(
-                        connection,
-                        _words_of(error),
-                        sent=verdict is Verdict.UNCERTAIN,
-                        passing=verdict is Verdict.NOT_NOW,
-                    ) from error
+                if verdict is Verdict.AUTH_CHANGED:
+                    self.drop_token(token)
+                if (
+                    verdict is Verdict.UNCERTAIN
+                    or verdict is Verdict.NOT_NOW
+                    or verdict is Verdict.AUTH_CHANGED
+                ):
+                    raise _fault_of(connection, error, verdict, sent=True) from error
                 stale = verdict is Verdict.TOKEN_STALE or verdict is Verdict.NO_USER
                 if not stale or renewed or self.config.user is None:
                     raise error_of(verdict, connection.endpoint.address, error.details()) from error
                 renewed = True
                 self.drop_token(token)
                 continue
+            self._was_served = True
             self.observe_raft_term(response.header.raft_term)
             return response
 
@@ -355,18 +366,21 @@ class EtcdClient:
             if verdict is Verdict.AUTH_OFF:
                 self._auth_is_off = True
                 return
-            if verdict is Verdict.UNCERTAIN or verdict is Verdict.NOT_NOW:
+            if (
+                verdict is Verdict.UNCERTAIN
+                or verdict is Verdict.NOT_NOW
+                or verdict is Verdict.AUTH_CHANGED
+            ):
                 # Whatever call needed the token hasn't been sent.
-                raise _EndpointError(
-                    connection, _words_of(error), sent=False, passing=verdict is Verdict.NOT_NOW
-                ) from error
+                raise _fault_of(connection, error, verdict, sent=False) from error
             raise error_of(verdict, connection.endpoint.address, error.details()) from error
         self._token = response.token
 
     # Errors
 
     async def _failure(self, call: _Call, faults: list[_EndpointError]) -> EtcschedError:
-        """No endpoint served the call."""
+        """No endpoint served the call. What was well before may be mended without us: certificates
+        are replaced on one side first."""
         if any(fault.sent for fault in faults) and call.effect is not Effect.NONE:
             return _unknown(call, faults)
         left_s = call.deadline_s - asyncio.get_running_loop().time()
@@ -376,7 +390,7 @@ class EtcdClient:
             for fault, diagnosis in zip(faults, diagnoses, strict=True)
         ]
         line = f"etcd can't be reached: {' | '.join(texts)}"
-        if all(
+        if not self._was_served and all(
             diagnosis is not None and diagnosis.trouble is Trouble.MISCONFIGURED
             for diagnosis in diagnoses
         ):
@@ -403,6 +417,16 @@ def _unknown(call: _Call, faults: list[_EndpointError]) -> OutcomeUnknown:
     said = " | ".join(f"{fault.connection.endpoint.address}: {fault.text}" for fault in faults)
     return OutcomeUnknown(
         f"etcd may or may not have done {call.rpc.value[1]} (limit {call.timeout_s:g} s): {said}"
+    )
+
+
+def _fault_of(
+    connection: Connection, error: grpc.aio.AioRpcError, verdict: Verdict, *, sent: bool
+) -> _EndpointError:
+    """What another endpoint, or the same one later, may serve all the same."""
+    uncertain = verdict is Verdict.UNCERTAIN
+    return _EndpointError(
+        connection, _words_of(error), sent=sent and uncertain, passing=not uncertain
     )
 
 

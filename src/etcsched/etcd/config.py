@@ -10,11 +10,11 @@ import msgspec
 from etcsched.core.errors import UsageError
 from etcsched.files import read_bytes
 
-__all__ = ["LEAST_PING_INTERVAL_S", "Endpoint", "EtcdConfig"]
+__all__ = ["LEAST_PING_INTERVAL_S", "MAX_PEM_BYTES", "Endpoint", "EtcdConfig"]
 
 # etcd closes connections that ping faster than this (its --grpc-keepalive-min-time).
 LEAST_PING_INTERVAL_S = 5.0
-_MAX_PEM_BYTES = 16 << 20
+MAX_PEM_BYTES = 16 << 20
 
 _ENDPOINT = re.compile(
     r"(?:(?P<scheme>https?)://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):(?P<port>\d{1,5})/?"
@@ -109,7 +109,7 @@ def _check_readable(name: str, path: Path) -> None:
             f"the {name} file for etcd, {path}, is a pipe; each connection reads it, so name a file"
         )
     try:
-        pem = read_bytes(path, _MAX_PEM_BYTES)
+        pem = read_bytes(path, MAX_PEM_BYTES)
     except OSError as error:
         raise UsageError(
             f"the {name} file for etcd, {path}, can't be read: {error.strerror}"

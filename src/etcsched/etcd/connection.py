@@ -1,4 +1,4 @@
-"""One gRPC channel to one endpoint."""
+"""One gRPC channel to one endpoint, replaced when the certificate files are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from etcsched.etcd.certificates import Certificates, Pem
 from etcsched.etcd.config import Endpoint, EtcdConfig
 from etcsched.etcd.stubs import grpc_stubs, rpc_pb2
 
@@ -16,8 +17,8 @@ __all__ = [
     "HAS_LEADER",
     "Connection",
     "Rpc",
-    "channel_credentials",
     "channel_options",
+    "is_given_up",
     "unary_keep_alive",
 ]
 
@@ -29,6 +30,9 @@ _UNLIMITED = -1
 _RECONNECT_FIRST_MS = 100
 _RECONNECT_MAX_MS = 1000
 _CLOSE_TIMEOUT_S = 0.5
+_LEAVE_OPEN_S = 10.0
+"""A channel that was replaced, for what is still under way on it: as long as calls usually may
+take."""
 
 
 class Rpc(enum.Enum):
@@ -83,26 +87,33 @@ def channel_options(config: EtcdConfig) -> list[tuple[str, int]]:
     ]
 
 
-def channel_credentials(config: EtcdConfig) -> grpc.ChannelCredentials:
-    return grpc.ssl_channel_credentials(
-        root_certificates=config.ca_cert.read_bytes() if config.ca_cert else None,
-        private_key=config.key.read_bytes() if config.key else None,
-        certificate_chain=config.cert.read_bytes() if config.cert else None,
-    )
+def is_given_up() -> bool:
+    """Of a call that ended as cancelled: whether the call alone was. gRPC cancels those of a
+    channel that is closed, which doesn't end who made them."""
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()
 
 
 class Connection:
-    """Bound to the event loop it is made in."""
+    """Bound to the event loop it is made in. ``OSError`` where the certificate files can't be
+    read."""
 
-    def __init__(self, endpoint: Endpoint, config: EtcdConfig) -> None:
+    def __init__(self, endpoint: Endpoint, config: EtcdConfig, certificates: Certificates) -> None:
         self.endpoint = endpoint
-        options = channel_options(config)
-        self._channel: Any = (
-            grpc.aio.secure_channel(endpoint.address, channel_credentials(config), options)
-            if endpoint.tls
-            else grpc.aio.insecure_channel(endpoint.address, options)
-        )
+        self._options = channel_options(config)
+        self._certificates = certificates
         self._connecting: asyncio.Task[bool] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.is_closed = False
+        self._open(certificates.latest() if endpoint.tls else None)
+
+    def _open(self, pem: Pem | None) -> None:
+        self._pem = pem
+        self._channel: Any = (
+            grpc.aio.insecure_channel(self.endpoint.address, self._options)
+            if pem is None
+            else grpc.aio.secure_channel(self.endpoint.address, pem.credentials(), self._options)
+        )
         services = {
             name: getattr(grpc_stubs, f"{name}Stub")(self._channel)
             for name in ("KV", "Lease", "Auth", "Maintenance", "Cluster", "Watch")
@@ -118,6 +129,19 @@ class Connection:
         state = self._channel.get_state(try_to_connect=True)
         return bool(state is grpc.ChannelConnectivity.READY)
 
+    def renew(self) -> None:
+        """Go by the certificate files as they are now, unless it is connected: what works goes on
+        with those that it was made with."""
+        if self._pem is None or self.is_ready:
+            return
+        pem = self._certificates.latest()
+        if pem != self._pem:
+            leaving = asyncio.create_task(_leave(self._channel, self._connecting, _LEAVE_OPEN_S))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+            self._connecting = None
+            self._open(pem)
+
     async def ready(self, timeout_s: float) -> bool:
         """Whether the channel is connected, after trying to for at most the timeout.
 
@@ -126,32 +150,45 @@ class Connection:
         """
         if self.is_ready:
             return True
+        self.renew()
         if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._connect())
+            self._connecting = asyncio.create_task(_connect(self._channel))
         # By the time this one has ended, somebody else may have begun the next attempt.
         attempt = self._connecting
         done, _ = await asyncio.wait({attempt}, timeout=max(timeout_s, 0))
-        return bool(done) and attempt.result()
-
-    async def _connect(self) -> bool:
-        """Ends with the outcome of the first attempt that ends from now on."""
-        backing_off = self._channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
-        while True:
-            state = self._channel.get_state(try_to_connect=True)
-            if state is grpc.ChannelConnectivity.READY:
-                return True
-            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and not backing_off:
-                return False
-            await self._channel.wait_for_state_change(state)
-            backing_off = False
+        return bool(done) and not attempt.cancelled() and attempt.result()
 
     async def close(self) -> None:
-        """Lets gRPC answer what is pending: answers to a loop that is gone end in the log."""
-        await self._channel.close()
-        if self._connecting is not None:
-            _, pending = await asyncio.wait({self._connecting}, timeout=_CLOSE_TIMEOUT_S)
-            if pending:
-                self._connecting.cancel()
-                await asyncio.wait(pending)
-            elif not self._connecting.cancelled():
-                self._connecting.exception()
+        self.is_closed = True
+        await _leave(self._channel, self._connecting, None)
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+
+async def _connect(channel: Any) -> bool:
+    """Ends with the outcome of the first attempt that ends from now on."""
+    backing_off = channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+    while True:
+        state = channel.get_state(try_to_connect=True)
+        if state is grpc.ChannelConnectivity.READY:
+            return True
+        if state is grpc.ChannelConnectivity.SHUTDOWN:
+            return False
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and not backing_off:
+            return False
+        await channel.wait_for_state_change(state)
+        backing_off = False
+
+
+async def _leave(
+    channel: Any, connecting: asyncio.Task[bool] | None, grace_s: float | None
+) -> None:
+    """Lets gRPC answer what is pending: answers to a loop that is gone end in the log."""
+    await channel.close(grace_s)
+    if connecting is not None:
+        _, pending = await asyncio.wait({connecting}, timeout=_CLOSE_TIMEOUT_S)
+        if pending:
+            connecting.cancel()
+            await asyncio.wait(pending)
+        elif not connecting.cancelled():
+            connecting.exception()

@@ -15,7 +15,7 @@ import msgspec
 
 from etcsched.etcd.config import Endpoint, EtcdConfig
 
-__all__ = ["Diagnosis", "Trouble", "diagnose"]
+__all__ = ["Diagnosis", "Trouble", "diagnose", "tls_context", "tls_text"]
 
 # What every HTTP/2 client says first (RFC 9113, 3.4), with an empty SETTINGS frame.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -41,14 +41,22 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
 async def diagnose(endpoint: Endpoint, config: EtcdConfig, *, timeout_s: float) -> Diagnosis:
     """Never raises; takes no longer than the timeout."""
+    try:
+        context = tls_context(config) if endpoint.tls else None
+    except ssl.SSLError as error:
+        return Diagnosis(Trouble.MISCONFIGURED, tls_text(error))
+    except OSError as error:
+        return Diagnosis(
+            Trouble.MISCONFIGURED, f"the certificate files can't be read: {error.strerror or error}"
+        )
     connected = False
     try:
         async with asyncio.timeout(timeout_s):
-            context = _tls_context(config) if endpoint.tls else None
             reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
             connected = True
             try:
                 if context is not None:
+                    context.set_alpn_protocols(["h2"])
                     await writer.start_tls(context, server_hostname=endpoint.host)
                 writer.write(_HTTP2_PREFACE)
                 answer = await reader.read(9)
@@ -64,7 +72,7 @@ async def diagnose(endpoint: Endpoint, config: EtcdConfig, *, timeout_s: float) 
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
         return _hung_up(endpoint)
     except ssl.SSLError as error:
-        return Diagnosis(Trouble.MISCONFIGURED, _tls_text(error))
+        return Diagnosis(Trouble.MISCONFIGURED, tls_text(error))
     except ConnectionRefusedError:
         return Diagnosis(
             Trouble.UNREACHABLE, "connection refused, nothing listens there; start etcd"
@@ -103,15 +111,18 @@ def _hung_up(endpoint: Endpoint) -> Diagnosis:
     )
 
 
-def _tls_context(config: EtcdConfig) -> ssl.SSLContext:
+def tls_context(config: EtcdConfig) -> ssl.SSLContext:
+    """By the files as they are now. ``OSError``, of which ``ssl.SSLError`` is one: they can't be
+    read, aren't whole, or don't fit each other."""
     context = ssl.create_default_context(cafile=config.ca_cert)
-    context.set_alpn_protocols(["h2"])
     if config.cert is not None:
-        context.load_cert_chain(config.cert, config.key)
+        # Of a key under a password it would ask the terminal.
+        context.load_cert_chain(config.cert, config.key, password="")
     return context
 
 
-def _tls_text(error: ssl.SSLError) -> str:
+def tls_text(error: ssl.SSLError) -> str:
+    """Why TLS failed, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
             f"its certificate isn't trusted ({error.verify_message.rstrip('.')}); "

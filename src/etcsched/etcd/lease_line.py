@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,10 @@ from etcsched.core.errors import (
     EtcschedError,
     OutcomeUnknown,
 )
+from etcsched.etcd.certificates import Certificates, Pem
 from etcsched.etcd.config import Endpoint, EtcdConfig
 from etcsched.etcd.connection import (
     HAS_LEADER,
-    channel_credentials,
     channel_options,
     unary_keep_alive,
 )
@@ -26,13 +27,16 @@ from etcsched.ports import LeaseInfo
 
 __all__ = ["LeaseLine"]
 
+_RETRY_PAUSE_S = 0.05
+
 
 class _Line:
-    def __init__(self, endpoint: Endpoint, config: EtcdConfig) -> None:
+    def __init__(self, endpoint: Endpoint, config: EtcdConfig, pem: Pem) -> None:
         self.endpoint = endpoint
+        self.pem = pem
         options = channel_options(config)
         self.channel = (
-            grpc.secure_channel(endpoint.address, channel_credentials(config), options)
+            grpc.secure_channel(endpoint.address, pem.credentials(), options)
             if endpoint.tls
             else grpc.insecure_channel(endpoint.address, options)
         )
@@ -45,11 +49,19 @@ class _Line:
 
 class LeaseLine:
     """Each call is one attempt at the endpoint in front; after a failure the next one is in front.
-    Not for several threads at once."""
+    Not for several threads at once. ``ClusterUnreachable`` where the certificate files can't be
+    read."""
 
     def __init__(self, config: EtcdConfig) -> None:
         self._config = config
-        self._lines = [_Line(endpoint, config) for endpoint in config.parsed_endpoints]
+        self._certificates = Certificates(config)
+        try:
+            pem = self._certificates.latest()
+        except OSError as error:
+            raise ClusterUnreachable(
+                f"the certificate files for etcd can't be read: {error}"
+            ) from error
+        self._lines = [_Line(endpoint, config, pem) for endpoint in config.parsed_endpoints]
         self._token: str | None = None
 
     @property
@@ -81,30 +93,52 @@ class LeaseLine:
         line = self._lines[0]
         try:
             return self._call_at(line, method(line), request, timeout_s)
+        except ClusterUnreachable:
+            self._lines.append(self._renewed(self._lines.pop(0)))
+            raise
         except EtcschedError:
             self._lines.append(self._lines.pop(0))
             raise
 
+    def _renewed(self, line: _Line) -> _Line:
+        """A new connection, where the certificate files are no longer those of the one that
+        failed."""
+        pem = self._certificates.latest()
+        if not line.endpoint.tls or pem == line.pem:
+            return line
+        line.channel.close()
+        return _Line(line.endpoint, self._config, pem)
+
     def _call_at(
         self, line: _Line, method: Callable[..., Any], request: Any, timeout_s: float
     ) -> Any:
+        """Again as long as users and roles are being changed, within the timeout."""
         renewed = False
+        give_up_s = time.monotonic() + timeout_s
         while True:
             metadata = [HAS_LEADER]
             if self._token is not None:
                 metadata.append(("token", self._token))
+            left_s = max(give_up_s - time.monotonic(), 0.001)
             try:
-                return method(request, timeout=timeout_s, metadata=metadata)
+                return method(request, timeout=left_s, metadata=metadata)
             except grpc.RpcError as error:
                 code, details = _status_of(error)
                 verdict = judge(code, details)
+                if verdict is Verdict.AUTH_CHANGED:
+                    self._token = None
+                    renewed = False
+                    if time.monotonic() + _RETRY_PAUSE_S < give_up_s:
+                        time.sleep(_RETRY_PAUSE_S)
+                        continue
+                    raise _silence(line, code, details) from error
                 if verdict is Verdict.UNCERTAIN or verdict is Verdict.NOT_NOW:
                     raise _silence(line, code, details) from error
                 stale = verdict is Verdict.TOKEN_STALE or verdict is Verdict.NO_USER
                 if not stale or renewed or self._config.user is None:
                     raise error_of(verdict, line.endpoint.address, details) from error
                 renewed = True
-                self._authenticate(line, timeout_s)
+                self._authenticate(line, max(give_up_s - time.monotonic(), 0.001))
 
     def _authenticate(self, line: _Line, timeout_s: float) -> None:
         request = rpc_pb2.AuthenticateRequest(
@@ -115,7 +149,11 @@ class LeaseLine:
         except grpc.RpcError as error:
             code, details = _status_of(error)
             verdict = judge(code, details)
-            if verdict is Verdict.UNCERTAIN or verdict is Verdict.NOT_NOW:
+            if (
+                verdict is Verdict.UNCERTAIN
+                or verdict is Verdict.NOT_NOW
+                or verdict is Verdict.AUTH_CHANGED
+            ):
                 raise _silence(line, code, details) from error
             raise ClusterRefused(str(error_of(verdict, line.endpoint.address, details))) from error
 

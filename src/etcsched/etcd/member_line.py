@@ -22,9 +22,10 @@ import msgspec
 
 from etcsched.core.errors import EtcschedError
 from etcsched.core.outage import Sight
+from etcsched.etcd.certificates import Certificates
 from etcsched.etcd.client import Effect, EtcdClient
 from etcsched.etcd.config import EtcdConfig
-from etcsched.etcd.connection import HAS_LEADER, Connection, Rpc
+from etcsched.etcd.connection import HAS_LEADER, Connection, Rpc, is_given_up
 from etcsched.etcd.stubs import rpc_pb2
 
 _IDENTIFY_S = 3.0
@@ -64,6 +65,7 @@ class MemberLine:
         self.member = member
         self.urls = urls
         self._config = config
+        self._certificates = Certificates(config)
         self._ended = ended
         self._idle: _Idle | None = None
         self._transport: asyncio.Transport | None = None
@@ -129,7 +131,7 @@ class MemberLine:
             if self._idle is not idle:
                 transport.abort()
         if self._connection is None or self._connection.endpoint != endpoint:
-            await self._ask_over(Connection(endpoint, self._config))
+            await self._ask_over(Connection(endpoint, self._config, self._certificates))
         return True
 
     async def _ask_over(self, connection: Connection | None) -> None:
@@ -192,7 +194,8 @@ class MemberLine:
             transport.abort()  # Another one was made, or the line was closed, in the meantime.
             return
         self._next = transport, idle
-        await self._ask_over(Connection(self._connection.endpoint, self._config))
+        endpoint = self._connection.endpoint
+        await self._ask_over(Connection(endpoint, self._config, self._certificates))
 
     def _go_on_anew(self) -> bool:
         """The member has answered. Not if it may have been killed since: the listener of a process
@@ -227,13 +230,12 @@ class MemberLine:
         anything else, also before it asks who calls."""
         if self._connection is None:
             return self._unknown("was never reached")
+        self._connection.renew()
         request = rpc_pb2.RangeRequest(key=b"\0", serializable=True, keys_only=True)
         try:
             await self._connection.rpcs[Rpc.RANGE](request, timeout=limit_s, metadata=[HAS_LEADER])
         except asyncio.CancelledError:
-            # gRPC cancels the calls of a channel that is closed: that doesn't end who made them.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if not is_given_up():
                 raise
             return self._unknown("was given up during the look")
         except grpc.aio.AioRpcError as error:

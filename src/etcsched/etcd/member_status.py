@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import ssl
 import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from msgspec.structs import replace
 from etcsched.core.errors import ClusterUnreachable, EtcschedError, PermissionDenied
 from etcsched.etcd.config import Endpoint, EtcdConfig
 from etcsched.etcd.connection import Connection, Rpc
+from etcsched.etcd.diagnosis import tls_context
 from etcsched.etcd.stubs import rpc_pb2
 from etcsched.ports import MemberStatus
 
@@ -105,15 +105,11 @@ async def version_by_http(config: EtcdConfig, endpoint: Endpoint, timeout_s: flo
 
 
 def _version_by_http(config: EtcdConfig, endpoint: Endpoint, timeout_s: float) -> str:
-    context = None
-    if endpoint.tls:
-        context = ssl.create_default_context(cafile=config.ca_cert)
-        if config.cert is not None and config.key is not None:
-            context.load_cert_chain(config.cert, config.key)
-    direct = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
     try:
+        context = tls_context(config) if endpoint.tls else None
+        direct = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
         with direct.open(f"{endpoint}/version", timeout=timeout_s) as response:
             return str(json.load(response)["etcdserver"])
     except (OSError, HTTPException, ValueError, KeyError):

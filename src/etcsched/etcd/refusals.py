@@ -34,6 +34,9 @@ class Verdict(enum.Enum):
     TOKEN_STALE = enum.auto()  # after authenticating anew
     NO_USER = enum.auto()  # after authenticating; etcd wants a user, and the call had none
     NOT_NOW = enum.auto()  # elsewhere or later: this member has no leader, or is overloaded
+    # Later, after authenticating: users or roles were changed while etcd looked at who calls. It
+    # says so before it applies a write, also of one that went through its log.
+    AUTH_CHANGED = enum.auto()
     # The call was refused; asking again won't help.
     LEASE_GONE = enum.auto()
     LEASE_EXISTS = enum.auto()
@@ -68,10 +71,11 @@ Definite = Literal[
     Verdict.NO_USER,
     Verdict.TOKEN_STALE,
 ]
+"""Those that end a call, at least where authenticating anew doesn't help."""
 
 _ETCD_SAYS = {
     "invalid auth token": Verdict.TOKEN_STALE,
-    "revision of auth store is old": Verdict.TOKEN_STALE,
+    "revision of auth store is old": Verdict.AUTH_CHANGED,
     "user name is empty": Verdict.NO_USER,
     "no leader": Verdict.NOT_NOW,
     "too many requests": Verdict.NOT_NOW,

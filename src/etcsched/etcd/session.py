@@ -205,7 +205,12 @@ class Session:
     def _run(self, timeout_s: float) -> None:
         assert self._started is not None
         assert self._ended is not None
-        line = LeaseLine(self._config)
+        try:
+            line = LeaseLine(self._config)
+        except EtcschedError as error:
+            self._call_in_loop(_fail, self._started, error)
+            self._call_in_loop(_finish, self._ended)
+            return
         try:
             try:
                 self._begin(line, timeout_s)

@@ -21,7 +21,7 @@ import msgspec
 
 from etcsched.core.errors import ClusterUnreachable, Compacted
 from etcsched.etcd.assembly import Assembler
-from etcsched.etcd.connection import HAS_LEADER, Connection
+from etcsched.etcd.connection import HAS_LEADER, Connection, is_given_up
 from etcsched.etcd.refusals import Verdict, error_of, judge
 from etcsched.etcd.stubs import rpc_pb2
 from etcsched.etcd.wire import key_bytes, range_end_bytes, watch_events
@@ -172,6 +172,11 @@ class _Watch:
             self._refused(connection, token, judge(error.code(), error.details()), error.details())
             client.put_behind(connection)
             raise _StreamLostError from error
+        except asyncio.CancelledError as error:
+            if connection.is_closed or not is_given_up():
+                raise
+            client.put_behind(connection)
+            raise _StreamLostError from error
         except (TimeoutError, asyncio.InvalidStateError) as error:
             # InvalidStateError: gRPC's for writing to a stream that has just ended.
             client.put_behind(connection)
@@ -236,6 +241,8 @@ class _Watch:
                 self._doubted = True
                 self._client.drop_token(token)
                 raise _StreamLostError
+            case Verdict.AUTH_CHANGED:
+                self._client.drop_token(token)
             case Verdict.UNSUPPORTED | Verdict.CORRUPT:
                 raise error_of(verdict, connection.endpoint.address, details)
             case _:

@@ -170,6 +170,25 @@ async def test_members_one_by_one(etcd_binary: EtcdBinary, tmp_path: Path) -> No
         await etcd.stop()
 
 
+async def test_members_are_asked_by_new_certificates(
+    etcd_binary: EtcdBinary, tmp_path: Path
+) -> None:
+    """How to ask a member was settled when all was well."""
+    etcd = EtcdCluster(etcd_binary, tmp_path, members=3, security=Security.TLS)
+    await etcd.start()
+    try:
+        async with witness_of(etcd, 3) as witness:
+            etcd.replace_certificates()
+            leader = await etcd.leader()
+            for index in range(3):
+                if index != leader:
+                    etcd.kill(index)
+            await witness.proves()
+            assert Sight.LEADERLESS in witness.watch.last_sights
+    finally:
+        await etcd.stop()
+
+
 async def test_a_frozen_member_proves_nothing(etcd_binary: EtcdBinary, tmp_path: Path) -> None:
     """The old leader, frozen, while the others are down: it would wake up as the leader."""
     etcd = EtcdCluster(etcd_binary, tmp_path, members=3)

@@ -58,6 +58,7 @@ def test_definite_refusals(code: grpc.StatusCode, text: str, error: type[Excepti
     verdict = judge(code, text)
     assert verdict is not Verdict.UNCERTAIN
     assert verdict is not Verdict.NOT_NOW
+    assert verdict is not Verdict.AUTH_CHANGED
     made = error_of(verdict, "127.0.0.1:2379", text)
     assert isinstance(made, error)
     assert str(made).startswith("etcd at 127.0.0.1:2379: ")
@@ -89,3 +90,5 @@ def test_what_was_turned_down_at_the_door_may_be_sent_elsewhere() -> None:
     assert judge(Code.UNAVAILABLE, "etcdserver: no leader") is Verdict.NOT_NOW
     assert judge(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests") is Verdict.NOT_NOW
     assert judge(Code.UNAUTHENTICATED, "etcdserver: invalid auth token") is Verdict.TOKEN_STALE
+    old = "etcdserver: revision of auth store is old"
+    assert judge(Code.INVALID_ARGUMENT, old) is Verdict.AUTH_CHANGED
