@@ -32,6 +32,8 @@ class SessionEnd(enum.Enum):
     """etcd says that the lease doesn't exist."""
     STALLED = "stalled"
     """The owner's loop made no progress."""
+    FAILED = "failed"
+    """What renews it did."""
     GIVEN_UP = "given up"
     """The owner ended it."""
 
@@ -93,11 +95,6 @@ class SessionValidity(msgspec.Struct, frozen=True, kw_only=True):
         if current.end is not None or deadline_s <= current.deadline_s:
             return current
         return msgspec.structs.replace(current, deadline_s=deadline_s)
-
-    def term_seen(self, raft_term: int) -> SessionValidity:
-        if raft_term <= self.raft_term:
-            return self
-        return msgspec.structs.replace(self, raft_term=raft_term)
 
     def ended(self, end: SessionEnd) -> SessionValidity:
         """The first end stays."""

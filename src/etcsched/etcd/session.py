@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from etcsched.etcd.lease_line import LeaseLine
 from etcsched.ports import LeaseInfo
 
 __all__ = ["Session", "SessionLoss", "boottime_s"]
+
+log = logging.getLogger(__name__)
 
 _RENEWALS_PER_TTL = 4
 _ATTEMPTS_PER_RENEWAL = 2
@@ -103,11 +106,18 @@ class Session:
             target=self._run, args=(timeout_s,), name="etcd-session", daemon=True
         ).start()
         try:
-            await self._started
+            async with asyncio.timeout(timeout_s + self._wanted_ttl_s * _STOP_WITHIN_OF_TTL):
+                await self._started
+        except TimeoutError:
+            self._give_up()
+            raise ClusterUnreachable("the session's thread doesn't answer") from None
         except asyncio.CancelledError:
-            self._stopping = True
-            self._wake.set()
+            self._give_up()
             raise
+
+    def _give_up(self) -> None:
+        self._stopping = True
+        self._wake.set()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -125,9 +135,8 @@ class Session:
         """Stop renewing; the lease lives on in etcd for what remains of its TTL. A thread that
         hangs is left alone."""
         if self._ended is not None:
-            self._stopping = True
             self._end(SessionEnd.GIVEN_UP)
-            self._wake.set()
+            self._give_up()
             within_s = self._wanted_ttl_s * _STOP_WITHIN_OF_TTL + self._revoke_timeout_s
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
@@ -172,12 +181,6 @@ class Session:
         """Any thread."""
         return self._validity is not None and self._validity.valid_at(now_mono_s)
 
-    def observe_raft_term(self, raft_term: int) -> None:
-        """Another connection has seen this term; acknowledgements of an older one no longer
-        count."""
-        with self._lock:
-            self._validity = self._current.term_seen(raft_term)
-
     def outage_proved(self, sent_mono_s: float) -> bool:
         """Count what was sent then as an acknowledged keepalive; false if the session has ended.
         In the event loop: a deadline that moves is told to ``on_renewed`` at once."""
@@ -205,25 +208,25 @@ class Session:
     def _run(self, timeout_s: float) -> None:
         assert self._started is not None
         assert self._ended is not None
-        try:
-            line = LeaseLine(self._config)
-        except EtcschedError as error:
-            self._call_in_loop(_fail, self._started, error)
-            self._call_in_loop(_finish, self._ended)
-            return
-        try:
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(self._call_in_loop, _finish, self._ended)
+            # Whatever goes wrong here, somebody waits for word of it.
             try:
+                line = LeaseLine(self._config)
+                cleanup.callback(line.close)
                 self._begin(line, timeout_s)
-            except EtcschedError as error:
+            except Exception as error:
                 self._call_in_loop(_fail, self._started, error)
                 return
             self._call_in_loop(_finish, self._started)
-            self._keep(line)
-            if self._revoke_timeout_s:
-                self._revoke(line)
-        finally:
-            line.close()
-            self._call_in_loop(_finish, self._ended)
+            try:
+                self._keep(line)
+                if self._revoke_timeout_s:
+                    self._revoke(line)
+            except Exception as error:
+                log.exception("the thread of session %x failed", self._lease)
+                if not self._stopping:
+                    self._tell_lost(SessionEnd.FAILED, f"its thread failed: {error!r}")
 
     def _begin(self, line: LeaseLine, timeout_s: float) -> None:
         give_up_s = boottime_s() + timeout_s
@@ -310,15 +313,20 @@ class Session:
             self._validity = validity
         if validity.end is None:
             return False
-        if validity.end is not SessionEnd.GIVEN_UP and self._on_lost is not None:
+        if validity.end is not SessionEnd.GIVEN_UP:
             texts = {
                 SessionEnd.EXPIRED: f"no keepalive acknowledged in time; last: {self._last_fault}",
                 SessionEnd.LEASE_GONE: "etcd says that the lease expired or was revoked",
                 SessionEnd.STALLED: f"the main loop made no progress for {stalled_s:.1f} s",
             }
-            text = f"session {self._lease:x} lost: {texts[validity.end]}"
-            self._call_in_loop(self._on_lost, SessionLoss(validity.end, text))
+            self._tell_lost(validity.end, texts[validity.end])
         return True
+
+    def _tell_lost(self, end: SessionEnd, why: str) -> None:
+        self._end(end)
+        if self._on_lost is not None:
+            loss = SessionLoss(end, f"session {self._lease:x} lost: {why}")
+            self._call_in_loop(self._on_lost, loss)
 
     def _revoke(self, line: LeaseLine) -> None:
         give_up_s = boottime_s() + self._revoke_timeout_s
@@ -349,6 +357,6 @@ def _finish(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _fail(future: asyncio.Future[None], error: EtcschedError) -> None:
+def _fail(future: asyncio.Future[None], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -225,6 +226,76 @@ async def test_a_thread_that_hangs_is_left_alone(monkeypatch: pytest.MonkeyPatch
             await owner.session.revoke(timeout_s=0.1)
         is_over.set()
         await owner.session.revoke()
+
+
+class FailingLine(HungLine):
+    """What nobody foresaw, in this call."""
+
+    def __init__(self, fails_in: str) -> None:
+        self._fails_in = fails_in
+
+    def grant(self, ttl_s: int, *, timeout_s: float) -> LeaseInfo:
+        self._fail("grant")
+        return super().grant(ttl_s, timeout_s=timeout_s)
+
+    def keep_alive(self, lease: int, *, timeout_s: float) -> LeaseInfo:
+        self._fail("keep_alive")
+        raise AssertionError("it was to fail")
+
+    def _fail(self, call: str) -> None:
+        if call == self._fails_in:
+            raise ZeroDivisionError(call)
+
+
+async def test_a_thread_that_fails_at_its_first_call_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a node would wait for its next session for ever."""
+    monkeypatch.setattr(session, "LeaseLine", lambda _config: FailingLine("grant"))
+    async with asyncio.timeout(10):
+        with pytest.raises(ZeroDivisionError):
+            await Owner(EtcdConfig()).session.start()
+
+
+async def test_a_thread_that_fails_later_is_a_session_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "LeaseLine", lambda _config: FailingLine("keep_alive"))
+    owner = Owner(EtcdConfig())
+    await owner.session.start()
+    _, loss = await owner.lost()
+    assert loss.end is SessionEnd.FAILED
+    assert "ZeroDivisionError" in loss.text
+    assert not owner.session.valid_at(boottime_s())
+
+
+async def test_certificate_files_that_cannot_be_read_are_waited_for(tmp_path: Path) -> None:
+    """A renewal may leave them unreadable for a moment: that mends itself, and is tried again."""
+    ca_cert = tmp_path / "ca.pem"
+    ca_cert.write_text("-----BEGIN CERTIFICATE-----")
+    config = EtcdConfig(endpoints=("https://127.0.0.1:1",), ca_cert=ca_cert)
+    ca_cert.unlink()
+    async with asyncio.timeout(10):
+        with pytest.raises(ClusterUnreachable, match=r"can't be read"):
+            await Owner(config).session.start()
+
+
+async def test_a_thread_that_hangs_from_the_first_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_over = threading.Event()
+
+    def hang(_config: EtcdConfig) -> HungLine:
+        assert is_over.wait(20)
+        return HungLine(threading.Event(), is_over)
+
+    monkeypatch.setattr(session, "LeaseLine", hang)
+    owner = Owner(EtcdConfig())
+    async with asyncio.timeout(10):
+        with pytest.raises(ClusterUnreachable, match="doesn't answer"):
+            await owner.session.start(timeout_s=0.2)
+        is_over.set()
+        await owner.session.stop()
 
 
 async def test_starts_only_if_etcd_answers() -> None:

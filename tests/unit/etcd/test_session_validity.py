@@ -36,7 +36,8 @@ def test_an_answer_after_the_deadline_revives_nothing() -> None:
 
 
 def test_a_deposed_leaders_answer_extends_nothing() -> None:
-    session = first_validity(sent_s=100, ttl_s=10, raft_term=2).term_seen(3)
+    session = first_validity(sent_s=100, ttl_s=10, raft_term=2)
+    session = session.acknowledged(sent_s=103, now_s=103, ttl_s=10, raft_term=3)
     assert session.acknowledged(sent_s=104, now_s=105, ttl_s=10, raft_term=2) == session
     assert session.acknowledged(sent_s=104, now_s=105, ttl_s=0, raft_term=2) == session
 
