@@ -6,6 +6,7 @@ import asyncio
 import enum
 import json
 import os
+import shutil
 import signal
 import ssl
 import time
@@ -20,7 +21,15 @@ import msgspec
 from etcsched.core.errors import EtcschedError, OutcomeUnknown
 from etcsched.etcd.binaries import EtcdBinary, probe_etcd
 from etcsched.etcd.client import EtcdClient
-from etcsched.etcd.embedded import EmbeddedEtcd, EtcdMember, EtcdOptions, ServerTls, wait_healthy
+from etcsched.etcd.embedded import (
+    EmbeddedEtcd,
+    EtcdMember,
+    EtcdOptions,
+    MemberPorts,
+    ServerTls,
+    wait_healthy,
+)
+from etcsched.etcd.ports import HOST
 from etcsched.keyspace.ops import Txn, TxnResult
 from tests.support.certificates import CertificateAuthority
 from tests.support.fetch_etcd import CHOICE_VARIABLE, local_etcds
@@ -60,6 +69,20 @@ def etcd_versions() -> list[EtcdBinary]:
     return local_etcds()
 
 
+class _MovableEtcd(EmbeddedEtcd):
+    def move(self, index: int) -> str:
+        """The member that is started next has other ports, and joins the others there are. Its
+        URL for those."""
+        ports = MemberPorts(client=self._reserve_any(), peer=self._reserve_any())
+        self._ports = (*self._ports[:index], ports, *self._ports[index + 1 :])
+        arguments = [*self._arguments(index), "--initial-cluster-state=existing"]
+        member = EtcdMember(
+            self.binary, self._name(index), self.directory, arguments, self._reserve_any()
+        )
+        self._members = (*self._members[:index], member, *self._members[index + 1 :])
+        return f"http://{HOST}:{ports.peer}"
+
+
 class EtcdCluster:
     """One cluster of 1 or 3 members, with everything a client needs to get in."""
 
@@ -86,7 +109,7 @@ class EtcdCluster:
         """Told of each member that is killed or frozen, with the proof, and (empty) when it is
         healed."""
         tls = self._issue_certificates() if security is not Security.PLAIN else None
-        self._etcd = EmbeddedEtcd(
+        self._etcd = _MovableEtcd(
             binary, directory / "etcd", members=members, options=options, tls=tls
         )
 
@@ -136,6 +159,25 @@ class EtcdCluster:
         """In the files that there are, by those of a new authority. A member shows its own to
         whoever connects from now on, and takes clients' from its next start on."""
         self._issue_certificates()
+
+    async def remove(self, index: int) -> None:
+        """By the word of the others; whether its process runs is another matter."""
+        by = (index + 1) % len(self.members)
+        listed = await self.call("/v3/cluster/member/list", {}, member=by)
+        name = self.members[index].name
+        (id_,) = [member["ID"] for member in listed["members"] if member["name"] == name]
+        await self.call("/v3/cluster/member/remove", {"ID": id_}, member=by)
+
+    async def replace(self, index: int) -> None:
+        """By a new member, at other addresses, on an empty disk; returns when it serves."""
+        self.kill(index)
+        await self.remove(index)
+        shutil.rmtree(self.members[index].data_dir)
+        peer_url = self._etcd.move(index)
+        by = (index + 1) % len(self.members)
+        await self.call("/v3/cluster/member/add", {"peerURLs": [peer_url]}, member=by)
+        self.members[index].spawn()
+        await wait_healthy([self.members[index]], READY_TIMEOUT_S)
 
     async def wait_healthy(self, *indexes: int) -> None:
         """Until these members, or all, serve linearizable reads."""

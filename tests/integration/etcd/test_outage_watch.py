@@ -170,6 +170,69 @@ async def test_members_one_by_one(etcd_binary: EtcdBinary, tmp_path: Path) -> No
         await etcd.stop()
 
 
+@contextlib.asynccontextmanager
+async def three_changing_members(
+    etcd_binary: EtcdBinary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[EtcdCluster]:
+    """Of an etcd that lets members go and come though it has just begun, listed often."""
+    monkeypatch.setattr(outage_watch, "REFRESH_S", 0.5)
+    monkeypatch.setattr(outage_watch, "RETRY_S", 0.5)
+    extra = (*TEST_OPTIONS.extra_arguments, "--strict-reconfig-check=false")
+    options = msgspec.structs.replace(TEST_OPTIONS, extra_arguments=extra)
+    etcd = EtcdCluster(etcd_binary, tmp_path, members=3, options=options)
+    await etcd.start()
+    try:
+        yield etcd
+    finally:
+        await etcd.stop()
+
+
+async def test_a_member_in_place_of_another_is_held(
+    etcd_binary: EtcdBinary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        three_changing_members(etcd_binary, tmp_path, monkeypatch) as etcd,
+        witness_of(etcd, 3) as witness,
+    ):
+        before = set(witness.watch._lines)
+        replaced = (await etcd.leader() + 1) % 3
+        await etcd.replace(replaced)
+        await until(lambda: len(set(witness.watch._lines) - before) == 1)
+        assert len(witness.watch._lines) == 3
+        await witness.holds(3)
+        await until(lambda: not witness.watch._is_polling)
+        witness.proofs.clear()
+        # It is one whose word counts: with a leader, as long as it has one beside it.
+        etcd.kill(next(index for index in range(3) if index != replaced))
+        await etcd.leader()
+        witness.proofs.clear()
+        await witness.proves_nothing()
+        for index in range(3):
+            etcd.kill(index)
+        await witness.proves()
+        assert witness.watch.last_sights == (Sight.DOWN,) * 3
+
+
+async def test_a_member_that_was_removed_doesnt_count(
+    etcd_binary: EtcdBinary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands still, so of itself nothing could be proven."""
+    async with (
+        three_changing_members(etcd_binary, tmp_path, monkeypatch) as etcd,
+        witness_of(etcd, 3) as witness,
+    ):
+        removed = (await etcd.leader() + 1) % 3
+        etcd.freeze(removed)
+        await etcd.remove(removed)
+        await until(lambda: len(witness.watch._lines) == 2)
+        for index in range(3):
+            if index != removed:
+                etcd.kill(index)
+        await witness.proves()
+        assert witness.watch.last_sights == (Sight.DOWN,) * 2
+        etcd.thaw(removed)
+
+
 async def test_members_are_asked_by_new_certificates(
     etcd_binary: EtcdBinary, tmp_path: Path
 ) -> None:
