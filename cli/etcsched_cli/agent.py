@@ -36,9 +36,14 @@ _option = partial(option, of="agent", show_envvar=True)
     "users",
     metavar="USER",
     multiple=True,
-    help="Whom jobs may name as their user (an agent that runs as root).",
+    help="Whom jobs may name as their user (an agent that runs as root).  [default: any but root]",
 )
-@_option("--default-user", metavar="USER", default="", help="Whom the other jobs run as.")
+@_option(
+    "--default-user",
+    metavar="USER",
+    default="",
+    help="Whom jobs without a user run as.  [default: itself; as root nobody]",
+)
 @_option(
     "--ttl",
     "ttl_s",

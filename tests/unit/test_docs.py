@@ -74,6 +74,7 @@ def test_a_link_leads_somewhere(page: Path, target: str) -> None:
         "Restoring etcd from a backup",
         "All schedulers are lost",
         "An agent's disk is lost",
+        "An agent's disk is full",
     ],
 )
 def test_each_recovery_strategy_is_a_chapter(chapter: str) -> None:
