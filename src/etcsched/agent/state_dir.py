@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import msgspec
 
 from etcsched.core.errors import AgentIdInUse, EtcschedError, UsageError
 from etcsched.files import replace_file
+
+log = logging.getLogger(__name__)
 
 _SOCKET_PATH_MOST_BYTES = 107  # sun_path of Linux, without its final zero
 
@@ -36,7 +39,8 @@ class SavedSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateDir:
-    """Made if it isn't there. Everything is closed to others but the way to a job's own files."""
+    """Made if it isn't there; one that is there keeps its mode. Everything below is closed to
+    others but the way to a job's own files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,8 +59,15 @@ class StateDir:
                 (self.spool, 0o700),
                 (self.supervisor, 0o700),
             ):
+                is_new = not directory.exists()
                 directory.mkdir(parents=True, exist_ok=True)
-                directory.chmod(mode)
+                if is_new or directory is not path:
+                    directory.chmod(mode)
+            if path.stat().st_mode & 0o022:
+                log.warning(
+                    "state directory %s: others than its owner may write to it, and so put "
+                    "another session or output there; its mode is left as it is", path,
+                )  # fmt: skip
         except OSError as error:
             raise EtcschedError(
                 f"state directory {path} can't be made: {error.strerror}"

@@ -93,7 +93,8 @@ class Supervised:
                     case SupervisorDied():
                         left = "; some of its processes could not be killed"
                         log.error("the supervisor died%s", left if event.processes_left else "")
-            self._client = None
+            died, self._client = self._client, None
+            await died.close()
             self._wanted.clear()
             self._report(ev.SupervisorGone())
             await self._wanted.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -10,9 +11,11 @@ from etcsched.core.agent import events as agent_ev
 from etcsched.core.agent.attempt import report_id
 from etcsched.core.leader import events as leader_ev
 from etcsched.core.records import Report
-from etcsched.keyspace.codec import decode
+from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.ops import OperationResult, RangeResult
 from etcsched.keyspace.outbox import Committed, Refused, Rejected, WriteResult
+
+log = logging.getLogger(__name__)
 
 __all__ = ["AgentWriteId", "agent_event", "leader_event", "refusal_of", "write_id_of"]
 
@@ -71,4 +74,10 @@ def agent_event(result: Committed | Refused, write_id: AgentWriteId) -> agent_ev
 def _report_in(refused: Refused) -> Report | None:
     (found,) = refused.responses
     assert isinstance(found, RangeResult)
-    return decode(Report, found.kvs[0].value) if found.kvs else None
+    if not found.kvs:
+        return None
+    try:
+        return decode(Report, found.kvs[0].value)
+    except MalformedRecord as error:
+        log.warning("counted as absent: %s: %s", found.kvs[0].key, error)
+        return None

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
+from etcsched.core.errors import AgentIdInUse
 from etcsched.core.records import OutputAccess, Presence
 from etcsched.core.times import Utc
-from etcsched.keyspace.codec import decode
+from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import RangeResult, Txn, TxnResult
 from etcsched.keyspace.transactions import join_presence, leave_presence, update_presence
@@ -65,7 +66,8 @@ class PresenceSteps:
                 return leave_presence(self._keys, step.agent, step.create_revision)
 
     def answered(self, step: PresenceWrite, result: TxnResult) -> ev.Event | None:
-        """What the agent's machine is told of a definite answer; None: nothing (yet)."""
+        """What the agent's machine is told of a definite answer; None: nothing (yet).
+        ``AgentIdInUse`` where what stands there can't be read."""
         match step:
             case fx.JoinPresence():
                 return self._joined(step, result)
@@ -98,8 +100,16 @@ class PresenceSteps:
             self.submit(step)  # Gone between our compare and our look.
             return None
         there = found.kvs[0]
+        try:
+            presence = decode(Presence, there.value)
+        except MalformedRecord as error:
+            raise AgentIdInUse(
+                f"agent {step.presence.agent}: somebody has put a presence at {there.key} (lease "
+                f"{there.lease:x}) that can't be read: {error}; stop whoever that is and delete "
+                "the key, or give this agent another --id"
+            ) from None
         return ev.PresenceTaken(
-            presence=decode(Presence, there.value),
+            presence=presence,
             lease=there.lease,
             create_revision=there.create_revision,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -76,6 +77,29 @@ async def test_a_moved_deadline_keeps_attempts_alive_except_those_named(host: Ho
         assert is_alive(kept)
         agent.client.move_deadline(None, {"kept": boottime_s()})
         assert (await agent.ended("kept")).reason is EndReason.FENCED
+
+
+async def test_without_a_descriptor_nothing_is_reported_over_that_lives(host: Host) -> None:
+    """Nor does it end by it, or turn without a pause: what it can't do it does once it can."""
+    async with host.agent() as agent:
+        agent.shell("a", DAEMON)
+        main = (await agent.started("a")).pid
+        daemon = await host.phone.pid()
+        supervisor = agent.supervisor_pid()
+        limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (0, limits[1]))
+        os.kill(main, signal.SIGKILL)
+        agent.shell("b", "true")
+        # Answered after the turn that saw the death.
+        await agent.start_failed("b")
+        agent.shell("c", "true")
+        await agent.start_failed("c")
+        assert is_alive(daemon)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
+        assert (await agent.ended("a")).signal == signal.SIGKILL
+        assert not is_alive(daemon)
+    said = (host.directory / "supervisor.log").read_text()
+    assert said.count("looking for processes that are left: Too many open files") == 1
 
 
 async def test_a_deadline_that_began_to_stop_an_attempt_is_final(host: Host) -> None:

@@ -160,3 +160,16 @@ class TestPruning:
         prune_output(root, frozenset(), keep_s=1.0, keep_bytes=0, now_s=1e9)
         assert root.is_dir()
         assert not (root / "job").exists()
+
+
+@pytest.mark.parametrize(("mode", "is_named"), [(0o750, False), (0o777, True)])
+def test_a_directory_that_was_there_keeps_its_mode(
+    tmp_path: Path, mode: int, is_named: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "there"
+    path.mkdir()
+    path.chmod(mode)
+    state = StateDir(path)
+    assert path.stat().st_mode & 0o777 == mode
+    assert state.supervisor.stat().st_mode & 0o777 == 0o700
+    assert (str(path) in caplog.text) is is_named

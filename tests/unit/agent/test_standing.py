@@ -479,6 +479,15 @@ def test_what_it_deletes_itself_it_doesnt_put_again(seen: ev.Event) -> None:
     assert script.tell(ev.PresenceLeft()) == [fx.Quit()]
 
 
+@pytest.mark.parametrize("lease_gone", [True, False])
+def test_a_farewell_whose_session_is_lost_is_over(lease_gone: bool) -> None:
+    """Its delete may hang on a frozen member, and would be pointless once a new session joins."""
+    script = Script().ready()
+    script.tell(ev.StopRequested(), live(Stage.DISMISSED))
+    script.one(fx.LeavePresence)
+    assert script.tell(ev.SessionLost(lease_gone)) == [fx.Quit()]
+
+
 def test_a_stop_kills_what_takes_too_long() -> None:
     script = Script(stop_timeout_s=5.0).ready()
     script.run(kill_grace_s=2.0)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import resource
+import select
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -94,3 +98,56 @@ def test_a_process_in_the_middle_of_an_exec_is_found() -> None:
     finally:
         process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        processes.read_stat,
+        processes.children_of,
+        lambda _pid: processes.own_children(),
+        lambda pid: processes.environment_value(pid, b"FAMILY"),
+        lambda pid: processes.signal_processes({pid: os.getpid()}, signal.SIGCONT),
+    ],
+    ids=["stat", "children", "own children", "environment", "signal"],
+)
+def test_without_a_descriptor_nobody_counts_as_gone(
+    family: tuple[int, int], look: Callable[[int], object]
+) -> None:
+    with no_descriptor_left(), pytest.raises(OSError) as raised:
+        look(family[0])
+    assert raised.value.errno == errno.EMFILE
+
+
+def test_a_tree_is_killed_children_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child whose parent is dead has another one than it was seen with."""
+    send = signal.pidfd_send_signal
+
+    def send_and_see_it_dead(handle: int, number: int) -> None:
+        send(handle, number)
+        if number == signal.SIGKILL:
+            assert select.select([handle], [], [], 10)[0]
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", send_and_see_it_dead)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", "sleep 1000 >/dev/null & echo $!; wait"], stdout=subprocess.PIPE
+    ) as shell:
+        assert shell.stdout is not None
+        child = os.pidfd_open(int(shell.stdout.readline()))
+        try:
+            assert processes.kill_trees([shell.pid]) == 2
+            assert select.select([child], [], [], 10)[0]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                send(child, signal.SIGKILL)
+            os.close(child)

@@ -11,6 +11,7 @@ It serves whoever outlives the supervisor: its guardian, the agent, the next sup
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -81,7 +82,9 @@ def is_empty(group: Path) -> bool:
     """True also where the group is gone."""
     try:
         return not (group / "cgroup.procs").read_bytes()
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
         return True
 
 

@@ -64,7 +64,7 @@ class Forest:
         return len(self._given_up)
 
     def reap(self) -> list[MainEnded]:
-        """Wait for every child that has ended, then look for strays."""
+        """Wait for every child that has ended."""
         ended: list[MainEnded] = []
         while True:
             try:
@@ -84,7 +84,6 @@ class Forest:
             if attempt is not None:
                 attempt.cpu_s += usage.ru_utime + usage.ru_stime
                 attempt.peak_memory_bytes = max(attempt.peak_memory_bytes, usage.ru_maxrss * 1024)
-        self._find_strays()
         return ended
 
     def strays_of(self, attempt: Attempt) -> list[int]:
@@ -93,10 +92,15 @@ class Forest:
         return [pid for pid, stray_of in self._strays.items() if stray_of == owners]
 
     def signal(self, attempt: Attempt, number: int) -> None:
-        """Send a signal to every process of the attempt, each once."""
-        self._find_strays()
-        roots = self.strays_of(attempt)
+        """Send a signal to every process of the attempt, each once. ``OSError``: perhaps some
+        didn't get it."""
         main_left = self._mains.get(attempt.pid) is attempt
+        if main_left and number == signal.SIGKILL:
+            # The group at one blow; its number is ours until its leader is waited for.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(attempt.pid, signal.SIGKILL)
+        self.find_strays()
+        roots = self.strays_of(attempt)
         if main_left:
             roots.append(attempt.pid)
         if number != signal.SIGKILL:
@@ -105,10 +109,6 @@ class Forest:
             # One that is stopped would sleep through its grace period.
             processes.signal_processes(targets, signal.SIGCONT)
             return
-        if main_left:
-            # The group at one blow; its number is ours until its leader is waited for.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(attempt.pid, signal.SIGKILL)
         processes.kill_trees(roots)
 
     def kill_ownerless(self) -> None:
@@ -120,7 +120,8 @@ class Forest:
     def _owner(self, owners: frozenset[str]) -> Attempt | None:
         return self._attempts.get(next(iter(owners))) if len(owners) == 1 else None
 
-    def _find_strays(self) -> None:
+    def find_strays(self) -> None:
+        """``OSError``: there may be more than are known."""
         for pid in processes.own_children():
             if not (pid in self._mains or pid in self._strays or pid in self._given_up):
                 self._strays[pid] = self._possible_owners(pid)

@@ -14,6 +14,7 @@ namespace (``isolate``) even that can't happen: the kernel kills the namespace w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -54,12 +55,14 @@ def clean_up(group: Path | None) -> None:
     while True:
         if group is not None:
             cgroup.kill_all(group)
-        children = processes.own_children()
-        processes.kill_trees(children)
+        # What can't be read at present (no descriptor is left on this host, say) is looked at anew.
+        with contextlib.suppress(OSError):
+            processes.kill_trees(processes.own_children())
         while _reap_one():
             pause_s = KILL_REPEAT_S
-        if not processes.own_children():
-            break
+        with contextlib.suppress(OSError):
+            if not processes.own_children():
+                break
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, KILL_REPEAT_MAX_S)
     if group is not None:

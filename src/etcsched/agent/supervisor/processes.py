@@ -5,10 +5,14 @@ Nothing here relies on a process's cooperation, but all of it looks at a moving 
 other processes' children can miss one that is just being reparented. What is certain is the list
 of one's *own* children, which lose no member but by one's own wait. So "none is left" is always
 decided on that list, and everything else is repeated until it holds.
+
+What can't be read for another reason than that the process is gone, or isn't ours to look at, isn't
+known: that is an ``OSError`` (no descriptor is left, say), never an absence.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -20,6 +24,9 @@ PF_KTHREAD = 0x00200000
 """The kernel's mark of its own threads (include/linux/sched.h)."""
 EXEC_WAIT_S = 0.5
 EMPTY_LOOKS = 8
+_GONE = (errno.ENOENT, errno.ESRCH)
+_NOT_TO_BE_SEEN = (*_GONE, errno.EACCES, errno.EPERM)
+"""Permission is lacking for good: of other users' processes, with /proc's hidepid even for stat."""
 
 
 class Stat(NamedTuple):
@@ -34,7 +41,9 @@ def read_stat(pid: int) -> Stat | None:
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             text = file.read(1024)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_SEEN:
+            raise
         return None
     # The command's name stands in parentheses and may hold anything, parentheses included.
     fields = text[text.rfind(b")") + 2 :].split(None, 7)
@@ -51,7 +60,9 @@ def own_children() -> list[int]:
 def children_of(pid: int) -> list[int]:
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_SEEN:
+            raise
         return []
     return [child for tid in threads for child in _children_of_thread(pid, int(tid))]
 
@@ -62,7 +73,9 @@ def _children_of_thread(pid: int, tid: int) -> list[int]:
             text = b""
             while chunk := file.read(65536):
                 text += chunk
-    except OSError:
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_SEEN:
+            raise
         if not _KERNEL_LISTS_CHILDREN and tid == pid:
             return _children_by_scan(pid)
         return []
@@ -142,7 +155,9 @@ def _read_all(path: str) -> bytes | None:
             text = b""
             while chunk := file.read(262144):
                 text += chunk
-    except OSError:
+    except OSError as error:
+        if error.errno not in _NOT_TO_BE_SEEN:
+            raise
         return None
     return text
 
@@ -158,14 +173,17 @@ def signal_processes(targets: dict[int, int], signal_number: int) -> int:
     for pid, parent in targets.items():
         try:
             handle = os.pidfd_open(pid)
-        except OSError:
+        except OSError as error:
+            # EINVAL: waited for, and still the number of a session that others are in.
+            if error.errno not in (*_GONE, errno.EINVAL):
+                raise
             continue
         try:
             stat = read_stat(pid)
             if stat is not None and stat.state != "Z" and stat.parent in (parent, me):
                 signal.pidfd_send_signal(handle, signal_number)
                 count += 1
-        except OSError:
+        except (ProcessLookupError, PermissionError):
             # It ended in between, or belongs to another user (set-uid) and we aren't root.
             continue
         finally:
@@ -175,7 +193,9 @@ def signal_processes(targets: dict[int, int], signal_number: int) -> int:
 
 def kill_trees(roots: list[int]) -> int:
     """SIGKILL the roots and their descendants. Each is stopped first, until a walk finds nothing
-    new, so that none forks away while the others are killed."""
+    new, so that none forks away while the others are killed; and children are killed before their
+    parents: one whose parent was dead already would have another than it was seen with, and would
+    stay stopped."""
     stopped: dict[int, int] = {}
     for _ in range(FREEZE_ROUNDS_MAX):
         new = {pid: parent for pid, parent in trees_of(roots).items() if pid not in stopped}
@@ -183,7 +203,7 @@ def kill_trees(roots: list[int]) -> int:
             break
         signal_processes(new, signal.SIGSTOP)
         stopped |= new
-    return signal_processes(stopped, signal.SIGKILL)
+    return signal_processes(dict(reversed(stopped.items())), signal.SIGKILL)
 
 
 def marked_processes(name: bytes, value: bytes) -> list[int]:

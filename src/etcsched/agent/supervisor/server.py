@@ -59,6 +59,9 @@ POLL_MAX_S = 0.25
 """epoll counts in CLOCK_MONOTONIC, deadlines are in CLOCK_BOOTTIME: after a suspension this is
 the longest that a deadline which passed meanwhile goes unseen."""
 
+AGAIN_S = 0.1
+"""What the kernel refuses at present, since no descriptor is left, say, is tried again so soon."""
+
 DUE_SLACK = 1000
 """Entries of the past that the heap of due times may hold, beyond one for each attempt."""
 
@@ -90,6 +93,13 @@ class Supervisor:
         self._begun: dict[str, Began] = {}
         self._starting: dict[str, Beginning] = {}
         """Forked, not yet their command; the oldest first."""
+        self._unsent: dict[str, int] = {}
+        """Signals by attempt that some of its processes perhaps didn't get."""
+        self._bereaved: list[Attempt] = []
+        """Main process ended by itself; whoever is left of the tree is to be told."""
+        self._again_at_s = math.inf
+        self._refusals: set[str] = set()
+        """Said in the log, and not over since."""
         self._dying: list[Attempt] = []
         """Main process ended, others of the tree are left."""
         self._forest = Forest()
@@ -136,6 +146,7 @@ class Supervisor:
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler(mask)
+            self._try_again()
             self._serve_requests()
             if self._children_changed:
                 self._children_changed = False
@@ -150,11 +161,37 @@ class Supervisor:
     def _poll_timeout_s(self) -> float:
         if self._requests:
             return 0.0
-        if not self._attempts:
-            left_s = self._idle_since_s + self._settings.idle_exit_s - boottime_s()
-            return max(0.0, left_s) if self._agent is None else -1
-        due_s = self._due[0][0] - boottime_s() if self._due else POLL_MAX_S
-        return min(max(0.0, due_s), POLL_MAX_S)
+        now_s = boottime_s()
+        until_s = self._again_at_s
+        if self._attempts:
+            until_s = min(until_s, now_s + POLL_MAX_S)
+            if self._due:
+                until_s = min(until_s, self._due[0][0])
+        elif self._agent is None:
+            until_s = min(until_s, self._idle_since_s + self._settings.idle_exit_s)
+        return -1 if until_s == math.inf else max(0.0, until_s - now_s)
+
+    def _put_off(self, what: str, error: OSError) -> None:
+        """Nothing is told of that which isn't known or done; it is tried again until it is."""
+        self._again_at_s = min(self._again_at_s, boottime_s() + AGAIN_S)
+        refusal = f"{what}: {error.strerror}; tried again until it works"
+        if refusal not in self._refusals:
+            self._refusals.add(refusal)
+            self._log(refusal)
+
+    def _try_again(self) -> None:
+        if self._again_at_s > boottime_s():
+            return
+        self._again_at_s = math.inf
+        self._accept(0)
+        unsent, self._unsent = self._unsent, {}
+        for attempt_id, number in unsent.items():
+            attempt = self._attempts.get(attempt_id)
+            if attempt is not None:
+                self._signal(attempt, number)
+        self._reap()
+        if self._again_at_s == math.inf:
+            self._refusals.clear()
 
     def _finished(self) -> bool:
         if self._attempts or self._requests:
@@ -201,8 +238,16 @@ class Supervisor:
     def _accept(self, _mask: int) -> None:
         try:
             accepted, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            accepted = None
         except OSError as error:
-            self._log(f"accept: {error.strerror}")
+            # It stays readable: watched, it would have us turn without a pause.
+            self._unwatch(self._listener.fileno())
+            self._put_off("accept", error)
+            return
+        if self._listener.fileno() not in self._handlers:
+            self._watch(self._listener.fileno(), self._accept)
+        if accepted is None:
             return
         connection = Connection(accepted, self._epoll)
         if not connection.peer_may_command():
@@ -406,9 +451,13 @@ class Supervisor:
             if attempt_id not in self._starting:
                 continue
             reason = beginning.failure or beginning.what_hangs()
+            try:
+                self._forest.give_up(attempt)
+            except OSError as error:
+                self._put_off("killing what hangs in its start", error)
+                break
             self._log(f"{attempt_id}: {reason}")
             self._forget_start(attempt)
-            self._forest.give_up(attempt)
             self._forget(attempt)
             self._fail_start(attempt_id, reason)
 
@@ -450,14 +499,29 @@ class Supervisor:
             self._schedule(attempt)
 
     def _signal(self, attempt: Attempt, number: int | None) -> None:
-        if number is not None:
+        if number is None:
+            return
+        try:
             self._forest.signal(attempt, number)
+        except OSError as error:
+            self._unsent[attempt.attempt_id] = number
+            self._put_off("signalling", error)
+        else:
+            self._unsent.pop(attempt.attempt_id, None)
 
     def _reap(self) -> None:
         for attempt, status in self._forest.reap():
-            unasked = attempt.main_ended(status, boottime_s())
+            if attempt.main_ended(status, boottime_s()):
+                self._bereaved.append(attempt)
             self._dying.append(attempt)
-            if unasked and self._forest.strays_of(attempt):
+        try:
+            self._forest.find_strays()
+        except OSError as error:
+            self._put_off("looking for processes that are left", error)
+            return
+        bereaved, self._bereaved = self._bereaved, []
+        for attempt in bereaved:
+            if self._forest.strays_of(attempt):
                 self._signal(attempt, signal.SIGTERM)
                 self._schedule(attempt)
         still_dying = []
@@ -467,7 +531,10 @@ class Supervisor:
             else:
                 self._end(attempt, attempt.main_status or 0)
         self._dying = still_dying
-        self._forest.kill_ownerless()
+        try:
+            self._forest.kill_ownerless()
+        except OSError as error:
+            self._put_off("killing what is left", error)
 
     def _end(self, attempt: Attempt, status: int) -> None:
         attempt_id = attempt.attempt_id

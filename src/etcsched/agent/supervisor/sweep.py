@@ -5,6 +5,7 @@ Used by those who outlive both: the agent at once, the next supervisor at its st
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -20,20 +21,23 @@ def sweep(supervisor_incarnation: str, group: str | None, within_s: float) -> bo
     """Kill every process of that supervisor until none is left; blocks.
 
     With a control group that means all of them. Without one: those this user may look at, that
-    carry the marker, and what descends from them. False: some still lived after ``within_s``.
+    carry the marker, and what descends from them. False: some still lived after ``within_s``, or
+    it isn't known.
     """
     give_up_at_s = time.monotonic() + within_s
     pause_s = PAUSE_S
     while True:
         if group is not None:
             cgroup.kill_all(Path(group))
-        left = processes.marked_processes(
-            SUPERVISOR_MARKER.encode(), supervisor_incarnation.encode()
-        )
-        left = [pid for pid in left if pid != os.getpid()]
-        if not left and (group is None or cgroup.is_empty(Path(group))):
-            break
-        processes.kill_trees(left)
+        # What can't be read at present (no descriptor is left, say) is looked at anew.
+        with contextlib.suppress(OSError):
+            left = processes.marked_processes(
+                SUPERVISOR_MARKER.encode(), supervisor_incarnation.encode()
+            )
+            left = [pid for pid in left if pid != os.getpid()]
+            if not left and (group is None or cgroup.is_empty(Path(group))):
+                break
+            processes.kill_trees(left)
         if time.monotonic() >= give_up_at_s:
             return False
         time.sleep(pause_s)

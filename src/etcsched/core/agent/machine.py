@@ -291,7 +291,10 @@ class AgentMachine:
         self._assignments.give_up_claims()
         self._outcomes.writer_lost()
         self._outcomes.spool_all()
-        self._emit(fx.OpenSession())
+        if self._leaving is _Leaving.FAREWELL:
+            self._quit()  # The presence has gone with its lease; a session anew would only join.
+        else:
+            self._emit(fx.OpenSession())
 
     def _joined(self, create_revision: int) -> None:
         self._standing.joined = create_revision
