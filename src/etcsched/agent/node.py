@@ -99,6 +99,7 @@ class AgentNode:
             state,
             config.agent_id,
             self._post,
+            slots=config.slot_count,
             output_cap_bytes=config.output_cap_bytes,
             isolate=config.isolate,
             use_cgroup=config.use_cgroup,

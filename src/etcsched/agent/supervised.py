@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 
 from etcsched.agent.state_dir import StateDir
-from etcsched.agent.supervisor import messages
+from etcsched.agent.supervisor import descriptors, messages
 from etcsched.agent.supervisor_client import (
     SupervisorClient,
     SupervisorDied,
@@ -33,6 +33,7 @@ class Supervised:
         agent: str,
         report: Callable[[ev.Event], None],
         *,
+        slots: int,
         output_cap_bytes: int,
         isolate: bool,
         use_cgroup: bool,
@@ -40,6 +41,7 @@ class Supervised:
         self._state = state
         self._agent = agent
         self._report = report
+        self._slots = slots
         self._output_cap_bytes = output_cap_bytes
         self._isolate = isolate
         self._use_cgroup = use_cgroup
@@ -56,6 +58,12 @@ class Supervised:
             use_cgroup=self._use_cgroup,
         )
         self._client = client
+        enough_for = descriptors.attempts_within(descriptors.raised(descriptors.limits())[0])
+        if self._slots > enough_for:
+            log.warning(
+                "%d slots, but the limit of open files (ulimit -Hn) is enough for %d attempts at "
+                "once: more fail as they start", self._slots, enough_for,
+            )  # fmt: skip
         inventory = client.inventory
         log.info(
             "supervisor %s: %d attempts run, %d ended",

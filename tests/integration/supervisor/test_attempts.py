@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -372,3 +374,38 @@ async def test_many_at_once_all_end(host: Host) -> None:
             if isinstance(event, Ended):
                 tails[event.attempt_id] = event.tail
         assert tails == dict.fromkeys(ids, "hello\n")
+
+
+@pytest.mark.parametrize("may_hang", [False, True], ids=["spawned", "forked"])
+async def test_a_command_gets_the_limit_of_open_files_that_its_supervisor_had(
+    host: Host, may_hang: bool
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        host.start_as_if_mounts(may_hang=may_hang)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    async with host.agent() as agent:
+        supervisor = agent.supervisor_pid()
+        assert resource.prlimit(supervisor, resource.RLIMIT_NOFILE) == (min(hard, 1 << 20), hard)
+        agent.shell("a", "ulimit -Sn; ulimit -Hn")
+        assert (await agent.ended("a")).tail.split() == ["200", str(hard)]
+
+
+def start_with_descriptors(host: Host) -> None:
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (34, 34)); "
+        "from etcsched.agent.supervisor.__main__ import main; sys.exit(main())"
+    )
+    places = ("--dir", str(host.directory), "--socket", str(host.socket))
+    subprocess.run((sys.executable, "-c", script, *places), check=True, timeout=15)
+
+
+async def test_nothing_starts_that_would_leave_too_few_descriptors(host: Host) -> None:
+    start_with_descriptors(host)
+    async with host.agent() as agent:
+        agent.shell("a", STUBBORN)
+        await agent.started("a")
+        agent.shell("b", "true")
+        assert "enough for 1 attempts at once" in (await agent.start_failed("b")).reason

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from etcsched.agent.supervisor import descriptors
 from etcsched.agent.supervisor.attempt import Attempt, exit_and_signal
 from etcsched.agent.supervisor.connection import Connection
 from etcsched.agent.supervisor.deadman import Deadman
@@ -87,7 +88,10 @@ class Supervisor:
         self._listener = listener
         self._deadman = deadman
         self._log = log
-        self._spawner = Spawner(settings.incarnation, settings.start_within_s)
+        before = descriptors.limits()
+        descriptors.set_limits(descriptors.raised(before))
+        self._attempts_most = descriptors.attempts_within(descriptors.limits()[0])
+        self._spawner = Spawner(settings.incarnation, settings.start_within_s, before)
         self._attempts: dict[str, Attempt] = {}
         self._outputs: dict[str, Output] = {}
         self._begun: dict[str, Began] = {}
@@ -384,6 +388,11 @@ class Supervisor:
             raise CannotStart("the agent's supervisor is shutting down")
         if start.deadline_mono_s <= boottime_s():
             raise CannotStart("its deadline had passed before it could start")
+        if len(self._attempts) >= self._attempts_most:
+            raise CannotStart(
+                f"this host's limit of open files (ulimit -n) is enough for {self._attempts_most} "
+                "attempts at once"
+            )
         hanging = self._forest.given_up()
         if hanging >= HANGING_STARTS_MAX:
             raise CannotStart(

@@ -13,13 +13,12 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-import resource
 import signal
 import stat
 import subprocess
 from typing import NamedTuple, NoReturn
 
-from etcsched.agent.supervisor import kernel
+from etcsched.agent.supervisor import descriptors, kernel
 from etcsched.agent.supervisor.kernel import boottime_s
 from etcsched.agent.supervisor.messages import Start
 from etcsched.agent.supervisor.mounts import Mounts
@@ -113,7 +112,11 @@ class Beginning:
 
 
 class Spawner:
-    def __init__(self, supervisor_incarnation: str, start_within_s: float) -> None:
+    def __init__(
+        self, supervisor_incarnation: str, start_within_s: float, limits: descriptors.Limits
+    ) -> None:
+        """``limits`` of descriptors are what commands get."""
+        self._limits = limits
         self._incarnation = supervisor_incarnation
         self._start_within_s = start_within_s
         self._mounts = Mounts()
@@ -145,7 +148,10 @@ class Spawner:
     def _spawn_as_self(
         self, path: str, argv: tuple[str, ...], environment: dict[str, str], output_fd: int
     ) -> int:
+        own = descriptors.limits()
         try:
+            # Inherited, and posix_spawn can't set it. It opens nothing here.
+            descriptors.set_limits(self._limits)
             return os.posix_spawn(
                 path,
                 argv,
@@ -160,6 +166,8 @@ class Spawner:
             )
         except (OSError, ValueError) as error:
             raise CannotStart(_exec_failure(path, error)) from None
+        finally:
+            descriptors.set_limits(own)
 
     def _spawn_as(
         self,
@@ -181,11 +189,15 @@ class Spawner:
                 user=account.uid,
                 group=account.gid,
                 extra_groups=account.groups,
+                preexec_fn=self._set_limits,  # noqa: PLW1509 - there is one thread here
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise CannotStart(_exec_failure(path, error)) from None
         process.returncode = 0  # Waited for by the supervisor's own loop, not by this object.
         return process.pid
+
+    def _set_limits(self) -> None:
+        descriptors.set_limits(self._limits)
 
     def _begin(self, start: Start, output_fd: int) -> Beginning:
         supervisor = os.getpid()
@@ -234,7 +246,8 @@ class Spawner:
         os.dup2(output_fd, 2)
         if told_fd != _REPORT_FD:
             os.dup2(told_fd, _REPORT_FD, inheritable=False)
-        os.closerange(_REPORT_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        os.closerange(_REPORT_FD + 1, descriptors.limits()[0])
+        descriptors.set_limits(self._limits)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
