@@ -43,7 +43,8 @@ _RECORDS_PER_PAGE: Final = 200
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
     """A run with what follows from its claim. ``lateness_ms``: from the time it was scheduled for
-    to its first process's start, where both are known. ``reported``: how the current attempt ended
+    to its first process's start, where both are known. ``started_at`` of one that runs is when its
+    agent claimed it, right before the process. ``reported``: how the current attempt ended
     by its agent's word, until a leader has taken that in; the run is ``assigned`` till then."""
 
     name: str
@@ -75,8 +76,11 @@ def view_of(run: Run, report: Report | None = None) -> RunView:
     if report is not None and report.attempt == run.attempt and run.state is RunState.ASSIGNED:
         state = RunState.RUNNING if is_running(run, report) else RunState.ASSIGNED
         reported = report.outcome
-        started_at, ended_at, agent = report.started_at, report.ended_at, run.agent
-        first = run.attempts[0].started_at if run.attempts else started_at
+        ended_at, agent = report.ended_at, run.agent
+        first = run.attempts[0].started_at if run.attempts else report.started_at
+        # Its agent tells when the process started with how it ended.
+        claimed_at = report.claimed_at if report.outcome is None else None
+        started_at = report.started_at or claimed_at
     else:
         last = run.attempts[-1] if run.attempts else None
         agent = run.agent or (last.agent if last is not None else "")

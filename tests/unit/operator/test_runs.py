@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from etcsched.core.records import Attempt, Kind, Run, Transition
+from etcsched.core.records import Attempt, Kind, Report, Run, Transition
 from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Delete, Put, Range, Txn, TxnResult
 from etcsched.operator.choosing import Wanted
-from etcsched.operator.runs import list_runs
+from etcsched.operator.runs import list_runs, view_of
 from etcsched.testing.model_etcd import ModelEtcd
 from etcsched.testing.model_store import ModelStore
 
@@ -166,3 +166,25 @@ async def test_what_ends_meanwhile_is_there_once(etcd: Counting) -> None:
     etcd.range = range_  # type: ignore[method-assign]
     (view,) = await list_runs(etcd, KEYS, Wanted(since=at(0)))
     assert (view.name, view.state) == (name("a", 5), RunState.COMPLETED)
+
+
+def claimed(run: Run, **fields: Any) -> Report:
+    return Report(
+        job=run.job, run=run.id, attempt=run.attempt, token=1, incarnation="i", supervisor="s",
+        claimed_at=at(3), **fields,
+    )  # fmt: skip
+
+
+def test_what_runs_has_a_beginning() -> None:
+    """The process's own is known with its end, and how late it was, too."""
+    run = Run(
+        job="a", id=tick_id(ms_of(at(0))), state=RunState.ASSIGNED, origin=Origin.SCHEDULE,
+        created_at=at(0), scheduled_at=at(0), agent="host-a", attempt=1,
+    )  # fmt: skip
+    running = view_of(run, claimed(run))
+    assert (running.state, running.started_at) == (RunState.RUNNING, at(3))
+    assert (running.ended_at, running.lateness_ms) == (None, None)
+    ended = view_of(run, claimed(run, outcome=Outcome.COMPLETED, started_at=at(4), ended_at=at(5)))
+    assert (ended.started_at, ended.ended_at) == (at(4), at(5))
+    never = view_of(run, claimed(run, outcome=Outcome.FAILED, ended_at=at(5)))
+    assert never.started_at is None
