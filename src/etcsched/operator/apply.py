@@ -7,8 +7,6 @@ other, so whoever ends in between has written some of them; done again, the othe
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Callable, Sequence
 from graphlib import TopologicalSorter
 from typing import Final
@@ -25,7 +23,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import TicksSeen, write_jobs
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import Decided, decided_of
-from etcsched.operator.store import commit, found, mod_of, read
+from etcsched.operator.store import commit, found, give_way, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan", "prune"]
@@ -33,7 +31,6 @@ __all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan", 
 _BATCH: Final = 30
 """Four compares a job, and etcd takes 128 of a transaction."""
 _TRIES: Final = 30
-_PAUSE_S: Final = 0.02
 
 
 class JobChange(msgspec.Struct, frozen=True):
@@ -174,7 +171,7 @@ async def _write(
         txn = write_jobs(keys, writes, seen.watermark_revision, seen.ticks)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return first_plan
-        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+        await give_way()
     raise Refused(
         f"{len(names)} jobs from {names[0]} on were changed by others while being written, "
         f"{_TRIES} times in a row; nothing of them was, try again"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -20,7 +18,7 @@ from etcsched.keyspace.transactions import delete_calendar as delete_txn
 from etcsched.keyspace.transactions import write_calendar
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import decided_of_all
-from etcsched.operator.store import commit, found, mod_of, read, read_all
+from etcsched.operator.store import commit, found, give_way, mod_of, read, read_all
 from etcsched.ports import Etcd
 
 __all__ = [
@@ -36,7 +34,6 @@ __all__ = [
 
 _TRIES: Final = 100
 """Many where outages are just being accounted for: each account is looked at anew."""
-_PAUSE_S: Final = 0.02
 
 
 class CalendarChange(msgspec.Struct, frozen=True):
@@ -115,7 +112,7 @@ async def delete_calendar(
         txn = delete_txn(keys, name, kv.mod_revision, seen)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return
-        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+        await give_way()
     raise _raced(name)
 
 
@@ -169,7 +166,7 @@ async def _apply(
         )
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return first
-        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+        await give_way()
     raise _raced(calendar.name)
 
 

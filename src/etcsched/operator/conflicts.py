@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,7 +16,7 @@ from etcsched.keyspace.ops import Range
 from etcsched.keyspace.transactions import delete_group as delete_txn
 from etcsched.keyspace.transactions import write_group
 from etcsched.operator.changes import ChangeKind, FieldChange
-from etcsched.operator.store import commit, found, mod_of, read, read_all, read_ranges
+from etcsched.operator.store import commit, found, give_way, mod_of, read, read_all, read_ranges
 from etcsched.ports import Etcd
 
 __all__ = [
@@ -33,7 +31,6 @@ __all__ = [
 ]
 
 _TRIES: Final = 30
-_PAUSE_S: Final = 0.02
 _BLOCKED: Final = (RunState.READY, RunState.CONFLICTED)
 
 
@@ -98,7 +95,7 @@ async def delete_group(
         txn = delete_txn(keys, name, kv.mod_revision)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return
-        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+        await give_way()
     raise _raced(name)
 
 
@@ -138,7 +135,7 @@ async def _apply(
         txn = write_group(keys, named, mod_of(at_group), members, mod_of(at_edited))
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return first
-        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+        await give_way()
     raise _raced(group.group)
 
 

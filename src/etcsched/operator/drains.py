@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from typing import Final
 
 from etcsched.core.errors import NotFound, Refused
@@ -12,13 +10,12 @@ from etcsched.core.records import Drain, Kind
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import end_drain, write_drain
-from etcsched.operator.store import commit, found, mod_of, read
+from etcsched.operator.store import commit, found, give_way, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["drain", "undrain"]
 
 _TRIES: Final = 30
-_PAUSE_S: Final = 0.02
 
 
 async def drain(
@@ -54,7 +51,7 @@ async def drain(
         txn = write_drain(keys, wanted, mod_of(at_edited))
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return True
-        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+        await give_way()
     raise _raced(agent)
 
 
@@ -78,6 +75,7 @@ async def undrain(etcd: Etcd, keys: Keys, agent: str, *, timeout_s: float) -> bo
         txn = end_drain(keys, agent, at_drain.mod_revision)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return True
+        await give_way()
     raise _raced(agent)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from typing import Final
 
 from etcsched.core import timeline
@@ -14,14 +12,13 @@ from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_pause
 from etcsched.operator.decided import decided_of, decided_of_all
-from etcsched.operator.store import commit, found, mod_of, read
+from etcsched.operator.store import commit, found, give_way, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["pause", "resume"]
 
 _TRIES: Final = 100
 """Many where outages are just being accounted for: each account is looked at anew."""
-_PAUSE_S: Final = 0.02
 
 
 async def pause(
@@ -80,7 +77,7 @@ async def _change(
         )
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return True
-        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+        await give_way()
     raise Refused(
         f"the pause of {job or 'the cluster'} was changed by others {_TRIES} times in a row; "
         "try again"

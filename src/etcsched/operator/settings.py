@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from typing import Any, Final
 
 import msgspec
@@ -14,13 +12,12 @@ from etcsched.jobfile.writing import settings_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_settings
 from etcsched.operator.changes import ChangeKind, FieldChange
-from etcsched.operator.store import commit, found, mod_of, read
+from etcsched.operator.store import commit, found, give_way, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["SettingsChange", "apply_settings", "plan_settings", "read_settings"]
 
 _TRIES: Final = 30
-_PAUSE_S: Final = 0.02
 
 
 class SettingsChange(msgspec.Struct, frozen=True):
@@ -55,7 +52,7 @@ async def apply_settings(
         txn = write_settings(keys, msgspec.structs.replace(after, changed_by=by), seen)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return first
-        await asyncio.sleep(random.uniform(0, _PAUSE_S))
+        await give_way()
     raise Refused(f"the settings were changed by others {_TRIES} times in a row; try again")
 
 

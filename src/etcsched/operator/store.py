@@ -16,12 +16,23 @@ from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.ops import KeyValue, Range, RangeResult, Txn, TxnResult
 from etcsched.ports import Etcd
 
-__all__ = ["commit", "found", "listed", "mod_of", "pages", "read", "read_all", "read_ranges"]
+__all__ = [
+    "commit",
+    "found",
+    "give_way",
+    "listed",
+    "mod_of",
+    "pages",
+    "read",
+    "read_all",
+    "read_ranges",
+]
 
 R = TypeVar("R", bound=Record)
 
 PAGE: Final = 5000
 _RANGES_PER_READ: Final = 100
+_GIVE_WAY_S: Final = 0.02
 _RESEND_S: Final = 0.05
 """At most so long until a write is sent again, so that one which fails at once isn't hammered."""
 
@@ -47,6 +58,11 @@ async def commit(etcd: Etcd, txn: Txn, *, timeout_s: float) -> TxnResult:
             if unknown is not None:
                 raise unknown from None
             raise
+
+
+async def give_way() -> None:
+    """A moment for others, before a write that met theirs is decided anew."""
+    await asyncio.sleep(random.uniform(0, _GIVE_WAY_S))
 
 
 async def pages(

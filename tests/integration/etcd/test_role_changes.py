@@ -15,6 +15,7 @@ from etcsched.etcd.config import EtcdConfig
 from etcsched.keyspace.ops import Put, Range, Txn
 from etcsched.ports import Snapshot
 from tests.conftest import StartEtcd
+from tests.integration.etcd.test_security import with_agent_role
 from tests.support.etcd_cluster import EtcdCluster, Security
 
 CHANGES = 150
@@ -27,12 +28,7 @@ async def clusters_agent(
 ) -> tuple[EtcdCluster, EtcdConfig, EtcdConfig]:
     """``mine/`` is the user's, who gets in by a password, or by a certificate."""
     cluster = await start_etcd(binary=binary, security=Security.MUTUAL_TLS, authentication=True)
-    async with EtcdClient(EtcdConfig(**cluster.config_kwargs)) as client:
-        admin = EtcdAdmin(client)
-        await admin.role_add("agent")
-        await admin.role_grant_permission("agent", Access.READ_WRITE, "mine/", "mine0")
-        await admin.user_add("agent", PASSWORD)
-        await admin.user_grant_role("agent", "agent")
+    await with_agent_role(cluster, PASSWORD)
     assert cluster.authority is not None
     cert, key = cluster.authority.issue_client("agent")
     shown = cluster.config_kwargs | {"user": None, "password": None, "cert": cert, "key": key}

@@ -25,6 +25,8 @@ from etcsched.testing.model_store import ModelStore
 from tests.unit.agent.script import presence_of
 from tests.unit.keyspace.writing import KEYS, LATER, NOW, PLACES, RUN_ID, run_in
 
+CANDIDATE = Candidate(node="s1", host="h", pid=1, since=NOW, clock=NOW, version="1")
+
 
 def at(store: ModelStore, key: str) -> KeyValue | None:
     kvs = store.range(Range(key)).kvs
@@ -89,7 +91,6 @@ def test_a_group_that_is_deleted() -> None:
 def test_a_word_on_what_bars_a_scheduler_that_stands_again() -> None:
     store = ModelStore()
     lease = store.lease_grant(10).lease
-    candidate = Candidate(node="s1", host="h", pid=1, since=NOW, clock=NOW, version="1")
     barred = Barred(
         node="s1", host="h", pid=1, since=NOW, clock=NOW, version="1", reason="its clock is wrong"
     )
@@ -97,7 +98,7 @@ def test_a_word_on_what_bars_a_scheduler_that_stands_again() -> None:
     copy = tx.say_barred(KEYS, lease, barred)
     assert store.txn(copy).succeeded
     assert at(store, place) is not None
-    assert store.txn(tx.join_election(KEYS, lease, candidate)).succeeded
+    assert store.txn(tx.join_election(KEYS, lease, CANDIDATE)).succeeded
     assert at(store, place) is None
     assert not store.txn(copy).succeeded
     assert at(store, place) is None
@@ -107,12 +108,11 @@ def test_a_clock_that_a_scheduler_showed_before() -> None:
     """Taken for its clock of now, it would be barred for a wrong one."""
     store = ModelStore()
     lease = store.lease_grant(10).lease
-    candidate = Candidate(node="s1", host="h", pid=1, since=NOW, clock=NOW, version="1")
-    joined = store.txn(tx.join_election(KEYS, lease, candidate)).revision
-    copy = tx.update_candidate(KEYS, lease, joined, candidate)
+    joined = store.txn(tx.join_election(KEYS, lease, CANDIDATE)).revision
+    copy = tx.update_candidate(KEYS, lease, joined, CANDIDATE)
     renewed = store.txn(copy)
     assert renewed.succeeded
-    now = replace(candidate, clock=LATER)
+    now = replace(CANDIDATE, clock=LATER)
     assert store.txn(tx.update_candidate(KEYS, lease, renewed.revision, now)).succeeded
     assert not store.txn(copy).succeeded
     kv = at(store, KEYS.election(lease))

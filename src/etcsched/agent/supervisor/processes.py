@@ -24,8 +24,7 @@ PF_KTHREAD = 0x00200000
 """The kernel's mark of its own threads (include/linux/sched.h)."""
 EXEC_WAIT_S = 0.5
 EMPTY_LOOKS = 8
-_GONE = (errno.ENOENT, errno.ESRCH)
-_NOT_TO_BE_SEEN = (*_GONE, errno.EACCES, errno.EPERM)
+_NOT_TO_BE_SEEN = (FileNotFoundError, ProcessLookupError, PermissionError)
 """Permission is lacking for good: of other users' processes, with /proc's hidepid even for stat."""
 
 
@@ -41,9 +40,7 @@ def read_stat(pid: int) -> Stat | None:
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
             text = file.read(1024)
-    except OSError as error:
-        if error.errno not in _NOT_TO_BE_SEEN:
-            raise
+    except _NOT_TO_BE_SEEN:
         return None
     # The command's name stands in parentheses and may hold anything, parentheses included.
     fields = text[text.rfind(b")") + 2 :].split(None, 7)
@@ -60,9 +57,7 @@ def own_children() -> list[int]:
 def children_of(pid: int) -> list[int]:
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-    except OSError as error:
-        if error.errno not in _NOT_TO_BE_SEEN:
-            raise
+    except _NOT_TO_BE_SEEN:
         return []
     return [child for tid in threads for child in _children_of_thread(pid, int(tid))]
 
@@ -73,9 +68,7 @@ def _children_of_thread(pid: int, tid: int) -> list[int]:
             text = b""
             while chunk := file.read(65536):
                 text += chunk
-    except OSError as error:
-        if error.errno not in _NOT_TO_BE_SEEN:
-            raise
+    except _NOT_TO_BE_SEEN:
         if not _KERNEL_LISTS_CHILDREN and tid == pid:
             return _children_by_scan(pid)
         return []
@@ -155,9 +148,7 @@ def _read_all(path: str) -> bytes | None:
             text = b""
             while chunk := file.read(262144):
                 text += chunk
-    except OSError as error:
-        if error.errno not in _NOT_TO_BE_SEEN:
-            raise
+    except _NOT_TO_BE_SEEN:
         return None
     return text
 
@@ -175,7 +166,7 @@ def signal_processes(targets: dict[int, int], signal_number: int) -> int:
             handle = os.pidfd_open(pid)
         except OSError as error:
             # EINVAL: waited for, and still the number of a session that others are in.
-            if error.errno not in (*_GONE, errno.EINVAL):
+            if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EINVAL):
                 raise
             continue
         try:

@@ -8,7 +8,18 @@ from etcsched.audit.history import Quiet
 from etcsched.audit.rules.base import Court, Rule, tick_of
 from etcsched.audit.state import ARCHIVE, Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Calendar, FanOut, Gap, Job, Kind, Pause, Run, Watermark, host_in
+from etcsched.core.records import (
+    Calendar,
+    FanOut,
+    Gap,
+    Job,
+    Kind,
+    Pause,
+    Run,
+    Watermark,
+    fan_out_in,
+    host_in,
+)
 from etcsched.core.times import ms_of, utc_of
 
 _TIDY_ABOVE = 256
@@ -139,7 +150,7 @@ class Ticks(Rule):
             return
         name = f"{run.job}/{run.id}"
         if (host := host_in(run.id)) != "":
-            fan_out = self.state.record(FanOut, Kind.FAN_OUT, run.job, run.id.partition("@")[0])
+            fan_out = self.state.record(FanOut, Kind.FAN_OUT, run.job, fan_out_in(run.id))
             is_named = fan_out is not None and host in fan_out.agents
             self.expect(is_named, f"{name}: no fan-out of its tick names {host}", step)
             return
