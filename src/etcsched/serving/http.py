@@ -71,12 +71,14 @@ async def serve_http(
     A route is the first part of a path (``/output`` answers ``/output/job/run``). With a ``token``
     every request has to bring it.
     """
-    serving = _Serving(routes, token, tls)
+    serving = _Serving(routes, token)
     # Bound before there are tasks, so that its failure comes out as what it is.
     server = await asyncio.start_server(
         serving.accept,
         address.host,
         address.port,
+        ssl=tls,
+        ssl_handshake_timeout=HEAD_WITHIN_S if tls is not None else None,
         start_serving=False,
     )
     try:
@@ -95,10 +97,7 @@ async def serve_http(
 
 
 class _Serving:
-    def __init__(
-        self, routes: Mapping[str, Handler], token: str, tls: ssl.SSLContext | None
-    ) -> None:
-        self._tls = tls
+    def __init__(self, routes: Mapping[str, Handler], token: str) -> None:
         self._routes = routes
         self._token = token.encode()
         self.tasks: asyncio.TaskGroup | None = None
@@ -114,10 +113,6 @@ class _Serving:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if self._tls is not None:
-                # Here, and not by the listener: that counts nobody before the handshake.
-                async with asyncio.timeout(HEAD_WITHIN_S):
-                    await writer.start_tls(self._tls)
             answer = await self._answer_to(reader)
             async with asyncio.timeout(SENT_WITHIN_S):
                 writer.write(answer)

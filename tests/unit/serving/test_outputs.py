@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -13,7 +12,7 @@ import pytest
 
 from etcsched.agent import output_service
 from etcsched.agent.output_service import OutputService
-from etcsched.serving import http, outputs
+from etcsched.serving import outputs
 from etcsched.serving.address import Address
 from etcsched.serving.client import Answer, NotThatDaemon, Unanswered, ask
 from etcsched.serving.http import Response, serve_http
@@ -60,20 +59,6 @@ async def test_in_pieces(
     assert (first.body, over(first)) == (b"1234", False)
     second = await get(service, target_of("job", "run", 1, 4, 0))
     assert (second.body, over(second)) == (b"56", True)
-
-
-async def test_who_never_shakes_hands_counts_too(
-    service: OutputService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "MOST_CONNECTIONS", 1)
-    address = Address.parse(service.address, "address")
-    _, silent = await asyncio.open_connection(address.host, address.port)
-    reader, second = await asyncio.open_connection(address.host, address.port)
-    async with asyncio.timeout(http.HEAD_WITHIN_S / 2):
-        with contextlib.suppress(ConnectionResetError):
-            assert await reader.read() == b""
-    silent.close()
-    second.close()
 
 
 async def test_what_isnt_here(service: OutputService) -> None:
