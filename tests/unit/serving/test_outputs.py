@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Event
 
 import pytest
+import uvloop
 
 from etcsched.agent import output_service
 from etcsched.agent.output_service import OutputService
 from etcsched.serving import outputs
 from etcsched.serving.address import Address
+from etcsched.serving.certificate import make_server_context
 from etcsched.serving.client import Answer, NotThatDaemon, Unanswered, ask
-from etcsched.serving.http import Response, serve_http
+from etcsched.serving.http import Request, Response, serve_http
 from etcsched.serving.outputs import target_of
 from tests.support.output_server import TOKEN, serve, write
 
@@ -170,3 +175,32 @@ async def test_nobody_there_and_one_that_hangs() -> None:
             await ask(address, "/output/j/r", token=TOKEN, certificate_sha256="", timeout_s=0.2)
     with pytest.raises(Unanswered, match="nobody listens there"):
         await ask(address, "/output/j/r", token=TOKEN, certificate_sha256="", timeout_s=5)
+
+
+async def test_a_busy_agent_hears_what_a_client_says_first() -> None:
+    """On the agent's own kind of event loop, which reads from a connection at once."""
+    context, fingerprint = make_server_context("a1")
+    listens: Future[Address] = Future()
+    is_over = Event()
+
+    async def answer(_request: Request) -> Response:
+        return Response.line(200, "well")
+
+    async def be_busy() -> None:
+        async with serve_http(Address("127.0.0.1", 0), {"/o": answer}, tls=context) as address:
+            listens.set_result(address)
+            while not is_over.is_set():
+                time.sleep(0.003)  # noqa: ASYNC251 - so clients have spoken before it looks
+                await asyncio.sleep(0)
+
+    agent = asyncio.create_task(asyncio.to_thread(uvloop.run, be_busy()))
+    try:
+        address = await asyncio.wrap_future(listens)
+        for _ in range(5):
+            told = await ask(
+                address, "/o", token=TOKEN, certificate_sha256=fingerprint, timeout_s=10
+            )
+            assert told.status == 200
+    finally:
+        is_over.set()
+        await agent
