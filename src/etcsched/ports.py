@@ -26,8 +26,9 @@ __all__ = ["Clock", "Etcd", "LeaseInfo", "MemberStatus", "Operation", "Snapshot"
 
 
 class LeaseInfo(msgspec.Struct, frozen=True):
-    """``ttl_s`` is what remains in whole seconds (time to live; -1: it is gone), or was granted
-    (grant, keepalive; 0: it is gone). ``granted_s``, of a time to live: its whole length."""
+    """``ttl_s`` is what remains in whole seconds (time to live; below 0: too late to renew it), or
+    was granted (grant, keepalive; 0: it is gone). ``granted_s``, of a time to live: its whole
+    length, 0 once it is gone."""
 
     lease: int
     ttl_s: int
@@ -36,8 +37,9 @@ class LeaseInfo(msgspec.Struct, frozen=True):
 
     @property
     def has_ended(self) -> bool:
-        """Of a time to live: with less than a second left it is 0, and can still be renewed."""
-        return self.ttl_s < 0
+        """Of a time to live. One that has run out hasn't ended before etcd revokes it: keys can
+        still be put under it, and a new leader of etcd lets it begin anew."""
+        return self.ttl_s < 0 and self.granted_s == 0
 
 
 class MemberStatus(msgspec.Struct, frozen=True):

@@ -41,7 +41,7 @@ async def test_an_id_of_ones_own(subject: Subject) -> None:
 
 async def test_a_lease_that_never_was(subject: Subject) -> None:
     assert (await subject.etcd.lease_keepalive_once(NO_LEASE)).ttl_s == 0
-    assert (await subject.etcd.lease_time_to_live(NO_LEASE)).ttl_s == -1
+    assert (await subject.etcd.lease_time_to_live(NO_LEASE)).has_ended
     await subject.etcd.lease_revoke(NO_LEASE)
     with pytest.raises(LeaseGone):
         await subject.put("k", lease=NO_LEASE)
@@ -61,7 +61,7 @@ async def test_revoking_deletes_its_keys_in_one_revision(subject: Subject) -> No
     assert [event.kv.key for event in events] == [subject.key(name) for name in "abc"]
     assert {event.kv.mod_revision for event in events} == {revision + 1}
     assert await subject.names() == ["other"]
-    assert (await subject.etcd.lease_time_to_live(lease)).ttl_s == -1
+    assert (await subject.etcd.lease_time_to_live(lease)).has_ended
     assert (await subject.etcd.lease_keepalive_once(lease)).ttl_s == 0
 
 
@@ -70,6 +70,15 @@ async def test_revoking_a_lease_without_keys_takes_no_revision(subject: Subject)
     lease = (await subject.etcd.lease_grant(60)).lease
     await subject.etcd.lease_revoke(lease)
     assert (await subject.listing()).revision == revision
+
+
+async def test_nothing_is_put_under_a_lease_that_has_ended(subject: Subject) -> None:
+    """It runs out before etcd looks, and until then it hasn't ended."""
+    lease = (await subject.etcd.lease_grant(LEAST_TTL_S)).lease
+    while not (await subject.etcd.lease_time_to_live(lease)).has_ended:
+        await subject.let_pass(0.05)
+    with pytest.raises(LeaseGone):
+        await subject.put("k", lease=lease)
 
 
 async def test_expiry_deletes_its_keys(subject: Subject) -> None:
@@ -89,7 +98,7 @@ async def test_expiry_deletes_its_keys(subject: Subject) -> None:
     assert [event.prev.value for event in events if event.prev] == [b"1", b"2"]
     assert {event.kv.mod_revision for event in events} == {revision + 1}
     assert (await subject.etcd.lease_keepalive_once(lease)).ttl_s == 0
-    assert (await subject.etcd.lease_time_to_live(lease)).ttl_s == -1
+    assert (await subject.etcd.lease_time_to_live(lease)).has_ended
     with pytest.raises(LeaseGone):
         await subject.put("a", lease=lease)
 

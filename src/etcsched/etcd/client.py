@@ -182,7 +182,7 @@ class EtcdClient:
             return
 
     async def lease_time_to_live(self, lease: int, *, timeout_s: float = 5.0) -> LeaseInfo:
-        """``ttl_s`` -1: the lease is gone."""
+        """``ttl_s`` -1 of ``granted_s`` 0: the lease is gone."""
         request = rpc_pb2.LeaseTimeToLiveRequest(ID=lease)
         response = await self.call(
             Rpc.LEASE_TIME_TO_LIVE, request, effect=Effect.NONE, timeout_s=timeout_s

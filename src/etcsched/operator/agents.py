@@ -65,7 +65,8 @@ async def _last_sign(etcd: Etcd, lease: int) -> tuple[int | None, int | None]:
     info = await etcd.lease_time_to_live(lease)
     if info.has_ended:
         return None, None
-    return info.granted_s - info.ttl_s, info.ttl_s
+    left_s = max(info.ttl_s, 0)
+    return info.granted_s - left_s, left_s
 
 
 async def _runs_on(etcd: Etcd, keys: Keys, name: str) -> tuple[RunView, ...]:

@@ -190,10 +190,12 @@ class ModelStore:
         return True
 
     def lease_time_to_live(self, lease: int) -> LeaseInfo:
-        """Whole seconds, rounded down; -1: gone."""
-        found = self._unexpired(lease)
-        ttl_s = math.floor(found.expires_s - self.now_s) if found else -1
-        return LeaseInfo(lease, ttl_s, self.raft_term, found.ttl_s if found else 0)
+        """Whole seconds, rounded towards 0: one that has run out shows 0 for a second, and then
+        less, until it is revoked. -1 of 0: gone."""
+        found = self._leases.get(lease)
+        if found is None:
+            return LeaseInfo(lease, -1, self.raft_term)
+        return LeaseInfo(lease, int(found.expires_s - self.now_s), self.raft_term, found.ttl_s)
 
     # Time and elections
 

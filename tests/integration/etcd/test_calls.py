@@ -83,7 +83,7 @@ async def test_leases(client: EtcdClient, etcd: SharedEtcd) -> None:
     await client.lease_revoke(granted.lease)
     await client.lease_revoke(granted.lease)
     assert (await client.lease_keepalive_once(granted.lease)).ttl_s == 0
-    assert (await client.lease_time_to_live(granted.lease)).ttl_s == -1
+    assert (await client.lease_time_to_live(granted.lease)).has_ended
     assert (await client.range(Range(etcd.prefix + "a"))).count == 0
     with pytest.raises(LeaseGone, match=r"etcd at 127\.0\.0\.1:"):
         await client.txn(Txn((), (Put(etcd.prefix + "a", b"", granted.lease),)))

@@ -26,10 +26,24 @@ def test_a_lease_ends_at_the_first_look_after_its_ttl() -> None:
     store.advance(102.4)
     assert keys(store) == ["k"]
     assert store.lease_keepalive(lease).ttl_s == 0  # too late already
-    assert store.lease_time_to_live(lease).ttl_s == -1
+    assert not store.lease_time_to_live(lease).has_ended  # but not over
     store.advance(102.5)
     assert keys(store) == []
+    assert store.lease_time_to_live(lease).has_ended
     assert store.next_expiry_s() is None
+
+
+def test_a_lease_that_has_run_out_begins_anew_under_a_new_leader() -> None:
+    store = ModelStore(now_s=100.0)
+    lease = store.lease_grant(2).lease
+    put(store, "k", lease)
+    store.lose_leader()
+    store.advance(104.0)
+    run_out = store.lease_time_to_live(lease)
+    assert (run_out.ttl_s, run_out.granted_s, run_out.has_ended) == (-2, 2, False)
+    store.elect()
+    assert store.lease_keepalive(lease).ttl_s == 2
+    assert keys(store) == ["k"]
 
 
 def test_leases_end_in_the_order_of_time_each_in_its_own_revision() -> None:
