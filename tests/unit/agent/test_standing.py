@@ -656,6 +656,16 @@ def test_what_came_while_its_work_went_on_is_taken_then() -> None:
     assert script.one(fx.Claim).report.run == "r2"
 
 
+def test_no_shutdown_job_is_taken_once_it_goes() -> None:
+    """A leader that comes as its presence is being deleted still sees it."""
+    script = dismissing()
+    script.passes(5.1)
+    script.one(fx.LeavePresence)
+    script.tell(live(Stage.LAST))
+    assert script.assign(occasion=Occasion.CLUSTER_SHUTDOWN) == []
+    assert script.tell(ev.PresenceLeft()) == [fx.Quit()]
+
+
 def test_no_shutdown_job_is_taken_while_it_is_drained() -> None:
     script = dismissing()
     script.tell(drain(), live(Stage.LEAVING))

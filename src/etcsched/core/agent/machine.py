@@ -443,6 +443,7 @@ class AgentMachine:
     def _say_farewell(self) -> None:
         """What is unsettled even now is in the supervisor's journal, and in etcd as a claim: the
         next start of this agent reports it."""
+        self._standing.takes_shutdown_jobs = False
         if self._standing.joined is None:
             self._quit()
         else:
