@@ -232,6 +232,7 @@ class LeaderMachine:
             case Kind.SETTINGS:
                 self._context.agents_changed()
                 self._outages.eligibility_changed()
+                self._runs.look_at_all()  # Who stands by from now on isn't told by any seat.
             case Kind.ELECTION | Kind.TERM | Kind.EDITED:
                 pass  # Read whenever something is decided by them.
             case Kind.ORDER | Kind.ANSWER | Kind.JOIN | Kind.ROTATION:
