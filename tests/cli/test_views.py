@@ -22,15 +22,16 @@ from etcsched.core.records import (
     Run,
     Seat,
     Term,
+    Transition,
     Watermark,
 )
-from etcsched.core.states import JobState, Outcome, RunState, Stage
+from etcsched.core.states import JobState, Origin, Outcome, RunState, Stage
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Delete, Put, Txn
 from etcsched.operator import cluster as operator_cluster
 from etcsched.operator import top as operator_top
-from tests.cli.console import Console, finished, job
+from tests.cli.console import NOW, Console, finished, job
 from tests.support.jobs import job as made
 
 SINCE = Utc("2026-11-22T18:00:00.000Z")
@@ -551,6 +552,27 @@ def test_the_doctor_foresees_outages(console: Console) -> None:
             "user allow",
         }
     ]
+
+
+def test_the_doctor_names_runs_that_no_agent_may_run(cluster: Console) -> None:
+    """Full agents are no such reason, nor is what is paused."""
+    full = cluster.get(Presence, Kind.PRESENCE, "host-b")
+    cluster.put(replace(full, users=("app",), default_user="app"), Kind.PRESENCE, "host-b")
+    for name, hosts in (("nowhere", ("elsewhere",)), ("full", ("host-b",)), ("still", ("none",))):
+        cluster.put(job(name, hosts=hosts), Kind.JOB, name)
+        waits = Run(
+            job=name,
+            id="r",
+            state=RunState.READY,
+            origin=Origin.REQUEST,
+            created_at=NOW,
+            history=(Transition(state=RunState.READY, at=NOW, cause="on request", term=7),),
+        )
+        cluster.put(waits, Kind.RUN, name, "r")
+    cluster.ok("jobs", "pause", "still")
+    (finding,) = [f for f in cluster.run_json(1, "doctor") if f["topic"] == "waiting runs"]
+    assert finding["level"] == "warning"
+    assert finding["text"] == "no agent may run nowhere/r"
 
 
 def test_a_deleted_chain_target_is_missed(console: Console) -> None:

@@ -24,7 +24,7 @@ from etcsched.operator.doctor.etcd import (
     check_sizes,
 )
 from etcsched.operator.doctor.finding import Finding, Level
-from etcsched.operator.doctor.jobs import check_chains, check_eligible
+from etcsched.operator.doctor.jobs import check_chains, check_eligible, check_waiting
 from etcsched.operator.explain import view_at
 from etcsched.operator.store import listed
 from etcsched.ports import Etcd
@@ -53,6 +53,7 @@ async def examine(etcd: Etcd, keys: Keys, now_ms: Callable[[], int]) -> list[Fin
     findings += of_agents
     if not any(finding.level is Level.BAD for finding in of_agents):
         findings += check_eligible(view, now_ms())
+        findings += check_waiting(view, now_ms())
     findings += check_held(held)
     findings += check_clocks(leader, agents)
     return findings

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from etcsched.core.leader.context import Context, Options
-from etcsched.core.states import JobState
+from etcsched.core.leader.explaining import Explainer
+from etcsched.core.leader.placement import requirement_of_run
+from etcsched.core.leader.reasons import Why
+from etcsched.core.states import JobState, RunState
 from etcsched.core.text import some
 from etcsched.core.timeline import next_tick
 from etcsched.core.view import View
 from etcsched.jobfile.chains import idle_targets, lone_joins
 from etcsched.operator.doctor.finding import Finding, Level
 
-__all__ = ["check_chains", "check_eligible"]
+__all__ = ["check_chains", "check_eligible", "check_waiting"]
+
+_ADVICE: Final = (
+    "etcsched explain {what} says why; start an agent that its hosts, labels and user allow"
+)
 
 
 def check_chains(view: View) -> list[Finding]:
@@ -46,8 +55,7 @@ def check_chains(view: View) -> list[Finding]:
 def check_eligible(view: View, now_ms: int) -> list[Finding]:
     """Jobs whose next tick will begin an outage, as agents are now. Those that have one already are
     another finding."""
-    context = Context(view, 0, "", Options())
-    context.it_is(now_ms, 0.0)
+    context = _context_of(view, now_ms)
     alone = [
         name
         for name, entry in sorted(view.jobs.items())
@@ -58,5 +66,29 @@ def check_eligible(view: View, now_ms: int) -> list[Finding]:
     if not alone:
         return []
     text = f"none may run {some(alone)}, so that the next tick begins an outage"
-    advice = "etcsched explain JOB says why; start an agent that its hosts, labels and user allow"
-    return [Finding("eligible agents", Level.WARNING, text, advice)]
+    return [Finding("eligible agents", Level.WARNING, text, _ADVICE.format(what="JOB"))]
+
+
+def check_waiting(view: View, now_ms: int) -> list[Finding]:
+    """Runs that wait for an agent, and none may run them, however free it is."""
+    context = _context_of(view, now_ms)
+    alone = [
+        key
+        for key, entry in sorted(view.runs.items())
+        if entry.record.state in (RunState.READY, RunState.RETRYING)
+        and (job := view.jobs.get(entry.record.job)) is not None
+        and not context.has_eligible(requirement_of_run(job.record, entry.record))
+    ]
+    # What is paused, say, waits for something else.
+    explainer = Explainer(view, now_ms) if alone else None
+    alone = [key for key in alone if explainer and explainer.reason(key).why is Why.NO_AGENT]
+    if not alone:
+        return []
+    text = f"no agent may run {some(['/'.join(key) for key in alone])}"
+    return [Finding("waiting runs", Level.WARNING, text, _ADVICE.format(what="JOB/RUN"))]
+
+
+def _context_of(view: View, now_ms: int) -> Context:
+    context = Context(view, 0, "", Options())
+    context.it_is(now_ms, 0.0)
+    return context
