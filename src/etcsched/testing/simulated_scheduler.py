@@ -124,9 +124,9 @@ class SimulatedScheduler:
             return False
         steps: list[Callable[[], None]] = []
         if self._watcher.has_news:
-            steps.append(self._look)
+            steps.append(self.look)
         if self._answers:
-            steps.append(self._take_answer)
+            steps.append(self.take_answer)
         if self._writes:
             steps.append(self._send)
         if not steps:
@@ -136,7 +136,8 @@ class SimulatedScheduler:
         step()
         return True
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Take in what the watch has."""
         changes, revision = self._watcher.changes(self._world.chance)
         self._view.apply(changes, revision)
         if self.leader is None:
@@ -158,8 +159,9 @@ class SimulatedScheduler:
         if self.leader is not None:
             self._perform(self.leader.handle(event, self._now()))
 
-    def _take_answer(self) -> None:
-        self._tell(self._answers.popleft())
+    def take_answer(self, *, last: bool = False) -> None:
+        """To its next write, or the last one that was sent."""
+        self._tell(self._answers.pop() if last else self._answers.popleft())
 
     def _send(self) -> None:
         """Commit a write, in an outer transaction of its own: the next, or with chance any, since

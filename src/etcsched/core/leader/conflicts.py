@@ -108,10 +108,7 @@ class Conflicts:
     def passed_over(self, job: str, could_take: Callable[[str], bool]) -> str | None:
         """The job of a higher place whose run this job's own run blocks already, so that another
         of this job mustn't join in: else a job that may overlap itself never lets go.
-        ``could_take``: whether an agent would take a run of a job."""
+        ``could_take``: whether a run of a job is blocked, and an agent would take it."""
         if not any(self._holds(run) for run in self._view.runs_in(job, *HOLDING)):
             return None
-        for rival in self.above(job):
-            if self._view.runs_in(rival, RunState.CONFLICTED) and could_take(rival):
-                return rival
-        return None
+        return next(filter(could_take, self.above(job)), None)

@@ -270,11 +270,17 @@ class Context:
 
     def wake_at_window(self, job: Job, matter: Matter) -> None:
         """A window that opens or closes may stop what waits."""
+        edge_ms = self.next_window_ms(job)
+        if edge_ms is not None:
+            self.wake_at(self.mono_s + (edge_ms - self.wall_ms) / 1000, matter)
+
+    def next_window_ms(self, job: Job) -> int | None:
+        """When the next of its windows opens or closes."""
         for window in job.current.windows:
             for edge_ms in (ms_of(window.since), ms_of(window.until)):
                 if edge_ms > self.wall_ms:
-                    self.wake_at(self.mono_s + (edge_ms - self.wall_ms) / 1000, matter)
-                    return
+                    return edge_ms
+        return None
 
     def due_timers(self) -> list[Matter]:
         due: list[Matter] = []
@@ -400,6 +406,15 @@ class Context:
         """Whether the job's definition lets its ticks run now (pauses aside)."""
         return self.state_of(job) is JobState.ENABLED
 
+    def may_ever_start(self, job: Job) -> bool:
+        """... or will let them run after a window, or in one."""
+        version = job.current
+        states = (
+            version.state,
+            *(w.state for w in version.windows if ms_of(w.until) > self.wall_ms),
+        )
+        return JobState.ENABLED in states
+
     def waits_for_agent(self, job: Job) -> bool:
-        """A job that mustn't start any more waits for nobody: its ticks are missed."""
-        return self.can_start(job) and not self.has_eligible(requirement_of(job))
+        """A job that will start no more waits for nobody: its ticks are missed."""
+        return self.may_ever_start(job) and not self.has_eligible(requirement_of(job))

@@ -202,7 +202,12 @@ class LeaderMachine:
             case Kind.PRESENCE | Kind.DRAIN | Kind.SEAT:
                 self._context.agents_changed()
                 self._runs.look_at_agent(change.ids[0])
-                self._outages.eligibility_changed(change.ids[0])
+                if self._view.settings.max_active_agents is None:
+                    self._outages.eligibility_changed(change.ids[0])
+                else:
+                    # Who stands by follows from all of them.
+                    self._runs.look_at_all_bound()
+                    self._outages.eligibility_changed()
                 if change.kind is Kind.PRESENCE:
                     self._live.look_at(change.ids[0])
             case Kind.LIVE:
@@ -276,7 +281,8 @@ class LeaderMachine:
                     assert run.scheduled_at is not None
                     self._ticks.confirm(run.job, ms_of(run.scheduled_at))
                 if run.state in FINAL:
-                    is_shown = False
+                    follows = write.following
+                    is_shown = follows is not None and bool(follows.created or follows.joins)
                     self._retention.archived(run.job)
             case fx.Resubmit(original=original, was_active=True):
                 self._retention.archived(original.job)

@@ -81,6 +81,8 @@ class Outages:
         self._begun_ms = context.wall_ms
         self._recoveries: dict[str, _Recovery] = {}
         self._due: dict[str, None] = {}
+        self._window_ms: dict[str, int] = {}
+        """Of jobs whose outage is open: the edge of a window at which they are looked at again."""
 
     # --- what others ask
 
@@ -219,6 +221,12 @@ class Outages:
         if not self._context.waits_for_agent(entry.record):
             after_ms = ms_of(self._view.gaps[name].record.decided_through)
             self._begin_recovery(entry.record, after_ms, self._context.wall_ms)
+            return
+        edge_ms = self._context.next_window_ms(entry.record)
+        if edge_ms is not None and self._window_ms.get(name) != edge_ms:
+            # With its last window it may start no more.
+            self._window_ms[name] = edge_ms
+            self._context.wake_at_window(entry.record, job_matter(name))
 
     def _may_run(self, agent: str | None, name: str) -> bool:
         job, presence = self._view.jobs.get(name), self._view.presences.get(agent or "")
@@ -341,6 +349,7 @@ class Outages:
         self._runs.waiting.recovering.discard(name)
         self._open.confirm(name, recovering.alone_ms + 1)
         self._open.wake(name)
+        self._runs.look_at_waiting(name)  # Those below it in a conflict group waited for it.
 
     def _fan_outs_of(self, job: Job, part: recovery.Step) -> tuple[FanOut, ...]:
         """For the agents that are here as the outage ends."""

@@ -42,7 +42,10 @@ class Pace:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._used_until_s = 0.0
+        self._spent = 0.0
+        """Starts whose time isn't over yet..."""
+        self._spent_at_s = 0.0
+        """... as of then."""
         self._held: list[_Place] = []
         self._members: set[RunKey] = set()
         self._is_told = False
@@ -60,12 +63,13 @@ class Pace:
         now_s = self._context.mono_s
         if now_s < self._free_at_s():
             return False
-        self._used_until_s = max(self._used_until_s, now_s) + 1 / self.rate
+        self._spent = max(0.0, self._spent - (now_s - self._spent_at_s) * self.rate) + 1
+        self._spent_at_s = now_s
         return True
 
     def _free_at_s(self) -> float:
-        """Later than all of them but a second's worth have used up their time."""
-        return self._used_until_s - (max(self.rate, 1.0) - 1) / self.rate
+        """When the time of all of them but a second's worth, less one, is over."""
+        return self._spent_at_s + (self._spent - max(self.rate, 1.0) + 1) / self.rate
 
     def hold(self, run: Run) -> None:
         """It waits for its turn, by priority and due time."""
@@ -84,8 +88,10 @@ class Pace:
         due: list[RunKey] = []
         count = 1 + int((context.mono_s - self._free_at_s()) * self.rate + 1e-6)
         while self._held and len(due) < count:
-            due.append(heapq.heappop(self._held)[2])
-            self._members.discard(due[-1])
+            key = heapq.heappop(self._held)[2]
+            self._members.discard(key)
+            if key in context.view.runs:
+                due.append(key)
         if self._held:
             context.wake_at(context.mono_s + 1 / self.rate, MATTER)
         else:

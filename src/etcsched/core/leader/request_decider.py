@@ -113,7 +113,9 @@ class RequestDecider:
             self._answer(entry, False, f"its parameters take more than {MAX_PARAMS_BYTES} bytes")
         elif clash := params_clash({**job.record.params, **request.params}, request.params):
             self._answer(entry, False, clash)
-        elif not self._context.is_busy(run_matter((request.job, request.id))):
+        elif self._context.is_busy(run_matter((request.job, request.id))):
+            self.look_at(request.id)  # A run of that id is in motion.
+        else:
             self._start(entry, job.record)
 
     def _start(self, entry: Entry[Request], job: Job) -> None:

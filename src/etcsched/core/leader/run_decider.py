@@ -91,6 +91,11 @@ class RunDecider:
         for key in self._view.bound_to.get(agent, ()):
             self._dirty[key] = None
 
+    def look_at_all_bound(self) -> None:
+        for keys in self._view.bound_to.values():
+            for key in keys:
+                self._dirty[key] = None
+
     def look_at_paced(self) -> None:
         """The next of those that wait for their turn after an outage or a loss."""
         for key in self.pace.due():
@@ -110,7 +115,9 @@ class RunDecider:
     def decide(self) -> None:
         """Look at everything that is due for a look, then fill free slots."""
         dirty, self._dirty = self._dirty, {}
+        dirty |= dict.fromkeys(self.waiting.passed_over_no_more())
         for key in sorted(dirty):
+            self.waiting.is_looked_at(key)
             entry = self._view.runs.get(key)
             if entry is None:
                 self.waiting.discard(key)

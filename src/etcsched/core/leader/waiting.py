@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from etcsched.core.leader.placement import Requirement
 from etcsched.core.records import Run
+from etcsched.core.states import RunState
 from etcsched.core.view import RunKey
 
 _Place = tuple[int, str, RunKey]
@@ -25,6 +26,9 @@ class Waiting:
         self._queues: dict[Requirement, list[_Place]] = {}
         self._members: dict[RunKey, Requirement] = {}
         self._of_job: defaultdict[str, dict[RunKey, _Place]] = defaultdict(dict)
+        self._lanes: dict[RunKey, str] = {}
+        """Of those that are queued behind others of their lane."""
+        self._queued: Counter[str] = Counter()
 
     def __contains__(self, key: RunKey) -> bool:
         return key in self._members
@@ -34,6 +38,9 @@ class Waiting:
 
     def put(self, run: Run, requirement: Requirement) -> None:
         key = (run.job, run.id)
+        if run.state is RunState.QUEUED and key not in self._lanes:
+            self._lanes[key] = run.lane
+            self._queued[run.lane] += 1
         if self._members.get(key) == requirement:
             return
         self._members[key] = requirement
@@ -43,11 +50,15 @@ class Waiting:
         queue = self._queues.setdefault(requirement, [])
         heapq.heappush(queue, place)
 
-    def count_of(self, job: str) -> int:
-        return len(self._of_job.get(job, ()))
+    def queued_in(self, lane: str) -> int:
+        """How many of the lane's queued runs wait here."""
+        return self._queued[lane]
 
     def discard(self, key: RunKey) -> None:
         self._members.pop(key, None)
+        lane = self._lanes.pop(key, None)
+        if lane is not None:
+            self._queued[lane] -= 1
         places = self._of_job.get(key[0])
         if places is not None:
             places.pop(key, None)

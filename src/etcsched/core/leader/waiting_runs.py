@@ -5,6 +5,7 @@ They are ``ready``, ``queued`` behind another run of their job, or ``conflicted`
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from itertools import takewhile
 
@@ -15,7 +16,6 @@ from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.pace import Pace, is_paced
 from etcsched.core.leader.placement import (
     Requirement,
-    requirement_of,
     requirement_of_run,
     tried_by,
 )
@@ -54,6 +54,10 @@ class WaitingRuns:
         self._replacing = Replacing(context, ends)
         self._bound = BoundRuns(context, ends)
         self._cleared: dict[RunKey, None] = {}
+        self._blocked: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
+        """By job: runs that their conflict groups keep from going, in whatever state they wait."""
+        self._passed_over: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
+        """By job: those of them that leave their turn to one of higher priority."""
         self._led_from_ms = led_from_ms
         self._waiting = waiting
         self.outage_jobs: dict[str, None] = {}
@@ -65,6 +69,25 @@ class WaitingRuns:
     def discard(self, key: RunKey) -> None:
         """The run waits no more."""
         self._waiting.discard(key)
+
+    def is_looked_at(self, key: RunKey) -> None:
+        """What keeps the run from going is found out anew."""
+        for by_job in (self._blocked, self._passed_over):
+            if (runs := by_job.get(key[0])) is not None:
+                runs.pop(key, None)
+                if not runs:
+                    del by_job[key[0]]
+
+    def passed_over_no_more(self) -> list[RunKey]:
+        """Runs that left their turn to another that can't take it any more: it is paused, say, or
+        its agent is gone."""
+        conflicts = self._context.conflicts
+        return [
+            key
+            for job, keys in self._passed_over.items()
+            if conflicts.passed_over(job, self._could_go) is None
+            for key in keys
+        ]
 
     def place_of(self, key: RunKey) -> int | None:
         """Of one that waits for an agent: how many get one before it."""
@@ -127,6 +150,7 @@ class WaitingRuns:
         retry says so in its state, and stays in it."""
         key = (entry.record.job, entry.record.id)
         self.discard(key)
+        self._blocked[key[0]][key] = None
         self._context.because(key, Why.CONFLICT, lambda: cause)
         if entry.record.state is RunState.READY:
             self._wait_as(entry, RunState.CONFLICTED, f"waits: {cause}")
@@ -149,7 +173,7 @@ class WaitingRuns:
             ticks = takewhile(lambda place: not place[0], places)
             return [(job, run) for _, _, run in (*ticks, *places[:1])]
         if overlap is Overlap.ALLOW:
-            if lane == job and self._waiting.count_of(job) >= len(places):
+            if self._waiting.queued_in(lane) >= len(places):
                 return []
             keys = [(job, run) for _, _, run in places]
             return [key for key in keys if key not in self._waiting]
@@ -288,9 +312,10 @@ class WaitingRuns:
             if holder is not None:
                 self._block(entry, f"{holder}")
                 return True
-            rival = conflicts.passed_over(job, self._could_take)
+            rival = conflicts.passed_over(job, self._could_go)
             if rival is not None:
                 self._block(entry, f"{rival} comes first")
+                self._passed_over[job][key] = None
                 return True
             ahead = conflicts.ahead_of(job, self._could_start)
             first = self._waiting.first_of(ahead) if ahead is not None else None
@@ -306,16 +331,17 @@ class WaitingRuns:
         return self._open.first_of(job) is not None or self._context.is_busy(job_matter(job))
 
     def _could_start(self, job: str) -> bool:
-        return self._waiting.first_of(job) is not None and self._could_take(job)
+        first = self._waiting.first_of(job)
+        return first is not None and self._could_take(first)
 
-    def _could_take(self, job: str) -> bool:
-        if self._view.is_paused(job):
-            return False
-        entry, first = self._view.jobs.get(job), self._waiting.first_of(job)
-        if first is not None:
-            return self._choose_for(first) is not None
-        requirement = requirement_of(entry.record) if entry is not None else None
-        return requirement is not None and self._context.choose(requirement, job) is not None
+    def _could_go(self, job: str) -> bool:
+        """But for its conflict groups."""
+        first = self._waiting.first_of(job)
+        keys = [*self._blocked.get(job, ()), *([first] if first is not None else [])]
+        return any(map(self._could_take, keys))
+
+    def _could_take(self, key: RunKey) -> bool:
+        return not self._view.is_paused(key[0]) and self._choose_for(key) is not None
 
     def _choose_for(self, key: RunKey) -> Entry[Presence] | None:
         job, entry = self._view.jobs.get(key[0]), self._view.runs.get(key)

@@ -1,4 +1,5 @@
-"""Whether the leader sleeps: what one who looked at every run anew would do now, it does itself.
+"""Whether the leader sleeps: what one who looked at every run and outage anew would do now, it does
+itself.
 
 A leader looks at a run again when something that it depends on has changed. Which changes these
 are is easily forgotten for a pair of features, and little would show it: the next change wakes the
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from etcsched.core.leader.context import Context, Options
 from etcsched.core.leader.explaining import Explainer
 from etcsched.core.leader.pace import is_paced
 from etcsched.core.leader.reasons import Why
@@ -27,7 +29,8 @@ _Seen = dict[tuple[str, str, str, int], int]
 
 
 class Asleep(AssertionError):
-    """A run that nothing holds up, and that the leader doesn't look at."""
+    """A run that nothing holds up, or an outage that nobody is waited for in, and the leader
+    doesn't look at it."""
 
 
 class Watchman:
@@ -40,7 +43,9 @@ class Watchman:
         leader = self._cluster.leader()
         before, self._seen = self._seen, {}
         if leader is not None and leader.machine is not None and not self._cluster.has_faults:
-            self._seen = {place: before.get(place, 0) + 1 for place in _free(leader)}
+            self._seen = {
+                place: before.get(place, 0) + 1 for place in (*_free(leader), *_ended(leader))
+            }
         for (node, job, run, _), looks in self._seen.items():
             if looks > MOST_LOOKS:
                 raise Asleep(f"{node} doesn't look at {job}/{run}, which nothing holds up")
@@ -56,4 +61,18 @@ def _free(leader: SimScheduler) -> list[tuple[str, str, str, int]]:
         (leader.name, *key, entry.mod_revision)
         for key, entry in view.runs.items()
         if not is_paced(entry.record) and explainer.reason(key).why is Why.NEXT
+    ]
+
+
+def _ended(leader: SimScheduler) -> list[tuple[str, str, str, int]]:
+    """Outages for want of an agent, and one is there. Their recovery puts the gap at each step."""
+    view = leader.view
+    context = Context(view, 0, "", Options())
+    context.it_is(leader.process.clock.now().wall_ms, 0.0)
+    return [
+        (leader.name, name, "its outage", gap.mod_revision)
+        for name, gap in view.gaps.items()
+        if not gap.record.closed
+        and (job := view.jobs.get(name)) is not None
+        and not context.waits_for_agent(job.record)
     ]
