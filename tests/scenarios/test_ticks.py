@@ -526,3 +526,20 @@ def test_an_edit_makes_no_tick_late(edited: str) -> None:
     runs = world.runs("backup").values()
     assert len(runs) == 34
     assert max(ms_of(r.created_at) - ms_of(r.scheduled_at or r.created_at) for r in runs) < 50
+
+
+def test_a_late_tick_of_a_job_that_is_paused_says_so() -> None:
+    world = World()
+    first = world.scheduler("s1")
+    world.agent("a1")
+    world.advance(0.5)
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:20.000Z"))))
+    world.advance(10)
+    first.kill()
+    world.advance(15)
+    world.pause("backup")
+    world.advance(5)
+    world.scheduler("s2")
+    world.advance(1)
+    (run,) = world.runs("backup").values()
+    assert (run.state, run.history[-1].cause) == (RunState.READY, "due, but job backup is paused")

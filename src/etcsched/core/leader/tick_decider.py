@@ -247,11 +247,13 @@ class TickDecider:
             if presence is not None:
                 self._create(entry, tick_ms, RunState.ASSIGNED, "due", presence.record.agent)
                 return
+        paused = self._view.what_is_paused(job.name)
         causes = {
             RunState.OVERLAPPED: "the job's last run was still active",
             RunState.QUEUED: "due behind another run of its job",
+            RunState.READY: f"due, but {paused} is paused" if paused else "due, no slot is free",
         }
-        self._create(entry, tick_ms, state, causes.get(state, "due, no slot is free"))
+        self._create(entry, tick_ms, state, causes[state])
 
     def _create(
         self,
