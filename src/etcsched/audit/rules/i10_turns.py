@@ -1,0 +1,59 @@
+"""I10: runs of a job that doesn't overlap itself are assigned one at a time."""
+
+from __future__ import annotations
+
+from etcsched.audit.rules.base import Court, Rule
+from etcsched.audit.state import Step, Write
+from etcsched.audit.verdict import Invariant
+from etcsched.core.records import Job, Kind, Run, host_in
+from etcsched.core.states import Origin, Overlap, RunState
+
+_TAKE_TURNS = frozenset({Origin.SCHEDULE, Origin.RECOVERY, Origin.CHAIN})
+"""What an operator asks for begins beside others, and so does what agents' coming and going asks
+for."""
+
+
+class Turns(Rule):
+    """Of a job that runs on each agent, each agent's. Judged on the state after the revision; runs
+    that were assigned while the job might still overlap itself may go on beside others."""
+
+    invariant = Invariant.I10
+    places = frozenset({Kind.ASSIGNMENT, Kind.JOB})
+
+    def __init__(self, court: Court) -> None:
+        super().__init__(court)
+        self._overlapped_at: dict[str, int] = {}
+        """By job, the last revision up to which it might overlap itself."""
+
+    def wrote(self, write: Write, step: Step) -> None:
+        before = write.before.record if write.before is not None else None
+        if isinstance(before, Job) and before.overlap is Overlap.ALLOW:
+            self._overlapped_at[before.name] = step.revision
+
+    def committed(self, step: Step) -> None:
+        for write in step.writes:
+            if write.place is Kind.ASSIGNMENT and write.is_new:
+                self._judge(write, step)
+
+    def _judge(self, write: Write, step: Step) -> None:
+        _, name, run_id = write.ids
+        job = self.state.record(Job, Kind.JOB, name)
+        if job is None or job.overlap is Overlap.ALLOW or not self._takes_turns(name, run_id):
+            return
+        for other_id in self.state.runs_of.get(name, set()) - {run_id}:
+            if host_in(other_id) != host_in(run_id) or not self._takes_turns(name, other_id):
+                continue
+            text = f"{name}/{run_id}: assigned beside {name}/{other_id}, which it has to wait for"
+            self.expect(not self._is_assigned(name, other_id), text, step)
+
+    def _takes_turns(self, name: str, run_id: str) -> bool:
+        run = self.state.record(Run, Kind.RUN, name, run_id)
+        return run is not None and run.origin in _TAKE_TURNS
+
+    def _is_assigned(self, name: str, run_id: str) -> bool:
+        """Since the job doesn't overlap itself any more."""
+        run = self.state.record(Run, Kind.RUN, name, run_id)
+        if run is None or run.state is not RunState.ASSIGNED:
+            return False
+        held = self.state.of(Kind.ASSIGNMENT, run.agent, name, run_id)
+        return held is not None and held.mod_revision > self._overlapped_at.get(name, 0)
