@@ -610,6 +610,9 @@ def test_the_doctor_looks_where_chains_lead(console: Console) -> None:
     console.put(job("report"), Kind.JOB, "report")
     console.put(job("tock", chain=chain), Kind.JOB, "tock")
     assert found() == {}
+    console.put(job("tock", per_host=True, chain=chain), Kind.JOB, "tock")
+    parted = "per_host begins a chain on each agent, so that these never meet: "
+    assert found() == {"joins": ("warning", f"{parted}tock and tick (at report)")}
 
 
 def test_a_held_run_waits_for_an_operator(cluster: Console) -> None:

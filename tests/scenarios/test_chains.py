@@ -453,3 +453,28 @@ def test_a_join_begins_as_what_it_lacks_is_stopped(
     run = only_run(world, "report")
     assert (run.state.value, [s.job for s in run.chained_from]) == ("completed", ["load"])
     assert world.records(Kind.JOIN) == {}
+
+
+@pytest.mark.parametrize("stopped_at_s", [2.0, 8.0])
+@pytest.mark.parametrize(
+    ("ends_as", "came"),
+    [(Outcome.COMPLETED, ["load", "slow"]), (Outcome.FAILED, ["load"])],
+)
+def test_a_join_waits_for_the_run_in_progress_of_a_disabled_job(
+    world: World, stopped_at_s: float, ends_as: Outcome, came: list[str]
+) -> None:
+    """Whether it is disabled before the others come, or after."""
+    link = Link(to="report", joins=True)
+    world.agents["a1"].takes_s = 5.0
+    world.agent("a2", takes_s=60.0, ends_as=ends_as)
+    for each in (target(), source(link, hosts=("a1",)), source(link, name="slow", hosts=("a2",))):
+        world.apply(each)
+    world.advance(5 + stopped_at_s)
+    world.set_state("slow", JobState.DISABLED)
+    world.advance(30)
+    assert [follow.note for follow in follows(world)] == ["waits for slow"]
+    assert world.runs("report") == {}
+    world.advance(90)
+    run = only_run(world, "report")
+    assert (run.state.value, [s.job for s in run.chained_from]) == ("completed", came)
+    assert world.records(Kind.JOIN) == {}

@@ -302,6 +302,59 @@ def test_the_last_is_one_that_may_run_the_clusters_shutdown(world: World) -> Non
     assert ran(world, "on_erp") == ran(world, "cluster_shutdown") == ["down a1"]
 
 
+@pytest.fixture
+def bare() -> World:
+    """A cluster with a job for its shutdown only: whoever stops has nothing to wait for."""
+    world = World()
+    world.scheduler("s1")
+    world.advance(0.5)
+    world.apply(job("bye", lifecycle=Lifecycle.CLUSTER_SHUTDOWN))
+    return world
+
+
+@pytest.mark.parametrize("seated", ["a1", "a2"])
+def test_the_last_is_one_that_has_a_seat(bare: World, seated: str) -> None:
+    bare.put(Kind.SETTINGS, ClusterSettings(max_active_agents=1))
+    agent(bare, seated)
+    bare.advance(5)
+    (other,) = {"a1", "a2"} - {seated}
+    agent(bare, other)
+    bare.advance(5)
+    for name in ("a1", "a2"):
+        bare.agents[name].stop()
+    bare.advance(15)
+    assert not here(bare)
+    assert ran(bare, "bye") == [f"down {seated}"]
+
+
+@pytest.mark.parametrize("drained", ["a1", "a2"])
+def test_the_last_is_one_that_isnt_drained(bare: World, drained: str) -> None:
+    agent(bare, "a1")
+    agent(bare, "a2")
+    bare.advance(5)
+    bare.drain(drained)
+    for name in ("a1", "a2"):
+        bare.agents[name].stop()
+    bare.advance(15)
+    assert not here(bare)
+    (other,) = {"a1", "a2"} - {drained}
+    assert ran(bare, "bye") == [f"down {other}"]
+
+
+def test_where_all_are_drained_none_waits_and_what_wasnt_run_is_said(world: World) -> None:
+    world.apply(job("on_erp", lifecycle=Lifecycle.CLUSTER_SHUTDOWN, require={"role": "erp"}))
+    agent(world, "a1", labels={"role": "erp"})
+    agent(world, "a2")
+    world.advance(5)
+    for name in ("a1", "a2"):
+        world.drain(name)
+        world.agents[name].stop()
+    world.advance(15)
+    assert not here(world)
+    run = only(world.runs("on_erp"))
+    assert (run.state, run.history[-1].cause) == (RunState.MISSED, "a1 is drained")
+
+
 def test_one_that_stays_lets_the_other_go(world: World) -> None:
     """Though only the other may run the cluster's shutdown: it doesn't shut down."""
     world.apply(job("on_erp", lifecycle=Lifecycle.CLUSTER_SHUTDOWN, require={"role": "erp"}))

@@ -250,6 +250,26 @@ def test_a_pending_retry_ends_with_its_resubmission(world: World) -> None:
     assert (run_of(world).attempt, run_of(world, AGAIN).attempt) == (1, 3)
 
 
+def test_the_pending_retry_of_a_resubmission_ends_likewise(world: World) -> None:
+    world.apply(job("backup", ONCE, retry=Retry(max=1, interval_s=60.0)))
+    world.advance(10)
+    world.request(resubmit(AGAIN, RUN))
+    world.advance(3)
+    assert states(world) == {RUN: "failed", AGAIN: "retrying"}
+    world.agents["a1"].takes_s = 20.0
+    world.request(resubmit(THIRD, AGAIN))
+    world.advance(3)
+    assert answer(world, THIRD)[0]
+    assert states(world) == {RUN: "failed", AGAIN: "failed", THIRD: "assigned"}
+    assert run_of(world, AGAIN).history[-1].cause == f"no retry any more: resubmitted as {THIRD}"
+    assert (run_of(world, THIRD).resubmits, run_of(world, THIRD).root) == (AGAIN, RUN)
+    # Of all that go back to the first run, one at a time, as ever.
+    world.request(resubmit("x4", AGAIN))
+    world.advance(1)
+    text = f"run backup/{AGAIN} is resubmitted as {THIRD}, which isn't over"
+    assert answer(world, "x4") == (False, text)
+
+
 def test_a_retry_ends_as_the_settings_count_it(world: World) -> None:
     world.put(Kind.SETTINGS, ClusterSettings(resubmit_states=(RunState.DIED,)))
     world.apply(job("backup", ONCE, retry=Retry(max=3, interval_s=30.0)))

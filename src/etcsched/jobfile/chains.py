@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Final
@@ -19,6 +19,7 @@ __all__ = [
     "check_chains",
     "idle_targets",
     "lone_joins",
+    "parted_joins",
     "read_chain",
     "read_final_states",
     "read_results",
@@ -185,6 +186,46 @@ def lone_joins(jobs: Mapping[str, Job]) -> list[tuple[Job, str]]:
     joins = _links(jobs, is_join=True)
     sources = Counter(to for _, to in joins)
     return [(source, to) for source, to in joins if sources[to] == 1]
+
+
+def parted_joins(jobs: Mapping[str, Job]) -> list[tuple[Job, str, Job]]:
+    """(source, target, other) where ``require: all`` waits in vain for that other one: each run of
+    a tick with ``per_host`` begins a chain of its own, so what follows it meets what follows the
+    same run, or, on its agent, another such job's run of the same tick; never a plain job's."""
+    if not any(job.per_host for job in jobs.values()):
+        return []
+    leading: defaultdict[str, list[Job]] = defaultdict(list)
+    for source, to in _links(jobs, is_join=False):
+        leading[to].append(source)
+    joining: defaultdict[str, list[tuple[Job, set[bool]]]] = defaultdict(list)
+    for source, to in _links(jobs, is_join=True):
+        joining[to].append((source, _kinds(source, leading)))
+    found = []
+    for to, sources in joining.items():
+        apart = [source for source, kinds in sources if kinds == {True}]
+        others = [source for source, kinds in sources if True not in kinds]
+        found += [(source, to, other) for source in apart for other in others[:1]]
+    return found
+
+
+def _kinds(job: Job, leading: Mapping[str, list[Job]]) -> set[bool]:
+    """Of the chains that its runs belong to: whether it is ``per_host`` that begins them."""
+    found, seen, ahead = set(), {job.name}, [job]
+    while ahead:
+        each = ahead.pop()
+        if _has_ticks(each):
+            found.add(each.per_host)
+        before = [source for source in leading.get(each.name, ()) if source.name not in seen]
+        seen.update(source.name for source in before)
+        ahead += before
+    return found
+
+
+def _has_ticks(job: Job) -> bool:
+    current = job.current
+    return JobState.ENABLED in _states(job) and bool(
+        current.patterns or any(window.patterns for window in current.windows)
+    )
 
 
 def _links(jobs: Mapping[str, Job], *, is_join: bool) -> list[tuple[Job, str]]:

@@ -2,7 +2,8 @@
 
 *Dead*: never due any more, or not for more than a year. *Clock changes*: a fixed hour that a change
 of the zone's clocks skips or shows twice. *Shells*: a parameter's ``{name}``, which only ``exec``
-replaces. *Chains*: a target whose state never lets it run for one, a join that waits for nobody.
+replaces. *Chains*: a target whose state never lets it run for one, a join that waits for
+nobody, or in vain.
 *Stampedes*: many jobs due at one instant.
 """
 
@@ -28,7 +29,7 @@ from etcsched.core.schedule.zone import period_at
 from etcsched.core.states import JobState
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import ms_of, utc_of
-from etcsched.jobfile.chains import idle_targets, lone_joins
+from etcsched.jobfile.chains import idle_targets, lone_joins, parted_joins
 from etcsched.jobfile.writing import pattern_text
 
 __all__ = ["STAMPEDE_JOBS", "lint"]
@@ -201,6 +202,12 @@ def _chains(jobs: Mapping[str, Job], changed: Collection[str] | None) -> Iterato
             yield (
                 f"{source.name}: chain: require: all waits for nobody, since no other job joins "
                 f"at {to}"
+            )
+    for source, to, other in parted_joins(jobs):
+        if changed is None or {source.name, other.name} & set(changed):
+            yield (
+                f"{source.name}: chain: require: all waits at {to} for {other.name} in vain: "
+                f"per_host begins a chain on each agent, and {other.name} is in none of them"
             )
 
 

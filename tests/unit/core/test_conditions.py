@@ -79,6 +79,20 @@ def test_all_have_to_hold_and_the_first_that_does_not_is_said() -> None:
         ("30 * * * *", "UTC", "2026-11-23T17:30:59.000Z", True),
         ("0-29 * * * * *", "UTC", "2026-11-23T17:30:29.500Z", True),
         ("0-29 * * * * *", "UTC", "2026-11-23T17:30:30.000Z", False),
+        ("@hourly", "UTC", "2026-11-23T17:00:30.000Z", True),
+        # The clock shows 2:00 to 3:00 twice, from 0:00Z and from 1:00Z.
+        ("* 1-4 * * *", "Europe/Berlin", "2026-10-25T00:30:00.000Z", True),
+        ("* 1-4 * * *", "Europe/Berlin", "2026-10-25T01:30:00.000Z", True),
+        ("* 0-23 * * *", "Europe/Berlin", "2026-10-25T01:30:00.000Z", True),
+        ("0-29 * 2 * * *", "Europe/Berlin", "2026-10-25T01:30:29.000Z", True),
+        ("* 2 * * *", "Europe/Berlin", "2026-10-25T02:00:00.000Z", False),
+        # It goes from 2:00 to 3:00 at once, at 1:00Z.
+        ("* 2 * * *", "Europe/Berlin", "2026-03-29T00:59:59.000Z", False),
+        ("* 2 * * *", "Europe/Berlin", "2026-03-29T01:00:00.000Z", False),
+        ("* 3 * * *", "Europe/Berlin", "2026-03-29T01:00:00.000Z", True),
+        # Minutes are the clock's, where a zone isn't whole hours from UTC.
+        ("0-44 5 * * *", "Asia/Kathmandu", "2026-11-23T00:00:00.000Z", False),
+        ("45 5 * * *", "Asia/Kathmandu", "2026-11-23T00:00:59.000Z", True),
     ],
 )
 def test_windows(expression: str, timezone: str, at: str, expected: bool) -> None:

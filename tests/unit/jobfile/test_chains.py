@@ -9,7 +9,7 @@ from etcsched.core.records import Condition, Exec, Job, Link
 from etcsched.core.states import ConditionOp, JobState, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.jobfile import Known, load
-from etcsched.jobfile.chains import idle_targets, lone_joins
+from etcsched.jobfile.chains import idle_targets, lone_joins, parted_joins
 from etcsched.jobfile.writing import fields_of
 from tests.support.jobs import job as made
 
@@ -200,6 +200,44 @@ def test_joins_need_two() -> None:
     assert lone_joins({**jobs, "other": made("other", chain=(Link(to="b"),))}) != []
     gone = made("other", chain=other.chain, state=JobState.DELETED)
     assert lone_joins({**jobs, "other": gone}) == [(jobs["a"], "b")]
+
+
+JOIN = (Link(to="end", joins=True),)
+ROOT = (Link(to="one"), Link(to="two"))
+TICKS, TICKS_ON_EACH = {"every_s": 60}, {"every_s": 60, "per_host": True}
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "root", "is_parted"),
+    [
+        (TICKS_ON_EACH, TICKS, {}, True),
+        (TICKS_ON_EACH, {"state": JobState.AD_HOC_ACTIVE}, {}, True),
+        (TICKS_ON_EACH, TICKS_ON_EACH, {}, False),
+        (TICKS, TICKS, {"per_host": True}, False),
+        # Both follow the same run, be it one on each agent or not.
+        ({}, {}, {**TICKS_ON_EACH, "chain": ROOT}, False),
+        ({"per_host": True}, {}, {**TICKS, "chain": ROOT}, False),
+        # One follows a per_host run, the other doesn't.
+        ({}, TICKS, {**TICKS_ON_EACH, "chain": ROOT[:1]}, True),
+        (TICKS_ON_EACH, {}, {**TICKS, "chain": ROOT[1:]}, True),
+        # One that may come by either way may come.
+        ({}, TICKS, {**TICKS_ON_EACH, "chain": ROOT}, False),
+        (TICKS, TICKS, {**TICKS_ON_EACH, "chain": ROOT}, False),
+        # What has no ticks any more begins nothing.
+        ({**TICKS_ON_EACH, "state": JobState.CHAIN_ACTIVE}, TICKS, {}, False),
+    ],
+)
+def test_joins_that_never_meet(
+    one: dict[str, object], two: dict[str, object], root: dict[str, object], is_parted: bool
+) -> None:
+    jobs = {
+        "one": made("one", chain=JOIN, **one),  # type: ignore[arg-type]
+        "two": made("two", chain=JOIN, **two),  # type: ignore[arg-type]
+        "root": made("root", **root),  # type: ignore[arg-type]
+        "end": made("end", state=JobState.CHAIN_ACTIVE),
+    }
+    found = [(source.name, to, other.name) for source, to, other in parted_joins(jobs)]
+    assert found == ([("one", "end", "two")] if is_parted else [])
 
 
 def test_a_notification_is_a_chained_job() -> None:

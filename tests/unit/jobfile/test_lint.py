@@ -126,6 +126,17 @@ def test_chains() -> None:
     assert lint([jobs["b"]], {}, NOW_MS, set(), jobs) == []
 
 
+def test_a_per_host_job_that_joins_with_another() -> None:
+    end = f"end: {{{RUN}, state: chain_active}}"
+    both = "schedule: {every: 1h}, chain: {to: end, require: all}"
+    text = f"jobs:\n a: {{{RUN}, {both}, per_host: true}}\n b: {{{RUN}, {both}}}\n {end}\n"
+    assert said(text) == [
+        "a: chain: require: all waits at end for b in vain: per_host begins a chain on each agent, "
+        "and b is in none of them"
+    ]
+    assert said(text.replace(", per_host: true", "")) == []
+
+
 def many(count: int, more: str = "", crons: tuple[str, str] = ("0 0 * * *", "@daily")) -> str:
     return "jobs:\n" + "".join(
         f"  j{n:03}: {{{RUN}, schedule: {{cron: '{crons[n % 2]}'}}{more}}}\n" for n in range(count)

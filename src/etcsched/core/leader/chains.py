@@ -49,6 +49,8 @@ class Chains:
         self._view = context.view
         self._joining: defaultdict[str, set[str]] = defaultdict(set)
         self._joins_of: dict[str, tuple[str, ...]] = {}
+        self._ending: defaultdict[str, set[str]] = defaultdict(set)
+        """Disabled jobs: their runs that are in progress come to the join still."""
         self._blocked: set[RunKey] = set()
         for name in self._view.jobs:
             self.job_changed(name)
@@ -57,27 +59,38 @@ class Chains:
         """Keep in mind which jobs' joins it takes part in."""
         for target in self._joins_of.pop(name, ()):
             self._joining[target].discard(name)
+            self._ending[target].discard(name)
         entry = self._view.jobs.get(name)
         if entry is None or not entry.record.chain:
             return
-        current = entry.record.current
+        current, joining = entry.record.current, self._joining
         if current.state in (JobState.DELETED, JobState.DISABLED) and not current.windows:
-            return
+            if current.state is JobState.DELETED:
+                return
+            joining = self._ending
         targets = tuple(link.to for link in entry.record.chain if link.joins)
         if targets:
             self._joins_of[name] = targets
         for target in targets:
-            self._joining[target].add(name)
+            joining[target].add(name)
 
-    def sources_of(self, target: str) -> frozenset[str]:
-        """The jobs that a join of this target waits for."""
-        return frozenset(self._joining.get(target, ()))
+    def missing_of(
+        self, target: str, instance: str, arrived: tuple[Arrival, ...]
+    ) -> frozenset[str]:
+        """The jobs that a join of this target waits for still."""
+        sources = self._joining.get(target, set())
+        ending = {j for j in self._ending.get(target, ()) if self._is_in_progress(j, instance)}
+        return frozenset((sources | ending) - {arrival.job for arrival in arrived})
+
+    def _is_in_progress(self, job: str, instance: str) -> bool:
+        runs = self._view.runs_of_job.get(job, ())
+        return any(self._view.runs[(job, run)].record.chain == instance for run in runs)
 
     def sweep(self) -> None:
         """Joins that wait for nobody any more, since a source was stopped or taken out."""
         for (target, instance), entry in self._view.joins.items():
             job, join = self._view.jobs.get(target), entry.record
-            if job is None or self.sources_of(target) - {a.job for a in join.arrived}:
+            if job is None or self.missing_of(target, instance, join.arrived):
                 continue
             if self._context.state_of(job.record) in _CHAINABLE:
                 self._begin_join(instance, entry, job)
@@ -259,7 +272,7 @@ class _Plan:
         before = join.arrived if join is not None else ()
         arrived = (*(a for a in before if a.job != self._run.job), self._arrival())
         run_id = join.run if join is not None else self._id_for(target.name)
-        missing = self._chains.sources_of(target.name) - {a.job for a in arrived}
+        missing = self._chains.missing_of(target.name, self._instance, arrived)
         if missing:
             changed = Join(
                 job=target.name,

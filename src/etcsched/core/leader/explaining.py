@@ -142,7 +142,7 @@ class Explainer:
             if target != job:
                 continue
             join = entry.record
-            missing = self._runs.chains.sources_of(job) - {a.job for a in join.arrived}
+            missing = self._runs.chains.missing_of(job, instance, join.arrived)
             there = ", ".join(f"{a.job}/{a.run}" for a in join.arrived)
             what = ", ".join(sorted(missing)) or "nothing more"
             text = f"chain {instance} waits for {what}; {there} is there"

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Matter
-from etcsched.core.leader.placement import requirement_of, why_not
+from etcsched.core.leader.placement import Requirement, requirement_of, why_not
 from etcsched.core.leader.runs import new_run
 from etcsched.core.records import Due, Job, Live, Presence, Run
 from etcsched.core.states import JobState, Occasion, Origin, RunState, Stage
@@ -283,11 +283,16 @@ class LiveAgents:
         """All are going: whether it may run more of the cluster's shutdown jobs than any other, and
         so is to be the last."""
         presences = self._view.presences
-        mine = len(self._jobs_on(Occasion.CLUSTER_SHUTDOWN, presence))
-        return mine > max(
-            len(self._jobs_on(Occasion.CLUSTER_SHUTDOWN, presences[other].record))
-            for other in others
-        )
+        mine = self._use_at_the_end(presence)
+        return mine > max(self._use_at_the_end(presences[other].record) for other in others)
+
+    def _use_at_the_end(self, presence: Presence) -> tuple[int, int]:
+        """How many of the cluster's shutdown jobs it may run. A drain or a missing seat leaves it
+        none; where nobody has any, those that are meant for it count, and will end ``missed``."""
+        meant = self._jobs_on(Occasion.CLUSTER_SHUTDOWN, presence)
+        jobs = [self._view.jobs[name].record for name in meant]
+        able = [j for j in jobs if self._context.is_eligible(_wanted(j, presence), presence)]
+        return len(able), len(meant)
 
     def _dismiss(self, live: Live, plan: _Plan) -> Live:
         plan.in_force.discard(live.agent)
@@ -322,8 +327,7 @@ class LiveAgents:
         found = []
         for name in self._view.jobs_at[occasion]:
             job = self._view.jobs[name].record
-            wanted = replace(requirement_of(job), is_leaving=presence.draining)
-            if self._may_run(job) and why_not(wanted, presence, False) is None:
+            if self._may_run(job) and why_not(_wanted(job, presence), presence, False) is None:
                 found.append(name)
         return sorted(found)
 
@@ -368,6 +372,10 @@ _CAUSES = {
     Occasion.CLUSTER_STARTUP: "{agent} has come, the first of all",
     Occasion.CLUSTER_SHUTDOWN: "{agent} stops, the last of all",
 }
+
+
+def _wanted(job: Job, presence: Presence) -> Requirement:
+    return replace(requirement_of(job), is_leaving=presence.draining)
 
 
 def _due(occasion: Occasion, job: str) -> Due:

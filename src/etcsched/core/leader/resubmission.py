@@ -144,7 +144,8 @@ class Resubmissions:
 
     def _may(self, entry: Entry[Request], run_id: str, state: RunState, original: Run) -> bool:
         allowed = self._view.settings.resubmit_states
-        again = self._view.resubmissions_of.get((original.job, original.root), ())
+        others = self._view.resubmissions_of.get((original.job, original.root), ())
+        again = [each for each in others if each != run_id]  # It may be one itself, that retries.
         job = self._view.jobs[original.job].record
         params = {**job.params, **original.params, **entry.record.params}
         if state not in allowed:

@@ -12,7 +12,7 @@ from etcsched.core.states import JobState, RunState
 from etcsched.core.text import some
 from etcsched.core.timeline import next_tick
 from etcsched.core.view import View
-from etcsched.jobfile.chains import idle_targets, lone_joins
+from etcsched.jobfile.chains import idle_targets, lone_joins, parted_joins
 from etcsched.operator.doctor.finding import Finding, Level
 
 __all__ = ["check_chains", "check_eligible", "check_waiting"]
@@ -36,6 +36,7 @@ def check_chains(view: View) -> list[Finding]:
     ]
     idle = [f"{target.name} (of {source.name})" for source, target in idle_targets(jobs)]
     alone = [f"{to} (of {source.name})" for source, to in lone_joins(jobs)]
+    parted = [f"{one.name} and {two.name} (at {to})" for one, to, two in parted_joins(jobs)]
     findings = []
     if missing:
         text = f"not there, so that nothing follows: {some(missing)}"
@@ -48,6 +49,10 @@ def check_chains(view: View) -> list[Finding]:
     if alone:
         text = f"joined by one job only, so that it waits for nobody: {some(alone)}"
         advice = "give the other jobs' chains require: all, too, or leave it out there"
+        findings.append(Finding("joins", Level.WARNING, text, advice))
+    if parted:
+        text = f"per_host begins a chain on each agent, so that these never meet: {some(parted)}"
+        advice = "chain to both from one job, or leave require: all out there"
         findings.append(Finding("joins", Level.WARNING, text, advice))
     return findings
 
