@@ -36,7 +36,7 @@ from etcsched.core.records import (
     StartSeen,
 )
 from etcsched.core.schedule import Cron
-from etcsched.core.states import JobState, Origin, Recovery, RunState
+from etcsched.core.states import JobState, Origin, Overlap, Recovery, RunState
 from etcsched.core.states import Outcome as AttemptOutcome
 from etcsched.keyspace.codec import encode
 from tests.unit.audit.story import (
@@ -638,7 +638,7 @@ def test_i9_no_mode_runs_what_isnt_due_yet(story: Story) -> None:
 
 
 def test_i9_two_catch_up_at_once(story: Story) -> None:
-    in_an_outage(story, Recovery.ALL)
+    in_an_outage(story, Recovery.ALL, overlap=Overlap.ALLOW)
     recovered(story, [], [60, 120, 180, 240, 300])
     for seconds in (60, 120):
         run = a_run(
@@ -722,6 +722,19 @@ def test_i10_seats_as_they_should_be(story: Story) -> None:
     story.ended(TWO, token)
     story.through(121)
     check_clean(story)
+
+
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.ALLOW])
+def test_i10_runs_of_a_job_take_turns(story: Story, overlap: Overlap) -> None:
+    story.defined(a_job(overlap=overlap))
+    story.now_s = 60.01
+    story.claimed(ONE, story.created(ONE))
+    story.now_s = 120.01
+    story.claimed(TWO, story.created(TWO))
+    if overlap is Overlap.ALLOW:
+        assert story.verdict().violations == ()
+    else:
+        check(story, Invariant.I10, f"job/{TWO}: assigned beside job/{ONE}")
 
 
 # --- I11
