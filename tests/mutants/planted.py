@@ -15,12 +15,14 @@ from msgspec.structs import replace
 from etcsched.agent.supervisor.attempt import Attempt, Stage
 from etcsched.core.candidate import CandidateEffect, CandidateMachine
 from etcsched.core.clock import Instant
+from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Reservation
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.outages import Outages, Ruling
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.outage import OutageProof, Poll, Sight
 from etcsched.core.records import Assignment, Change, Kind, Report, Term
+from etcsched.core.states import FINAL
 from etcsched.core.times import ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.keys import Keys
@@ -215,6 +217,18 @@ def _releases(_original: Any, context: Context) -> list[Reservation]:
     return released
 
 
+def _shows_at_once(
+    original: Any, context: Context, seq: int, revision: int, *, is_shown: bool
+) -> Reservation | None:
+    """What is over goes into the archive, and nothing of it comes by on the watch: so it was
+    thought, and what it chains was forgotten."""
+    write = context.write_of(seq)
+    if isinstance(write, fx.CreateRun) and write.run.state in FINAL:
+        is_shown = False
+    reservation: Reservation | None = original(context, seq, revision, is_shown=is_shown)
+    return reservation
+
+
 def _rules_by_open_gaps(original: Any, outages: Outages, name: str, tick_ms: int) -> Ruling:
     gap = outages._view.gaps.get(name)
     ruling: Ruling = original(outages, name, tick_ms)
@@ -349,6 +363,12 @@ PLANTED = (
         ),
     ),
     Planted(
+        name="chained-run-forgotten",
+        what="a run that a dropped tick chains isn't reserved until the view shows it",
+        shows_as=_invariants("I10"),
+        patches=((Context, "committed", _shows_at_once),),
+    ),
+    Planted(
         name="closed-gap-ignored",
         what="ticks that a closed gap accounts for count as undecided",
         shows_as=_invariants("I1", "I9"),
@@ -359,6 +379,6 @@ PLANTED = (
         ),
     ),
 )
-"""FAULTS names thirteen; two of them come in two forms, and the last one was found later."""
+"""FAULTS names thirteen; two of them come in two forms, and the last two were found later."""
 
 __all__ = ["PLANTED", "Planted"]

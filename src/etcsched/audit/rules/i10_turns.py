@@ -15,7 +15,7 @@ for."""
 
 class Turns(Rule):
     """Of a job that runs on each agent, each agent's. Judged on the state after the revision; runs
-    that were assigned while the job might still overlap itself may go on beside others."""
+    that were made while the job might still overlap itself do so."""
 
     invariant = Invariant.I10
     places = frozenset({Kind.ASSIGNMENT, Kind.JOB})
@@ -47,13 +47,15 @@ class Turns(Rule):
             self.expect(not self._is_assigned(name, other_id), text, step)
 
     def _takes_turns(self, name: str, run_id: str) -> bool:
-        run = self.state.record(Run, Kind.RUN, name, run_id)
-        return run is not None and run.origin in _TAKE_TURNS
+        """It was made since the job doesn't overlap itself any more."""
+        held = self.state.of(Kind.RUN, name, run_id)
+        return (
+            held is not None
+            and isinstance(held.record, Run)
+            and held.record.origin in _TAKE_TURNS
+            and held.create_revision > self._overlapped_at.get(name, 0)
+        )
 
     def _is_assigned(self, name: str, run_id: str) -> bool:
-        """Since the job doesn't overlap itself any more."""
         run = self.state.record(Run, Kind.RUN, name, run_id)
-        if run is None or run.state is not RunState.ASSIGNED:
-            return False
-        held = self.state.of(Kind.ASSIGNMENT, run.agent, name, run_id)
-        return held is not None and held.mod_revision > self._overlapped_at.get(name, 0)
+        return run is not None and run.state is RunState.ASSIGNED
