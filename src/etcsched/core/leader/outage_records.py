@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from etcsched.core.leader import recovery
+from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.runs import Author, tick_run
 from etcsched.core.records import Job, Run
 from etcsched.core.splay import delay_ms
-from etcsched.core.states import Origin, Overlap, Recovery, RunState
+from etcsched.core.states import Origin, Overlap, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, View
 
@@ -62,11 +63,8 @@ def belonging_runs(
         if at is None or not run.record.is_tick or run.record.host:
             continue  # (One that is bound to an agent waits for that alone.)
         latest = at if latest is None else max(latest, at)
-        is_first_wait = run.record.attempt == 0 and (
-            run.record.state is RunState.READY
-            or (run.record.state is RunState.CONFLICTED and job.recovery is not Recovery.CONFLICTED)
-        )
-        if is_first_wait and ms_of(at) <= over_ms:
+        is_buffered = buffer_end_ms(run.record, job) is not None
+        if is_buffered and ms_of(at) <= over_ms:
             belonging.append((run, at))
     run_anyway = set(chosen)
     for run_id in view.recovering_of.get(job.name, ()):

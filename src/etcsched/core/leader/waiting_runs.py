@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import takewhile
 
+from msgspec.structs import replace
+
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.bound_runs import BoundRuns
+from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.pace import Pace, is_paced
@@ -254,9 +257,8 @@ class WaitingRuns:
         if job is None or self._context.is_busy(run_matter(key)):
             return
         run = entry.record
-        buffer_ms = int(job.record.pickup_buffer_s * 1000)
-        is_over = self._context.wall_ms >= ms_of(run.starts_at) + buffer_ms
-        if run.attempt > 0 or not is_over:
+        end_ms = buffer_end_ms(replace(run, state=RunState.READY), job.record)
+        if end_ms is None or self._context.wall_ms < end_ms:
             why = self._context.why_none(requirement_of_run(job.record, run))
             self._wait_as(entry, RunState.READY, f"its conflict group is free; {why}")
 
@@ -369,7 +371,7 @@ class WaitingRuns:
         for want of an agent that it waits."""
         run = entry.record
         self._context.because((run.job, run.id), Why.PACED, lambda: self._pace.reason)
-        if run.state is RunState.READY and run.attempt == 0:
+        if run.state is RunState.READY and not run.attempts:
             self._wait_as(entry, RunState.QUEUED, f"it waits, since {self._pace.reason}")
         else:
             self._pace.hold(run)
@@ -378,19 +380,6 @@ class WaitingRuns:
         """Whoever had to wait for its turn takes it, until the view shows that."""
         has_waited = run.state in (RunState.QUEUED, RunState.RETRYING)
         return (turn_matter(run.lane),) if has_waited and takes_turns(run, job) else ()
-
-
-def buffer_end_ms(run: Run, job: Job) -> int | None:
-    """When a run that waits for its first agent gives up. None: it has none, as what is queued,
-    has had an attempt, belongs to an agent's coming or going, or waits for its conflict to clear
-    however late."""
-    if run.state not in (RunState.READY, RunState.CONFLICTED) or run.attempt > 0:
-        return None
-    if run.is_bound_to_incarnation:
-        return None  # It waits as long as its agent is there.
-    if run.state is RunState.CONFLICTED and job.recovery is Recovery.CONFLICTED:
-        return None
-    return ms_of(run.starts_at) + int(job.pickup_buffer_s * 1000)
 
 
 def _why_now(run: Run) -> str:
