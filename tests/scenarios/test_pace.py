@@ -148,3 +148,28 @@ def test_late_ticks_of_a_long_outage_are_paced() -> None:
     world.scheduler("s2")
     world.advance(30)
     check_paced(started(world, "a1"), RATE)
+
+
+def test_nor_while_it_waits_for_its_turn_once_its_conflict_has_cleared() -> None:
+    """Their group is free 18 s after their tick, and others use up the pace beyond their buffer."""
+    world = World()
+    world.scheduler("s1")
+    world.scheduler("s2")
+    world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=0.1))
+    agent = world.agent("a1", takes_s=25.0, slots=50)
+    world.advance(0.5)
+    world.apply(job("long", ONCE))
+    due = At(Utc("2026-11-22T12:00:12.000Z"))
+    for name in ("high", "low"):
+        world.apply(job(name, due, pickup_buffer_s=30.0))
+    for n in range(5):
+        world.apply(job(f"j{n}", due, priority=1))
+    world.group("g", "long", "high", "low")
+    world.advance(9)
+    world.leader().kill()
+    agent.takes_s = 1.0
+    world.advance(25)
+    assert world.states("high") == world.states("low") == {"120012": "queued"}
+    world.advance(90)
+    assert world.states("high") == world.states("low") == {"120012": "completed"}
+    check_bounded(started(world, "a1")[1:], 0.1)

@@ -371,7 +371,7 @@ class WaitingRuns:
         for want of an agent that it waits."""
         run = entry.record
         self._context.because((run.job, run.id), Why.PACED, lambda: self._pace.reason)
-        if run.state is RunState.READY and not run.attempts:
+        if run.state in (RunState.READY, RunState.CONFLICTED) and not run.attempts:
             self._wait_as(entry, RunState.QUEUED, f"it waits, since {self._pace.reason}")
         else:
             self._pace.hold(run)
