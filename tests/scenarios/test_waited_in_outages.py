@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.core.records import ClusterSettings, Kind, Link, Retry
 from etcsched.core.schedule import At, Cron
@@ -257,3 +258,28 @@ def test_one_whose_conflict_cleared_late_and_that_nobody_claimed_waits_on() -> N
     world.agent("a2", takes_s=1.0)
     world.advance(20)
     assert world.states("backup") == {"120010": "completed"}
+
+
+@pytest.mark.parametrize("splay_s", [0.0, 7000.0])
+@pytest.mark.parametrize("is_led", [True, False])
+def test_its_buffer_goes_by_the_splay_it_was_made_with(is_led: bool, splay_s: float) -> None:
+    """A splay that is set while it waits is one for the ticks that come."""
+    world = World()
+    world.scheduler("s1", ttl_s=5)
+    world.agent("a1", slots=0)
+    world.advance(0.5)
+    backup = job("backup", HOG, At(Utc("2026-11-22T18:00:00.000Z")), pickup_buffer_s=60.0)
+    world.apply(backup)
+    world.advance(20)
+    world.apply(replace(backup, splay_s=splay_s))
+    world.advance(5)
+    if is_led:
+        world.agents["a1"].leave()
+    else:
+        world.nodes["s1"].kill()
+    world.advance(90)
+    world.agent("a2", takes_s=1.0)
+    if not is_led:
+        world.scheduler("s2", ttl_s=5)
+    world.advance(10)
+    assert world.states("backup") == {"120005": "completed"}

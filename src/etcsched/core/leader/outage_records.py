@@ -54,7 +54,6 @@ def belonging_runs(
     oldest; with each, whether it runs now. ``chosen``: the outage's other ticks that run though
     missed; ``is_followed``: one of them is late only, and runs in the ordinary way."""
     oldest_ms = now_ms - int(job.recover_within_s * 1000)
-    over_ms = now_ms - buffer_ms(job)
     belonging: list[tuple[Entry[Run], Utc]] = []
     latest: Utc | None = None
     for run_id in sorted(view.runs_of_job.get(job.name, ())):
@@ -63,8 +62,8 @@ def belonging_runs(
         if at is None or not run.record.is_tick or run.record.host:
             continue  # (One that is bound to an agent waits for that alone.)
         latest = at if latest is None else max(latest, at)
-        is_buffered = buffer_end_ms(run.record, job) is not None
-        if is_buffered and ms_of(at) <= over_ms:
+        end_ms = buffer_end_ms(run.record, job)
+        if end_ms is not None and end_ms <= now_ms:
             belonging.append((run, at))
     run_anyway = set(chosen)
     for run_id in view.recovering_of.get(job.name, ()):
