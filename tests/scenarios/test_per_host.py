@@ -275,3 +275,64 @@ def test_a_calendar_that_forbids_it_is_acknowledged_before_its_tick(world: World
     leader.is_cut_off = False
     world.advance(10)
     assert (world.runs("backup"), world.runs("plain")) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("mode", "limit", "away_s", "left"),
+    [
+        (Recovery.NONE, 100, 300, []),
+        (Recovery.CONFLICTED, 100, 300, []),
+        (Recovery.LAST, 100, 300, ["120007"]),
+        (Recovery.LAST, 100, 4000, []),
+        (Recovery.ALL, 100, 300, ["120005", "120006", "120007"]),
+        (Recovery.ALL, 2, 300, ["120006", "120007"]),
+        (Recovery.ALL, 100, 4000, []),
+    ],
+)
+def test_those_that_waited_as_the_leader_went_go_by_recovery(
+    mode: Recovery, limit: int, away_s: int, left: list[str]
+) -> None:
+    """They waited for a slot of their agent, and their buffer ended while nobody led."""
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", slots=1, takes_s=9000.0)
+    world.advance(0.5)
+    world.apply(job("hog", At(Utc("2026-11-22T12:00:01.000Z"))))
+    ticks = [At(Utc(f"2026-11-22T12:00:0{n}.000Z")) for n in (5, 6, 7)]
+    world.apply(
+        job(
+            "backup", *ticks, per_host=True, overlap=Overlap.ALLOW,
+            recovery=mode, recover_within_s=3600.0, catch_up_limit=limit,
+        )
+    )  # fmt: skip
+    world.advance(10)
+    world.nodes["s1"].kill()
+    world.advance(away_s)
+    world.scheduler("s2")
+    world.advance(60)
+    queued = {run.id[9:15] for run in world.runs("backup").values() if run.state.value == "queued"}
+    assert sorted(queued) == left
+    agent.takes_s = 1.0
+    world.advance(9000)
+    ended = {run.id[9:15]: run.state.value for run in world.runs("backup").values()}
+    assert ended == {
+        tick: "completed" if tick in left else "missed" for tick in ("120005", "120006", "120007")
+    }
+
+
+def test_a_late_tick_is_the_last_one_also_for_an_agent() -> None:
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", slots=1, takes_s=400.0)
+    world.advance(0.5)
+    world.apply(job("hog", At(Utc("2026-11-22T12:00:01.000Z"))))
+    ticks = At(Utc("2026-11-22T12:00:05.000Z")), At(Utc("2026-11-22T12:05:00.000Z"))
+    world.apply(job("backup", *ticks, per_host=True, overlap=Overlap.ALLOW))
+    world.advance(10)
+    world.nodes["s1"].kill()
+    world.advance(320)
+    world.scheduler("s2")
+    agent.takes_s = 1.0
+    world.advance(100)
+    ended = {run.id[9:15]: run.state.value for run in world.runs("backup").values()}
+    assert ended == {"120005": "missed", "120500": "completed"}

@@ -83,6 +83,30 @@ def belonging_runs(
     return found[::-1]
 
 
+def is_bound_chosen(view: View, job: Job, run: Run, now_ms: int) -> bool:
+    """Whether a tick's run that is bound to an agent, whose buffer ended in an outage, runs now. It
+    goes by the mode, among the job's ticks on this agent, which are all decided."""
+    at, later, newer = run.scheduled_at or run.created_at, False, 0
+    for run_id in view.ids_of(run.lane):
+        other = view.runs[(run.job, run_id)].record
+        if (
+            not other.is_tick
+            or other.scheduled_at is None
+            or other.scheduled_at <= run.scheduled_at
+        ):
+            continue
+        end_ms, later = buffer_end_ms(other, job), True
+        newer += other.origin is Origin.RECOVERY or (end_ms is not None and end_ms <= now_ms)
+    for (name, tick), entry in view.fan_outs.items():
+        is_later = name == run.job and entry.record.scheduled_at > at
+        if is_later and run.host in entry.record.agents:
+            is_made = (name, f"{tick}@{run.host}") in view.runs
+            later = True
+            newer += entry.record.origin is Origin.RECOVERY and not is_made
+    is_recent = ms_of(at) >= now_ms - int(job.recover_within_s * 1000)
+    return recovery.is_chosen(job, newer, is_latest=not later, is_recent=is_recent)
+
+
 def buffer_ms(job: Job) -> int:
     """From a tick on: the buffer begins when its splay is over."""
     return int(job.pickup_buffer_s * 1000) + delay_ms(job)

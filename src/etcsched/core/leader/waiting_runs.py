@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import takewhile
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -15,6 +16,7 @@ from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.outage_records import is_bound_chosen
 from etcsched.core.leader.pace import Pace, is_paced
 from etcsched.core.leader.placement import (
     Requirement,
@@ -134,9 +136,9 @@ class WaitingRuns:
         if entry.record.state is RunState.READY:
             self._wait_as(entry, RunState.CONFLICTED, f"waits: {cause}")
 
-    def _wait_as(self, entry: Entry[Run], state: RunState, cause: str) -> None:
+    def _wait_as(self, entry: Entry[Run], state: RunState, cause: str, **changes: Any) -> None:
         context, run = self._context, entry.record
-        changed = step(context.author, run, entry.mod_revision, state, cause)
+        changed = step(context.author, run, entry.mod_revision, state, cause, **changes)
         write = fx.Requeue(seq=context.next_seq(), run=changed, run_revision=entry.mod_revision)
         context.write(write, run_matter((run.job, run.id)))
         context.say(f"{state.value}: {cause}", run=(run.job, run.id))
@@ -210,10 +212,13 @@ class WaitingRuns:
             self._context.because(key, Why.OUTAGE, lambda: mode)
             return True
         nobody_led = end_ms <= self._led_from_ms
-        is_recovered = bool(run.host) and nobody_led and job.recovery is not Recovery.NONE
+        may_recover = job.recovery in (Recovery.LAST, Recovery.ALL)
+        if nobody_led and may_recover and is_tick and run.host:
+            self._recover_bound(key, entry, job)
+            return True
         is_kept = run.origin in (Origin.CHAIN, Origin.LIFECYCLE)
         is_kept = is_kept and (nobody_led or self._view.is_paused(run.job))
-        if is_recovered or is_kept:
+        if is_kept:
             # A chain goes on where it was, and a cluster starts once: neither may be missed.
             why = "no scheduler led" if nobody_led else "it was paused"
             self._wait_as(entry, RunState.QUEUED, f"its buffer ended while {why}: it waits on")
@@ -242,6 +247,20 @@ class WaitingRuns:
                 entry, RunState.MISSED, f"{why}, as long as its pickup buffer lasted"
             )
         return True
+
+    def _recover_bound(self, key: RunKey, entry: Entry[Run], job: Job) -> None:
+        """A tick's run that is bound to an agent, and whose buffer ended in an outage, goes by the
+        mode, among the ticks of its lane."""
+        context, run = self._context, entry.record
+        is_coming = self._open.first_of(job.name) is not None or job.name in self.recovering
+        if is_coming or context.is_busy(job_matter(job.name)):
+            words = "its buffer ended in an outage; its job's later ticks are decided first"
+            context.because(key, Why.OUTAGE, lambda: words)
+        elif is_bound_chosen(self._view, job, run, context.wall_ms):
+            cause = "recovered: its buffer ended in an outage"
+            self._wait_as(entry, RunState.QUEUED, cause, origin=Origin.RECOVERY)
+        else:
+            self._ends.end_waiting(entry, RunState.MISSED, "missed in an outage")
 
     def fill_slots(self) -> None:
         self._waiting.serve(self._offer)
