@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from etcsched.core.records import Keep, Kind, Link, Retry, Run
 from etcsched.core.schedule import At
+from etcsched.core.splay import delay_ms
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
@@ -336,3 +339,42 @@ def test_a_late_tick_is_the_last_one_also_for_an_agent() -> None:
     world.advance(100)
     ended = {run.id[9:15]: run.state.value for run in world.runs("backup").values()}
     assert ended == {"120005": "missed", "120500": "completed"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "state"), [(Recovery.NONE, "missed"), (Recovery.LAST, "completed")]
+)
+@pytest.mark.parametrize("is_led", [True, False])
+def test_an_agents_tick_is_late_by_its_own_splay(mode: Recovery, state: str, is_led: bool) -> None:
+    """Two minutes after the tick one agent's buffer is over, and the other's splay isn't."""
+    backup = job("backup", ONCE, per_host=True, splay_s=600.0, pickup_buffer_s=30.0, recovery=mode)
+    names = [f"a{n}" for n in range(100)]
+    early, later = (
+        min(names, key=partial(delay_ms, backup)),
+        max(names, key=partial(delay_ms, backup)),
+    )
+    assert delay_ms(backup, early) < 30_000
+    assert delay_ms(backup, later) > 500_000
+    world = World()
+    world.scheduler("s1")
+    agents = [world.agent(name, takes_s=1.0) for name in (early, later)]
+    world.advance(0.5)
+    world.apply(backup)
+    world.advance(1)
+    if is_led:
+        for agent in agents:
+            agent.leave()
+    else:
+        world.nodes["s1"].kill()
+    world.advance(180)
+    if is_led:
+        for name in (early, later):
+            world.agent(name, takes_s=1.0)
+    else:
+        world.scheduler("s2")
+    world.advance(20)
+    assert states(world) == {early: state, later: "ready"}
+    world.advance(600)
+    assert states(world) == {early: state, later: "completed"}
+    (span,) = world.agents[later].spans
+    assert span.start_s == pytest.approx(5 + delay_ms(backup, later) / 1000, abs=0.1)

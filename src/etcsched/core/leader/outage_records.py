@@ -10,7 +10,7 @@ from etcsched.core.leader import recovery
 from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.runs import Author, tick_run
 from etcsched.core.records import Job, Run
-from etcsched.core.splay import delay_ms
+from etcsched.core.splay import longest_delay_ms
 from etcsched.core.states import Origin, Overlap, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, View
@@ -109,7 +109,7 @@ def is_bound_chosen(view: View, job: Job, run: Run, now_ms: int) -> bool:
 
 def buffer_ms(job: Job) -> int:
     """From a tick on: the buffer begins when its splay is over."""
-    return int(job.pickup_buffer_s * 1000) + delay_ms(job)
+    return int(job.pickup_buffer_s * 1000) + longest_delay_ms(job)
 
 
 def late_state(job: Job, active: Sequence[Run], *, is_catching_up: bool) -> RunState:
@@ -119,12 +119,12 @@ def late_state(job: Job, active: Sequence[Run], *, is_catching_up: bool) -> RunS
         return RunState.QUEUED
     if job.overlap is Overlap.ALLOW or not active:
         return RunState.READY
-    if job.overlap is Overlap.SKIP and not all(_was_born_late(run) for run in active):
+    if job.overlap is Overlap.SKIP and not all(was_born_late(run) for run in active):
         return RunState.OVERLAPPED
     return RunState.QUEUED
 
 
-def _was_born_late(run: Run) -> bool:
+def was_born_late(run: Run) -> bool:
     """Whether a run is a late tick's, of this outage or of one just before."""
     if run.scheduled_at is None or not run.is_tick:
         return False

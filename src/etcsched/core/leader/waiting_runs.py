@@ -16,7 +16,7 @@ from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
-from etcsched.core.leader.outage_records import is_bound_chosen
+from etcsched.core.leader.outage_records import is_bound_chosen, was_born_late
 from etcsched.core.leader.pace import Pace, is_paced
 from etcsched.core.leader.placement import (
     Requirement,
@@ -212,8 +212,9 @@ class WaitingRuns:
             self._context.because(key, Why.OUTAGE, lambda: mode)
             return True
         nobody_led = end_ms <= self._led_from_ms
-        may_recover = job.recovery in (Recovery.LAST, Recovery.ALL)
-        if nobody_led and may_recover and is_tick and run.host:
+        if run.host and was_born_late(run) and end_ms <= ms_of(run.created_at):
+            nobody_led = True  # As good as: its tick was late only by other agents' longer splay.
+        if nobody_led and is_tick and run.host and job.recovery is not Recovery.CONFLICTED:
             self._recover_bound(key, entry, job)
             return True
         is_kept = run.origin in (Origin.CHAIN, Origin.LIFECYCLE)
