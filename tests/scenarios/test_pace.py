@@ -6,6 +6,7 @@ import pytest
 
 from etcsched.core.records import ClusterSettings, Kind
 from etcsched.core.schedule import At
+from etcsched.core.splay import delay_ms
 from etcsched.core.states import Overlap
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
@@ -148,3 +149,55 @@ def test_late_ticks_of_a_long_outage_are_paced() -> None:
     world.scheduler("s2")
     world.advance(30)
     check_paced(started(world, "a1"), RATE)
+
+
+def test_nor_while_it_waits_for_its_turn_once_its_conflict_has_cleared() -> None:
+    """Their group is free 18 s after their tick, and others use up the pace beyond their buffer."""
+    world = World()
+    world.scheduler("s1")
+    world.scheduler("s2")
+    world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=0.1))
+    agent = world.agent("a1", takes_s=25.0, slots=50)
+    world.advance(0.5)
+    world.apply(job("long", ONCE))
+    due = At(Utc("2026-11-22T12:00:12.000Z"))
+    for name in ("high", "low"):
+        world.apply(job(name, due, pickup_buffer_s=30.0))
+    for n in range(5):
+        world.apply(job(f"j{n}", due, priority=1))
+    world.group("g", "long", "high", "low")
+    world.advance(9)
+    world.leader().kill()
+    agent.takes_s = 1.0
+    world.advance(25)
+    assert world.states("high") == world.states("low") == {"120012": "queued"}
+    world.advance(90)
+    assert world.states("high") == world.states("low") == {"120012": "completed"}
+    check_bounded(started(world, "a1")[1:], 0.1)
+
+
+def test_what_starts_by_its_splay_after_the_outage_is_not_held_up() -> None:
+    """Its tick was late, and its start isn't."""
+    world = World()
+    world.scheduler("s1")
+    world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=0.2))
+    world.agent("a1", takes_s=0.5, slots=50)
+    world.advance(0.5)
+    jobs = [job(f"j{n}", At(Utc("2026-11-22T12:00:20.000Z")), splay_s=60.0) for n in range(12)]
+    for each in jobs:
+        world.apply(each)
+    world.advance(15)
+    world.nodes["s1"].kill()
+    world.advance(9)
+    world.scheduler("s2")
+    world.advance(200)
+    late_s = {
+        span.job: span.start_s - 20 - delay_ms(each) / 1000
+        for each in jobs
+        for span in world.agents["a1"].spans
+        if span.job == each.name
+    }
+    assert len(late_s) == 12
+    is_due_later = {each.name for each in jobs if delay_ms(each) > 6_000}
+    assert len(is_due_later) > 6
+    assert all(late_s[name] < 0.1 for name in is_due_later), late_s

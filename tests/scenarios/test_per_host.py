@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from etcsched.core.records import Keep, Kind, Link, Retry, Run
 from etcsched.core.schedule import At
+from etcsched.core.splay import delay_ms
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
@@ -275,3 +278,103 @@ def test_a_calendar_that_forbids_it_is_acknowledged_before_its_tick(world: World
     leader.is_cut_off = False
     world.advance(10)
     assert (world.runs("backup"), world.runs("plain")) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("mode", "limit", "away_s", "left"),
+    [
+        (Recovery.NONE, 100, 300, []),
+        (Recovery.CONFLICTED, 100, 300, []),
+        (Recovery.LAST, 100, 300, ["120007"]),
+        (Recovery.LAST, 100, 4000, []),
+        (Recovery.ALL, 100, 300, ["120005", "120006", "120007"]),
+        (Recovery.ALL, 2, 300, ["120006", "120007"]),
+        (Recovery.ALL, 100, 4000, []),
+    ],
+)
+def test_those_that_waited_as_the_leader_went_go_by_recovery(
+    mode: Recovery, limit: int, away_s: int, left: list[str]
+) -> None:
+    """They waited for a slot of their agent, and their buffer ended while nobody led."""
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", slots=1, takes_s=9000.0)
+    world.advance(0.5)
+    world.apply(job("hog", At(Utc("2026-11-22T12:00:01.000Z"))))
+    ticks = [At(Utc(f"2026-11-22T12:00:0{n}.000Z")) for n in (5, 6, 7)]
+    world.apply(
+        job(
+            "backup", *ticks, per_host=True, overlap=Overlap.ALLOW,
+            recovery=mode, recover_within_s=3600.0, catch_up_limit=limit,
+        )
+    )  # fmt: skip
+    world.advance(10)
+    world.nodes["s1"].kill()
+    world.advance(away_s)
+    world.scheduler("s2")
+    world.advance(60)
+    queued = {run.id[9:15] for run in world.runs("backup").values() if run.state.value == "queued"}
+    assert sorted(queued) == left
+    agent.takes_s = 1.0
+    world.advance(9000)
+    ended = {run.id[9:15]: run.state.value for run in world.runs("backup").values()}
+    assert ended == {
+        tick: "completed" if tick in left else "missed" for tick in ("120005", "120006", "120007")
+    }
+
+
+def test_a_late_tick_is_the_last_one_also_for_an_agent() -> None:
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", slots=1, takes_s=400.0)
+    world.advance(0.5)
+    world.apply(job("hog", At(Utc("2026-11-22T12:00:01.000Z"))))
+    ticks = At(Utc("2026-11-22T12:00:05.000Z")), At(Utc("2026-11-22T12:05:00.000Z"))
+    world.apply(job("backup", *ticks, per_host=True, overlap=Overlap.ALLOW))
+    world.advance(10)
+    world.nodes["s1"].kill()
+    world.advance(320)
+    world.scheduler("s2")
+    agent.takes_s = 1.0
+    world.advance(100)
+    ended = {run.id[9:15]: run.state.value for run in world.runs("backup").values()}
+    assert ended == {"120005": "missed", "120500": "completed"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "state"), [(Recovery.NONE, "missed"), (Recovery.LAST, "completed")]
+)
+@pytest.mark.parametrize("is_led", [True, False])
+def test_an_agents_tick_is_late_by_its_own_splay(mode: Recovery, state: str, is_led: bool) -> None:
+    """Two minutes after the tick one agent's buffer is over, and the other's splay isn't."""
+    backup = job("backup", ONCE, per_host=True, splay_s=600.0, pickup_buffer_s=30.0, recovery=mode)
+    names = [f"a{n}" for n in range(100)]
+    early, later = (
+        min(names, key=partial(delay_ms, backup)),
+        max(names, key=partial(delay_ms, backup)),
+    )
+    assert delay_ms(backup, early) < 30_000
+    assert delay_ms(backup, later) > 500_000
+    world = World()
+    world.scheduler("s1")
+    agents = [world.agent(name, takes_s=1.0) for name in (early, later)]
+    world.advance(0.5)
+    world.apply(backup)
+    world.advance(1)
+    if is_led:
+        for agent in agents:
+            agent.leave()
+    else:
+        world.nodes["s1"].kill()
+    world.advance(180)
+    if is_led:
+        for name in (early, later):
+            world.agent(name, takes_s=1.0)
+    else:
+        world.scheduler("s2")
+    world.advance(20)
+    assert states(world) == {early: state, later: "ready"}
+    world.advance(600)
+    assert states(world) == {early: state, later: "completed"}
+    (span,) = world.agents[later].spans
+    assert span.start_s == pytest.approx(5 + delay_ms(backup, later) / 1000, abs=0.1)

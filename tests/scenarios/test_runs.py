@@ -141,7 +141,7 @@ def test_pause_holds_an_unclaimed_run_and_resume_lets_it_go(world: World, name: 
     world.advance(6)
     world.pause(name)
     world.agents["a1"].claims_nothing = False
-    world.advance(200)
+    world.advance(60)
     assert only_run(world).state.value == "ready"
     world.resume(name)
     world.advance(1)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from etcsched.core.records import Link, Retry
+from etcsched.core.records import ClusterSettings, Kind, Link, Retry
 from etcsched.core.schedule import At, Cron
 from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery
 from etcsched.core.times import Utc
@@ -145,3 +147,139 @@ def test_retries_that_catch_up_go_one_at_a_time(world: World, interval_s: float)
     begun = started(world)
     assert len(begun) >= 4  # The retries of 12:10 end as 12:20 is there.
     assert all(later >= earlier + 5.0 for (_, earlier), (_, later) in pairwise(begun))
+
+
+# --- an assignment that nobody claimed is no attempt
+
+
+def unclaimed(mode: Recovery, **fields: Any) -> World:
+    """The agent that got it at 12:00:05 goes a second later, without having claimed it."""
+    world = World()
+    world.scheduler("s1", ttl_s=5)
+    world.agent("a1").claims_nothing = True
+    world.advance(0.5)
+    world.apply(job("backup", HOG, recovery=mode, **fields))
+    world.advance(5.5)
+    assert world.states("backup") == {"120005": "assigned"}
+    world.agents["a1"].leave()
+    return world
+
+
+@pytest.mark.parametrize(
+    ("mode", "away_s", "state"),
+    [
+        (Recovery.NONE, 60, "completed"),
+        (Recovery.NONE, 300, "missed"),
+        (Recovery.CONFLICTED, 300, "missed"),
+        (Recovery.LAST, 300, "completed"),
+        (Recovery.LAST, 13 * 3600, "missed"),
+        (Recovery.ALL, 300, "completed"),
+        (Recovery.ALL, 13 * 3600, "missed"),
+    ],
+)
+@pytest.mark.parametrize("is_led", [True, False])
+def test_one_that_nobody_claimed_goes_by_its_jobs_recovery(
+    mode: Recovery, away_s: int, state: str, is_led: bool
+) -> None:
+    world = unclaimed(mode)
+    world.advance(1)
+    if not is_led:
+        world.nodes["s1"].kill()
+    world.advance(away_s)
+    if not is_led:
+        world.scheduler("s2", ttl_s=5)
+    world.agent("a2", takes_s=1.0)
+    world.advance(20)
+    assert world.states("backup") == {"120005": state}
+
+
+def test_one_that_nobody_claimed_is_abandoned_where_no_slot_is_free() -> None:
+    world = unclaimed(Recovery.LAST)
+    world.agent("a2", slots=0)
+    world.advance(110)
+    assert world.states("backup") == {"120005": "ready"}
+    world.advance(10)
+    (run,) = world.runs("backup").values()
+    assert run.state.value == "abandoned"
+    assert run.history[-1].at == "2026-11-22T12:02:05.000Z"
+
+
+def test_one_that_nobody_claimed_is_not_abandoned_for_its_turn_in_the_pace() -> None:
+    """Their agent is found dead after their buffer, and they start one in two seconds elsewhere."""
+    world = World()
+    world.scheduler("s1", ttl_s=5)
+    world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=0.5))
+    world.agent("a1", slots=9).claims_nothing = True
+    world.advance(0.5)
+    for n in range(5):
+        world.apply(job(f"j{n}", HOG, pickup_buffer_s=3.0))
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.agent("a2", slots=9, takes_s=1.0)
+    world.advance(30)
+    assert {world.states(f"j{n}")["120005"] for n in range(5)} == {"completed"}
+
+
+def test_one_that_was_queued_and_that_nobody_claimed_waits_on() -> None:
+    """What was in a queue has no buffer, though an agent has gone with it meanwhile."""
+    world = World()
+    world.scheduler("s1", ttl_s=5)
+    agent = world.agent("a1", slots=1, takes_s=600.0)
+    world.advance(0.5)
+    world.apply(job("backup", Cron("0,5 12 * * *"), HOG, overlap=Overlap.QUEUE))
+    world.advance(604)
+    agent.claims_nothing = True
+    world.advance(2)
+    assert world.states("backup") == {"120005": "completed", "120500": "assigned"}
+    agent.leave()
+    world.agent("a2", slots=0)
+    world.advance(600)
+    assert world.states("backup")["120500"] == "ready"
+    world.agent("a3", takes_s=1.0)
+    world.advance(20)
+    assert world.states("backup")["120500"] == "completed"
+
+
+def test_one_whose_conflict_cleared_late_and_that_nobody_claimed_waits_on() -> None:
+    world = World()
+    world.scheduler("s1", ttl_s=5)
+    agent = world.agent("a1", slots=1, takes_s=600.0)
+    world.advance(0.5)
+    world.apply(job("hog", HOG))
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:10.000Z")), recovery=Recovery.CONFLICTED))
+    world.group("g", "hog", "backup")
+    world.advance(604)
+    agent.claims_nothing = True
+    world.advance(2)
+    assert world.states("backup") == {"120010": "assigned"}
+    agent.leave()
+    world.advance(600)
+    assert world.states("backup") == {"120010": "ready"}
+    world.agent("a2", takes_s=1.0)
+    world.advance(20)
+    assert world.states("backup") == {"120010": "completed"}
+
+
+@pytest.mark.parametrize("splay_s", [0.0, 7000.0])
+@pytest.mark.parametrize("is_led", [True, False])
+def test_its_buffer_goes_by_the_splay_it_was_made_with(is_led: bool, splay_s: float) -> None:
+    """A splay that is set while it waits is one for the ticks that come."""
+    world = World()
+    world.scheduler("s1", ttl_s=5)
+    world.agent("a1", slots=0)
+    world.advance(0.5)
+    backup = job("backup", HOG, At(Utc("2026-11-22T18:00:00.000Z")), pickup_buffer_s=60.0)
+    world.apply(backup)
+    world.advance(20)
+    world.apply(replace(backup, splay_s=splay_s))
+    world.advance(5)
+    if is_led:
+        world.agents["a1"].leave()
+    else:
+        world.nodes["s1"].kill()
+    world.advance(90)
+    world.agent("a2", takes_s=1.0)
+    if not is_led:
+        world.scheduler("s2", ttl_s=5)
+    world.advance(10)
+    assert world.states("backup") == {"120005": "completed"}

@@ -98,11 +98,13 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
             RunState.DIED,
         }
     ),
-    # assigned -> assigned: moved to another agent; assigned -> ready: none has a slot now.
+    # assigned -> assigned: moved to another agent; assigned -> ready: none has a slot now;
+    # assigned -> queued: nobody claimed it, and its next start is paced.
     RunState.ASSIGNED: frozenset(
         {
             RunState.ASSIGNED,
             RunState.READY,
+            RunState.QUEUED,
             RunState.RETRYING,
             RunState.HELD,
             RunState.COMPLETED,

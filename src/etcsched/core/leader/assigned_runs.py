@@ -184,13 +184,14 @@ class AssignedRuns:
         if report is not None:
             over = self._ends.attempt_over(assignment, report, cause)
             changes = {"attempts": (*run.attempts, over), "reassigns": run.reassigns + 1}
-        presence = None
+        presence, is_paced = None, False
         is_free = context.conflicts.holder(run.job) is None  # Groups can change while it runs.
         if job is not None and is_free and not self._view.is_paused(run.job):
             tried = tried_by(replace(run, **changes))
             presence = context.choose(requirement_of_run(job.record, run), run.job, tried)
             if presence is not None and not self._pace.allow():
-                presence, cause = None, f"{cause}; it waits, since {self._pace.reason}"
+                presence, is_paced = None, True
+                cause = f"{cause}; it waits, since {self._pace.reason}"
         agent = presence.record.agent if presence is not None else None
         if job is not None and agent is not None and presence is not None:
             moved = assigned(context.author, run, entry.mod_revision, agent, cause, **changes)
@@ -200,6 +201,8 @@ class AssignedRuns:
             state = RunState.READY
             if report is None and is_waiting_for_retry(run):
                 state = RunState.RETRYING  # It hasn't begun: what ends a retry can end it still.
+            elif is_paced and report is None and not run.attempts:
+                state = RunState.QUEUED  # Outside any buffer, as whatever waits for its turn.
             moved = step(context.author, run, entry.mod_revision, state, cause, agent="", **changes)
             new = None
         context.write(

@@ -13,6 +13,7 @@ import math
 import msgspec
 
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.context import Context, Options
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
@@ -27,7 +28,6 @@ from etcsched.core.leader.placement import (
 )
 from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.run_decider import RunDecider
-from etcsched.core.leader.waiting_runs import buffer_end_ms
 from etcsched.core.limits import NO_LIMITS, Limits
 from etcsched.core.records import CLUSTER, Candidate, Gap, Job, Run
 from etcsched.core.states import OCCASIONS, JobState, Occasion, RunState

@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from msgspec.structs import replace
 
 from etcsched.core.leader import recovery
+from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.runs import Author, tick_run
 from etcsched.core.records import Job, Run
-from etcsched.core.splay import delay_ms
-from etcsched.core.states import Origin, Overlap, Recovery, RunState
+from etcsched.core.splay import longest_delay_ms
+from etcsched.core.states import Origin, Overlap, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, View
 
@@ -53,7 +54,6 @@ def belonging_runs(
     oldest; with each, whether it runs now. ``chosen``: the outage's other ticks that run though
     missed; ``is_followed``: one of them is late only, and runs in the ordinary way."""
     oldest_ms = now_ms - int(job.recover_within_s * 1000)
-    over_ms = now_ms - buffer_ms(job)
     belonging: list[tuple[Entry[Run], Utc]] = []
     latest: Utc | None = None
     for run_id in sorted(view.runs_of_job.get(job.name, ())):
@@ -62,11 +62,8 @@ def belonging_runs(
         if at is None or not run.record.is_tick or run.record.host:
             continue  # (One that is bound to an agent waits for that alone.)
         latest = at if latest is None else max(latest, at)
-        is_first_wait = run.record.attempt == 0 and (
-            run.record.state is RunState.READY
-            or (run.record.state is RunState.CONFLICTED and job.recovery is not Recovery.CONFLICTED)
-        )
-        if is_first_wait and ms_of(at) <= over_ms:
+        end_ms = buffer_end_ms(run.record, job)
+        if end_ms is not None and end_ms <= now_ms:
             belonging.append((run, at))
     run_anyway = set(chosen)
     for run_id in view.recovering_of.get(job.name, ()):
@@ -86,9 +83,33 @@ def belonging_runs(
     return found[::-1]
 
 
+def is_bound_chosen(view: View, job: Job, run: Run, now_ms: int) -> bool:
+    """Whether a tick's run that is bound to an agent, whose buffer ended in an outage, runs now. It
+    goes by the mode, among the job's ticks on this agent, which are all decided."""
+    at, later, newer = run.scheduled_at or run.created_at, False, 0
+    for run_id in view.ids_of(run.lane):
+        other = view.runs[(run.job, run_id)].record
+        if (
+            not other.is_tick
+            or other.scheduled_at is None
+            or other.scheduled_at <= run.scheduled_at
+        ):
+            continue
+        end_ms, later = buffer_end_ms(other, job), True
+        newer += other.origin is Origin.RECOVERY or (end_ms is not None and end_ms <= now_ms)
+    for (name, tick), entry in view.fan_outs.items():
+        is_later = name == run.job and entry.record.scheduled_at > at
+        if is_later and run.host in entry.record.agents:
+            is_made = (name, f"{tick}@{run.host}") in view.runs
+            later = True
+            newer += entry.record.origin is Origin.RECOVERY and not is_made
+    is_recent = ms_of(at) >= now_ms - int(job.recover_within_s * 1000)
+    return recovery.is_chosen(job, newer, is_latest=not later, is_recent=is_recent)
+
+
 def buffer_ms(job: Job) -> int:
     """From a tick on: the buffer begins when its splay is over."""
-    return int(job.pickup_buffer_s * 1000) + delay_ms(job)
+    return int(job.pickup_buffer_s * 1000) + longest_delay_ms(job)
 
 
 def late_state(job: Job, active: Sequence[Run], *, is_catching_up: bool) -> RunState:
@@ -98,12 +119,12 @@ def late_state(job: Job, active: Sequence[Run], *, is_catching_up: bool) -> RunS
         return RunState.QUEUED
     if job.overlap is Overlap.ALLOW or not active:
         return RunState.READY
-    if job.overlap is Overlap.SKIP and not all(_was_born_late(run) for run in active):
+    if job.overlap is Overlap.SKIP and not all(was_born_late(run) for run in active):
         return RunState.OVERLAPPED
     return RunState.QUEUED
 
 
-def _was_born_late(run: Run) -> bool:
+def was_born_late(run: Run) -> bool:
     """Whether a run is a late tick's, of this outage or of one just before."""
     if run.scheduled_at is None or not run.is_tick:
         return False

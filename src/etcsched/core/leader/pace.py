@@ -34,7 +34,7 @@ def is_paced(run: Run) -> bool:
         return True  # It was moved away from an agent.
     if run.origin is Origin.RECOVERY:
         return True
-    return run.is_tick and ms_of(run.created_at) - ms_of(run.due_at) > LATE_MS
+    return run.is_tick and ms_of(run.created_at) - ms_of(run.starts_at) > LATE_MS
 
 
 class Pace:

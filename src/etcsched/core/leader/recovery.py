@@ -10,7 +10,7 @@ import msgspec
 
 from etcsched.core.limits import Limits
 from etcsched.core.records import Job
-from etcsched.core.splay import delay_ms
+from etcsched.core.splay import longest_delay_ms
 from etcsched.core.states import Recovery
 from etcsched.core.timeline import ticks
 
@@ -51,7 +51,7 @@ def plan(job: Job, limits: Limits, after_ms: int, now_ms: int, can_start: bool) 
     """For the outage's ticks in (after, now]. A job that mustn't start now recovers nothing."""
     if not can_start:
         return Plan(frozenset(), now_ms + 1, now_ms, now_ms)
-    late_from_ms = now_ms - int(job.pickup_buffer_s * 1000) - delay_ms(job)
+    late_from_ms = now_ms - int(job.pickup_buffer_s * 1000) - longest_delay_ms(job)
     oldest_ms = max(after_ms, now_ms - int(job.recover_within_s * 1000) - 1)
     match job.recovery:
         case Recovery.NONE | Recovery.CONFLICTED:

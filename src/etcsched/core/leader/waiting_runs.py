@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import takewhile
+from typing import Any
+
+from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.bound_runs import BoundRuns
+from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.outage_records import is_bound_chosen, was_born_late
 from etcsched.core.leader.pace import Pace, is_paced
 from etcsched.core.leader.placement import (
     Requirement,
@@ -155,9 +160,9 @@ class WaitingRuns:
         if entry.record.state is RunState.READY:
             self._wait_as(entry, RunState.CONFLICTED, f"waits: {cause}")
 
-    def _wait_as(self, entry: Entry[Run], state: RunState, cause: str) -> None:
+    def _wait_as(self, entry: Entry[Run], state: RunState, cause: str, **changes: Any) -> None:
         context, run = self._context, entry.record
-        changed = step(context.author, run, entry.mod_revision, state, cause)
+        changed = step(context.author, run, entry.mod_revision, state, cause, **changes)
         write = fx.Requeue(seq=context.next_seq(), run=changed, run_revision=entry.mod_revision)
         context.write(write, run_matter((run.job, run.id)))
         context.say(f"{state.value}: {cause}", run=(run.job, run.id))
@@ -231,10 +236,14 @@ class WaitingRuns:
             self._context.because(key, Why.OUTAGE, lambda: mode)
             return True
         nobody_led = end_ms <= self._led_from_ms
-        is_recovered = bool(run.host) and nobody_led and job.recovery is not Recovery.NONE
+        if run.host and was_born_late(run) and end_ms <= ms_of(run.created_at):
+            nobody_led = True  # As good as: its tick was late only by other agents' longer splay.
+        if nobody_led and is_tick and run.host and job.recovery is not Recovery.CONFLICTED:
+            self._recover_bound(key, entry, job)
+            return True
         is_kept = run.origin in (Origin.CHAIN, Origin.LIFECYCLE)
         is_kept = is_kept and (nobody_led or self._view.is_paused(run.job))
-        if is_recovered or is_kept:
+        if is_kept:
             # A chain goes on where it was, and a cluster starts once: neither may be missed.
             why = "no scheduler led" if nobody_led else "it was paused"
             self._wait_as(entry, RunState.QUEUED, f"its buffer ended while {why}: it waits on")
@@ -264,6 +273,20 @@ class WaitingRuns:
             )
         return True
 
+    def _recover_bound(self, key: RunKey, entry: Entry[Run], job: Job) -> None:
+        """A tick's run that is bound to an agent, and whose buffer ended in an outage, goes by the
+        mode, among the ticks of its lane."""
+        context, run = self._context, entry.record
+        is_coming = self._open.first_of(job.name) is not None or job.name in self.recovering
+        if is_coming or context.is_busy(job_matter(job.name)):
+            words = "its buffer ended in an outage; its job's later ticks are decided first"
+            context.because(key, Why.OUTAGE, lambda: words)
+        elif is_bound_chosen(self._view, job, run, context.wall_ms):
+            cause = "recovered: its buffer ended in an outage"
+            self._wait_as(entry, RunState.QUEUED, cause, origin=Origin.RECOVERY)
+        else:
+            self._ends.end_waiting(entry, RunState.MISSED, "missed in an outage")
+
     def fill_slots(self) -> None:
         self._waiting.serve(self._offer)
         cleared, self._cleared = self._cleared, {}
@@ -278,9 +301,8 @@ class WaitingRuns:
         if job is None or self._context.is_busy(run_matter(key)):
             return
         run = entry.record
-        buffer_ms = int(job.record.pickup_buffer_s * 1000)
-        is_over = self._context.wall_ms >= ms_of(run.starts_at) + buffer_ms
-        if run.attempt > 0 or not is_over:
+        end_ms = buffer_end_ms(replace(run, state=RunState.READY), job.record)
+        if end_ms is None or self._context.wall_ms < end_ms:
             why = self._context.why_none(requirement_of_run(job.record, run))
             self._wait_as(entry, RunState.READY, f"its conflict group is free; {why}")
 
@@ -395,7 +417,7 @@ class WaitingRuns:
         for want of an agent that it waits."""
         run = entry.record
         self._context.because((run.job, run.id), Why.PACED, lambda: self._pace.reason)
-        if run.state is RunState.READY and run.attempt == 0:
+        if run.state in (RunState.READY, RunState.CONFLICTED) and not run.attempts:
             self._wait_as(entry, RunState.QUEUED, f"it waits, since {self._pace.reason}")
         else:
             self._pace.hold(run)
@@ -404,19 +426,6 @@ class WaitingRuns:
         """Whoever had to wait for its turn takes it, until the view shows that."""
         has_waited = run.state in (RunState.QUEUED, RunState.RETRYING)
         return (turn_matter(run.lane),) if has_waited and takes_turns(run, job) else ()
-
-
-def buffer_end_ms(run: Run, job: Job) -> int | None:
-    """When a run that waits for its first agent gives up. None: it has none, as what is queued,
-    has had an attempt, belongs to an agent's coming or going, or waits for its conflict to clear
-    however late."""
-    if run.state not in (RunState.READY, RunState.CONFLICTED) or run.attempt > 0:
-        return None
-    if run.is_bound_to_incarnation:
-        return None  # It waits as long as its agent is there.
-    if run.state is RunState.CONFLICTED and job.recovery is Recovery.CONFLICTED:
-        return None
-    return ms_of(run.starts_at) + int(job.pickup_buffer_s * 1000)
 
 
 def _why_now(run: Run) -> str:
