@@ -127,6 +127,8 @@ class Context:
         self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
         self._rotated: dict[str, str] = {}
         self._coming: Counter[str] = Counter()
+        self.fanning_out: set[str] = set()
+        """Jobs with a fan-out of which not every run is shown yet (``fan_outs``)."""
         self._timers: list[tuple[float, Matter]] = []
         self.reasons: dict[RunKey, Reason] | None = None
         """What ``because`` takes down, for whoever explains; a leader keeps nothing."""
