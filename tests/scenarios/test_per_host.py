@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from etcsched.core.records import Keep, Kind, Link, Retry, Run
@@ -178,6 +180,23 @@ def test_a_reported_death_is_tried_again_on_the_same_agent(world: World) -> None
     run = by_agent(world)["a1"]
     assert run.state.value == "died"
     assert [attempt.agent for attempt in run.attempts] == ["a1"] * 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_tick_wins_over_a_retry_of_its_instant(seed: int) -> None:
+    """Also between the tick's decision and its run on the agent that the retry waits for."""
+    world = World(chance=random.Random(seed))
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    world.apply(job("backup", every_s=10, per_host=True, retry=Retry(max=3, interval_s=9.0)))
+    world.advance(35)
+    first, second, last = world.runs("backup").values()
+    for ended in (first, second):
+        assert ended.state is RunState.FAILED
+        assert "the job's next run is there" in ended.history[-1].cause
+        assert len(ended.attempts) == 1
+    assert last.state is RunState.RETRYING
 
 
 def test_the_splay_is_each_agents_own(world: World) -> None:

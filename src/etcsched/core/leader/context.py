@@ -191,7 +191,8 @@ class Context:
     def is_coming_beside(self, run: Run) -> bool:
         """Likewise, of the run's own lane."""
         if run.host:
-            return self.is_busy(lane_matter(run.lane), job_matter(run.job))
+            is_being_made = self.is_busy(lane_matter(run.lane), job_matter(run.job))
+            return is_being_made or run.job in self.fanning_out
         return self.is_coming(run.job)
 
     def is_busy(self, *matters: Matter) -> bool:
