@@ -80,7 +80,8 @@ class RetryingRuns:
         it, and, unless the job may overlap, for another run's end."""
         name = run.job
         gap = self._view.gaps.get(name)
-        if self._context.is_coming_beside(run) or self._open.first_of(name) is not None:
+        is_coming = self._context.is_coming_beside(run) or self._context.is_coming(name)
+        if is_coming or self._open.first_of(name) is not None:
             return "a tick of its job is being decided"
         if name in self._recovering or (gap is not None and not gap.record.closed):
             return "its job's outage isn't over"
@@ -149,7 +150,10 @@ class RetryingRuns:
         return wait_ms <= 0
 
     def _later_run(self, run: Run) -> Run | None:
-        for other in self._view.runs_of(run.lane):
+        """Of its lane; or one that was chained to, which is bound to no agent."""
+        view, name = self._view, run.job
+        for other_id in (*view.ids_of(run.lane), *view.chained_of.get(name, ())):
+            other = view.runs[(name, other_id)].record
             if other.id != run.id and supersedes(other, run):
                 return other
         return None

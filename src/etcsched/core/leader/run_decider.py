@@ -71,6 +71,10 @@ class RunDecider:
                 self._dirty[key] = None
             for run in self._view.retrying_of.get(each, ()):
                 self._dirty[(job, run)] = None
+        if lane == job:
+            # A run that was chained to ends retries on each agent.
+            for retrying in self._view.runs_in(job, RunState.RETRYING):
+                self._dirty[(job, retrying.id)] = None
         conflicts = self._context.conflicts
         if conflicts.is_in_group(job):
             for other in (job, *conflicts.groups.rivals(job)):
