@@ -115,6 +115,8 @@ class View:
         """Those that catch up on an outage."""
         self.chained_of: defaultdict[str, Members[str]] = defaultdict(dict)
         """Those that another job's run chained to, by job."""
+        self.ticks_of: defaultdict[str, Members[str]] = defaultdict(dict)
+        """By lane; a job's own lane has those that are bound to an agent in it as well."""
         self.resubmissions_of: defaultdict[RunKey, Members[str]] = defaultdict(dict)
         """Those that aren't over, by the run that they go back to."""
         self.assigned_to: defaultdict[str, Members[RunKey]] = defaultdict(dict)
@@ -325,6 +327,9 @@ class View:
             self._member(self.recovering_of, run.lane, run.id, is_in)
         if run.origin is Origin.CHAIN:
             self._member(self.chained_of, run.job, run.id, is_in)
+        if run.is_tick:
+            for lane in dict.fromkeys((run.lane, run.job)):
+                self._member(self.ticks_of, lane, run.id, is_in)
         if run.state is RunState.RETRYING:
             self._member(self.retrying_of, run.lane, run.id, is_in)
         if run.state is not RunState.QUEUED:
