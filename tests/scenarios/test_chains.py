@@ -287,6 +287,22 @@ def test_being_chained_to_ends_a_pending_retry(world: World) -> None:
     assert runs["chain"].state is RunState.RETRYING
 
 
+def test_each_notification_is_retried_whatever_else_is_told_of(world: World) -> None:
+    """It tells of one run: the next one doesn't make up for it."""
+    notify = target("load.notify", overlap=Overlap.ALLOW, retry=Retry(max=5, interval_s=300.0))
+    world.apply(notify)
+    failed = (RunState.FAILED,)
+    world.apply(job("load", every_s=60, chain=(Link(to="load.notify", on=failed),)))
+    world.agents["a1"].ends_as = Outcome.FAILED
+    world.advance(190)
+    assert states(world, "load.notify") == ["retrying"] * 3
+    world.agents["a1"].ends_as = Outcome.COMPLETED
+    world.advance(500)
+    assert states(world, "load.notify") == ["completed"] * 3
+    told = {run.chained_from[0].run for run in world.runs("load.notify").values()}
+    assert told == {f"20261122T120{minute}00Z" for minute in (1, 2, 3)}
+
+
 def test_too_many_parameters_begin_nothing_and_are_said(world: World) -> None:
     world.agents["a1"].hands_on = {"load": {"big": ("x" * 10_000,)}}
     world.apply(source(Link(to="report"), params={"more": "y" * 10_000}))

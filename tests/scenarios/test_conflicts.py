@@ -66,6 +66,30 @@ def test_due_at_once_they_run_one_after_the_other_by_place(world: World) -> None
     assert [world.states(name)[TICK] for name in "abc"] == ["completed"] * 3
 
 
+@pytest.mark.parametrize("dies_after", [None, 2, 3, 4, 5])
+@pytest.mark.parametrize("seed", range(8))
+def test_one_above_that_runs_on_each_agent_goes_first(seed: int, dies_after: int | None) -> None:
+    """Its tick is decided at once, and its runs are made one by one after that: also then nobody
+    below gets in between."""
+    world = World(chance=random.Random(seed))
+    for name in ("s1", "s2"):
+        world.scheduler(name)
+    for name in ("a1", "a2"):
+        world.agent(name, takes_s=2.0)
+    world.advance(0.5)
+    world.apply(job("high", NOON_5, per_host=True))
+    world.apply(job("low", NOON_5))
+    world.group("ledger", "high", "low")
+    world.advance(4)
+    if dies_after is not None:
+        world.leader_dies_after = world.leader_writes + dies_after
+    world.advance(40)
+    *first, last = order(world, "high", "low")
+    assert set(first) == {"high"}
+    assert last == "low"
+    assert_apart(world, "high", "low")
+
+
 def test_the_group_is_held_on_any_host(world: World) -> None:
     world.agent("a2", takes_s=10.0)
     world.apply(job("a", NOON_5, hosts=("a1",)))

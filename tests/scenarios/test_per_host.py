@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
 import pytest
@@ -12,7 +13,7 @@ from etcsched.core.splay import delay_ms
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
-from tests.support.jobs import job
+from tests.support.jobs import job, trigger
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
 TICK = "20261122T120005Z"
@@ -183,6 +184,49 @@ def test_a_reported_death_is_tried_again_on_the_same_agent(world: World) -> None
     assert [attempt.agent for attempt in run.attempts] == ["a1"] * 3
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_tick_wins_over_a_retry_of_its_instant(seed: int) -> None:
+    """Also between the tick's decision and its run on the agent that the retry waits for."""
+    world = World(chance=random.Random(seed))
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    world.apply(job("backup", every_s=10, per_host=True, retry=Retry(max=3, interval_s=9.0)))
+    world.advance(35)
+    first, second, last = world.runs("backup").values()
+    for ended in (first, second):
+        assert ended.state is RunState.FAILED
+        assert "the job's next run is there" in ended.history[-1].cause
+        assert len(ended.attempts) == 1
+    assert last.state is RunState.RETRYING
+
+
+@pytest.mark.parametrize("chained_s", [30.0, 68.5])
+def test_being_chained_to_ends_the_retries_on_each_agent(world: World, chained_s: float) -> None:
+    """A chained run is bound to no agent, and yet a run of the job; also where it comes just as
+    the retries are due."""
+    for name in ("a1", "a2"):
+        world.agents[name].ends_as = Outcome.FAILED
+    retry = Retry(max=2, interval_s=64.0)
+    world.apply(job("backup", ONCE, per_host=True, retry=retry))
+    world.apply(job("load", state=JobState.AD_HOC_ACTIVE, chain=(Link(to="backup"),)))
+    world.advance(10)
+    assert states(world) == {"a1": "retrying", "a2": "retrying", "a3": "completed"}
+    for agent in world.agents.values():
+        agent.ends_as = Outcome.COMPLETED
+    world.advance(chained_s - world.now_s)
+    world.request(trigger("20261122T120100Z-r1", "load"))
+    world.advance(2)
+    for name in ("a1", "a2"):
+        run = by_agent(world)[name]
+        assert run.state is RunState.FAILED
+        assert "no retry any more: the job's next run is there" in run.history[-1].cause
+    world.advance(60)
+    assert [run.state for run in world.runs("backup").values() if not run.host] == [
+        RunState.COMPLETED
+    ]
+
+
 def test_the_splay_is_each_agents_own(world: World) -> None:
     world.apply(job("backup", ONCE, per_host=True, splay_s=60.0))
     world.advance(80)
@@ -223,7 +267,7 @@ def test_what_is_queued_doesnt_wait_for_bound_runs_that_wait_themselves(world: W
     retry = Retry(max=1, interval_s=3600.0)
     ticks = (At(Utc("2026-11-22T12:01:00.000Z")), At(Utc("2026-11-22T12:02:00.000Z")))
     world.apply(job("backup", *ticks, per_host=True, overlap=Overlap.QUEUE, retry=retry))
-    at = At(Utc("2026-11-22T12:02:30.000Z"))
+    at = At(Utc("2026-11-22T12:01:30.000Z"))  # Before the run whose retry it would end else.
     world.apply(job("source", at, hosts=("a3",), chain=(Link(to="backup"),)))
     world.advance(145)
     world.agents["a1"].ends_as = Outcome.COMPLETED

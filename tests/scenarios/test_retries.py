@@ -9,12 +9,20 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from etcsched.core.records import CLUSTER, Assignment, Kind, Retry, Run
+from etcsched.core.records import CLUSTER, Assignment, Kind, Release, Retry, Run
 from etcsched.core.schedule import At
-from etcsched.core.states import JobState, Origin, Outcome, Overlap, Recovery
+from etcsched.core.states import (
+    JobState,
+    OnAgentLoss,
+    Origin,
+    Outcome,
+    Overlap,
+    Recovery,
+    RunState,
+)
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
-from tests.support.jobs import cancel, job, trigger
+from tests.support.jobs import cancel, job, release, trigger
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
 TWICE = (ONCE, At(Utc("2026-11-22T12:01:05.000Z")))
@@ -406,3 +414,21 @@ def test_a_retry_that_wasnt_claimed_ends_as_its_attempt_did(world: World) -> Non
     world.set_state("backup", JobState.DISABLED)
     world.advance(1)
     assert run_of(world).state.value == "failed"
+
+
+def test_a_retry_waits_for_a_held_run_of_its_job(world: World) -> None:
+    """What it did may have to be seen to first, and it may be run again."""
+    failing = world.agents["a1"]
+    world.apply(job("backup", ONCE, retry=RETRY, on_agent_loss=OnAgentLoss.HOLD))
+    world.advance(7)
+    failing.ends_as = Outcome.COMPLETED
+    failing.takes_s = 1000.0
+    world.request(trigger("20261122T120008-t"))
+    world.advance(1)
+    failing.kill()
+    world.agent("a2")
+    world.advance(60)
+    assert world.states("backup") == {"120005": "retrying", "120008-t": "held"}
+    world.request(release("20261122T120108-r", "20261122T120008-t", Release.DIED))
+    world.advance(5)
+    assert run_of(world).state is RunState.COMPLETED

@@ -6,7 +6,7 @@ import hashlib
 from typing import Final
 
 from etcsched.core.records import Attempt, Job, Retry, Run
-from etcsched.core.states import Origin, Outcome, RunState
+from etcsched.core.states import Origin, Outcome, Overlap, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 
 MAX_INTERVAL_S: Final = 30 * 86400.0
@@ -70,9 +70,15 @@ def state_without_retry(run: Run) -> RunState:
     return RunState(run.attempts[-1].outcome.value)
 
 
+def chained_runs_supersede(job: Job) -> bool:
+    """Where the job's runs may overlap, each that it is chained to is an order of its own, and ends
+    no other's retries: a notification tells of one run, the next one of another."""
+    return job.overlap is not Overlap.ALLOW
+
+
 def supersedes(other: Run, run: Run) -> bool:
     """Whether ``other``, of the same job, ends the run's retries: the job's next tick, or a run
-    that it was chained to since. (A run on request doesn't.)"""
+    that it was chained to since (see ``chained_runs_supersede``). A run on request doesn't."""
     if other.origin is Origin.CHAIN:
         return other.created_at > run.created_at
     is_tick = run.origin in _SUPERSEDING

@@ -113,6 +113,10 @@ class View:
         self._in_state: defaultdict[tuple[str, RunState], Members[str]] = defaultdict(dict)
         self.recovering_of: defaultdict[str, Members[str]] = defaultdict(dict)
         """Those that catch up on an outage."""
+        self.chained_of: defaultdict[str, Members[str]] = defaultdict(dict)
+        """Those that another job's run chained to, by job."""
+        self.ticks_of: defaultdict[str, Members[str]] = defaultdict(dict)
+        """By lane; a job's own lane has those that are bound to an agent in it as well."""
         self.resubmissions_of: defaultdict[RunKey, Members[str]] = defaultdict(dict)
         """Those that aren't over, by the run that they go back to."""
         self.assigned_to: defaultdict[str, Members[RunKey]] = defaultdict(dict)
@@ -321,6 +325,11 @@ class View:
             self._member(self.resubmissions_of, (run.job, run.root), run.id, is_in)
         if run.origin is Origin.RECOVERY:
             self._member(self.recovering_of, run.lane, run.id, is_in)
+        if run.origin is Origin.CHAIN:
+            self._member(self.chained_of, run.job, run.id, is_in)
+        if run.is_tick:
+            for lane in dict.fromkeys((run.lane, run.job)):
+                self._member(self.ticks_of, lane, run.id, is_in)
         if run.state is RunState.RETRYING:
             self._member(self.retrying_of, run.lane, run.id, is_in)
         if run.state is not RunState.QUEUED:

@@ -141,6 +141,11 @@ class Keys:
         _, archive_end = self.archive_of(job)
         return (self.of(Kind.RUN, job, tick), active_end), (self.archive(job, tick), archive_end)
 
+    def fan_outs_from(self, job: str, tick: str) -> tuple[str, str]:
+        """The range of a job's fan-outs of this tick or later ones."""
+        _, end = self.all_of(Kind.FAN_OUT, job)
+        return self.of(Kind.FAN_OUT, job, tick), end
+
     def parse_archive(self, key: str) -> tuple[str, str]:
         """(job, run) of an archive key."""
         job, run = key[len(self.archive_prefix) :].split("/", 1)

@@ -28,8 +28,8 @@ from etcsched.ports import Etcd
 
 __all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan", "prune"]
 
-_BATCH: Final = 30
-"""Four compares a job, and etcd takes 128 of a transaction."""
+_BATCH: Final = 25
+"""Five compares a job, and etcd takes 128 of a transaction."""
 _TRIES: Final = 30
 
 

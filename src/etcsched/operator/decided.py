@@ -1,9 +1,10 @@
 """Ticks that the leader has decided ahead of the watermark, as whoever edits a job must know them.
 
-The watermark moves once in a while, runs are created at once, and so is an outage's account of its
-ticks. An edit that took its time before a tick, and is committed after the tick's decision, would
-say of it that it was never due; or make a tick due of a time that is accounted for. So an edit
-begins after the latest tick that has a run, and after what the job's gap says is decided.
+The watermark moves once in a while, runs and fan-outs are created at once, and so is an outage's
+account of its ticks. An edit that took its time before a tick, and is committed after the tick's
+decision, would say of it that it was never due; or make a tick due of a time that is accounted for.
+So an edit begins after the latest tick that has a run or a fan-out, and after what the job's gap
+says is decided.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from etcsched.core.records import Gap, Kind, Run
+from etcsched.core.records import FanOut, Gap, Kind, Run
 from etcsched.core.states import Origin
 from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.keyspace.keys import Keys
@@ -40,13 +41,17 @@ async def decided_of(
     ranges: list[Range] = []
     for job in jobs:
         ranges += [Range(*span) for span in keys.runs_from(job, tick)]
+        ranges.append(Range(*keys.fan_outs_from(job, tick)))
         ranges.append(Range(keys.of(Kind.GAP, job)))
     results, _ = await read_ranges(etcd, ranges, revision)
     decided = []
-    for place in range(0, len(results), 3):
-        active, archived, gaps = results[place : place + 3]
+    for place in range(0, len(results), 4):
+        active, archived, fanned_out, gaps = results[place : place + 4]
         runs = [found(Run, kv) for kv in (*active.kvs, *archived.kvs)]
-        begin = max([now, *(_after(run) for run in runs if run is not None)])
+        fan_outs = [found(FanOut, kv) for kv in fanned_out.kvs]
+        after = [_after(run) for run in runs if run is not None]
+        after += [_instant_after(each.scheduled_at) for each in fan_outs if each is not None]
+        begin = max([now, *after])
         gap = found(Gap, gaps.kvs[0]) if gaps.kvs else None
         if gap is not None:
             begin = max(begin, utc_of(ms_of(gap.decided_through) + 1))
@@ -71,4 +76,8 @@ def _after(run: Run) -> Utc:
     """The first instant later than all ticks that the run stands for; of others none."""
     if run.origin in (Origin.REQUEST, Origin.RESUBMISSION) or run.scheduled_at is None:
         return Utc("")
-    return utc_of(ms_of(run.missed_through or run.scheduled_at) + 1)
+    return _instant_after(run.missed_through or run.scheduled_at)
+
+
+def _instant_after(at: Utc) -> Utc:
+    return utc_of(ms_of(at) + 1)

@@ -9,6 +9,7 @@ from etcsched.core.records import Attempt, Retry, Run
 from etcsched.core.retry import (
     CLAIMED_WITHIN_MS,
     MAX_INTERVAL_S,
+    chained_runs_supersede,
     delay_s,
     due_at,
     has_retry,
@@ -16,7 +17,7 @@ from etcsched.core.retry import (
     state_without_retry,
     supersedes,
 )
-from etcsched.core.states import Origin, Outcome, RunState
+from etcsched.core.states import Origin, Outcome, Overlap, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from tests.support.jobs import job
 
@@ -150,3 +151,9 @@ def test_what_ends_a_retry(origin: Origin, other: Origin, at: Utc, ends: bool) -
     scheduled = None if other is Origin.REQUEST else at
     second = replace(run(origin=other), id="s", scheduled_at=scheduled, created_at=at)
     assert supersedes(second, run(origin=origin)) is ends
+
+
+@pytest.mark.parametrize("overlap", list(Overlap))
+def test_chained_runs_that_may_overlap_end_no_retry(overlap: Overlap) -> None:
+    definition = job("a", overlap=overlap)
+    assert chained_runs_supersede(definition) is (overlap is not Overlap.ALLOW)

@@ -11,6 +11,7 @@ import pytest
 from etcsched.core.errors import ClusterUnreachable, NotFound, OutcomeUnknown, Refused
 from etcsched.core.records import (
     CLUSTER,
+    FanOut,
     Gap,
     Job,
     Kind,
@@ -178,7 +179,7 @@ async def test_no_job_comes_before_those_that_it_chains_to(etcd: Faulty) -> None
         etcd, KEYS, jobs, NOW, "anna", timeout_s=TIMEOUT_S, progress=written.append
     )
     assert [change.job for change in changes] == names
-    assert written == [30, 60, 70]
+    assert written == [25, 50, 70]
 
 
 async def test_a_batch_is_deleted_whole_or_not_at_all(etcd: Faulty) -> None:
@@ -237,6 +238,7 @@ WHERE_TICKS_RUN = [
     KEYS.of(Kind.RUN, "a", "20261122T190001Z"),
     KEYS.archive("a", "20261122T190001Z"),
 ]
+WHERE_TICKS_ARE_DECIDED = [*WHERE_TICKS_RUN, KEYS.of(Kind.FAN_OUT, "a", "20261122T190001Z")]
 
 
 def run_of_tick(**fields: Any) -> bytes:
@@ -245,31 +247,50 @@ def run_of_tick(**fields: Any) -> bytes:
     return encode(Run(job="a", id="20261122T190001Z", state=state, created_at=NOW, **values))
 
 
-@pytest.mark.parametrize("key", WHERE_TICKS_RUN)
+def decision_at(key: str) -> bytes:
+    """Of a job that runs on each agent it isn't a run yet."""
+    if key in WHERE_TICKS_RUN:
+        return run_of_tick()
+    fan_out = FanOut(
+        job="a", run="20261122T190001Z", scheduled_at=TICK, agents=("a1",),
+        origin=Origin.SCHEDULE, cause="due", at=TICK, term=1,
+    )  # fmt: skip
+    return encode(fan_out)
+
+
+@pytest.mark.parametrize("key", WHERE_TICKS_ARE_DECIDED)
 async def test_an_edit_begins_after_ticks_that_ran(etcd: Faulty, key: str) -> None:
     """The leader's clock, or the time that an edit takes, lets a later tick run first."""
     await applied(etcd, job())
-    put(etcd, key, run_of_tick())
+    put(etcd, key, decision_at(key))
     await applied(etcd, job(interval_s=30))
     assert stored(etcd).current.since == AFTER_TICK
 
 
-@pytest.mark.parametrize("key", WHERE_TICKS_RUN)
+@pytest.mark.parametrize("key", WHERE_TICKS_ARE_DECIDED)
 async def test_a_tick_that_runs_while_its_job_is_edited(etcd: Faulty, key: str) -> None:
     await applied(etcd, job())
-    etcd.before = [lambda: put(etcd, key, run_of_tick())]
+    etcd.before = [lambda: put(etcd, key, decision_at(key))]
     await applied(etcd, job(interval_s=30))
     assert stored(etcd).current.since == AFTER_TICK
     assert [version.since for version in stored(etcd).versions] == [NOW, AFTER_TICK]
 
 
-@pytest.mark.parametrize("key", WHERE_TICKS_RUN)
+@pytest.mark.parametrize("key", WHERE_TICKS_ARE_DECIDED)
 async def test_a_tick_that_runs_while_its_job_is_paused(etcd: Faulty, key: str) -> None:
     await applied(etcd, job())
-    etcd.before = [lambda: put(etcd, key, run_of_tick())]
+    etcd.before = [lambda: put(etcd, key, decision_at(key))]
     assert await pause(etcd, KEYS, "a", NOW, "anna", timeout_s=TIMEOUT_S)
     (kv,) = etcd.store.range(Range(KEYS.of(Kind.PAUSE, "a"))).kvs
     assert [interval.since for interval in decode(Pause, kv.value).intervals] == [AFTER_TICK]
+
+
+async def test_many_jobs_at_once_fit_transactions(etcd: Faulty) -> None:
+    """Of each edit, what was seen of a job is compared."""
+    names = [f"a{number}" for number in range(130)]
+    await applied(etcd, *(job(name=name) for name in names))
+    await applied(etcd, *(job(interval_s=30, name=name) for name in names))
+    assert {stored(etcd, name).current.patterns for name in names} == {(Every(30, NOW),)}
 
 
 async def test_what_isnt_of_a_tick_holds_no_edit_back(etcd: Faulty) -> None:

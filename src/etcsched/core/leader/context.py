@@ -127,6 +127,8 @@ class Context:
         self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
         self._rotated: dict[str, str] = {}
         self._coming: Counter[str] = Counter()
+        self.fanning_out: set[str] = set()
+        """Jobs with a fan-out of which not every run is shown yet (``fan_outs``)."""
         self._timers: list[tuple[float, Matter]] = []
         self.reasons: dict[RunKey, Reason] | None = None
         """What ``because`` takes down, for whoever explains; a leader keeps nothing."""
@@ -189,7 +191,8 @@ class Context:
     def is_coming_beside(self, run: Run) -> bool:
         """Likewise, of the run's own lane."""
         if run.host:
-            return self.is_busy(lane_matter(run.lane), job_matter(run.job))
+            is_being_made = self.is_busy(lane_matter(run.lane), job_matter(run.job))
+            return is_being_made or run.job in self.fanning_out
         return self.is_coming(run.job)
 
     def is_busy(self, *matters: Matter) -> bool:

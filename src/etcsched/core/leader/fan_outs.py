@@ -41,6 +41,7 @@ class FanOuts:
         self.away = away
         self._dirty: dict[str, None] = {}
         self._made: defaultdict[RunKey, set[str]] = defaultdict(set)
+        context.fanning_out.update(job for job, _ in context.view.fan_outs)
 
     def look_at(self, job: str) -> None:
         self._dirty[job] = None
@@ -80,6 +81,11 @@ class FanOuts:
 
     # --- and its runs
 
+    def came(self, job: str) -> None:
+        """A fan-out of this job is there: as long as its runs aren't, whoever has to wait for the
+        job's ticks waits for them."""
+        self._context.fanning_out.add(job)
+
     def made(self, run: Run) -> None:
         """The run is there, or was: its creation is confirmed."""
         if run.host:
@@ -89,14 +95,20 @@ class FanOuts:
         dirty, self._dirty = self._dirty, {}
         if not dirty:
             return
+        making: set[str] = set()
         for key in sorted(key for key in self._view.fan_outs if key[0] in dirty):
             entry = self._view.fan_outs[key]
             if not self._make_runs(key, entry):
+                making.add(key[0])
                 continue
             if self._may_be_decided_again(entry.record):
                 continue
             if not self._context.is_busy(fan_out_matter(key)):
                 self._forget(key, entry)
+        for job in sorted(self._context.fanning_out & dirty.keys() - making):
+            self._context.fanning_out.discard(job)
+            self._runs.look_at_waiting(job)
+            self._runs.look_at_bound(job)
 
     def _may_be_decided_again(self, fan_out: FanOut) -> bool:
         """Whether its record alone says that the tick is decided: the watermark hasn't come there,
@@ -108,13 +120,15 @@ class FanOuts:
         return gap is not None and not gap.record.closed and gap.record.decided_through < at
 
     def _make_runs(self, key: RunKey, entry: Entry[FanOut]) -> bool:
-        """Whether all of them are there."""
+        """Whether all of them are there, and shown."""
         fan_out = entry.record
         job = self._view.jobs.get(fan_out.job)
         made, is_done = self._made[key], True
         for agent in fan_out.agents:
             run = (fan_out.job, f"{fan_out.run}@{agent}")
-            if job is None or agent in made or run in self._view.runs:
+            is_there = agent in made or run in self._view.runs
+            is_there = is_there and not self._context.is_busy(lane_matter(lane_of(*run)))
+            if job is None or is_there:
                 continue
             is_done = False
             if not self._is_unsettled(run):

@@ -192,6 +192,8 @@ class LeaderMachine:
                 self._fan_outs.look_at(change.ids[0])
                 if change.record is None:
                     self._fan_outs.gone((change.ids[0], change.ids[1]))
+                else:
+                    self._fan_outs.came(change.ids[0])
             case Kind.ASSIGNMENT | Kind.REPORT:
                 if change.kind is Kind.ASSIGNMENT:
                     self._context.load_changed(change.ids[0])

@@ -16,7 +16,13 @@ from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import may_start, step, takes_turns
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Assignment, Job, Report, Run
-from etcsched.core.retry import due_at, has_retry, state_without_retry, supersedes
+from etcsched.core.retry import (
+    chained_runs_supersede,
+    due_at,
+    has_retry,
+    state_without_retry,
+    supersedes,
+)
 from etcsched.core.states import Outcome, Overlap, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey
@@ -38,6 +44,13 @@ class RetryingRuns:
         self._bound = BoundRuns(context, ends)
         self._open = open_ticks
         self._recovering = recovering
+        self._wakes_s: dict[RunKey, float] = {}
+        """Of those that wait, when each is looked at by itself: many may wait at once, and all are
+        looked at whenever a run of their job changes."""
+
+    def forget(self, key: RunKey) -> None:
+        """The run is over."""
+        self._wakes_s.pop(key, None)
 
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
@@ -80,7 +93,8 @@ class RetryingRuns:
         it, and, unless the job may overlap, for another run's end."""
         name = run.job
         gap = self._view.gaps.get(name)
-        if self._context.is_coming_beside(run) or self._open.first_of(name) is not None:
+        is_coming = self._context.is_coming_beside(run) or self._context.is_coming(name)
+        if is_coming or self._open.first_of(name) is not None:
             return "a tick of its job is being decided"
         if name in self._recovering or (gap is not None and not gap.record.closed):
             return "its job's outage isn't over"
@@ -94,6 +108,8 @@ class RetryingRuns:
         for other in self._view.active_runs(run.lane):
             if other.state is RunState.ASSIGNED:
                 return f"{other.job}/{other.id} runs on {other.agent}"
+            if other.state is RunState.HELD:
+                return f"{other.job}/{other.id} is held"
         return None
 
     def give_up(self, entry: Entry[Run], why: str, consumed: fx.Consumed | None = None) -> None:
@@ -143,13 +159,22 @@ class RetryingRuns:
         context = self._context
         wait_ms = ms_of(run.retry_at or run.created_at) - context.wall_ms
         if wait_ms > 0:
-            context.wake_at(context.mono_s + wait_ms / 1000, run_matter(key))
+            if self._wakes_s.get(key, context.mono_s) <= context.mono_s:
+                self._wakes_s[key] = context.mono_s + wait_ms / 1000
+                context.wake_at(self._wakes_s[key], run_matter(key))
             words = f"retry {run.retries} is due at {run.retry_at}"
             context.because(key, Why.RETRY, lambda: words, context.wall_ms + wait_ms)
         return wait_ms <= 0
 
     def _later_run(self, run: Run) -> Run | None:
-        for other in self._view.runs_of(run.lane):
+        """A tick of its lane; or a run that was chained to, which is bound to no agent."""
+        view, name = self._view, run.job
+        job = view.jobs.get(name)
+        others = list(view.ticks_of.get(run.lane, ()))
+        if job is None or chained_runs_supersede(job.record):
+            others += view.chained_of.get(name, ())
+        for other_id in others:
+            other = view.runs[(name, other_id)].record
             if other.id != run.id and supersedes(other, run):
                 return other
         return None

@@ -71,6 +71,10 @@ class RunDecider:
                 self._dirty[key] = None
             for run in self._view.retrying_of.get(each, ()):
                 self._dirty[(job, run)] = None
+        if lane == job and job in self._view.bound_of:
+            # A run that was chained to ends retries on each agent.
+            for retrying in self._view.runs_in(job, RunState.RETRYING):
+                self._dirty[(job, retrying.id)] = None
         conflicts = self._context.conflicts
         if conflicts.is_in_group(job):
             for other in (job, *conflicts.groups.rivals(job)):
@@ -121,6 +125,7 @@ class RunDecider:
             entry = self._view.runs.get(key)
             if entry is None:
                 self.waiting.discard(key)
+                self.retrying.forget(key)
                 continue
             if not self._context.is_busy(run_matter(key)):
                 self._decide(key, entry)

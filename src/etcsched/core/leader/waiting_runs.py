@@ -349,8 +349,10 @@ class WaitingRuns:
             self._dispatch(first, presence.record.agent)
 
     def _is_coming(self, job: str) -> bool:
-        """Whether a run of the job may be there in a moment: a tick is due or decided."""
-        return self._open.first_of(job) is not None or self._context.is_busy(job_matter(job))
+        """Whether a run of the job may be there in a moment: a tick is due or decided, or not yet
+        there on each agent."""
+        is_due = self._open.first_of(job) is not None or job in self._context.fanning_out
+        return is_due or self._context.is_busy(job_matter(job))
 
     def _could_start(self, job: str) -> bool:
         first = self._waiting.first_of(job)

@@ -33,7 +33,8 @@ def submit_request(keys: Keys, request: Request) -> Txn:
 
 
 class TicksSeen(msgspec.Struct, frozen=True):
-    """The runs of ticks from ``tick`` on, and the gaps, were looked at in ``revision``."""
+    """The runs and fan-outs of ticks from ``tick`` on, and the gaps, were looked at in
+    ``revision``."""
 
     tick: str
     revision: int
@@ -47,7 +48,8 @@ def write_jobs(
 ) -> Txn:
     """All of them or none: each as it was seen (0: new), and the watermark too, since each job's
     timeline is counted from it. So it is from what the leader decided ahead of the watermark: no
-    run of such a tick, and no word on an outage, may have come since they were looked at."""
+    run or fan-out of such a tick, and no word on an outage, may have come since they were looked
+    at."""
     compares = [Compare(keys.watermark, Target.MOD, watermark_revision)]
     compares += [Compare(keys.of(Kind.JOB, job.name), Target.MOD, seen) for job, seen in jobs]
     if ticks is not None:
@@ -119,11 +121,9 @@ def _no_account_since(keys: Keys, revision: int) -> Compare:
 
 def _nothing_decided_since(keys: Keys, job: str, ticks: TicksSeen) -> tuple[Compare, ...]:
     since = ticks.revision + 1
-    runs = (
-        Compare(start, Target.CREATE, since, Relation.LESS, end)
-        for start, end in keys.runs_from(job, ticks.tick)
-    )
-    return (*runs, Compare(keys.of(Kind.GAP, job), Target.MOD, since, Relation.LESS))
+    spans = (*keys.runs_from(job, ticks.tick), keys.fan_outs_from(job, ticks.tick))
+    decisions = (Compare(start, Target.CREATE, since, Relation.LESS, end) for start, end in spans)
+    return (*decisions, Compare(keys.of(Kind.GAP, job), Target.MOD, since, Relation.LESS))
 
 
 def _edit(keys: Keys) -> Put:
