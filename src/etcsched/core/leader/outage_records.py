@@ -89,11 +89,7 @@ def is_bound_chosen(view: View, job: Job, run: Run, now_ms: int) -> bool:
     at, later, newer = run.scheduled_at or run.created_at, False, 0
     for run_id in view.ids_of(run.lane):
         other = view.runs[(run.job, run_id)].record
-        if (
-            not other.is_tick
-            or other.scheduled_at is None
-            or other.scheduled_at <= run.scheduled_at
-        ):
+        if not other.is_tick or other.due_at <= at:
             continue
         end_ms, later = buffer_end_ms(other, job), True
         newer += other.origin is Origin.RECOVERY or (end_ms is not None and end_ms <= now_ms)
