@@ -494,3 +494,13 @@ def test_a_join_waits_for_the_run_in_progress_of_a_disabled_job(
     run = only_run(world, "report")
     assert (run.state.value, [s.job for s in run.chained_from]) == ("completed", came)
     assert world.records(Kind.JOIN) == {}
+
+
+def test_a_run_with_an_id_that_a_hand_chose_chains_as_any(world: World) -> None:
+    world.apply(job("source", state=JobState.AD_HOC_ACTIVE, chain=(Link(to="target"),)))
+    world.apply(job("target", state=JobState.CHAIN_ACTIVE))
+    world.advance(0.3)
+    world.request(trigger("r1", "source"))
+    world.advance(5)
+    assert world.states("source") == {"r1": "completed"}
+    assert list(world.states("target").values()) == ["completed"]

@@ -332,7 +332,7 @@ def chained_id(source: Run, target: str) -> str:
     by, and what tells it from every other of that time."""
     begin, end = source.id[:15], source.id[15:]
     is_timed = begin[8:9] == "T" and (begin[:8] + begin[9:]).isdigit() and bool(end)
-    time = f"{begin}Z" if is_timed else tick_id(ms_of(source.created_at))
+    time = f"{begin}Z" if is_timed else tick_id(ms_of(source.created_at) // 1000 * 1000)
     digest = hashlib.sha256(f"{source.job}/{source.id}/{target}".encode()).hexdigest()
     return f"{time}-{digest[:12]}"
 
