@@ -46,6 +46,8 @@ class Supervised:
         self._isolate = isolate
         self._use_cgroup = use_cgroup
         self._client: SupervisorClient | None = None
+        self._is_clean = True
+        """Whether no process of the last supervisor lives; counts while there is no client."""
         self._wanted = asyncio.Event()
 
     async def connect(self) -> None:
@@ -99,8 +101,9 @@ class Supervised:
                     case messages.StartFailed() | messages.Ended():
                         self._report(_event_of(event))
                     case SupervisorDied():
+                        self._is_clean = not event.processes_left
                         left = "; some of its processes could not be killed"
-                        log.error("the supervisor died%s", left if event.processes_left else "")
+                        log.error("the supervisor died%s", "" if self._is_clean else left)
             died, self._client = self._client, None
             await died.close()
             self._wanted.clear()
@@ -158,13 +161,16 @@ class Supervised:
         if self._client is not None:
             self._client.shutdown(kill=True)
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         """Leave the supervisor and its processes to the agent that comes next, unless it was shut
-        down: then whoever stops the agent finds nothing of it left in its directory."""
+        down: then whoever stops the agent finds nothing of it left in its directory. False: some
+        of its processes live, though they were to end."""
         if self._client is not None:
-            if not await self._client.close():
+            self._is_clean = await self._client.close()
+            if not self._is_clean:
                 log.warning("the supervisor goes on: some of its processes can't be killed yet")
             self._client = None
+        return self._is_clean
 
 
 def _event_of(outcome: messages.Outcome) -> ev.ProcessEnded | ev.StartFailed:

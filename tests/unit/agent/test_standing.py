@@ -225,6 +225,22 @@ def test_the_presence_of_an_earlier_session_of_mine_is_revoked(there: Presence) 
     assert script.one(fx.JoinPresence).after_s > 0
 
 
+def test_the_lease_of_an_earlier_session_outlives_its_processes() -> None:
+    """The leader gives their attempts away once that is gone; they were only told to end."""
+    script = Script().ready()
+    script.run()
+    script.passes(8.0)
+    script.tell(
+        ev.SessionOpened(incarnation="i2", lease=88, ttl_s=10, deadline_mono_s=script.mono_s + 8.0)
+    )
+    taken = ev.PresenceTaken(presence=presence_of("i1"), lease=LEASE, create_revision=JOINED)
+    script.tell(taken)
+    assert script.one(fx.JoinPresence).after_s > 0
+    assert not script.of(fx.RevokeLease)
+    script.tell(ended(cause=ev.EndCause.FENCED), taken)
+    assert script.one(fx.RevokeLease).lease == LEASE
+
+
 @pytest.mark.parametrize("host", ["h1", "h2"])
 def test_a_session_that_only_the_disk_knows_is_left_to_end(host: str) -> None:
     """This agent's before a reboot, or that of the agent whose disk was copied."""

@@ -315,8 +315,9 @@ class AgentMachine:
             self._joined(taken.create_revision)
             self._update_presence(now)
         elif is_mine:
-            self._deadlines.leases_revoked(now)
-            self._emit(fx.RevokeLease(taken.lease))
+            if not self._deadlines.some_need_earlier_leases:
+                self._deadlines.leases_revoked(now)
+                self._emit(fx.RevokeLease(taken.lease))
             self._emit(
                 fx.JoinPresence(self._standing.presence(now), session.lease, _REJOIN_AFTER_S)
             )
