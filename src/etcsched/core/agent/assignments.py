@@ -25,6 +25,9 @@ from etcsched.core.records import Assignment, Noop, Order, Report
 from etcsched.core.states import Outcome
 from etcsched.core.times import utc_of
 
+CLAIM_AGAIN_S = 1.0
+"""After a refusal: what it was for is seen by then, in most cases."""
+
 
 class Assignments:
     def __init__(
@@ -115,12 +118,13 @@ class Assignments:
 
     def fill(self, now: Instant) -> None:
         """Claim what waits, as long as there are slots."""
-        while self._attempts.waiting:
-            attempt = next(iter(self._attempts.waiting.values()))
+        for attempt in list(self._attempts.waiting.values()):
             assignment, session = attempt.assignment, self._standing.session
             assert assignment is not None
             if not self._standing.may_claim(now, assignment):
                 return
+            if now.mono_s < attempt.claim_after_s:
+                continue
             assert session is not None
             if assignment.incarnation != session.incarnation:
                 # Meant for a session that is over: the leader sees that and moves it.
@@ -189,7 +193,9 @@ class Assignments:
             self._processes.start(attempt, assignment)
 
     def claim_refused(self, attempt_id: str, found: Report | None, now: Instant) -> None:
-        """A report of our own in its place is the answer to an earlier sending that got lost."""
+        """A report of our own in its place is the answer to an earlier sending that got lost.
+        Without any, the leader's grounds have changed: it decides anew, unless it sees them only
+        once they are as before, after a drain that came and went, say."""
         self._outcomes.answered(now)
         attempt = self._attempts.by_id.get(attempt_id)
         if attempt is None or attempt.phase is not Phase.CLAIMING:
@@ -203,8 +209,17 @@ class Assignments:
             and found.outcome is claim.outcome
         ):
             self.claim_committed(attempt_id, now)
+        elif found is None and attempt.listed:
+            self._wait_again(attempt, now)
         else:
             self._outcomes.done(attempt)
+
+    def _wait_again(self, attempt: Attempt, now: Instant) -> None:
+        attempt.phase = Phase.WAITING
+        attempt.claim = None
+        attempt.claim_after_s = now.mono_s + CLAIM_AGAIN_S
+        del self._attempts.occupying[attempt.id]
+        self._attempts.waiting[attempt.id] = attempt
 
     def send_claims_again(self) -> None:
         for attempt in self._claiming():

@@ -67,6 +67,7 @@ class Attempt:
         "assignment",
         "cancelled",
         "claim",
+        "claim_after_s",
         "deadline_mono_s",
         "grace_s",
         "held",
@@ -92,6 +93,7 @@ class Attempt:
         self.assignment = assignment
         self.listed = False
         self.claim: Report | None = None
+        self.claim_after_s = 0.0
         self.report: Report | None = None
         self.cancelled = False
         self.stopped_because = ""
