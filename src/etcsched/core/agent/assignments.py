@@ -65,7 +65,7 @@ class Assignments:
             self._attempts.by_id[attempt_id] = self._attempts.waiting[attempt_id] = attempt
         elif attempt.assignment is None:
             attempt.assignment = assignment
-        attempt.listed = True
+        attempt.listed, attempt.is_moved = True, False
         self._attempts.by_run[place] = attempt
         order = self._orders.get(place)
         if order is not None:
@@ -108,6 +108,7 @@ class Assignments:
             del self._attempts.by_run[attempt.job, attempt.run]
         session = self._standing.session
         if attempt.runs_on and (session is None or attempt.session != session.incarnation):
+            attempt.is_moved = True
             return  # Moved while nobody could reach it: its late outcome will be recorded.
         if attempt.phase in WITH_PROCESS:
             attempt.stopped_because = "stopped, since its run was moved or ended without it"
@@ -132,7 +133,7 @@ class Assignments:
                 attempt.phase = Phase.DONE
                 continue
             verdict = self._verdict(attempt, assignment)
-            if verdict is None and len(self._attempts.occupying) >= self._settings.slots:
+            if verdict is None and not self._has_slot:
                 return
             del self._attempts.waiting[attempt.id]
             claimed_at = utc_of(now.wall_ms)
@@ -147,6 +148,12 @@ class Assignments:
             attempt.phase = Phase.CLAIMING
             self._attempts.occupying[attempt.id] = attempt
             self._emit(fx.Claim(token=attempt.token, assignment=assignment, report=claim))
+
+    @property
+    def _has_slot(self) -> bool:
+        """By the leader's count, which gives a moved attempt's slot away."""
+        taken = sum(not attempt.is_moved for attempt in self._attempts.occupying.values())
+        return taken < self._settings.slots
 
     def _verdict(self, attempt: Attempt, assignment: Assignment) -> tuple[Outcome, str] | None:
         """How the attempt ends without a process; None: it gets one."""
