@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import time
 from collections.abc import Callable
 
 from etcsched.agent.state_dir import StateDir
@@ -21,6 +22,8 @@ from etcsched.core.agent import events as ev
 log = logging.getLogger(__name__)
 
 _RETRY_S = 2.0
+GIVE_UP_AFTER_S = 30.0
+"""An agent that can't run anything for so long ends: until it does, it is given runs."""
 
 
 class Supervised:
@@ -88,7 +91,8 @@ class Supervised:
         )
 
     async def run(self) -> None:
-        """After ``connect``. Raises ``SupervisorTaken``."""
+        """After ``connect``. Raises ``SupervisorTaken``, and ``SupervisorUnavailable`` where one
+        that died has no successor within ``GIVE_UP_AFTER_S``."""
         while self._client is not None:
             async for event in self._client.events():
                 match event:
@@ -112,10 +116,13 @@ class Supervised:
             await self._reconnect()
 
     async def _reconnect(self) -> None:
+        give_up_s = time.monotonic() + GIVE_UP_AFTER_S
         while True:
             try:
                 await self.connect()
             except SupervisorUnavailable as error:
+                if time.monotonic() >= give_up_s:
+                    raise
                 log.error("nothing can run here for now: %s", error)  # noqa: TRY400
                 await asyncio.sleep(random.uniform(0.5, 1.0) * _RETRY_S)
             else:
