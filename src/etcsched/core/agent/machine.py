@@ -165,9 +165,10 @@ class AgentMachine:
             case ev.SessionLost(lease_gone):
                 self._session_lost(now, lease_gone=lease_gone)
             case ev.PresenceJoined(create_revision):
-                self._joined(create_revision)
-                if self._standing.leaving:
-                    self._update_presence(now)  # Told so while the presence was on its way.
+                if self._standing.session is not None:
+                    self._joined(create_revision)
+                    if self._standing.leaving:
+                        self._update_presence(now)  # Told so while the presence was on its way.
             case ev.PresenceTaken():
                 self._presence_taken(event, now)
             case ev.PresenceGone(create_revision):
@@ -297,7 +298,10 @@ class AgentMachine:
             self._emit(fx.OpenSession())
 
     def _joined(self, create_revision: int) -> None:
+        """The answer to an earlier session's join may have come before: it counts no more."""
         self._standing.joined = create_revision
+        self._standing.reports_read = False
+        self._outcomes.writer_lost()
         self._emit(fx.ReadReports(create_revision))
 
     def _presence_taken(self, taken: ev.PresenceTaken, now: Instant) -> None:
