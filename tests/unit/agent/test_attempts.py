@@ -104,6 +104,16 @@ def test_a_refused_claim_whose_report_is_mine_was_committed_before(
     assert bool(script.of(fx.StartProcess)) is starts
 
 
+def test_a_claim_of_this_session_under_a_supervisor_that_died_is_reported() -> None:
+    """The leader waits for the outcome of a claim whose session lives."""
+    script = Script().ready()
+    script.assign()
+    script.tell(ev.ClaimRefused(attempt_id(), report(supervisor="s0")))
+    assert script.outcome().outcome is Outcome.DIED
+    assert script.outcome().supervisor == "s0"
+    assert script.machine.occupied_slots == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "outcome", "reason"),
     [

@@ -16,7 +16,7 @@ from etcsched.core.agent.attempt import (
 )
 from etcsched.core.agent.attempts import Attempts
 from etcsched.core.agent.command import UnknownParameter, argv_of
-from etcsched.core.agent.outcomes import Outcomes
+from etcsched.core.agent.outcomes import NO_PROCESS, Outcomes
 from etcsched.core.agent.processes import Processes
 from etcsched.core.agent.standing import Standing
 from etcsched.core.agent.users import allows
@@ -209,15 +209,16 @@ class Assignments:
             return
         claim = attempt.claim
         assert claim is not None
-        if (
-            found is not None
-            and (found.token, found.incarnation) == (claim.token, claim.incarnation)
-            and found.supervisor == claim.supervisor
-            and found.outcome is claim.outcome
-        ):
-            self.claim_committed(attempt_id, now)
-        elif found is None and attempt.listed:
+        ours = (claim.token, claim.incarnation)
+        if found is None and attempt.listed:
             self._wait_again(attempt, now)
+        elif found is None or (found.token, found.incarnation) != ours:
+            self._outcomes.done(attempt)
+        elif found.supervisor == claim.supervisor and found.outcome is claim.outcome:
+            self.claim_committed(attempt_id, now)
+        elif found.outcome is None:
+            attempt.claim = found  # Nobody else ends it while this session lives.
+            self._outcomes.end(attempt, Outcome.DIED, NO_PROCESS, now)
         else:
             self._outcomes.done(attempt)
 
