@@ -690,6 +690,16 @@ def test_it_takes_nothing_else(occasion: Occasion | None) -> None:
     assert script.assign(occasion=occasion) == []
 
 
+@pytest.mark.parametrize("incarnation", ["i0", "i1"])
+def test_a_shutdown_job_is_taken_past_what_waits_in_vain(incarnation: str) -> None:
+    """It came first, and is another session's, or nothing that an agent takes that leaves."""
+    script = dismissing()
+    script.tell(live(Stage.LEAVING))
+    assert script.assign(incarnation=incarnation) == []
+    script.assign("r2", 101, occasion=Occasion.HOST_SHUTDOWN)
+    assert script.one(fx.Claim).report.run == "r2"
+
+
 def test_one_that_stays_takes_no_shutdown_job() -> None:
     """It died while it stopped, and has come back within its lease."""
     script = Script().ready()

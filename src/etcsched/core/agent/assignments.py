@@ -118,19 +118,20 @@ class Assignments:
             del self._attempts.by_id[attempt.id]
 
     def fill(self, now: Instant) -> None:
-        """Claim what waits, as long as there are slots."""
+        """Claim what waits, as long as there are slots. What may not be claimed is passed over."""
+        session = self._standing.session
+        if session is None or self._standing.supervisor is None:
+            return
         for attempt in list(self._attempts.waiting.values()):
-            assignment, session = attempt.assignment, self._standing.session
+            assignment = attempt.assignment
             assert assignment is not None
-            if not self._standing.may_claim(now, assignment):
-                return
-            if now.mono_s < attempt.claim_after_s:
-                continue
-            assert session is not None
             if assignment.incarnation != session.incarnation:
                 # Meant for a session that is over: the leader sees that and moves it.
                 del self._attempts.waiting[attempt.id]
                 attempt.phase = Phase.DONE
+                continue
+            is_early = now.mono_s < attempt.claim_after_s
+            if is_early or not self._standing.may_claim(now, assignment):
                 continue
             verdict = self._verdict(attempt, assignment)
             if verdict is None and not self._has_slot:
