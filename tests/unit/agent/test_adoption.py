@@ -224,6 +224,15 @@ def test_what_continues_runs_on_though_its_run_was_moved() -> None:
     assert script.outcome().outcome is Outcome.COMPLETED
 
 
+def test_what_continues_runs_on_where_its_agent_wakes_after_its_run_was_moved() -> None:
+    """The move is what it hears first."""
+    script = running(**CONTINUE)
+    script.mono_s += 60.0
+    script.unassign()
+    assert not script.of(fx.KillProcess)
+    assert script.one(fx.OpenSession)
+
+
 def test_what_continues_after_its_run_was_moved_takes_no_slot() -> None:
     """The leader gives it to another."""
     script = running(slots=1, **CONTINUE)

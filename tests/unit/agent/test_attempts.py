@@ -282,6 +282,7 @@ def test_a_claim_committed_after_the_session_ended_starts_nothing() -> None:
     script.mono_s += 8.0
     script.commit_claim()
     assert not script.of(fx.StartProcess)
+    script.session("i2", reports=(report(),))
     assert script.outcome().outcome is Outcome.DIED
 
 

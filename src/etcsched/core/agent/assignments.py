@@ -188,10 +188,6 @@ class Assignments:
             self._outcomes.end(attempt, Outcome.CANCELLED, "cancelled before it started", now)
         elif attempt.stopped_because:
             self._outcomes.end(attempt, Outcome.DIED, attempt.stopped_because, now)
-        elif not self._standing.has_session(now):
-            self._outcomes.end(
-                attempt, Outcome.DIED, "the agent's session ended before it started", now
-            )
         elif isinstance(assignment.action, Noop):
             self._outcomes.end(attempt, Outcome.COMPLETED, "", now, started_at=utc_of(now.wall_ms))
         elif self._standing.supervisor != claim.supervisor:

@@ -117,15 +117,22 @@ class AgentMachine:
     def is_leaving(self) -> bool:
         return self._leaving is not None
 
+    @property
+    def _is_over(self) -> bool:
+        return self._leaving is _Leaving.OVER
+
     def phase_of(self, attempt_id: str) -> Phase | None:
         """None: unknown, or done and gone from etcd."""
         return self._attempts.phase_of(attempt_id)
 
     def handle(self, event: ev.Event, now: Instant) -> list[fx.Effect]:
-        if self._leaving is _Leaving.OVER:
+        if self._is_over:
             return []
-        self._handle(event, now)
-        self._assignments.fill(now)
+        if not isinstance(event, ev.SessionRenewed | ev.SessionLost):
+            self._lose_expired_session(now)
+        if not self._is_over:
+            self._handle(event, now)
+            self._assignments.fill(now)
         if self._leaving is not None:
             self._leave_if_done(self._leaving, now)
         effects, self._effects = self._effects, []
@@ -280,6 +287,11 @@ class AgentMachine:
             self._standing.deadline_mono_s = deadline_mono_s
             self._deadlines.renewed()
 
+    def _lose_expired_session(self, now: Instant) -> None:
+        """Before anything else that an agent hears as it wakes: most of it came of its absence."""
+        if self._standing.session is not None and not self._standing.has_session(now):
+            self._session_lost(now)
+
     def _session_lost(self, now: Instant, *, lease_gone: bool = False) -> None:
         if self._standing.session is None:
             return
@@ -365,8 +377,6 @@ class AgentMachine:
 
     def _time_passed(self, now: Instant) -> None:
         self._outcomes.time_passed(now)
-        if self._standing.session is not None and not self._standing.has_session(now):
-            self._session_lost(now)
         if now.mono_s - self._standing.clock_shown_s >= CLOCK_EVERY_S:
             self._update_presence(now)
 
