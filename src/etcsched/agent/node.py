@@ -270,6 +270,7 @@ class AgentNode:
                 self._end(Ending.QUIT, id_in_use)
             case fx.Reexec():
                 self._is_restarting = True
+                self.is_stopped_as_it_restarts = self._is_to_stop
                 self._end(Ending.REEXEC)
             case _:
                 assert_never(effect)

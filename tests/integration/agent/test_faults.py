@@ -112,6 +112,26 @@ async def test_a_stop_is_heard_while_it_restarts(fleet: Fleet, after_s: float) -
     assert await fleet.presence() is None
 
 
+async def test_a_stop_that_comes_before_it_is_to_restart_is_heard(tmp_path: Path) -> None:
+    """Both before it knows its etcd, and so before either program may leave."""
+    fleet = Fleet(tmp_path, ("127.0.0.1:1",), "/nowhere/")
+    agent = fleet.agent()
+    agent.start()
+
+    async def look() -> bool | None:
+        return "no session yet" in agent.log() or None
+
+    try:
+        await until(look, "it to look for its etcd")
+        agent.signal(signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        agent.signal(signal.SIGHUP)
+        assert await agent.exit_code() == 0
+        assert agent.log().count("agent a1 started") == 2
+    finally:
+        await fleet.close()
+
+
 async def restarted(agent: AgentProcess, *, times: int) -> None:
     async def look() -> bool | None:
         return True if agent.log().count("session ") >= times else None
