@@ -210,7 +210,9 @@ class AgentNode:
             raise errors.exceptions[0] from None
         if ending is Ending.QUIT:
             self._supervised.shutdown()
-            await self._sessions.revoke(is_id_in_use=bool(id_in_use))
+            # The leader may give away what ran here as soon as the lease is gone.
+            nothing_runs = await self._supervised.close()
+            await self._sessions.leave(revoke=nothing_runs, is_id_in_use=bool(id_in_use))
         if id_in_use:
             raise AgentIdInUse(id_in_use)
         return ending
@@ -268,6 +270,7 @@ class AgentNode:
                 self._end(Ending.QUIT, id_in_use)
             case fx.Reexec():
                 self._is_restarting = True
+                self.is_stopped_as_it_restarts = self._is_to_stop
                 self._end(Ending.REEXEC)
             case _:
                 assert_never(effect)

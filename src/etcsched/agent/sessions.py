@@ -193,11 +193,12 @@ class SessionKeeper:
             log.error("%s; what has no disconnect_grace is stopped", loss.text)
             self._report(ev.SessionLost(lease_gone=loss.end is SessionEnd.LEASE_GONE))
 
-    async def revoke(self, *, is_id_in_use: bool = False) -> None:
-        """The agent is gone at once. Where its id is in use, a lease that was found on disk may be
-        that other agent's."""
+    async def leave(self, *, revoke: bool, is_id_in_use: bool = False) -> None:
+        """No agent resumes the session. ``revoke``: it is over at once, else when its lease, which
+        ``stop`` leaves alone, has run out. Where its id is in use, a lease that was found on disk
+        may be that other agent's."""
         self._state.forget_session()
-        if self._session is not None and not (is_id_in_use and self._is_resumed):
+        if revoke and self._session is not None and not (is_id_in_use and self._is_resumed):
             try:
                 await self._session.revoke(timeout_s=_REVOKE_S)
             except EtcschedError as error:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import time
 from collections.abc import Callable
 
 from etcsched.agent.state_dir import StateDir
@@ -21,6 +22,8 @@ from etcsched.core.agent import events as ev
 log = logging.getLogger(__name__)
 
 _RETRY_S = 2.0
+GIVE_UP_AFTER_S = 30.0
+"""An agent that can't run anything for so long ends: until it does, it is given runs."""
 
 
 class Supervised:
@@ -46,6 +49,8 @@ class Supervised:
         self._isolate = isolate
         self._use_cgroup = use_cgroup
         self._client: SupervisorClient | None = None
+        self._is_clean = True
+        """Whether no process of the last supervisor lives; counts while there is no client."""
         self._wanted = asyncio.Event()
 
     async def connect(self) -> None:
@@ -86,7 +91,8 @@ class Supervised:
         )
 
     async def run(self) -> None:
-        """After ``connect``. Raises ``SupervisorTaken``."""
+        """After ``connect``. Raises ``SupervisorTaken``, and ``SupervisorUnavailable`` where one
+        that died has no successor within ``GIVE_UP_AFTER_S``."""
         while self._client is not None:
             async for event in self._client.events():
                 match event:
@@ -99,8 +105,9 @@ class Supervised:
                     case messages.StartFailed() | messages.Ended():
                         self._report(_event_of(event))
                     case SupervisorDied():
+                        self._is_clean = not event.processes_left
                         left = "; some of its processes could not be killed"
-                        log.error("the supervisor died%s", left if event.processes_left else "")
+                        log.error("the supervisor died%s", "" if self._is_clean else left)
             died, self._client = self._client, None
             await died.close()
             self._wanted.clear()
@@ -109,10 +116,13 @@ class Supervised:
             await self._reconnect()
 
     async def _reconnect(self) -> None:
+        give_up_s = time.monotonic() + GIVE_UP_AFTER_S
         while True:
             try:
                 await self.connect()
             except SupervisorUnavailable as error:
+                if time.monotonic() >= give_up_s:
+                    raise
                 log.error("nothing can run here for now: %s", error)  # noqa: TRY400
                 await asyncio.sleep(random.uniform(0.5, 1.0) * _RETRY_S)
             else:
@@ -158,13 +168,16 @@ class Supervised:
         if self._client is not None:
             self._client.shutdown(kill=True)
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         """Leave the supervisor and its processes to the agent that comes next, unless it was shut
-        down: then whoever stops the agent finds nothing of it left in its directory."""
+        down: then whoever stops the agent finds nothing of it left in its directory. False: some
+        of its processes live, though they were to end."""
         if self._client is not None:
-            if not await self._client.close():
+            self._is_clean = await self._client.close()
+            if not self._is_clean:
                 log.warning("the supervisor goes on: some of its processes can't be killed yet")
             self._client = None
+        return self._is_clean
 
 
 def _event_of(outcome: messages.Outcome) -> ev.ProcessEnded | ev.StartFailed:

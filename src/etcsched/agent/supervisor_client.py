@@ -238,6 +238,8 @@ class SupervisorClient:
         """``kill``: at once, with what runs; otherwise once that has ended."""
         self._is_dismissed = kill
         self._wire.send(Shutdown(kill=kill))
+        if kill:
+            self._wire.move_deadline(None, {})  # Moves none; one that is stuck doesn't answer.
 
     # Events
 
@@ -279,10 +281,11 @@ class SupervisorClient:
         if self._closed:
             return True
         self._closed = True
-        await self._wire.close()
+        # The connection outlasts the wait: whoever is stuck is found out, and killed, through it.
         is_gone = not self._is_dismissed or await asyncio.to_thread(
             _wait_for_end, self._guardian, DIED_CLEANUP_MAX_S
         )
+        await self._wire.close()
         _close(self._process, self._guardian)
         return is_gone
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from etcsched.agent.state_dir import StateDir
+from etcsched.agent.supervisor.processes import read_stat
 from etcsched.core.errors import AgentIdInUse
 from etcsched.core.records import Kind, Noop, Presence
-from etcsched.core.states import Outcome
+from etcsched.core.states import OnDisconnect, Outcome
 from tests.conftest import StartEtcd
 from tests.integration.agent.fleet import (
     AgentProcess,
@@ -109,6 +110,26 @@ async def test_a_stop_is_heard_while_it_restarts(fleet: Fleet, after_s: float) -
     assert await agent.exit_code() == 0
     assert await dead_within(supervisor, GONE_S)
     assert await fleet.presence() is None
+
+
+async def test_a_stop_that_comes_before_it_is_to_restart_is_heard(tmp_path: Path) -> None:
+    """Both before it knows its etcd, and so before either program may leave."""
+    fleet = Fleet(tmp_path, ("127.0.0.1:1",), "/nowhere/")
+    agent = fleet.agent()
+    agent.start()
+
+    async def look() -> bool | None:
+        return "no session yet" in agent.log() or None
+
+    try:
+        await until(look, "it to look for its etcd")
+        agent.signal(signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        agent.signal(signal.SIGHUP)
+        assert await agent.exit_code() == 0
+        assert agent.log().count("agent a1 started") == 2
+    finally:
+        await fleet.close()
 
 
 async def restarted(agent: AgentProcess, *, times: int) -> None:
@@ -231,6 +252,48 @@ async def test_a_killed_agents_processes_are_dead_before_its_lease(
     report = await fleet.outcome("r1")
     assert report.outcome is Outcome.DIED
     assert last_beat_s(tmp_path / "beats") == beats
+
+
+async def test_an_agent_that_leaves_gives_its_lease_up_after_its_processes(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """Also where its supervisor is frozen, and obeys no longer."""
+    agent = fleet.agent()
+    agent.start()
+    lease = int((await fleet.joined()).incarnation, 16)
+    beats = tmp_path / "beats"
+    await fleet.assign("r1", beating(beats), on_disconnect=OnDisconnect.CONTINUE)
+    await first_beat(beats)
+    supervisor = agent.supervisor_pid
+    os.kill(supervisor, signal.SIGSTOP)
+    for _ in range(2):
+        agent.signal(signal.SIGTERM)
+        await asyncio.sleep(0.1)
+
+    async def look() -> float | None:
+        return time.time() if (await fleet.etcd.lease_time_to_live(lease)).ttl_s <= 0 else None
+
+    gone_s = await until(look, "the end of its lease")
+    assert last_beat_s(beats) < gone_s
+    assert await dead_within(supervisor, 0.0)
+    assert await agent.exit_code() == 0
+    assert last_beat_s(beats) < gone_s
+
+
+async def test_a_lease_runs_out_where_something_may_live_on(fleet: Fleet) -> None:
+    """Its guardian would clean up, and hangs."""
+    agent = fleet.agent()
+    agent.start()
+    lease = int((await fleet.joined()).incarnation, 16)
+    stat = read_stat(agent.supervisor_pid)
+    assert stat is not None
+    os.kill(stat.parent, signal.SIGSTOP)
+    agent.signal(signal.SIGTERM)
+    await fleet.let_go()
+    assert await agent.exit_code() == 0
+    assert (await fleet.etcd.lease_time_to_live(lease)).ttl_s > 0
+    os.kill(stat.parent, signal.SIGCONT)
+    assert await dead_within(stat.parent, GONE_S)
 
 
 async def test_a_frozen_agent_is_fenced_and_its_report_comes_late(

@@ -10,14 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import uvloop
 
-from etcsched.agent import supervisor_client
+from etcsched.agent import supervised, supervisor_client
+from etcsched.agent.state_dir import StateDir
 from etcsched.agent.supervisor.kernel import boottime_s
 from etcsched.agent.supervisor.messages import Ended, EndReason, Started
 from etcsched.agent.supervisor_client import SupervisorTaken, SupervisorUnavailable
+from etcsched.core.agent import events as ev
 from tests.integration.supervisor.host import (
     WITHIN_S,
     Agent,
@@ -210,6 +213,41 @@ async def test_a_supervisor_left_alone_exits(host: Host) -> None:
     assert not host.socket.exists()
     async with host.agent() as agent:
         assert [outcome.attempt_id for outcome in agent.client.inventory.outcomes] == ["a"]
+
+
+async def test_an_agent_that_cannot_replace_its_supervisor_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be given runs, and none would begin."""
+    monkeypatch.setattr(supervised, "GIVE_UP_AFTER_S", 1.0)
+    told: list[ev.Event] = []
+
+    def tell(event: ev.Event) -> None:
+        told.append(event)
+        if isinstance(event, ev.SupervisorGone):
+            agent.restart()
+
+    def fail(*_: object, **__: object) -> bool:
+        raise SupervisorUnavailable("no process is left on this host")
+
+    state = StateDir(tmp_path)
+    agent = supervised.Supervised(
+        state,
+        "a1",
+        tell,
+        slots=1,
+        output_cap_bytes=0,
+        isolate=False,
+        use_cgroup=False,
+    )
+    await agent.connect()
+    monkeypatch.setattr(supervisor_client, "start_supervisor", fail)
+    for pid in supervisors_of(state.supervisor):
+        os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(WITHIN_S):
+        with pytest.raises(SupervisorUnavailable):
+            await agent.run()
+    assert isinstance(told[-1], ev.SupervisorGone)
 
 
 async def test_who_shuts_it_down_is_back_once_it_is_gone(host: Host) -> None:

@@ -31,9 +31,9 @@ CONTINUE: dict[str, Any] = {"on_disconnect": OnDisconnect.CONTINUE}
 CLAIM = report()
 
 
-def running(**fields: Any) -> Script:
+def running(*, slots: int = 2, **fields: Any) -> Script:
     """Started at 1000, in a session whose last keepalive was sent at 1000."""
-    script = Script()
+    script = Script(slots=slots)
     script.tell(ev.SupervisorReady(incarnation="s1"))
     script.tell(
         ev.SessionOpened(
@@ -222,6 +222,26 @@ def test_what_continues_runs_on_though_its_run_was_moved() -> None:
     assert not script.of(fx.KillProcess)
     script.tell(ended())
     assert script.outcome().outcome is Outcome.COMPLETED
+
+
+def test_what_continues_runs_on_where_its_agent_wakes_after_its_run_was_moved() -> None:
+    """The move is what it hears first."""
+    script = running(**CONTINUE)
+    script.mono_s += 60.0
+    script.unassign()
+    assert not script.of(fx.KillProcess)
+    assert script.one(fx.OpenSession)
+
+
+def test_what_continues_after_its_run_was_moved_takes_no_slot() -> None:
+    """The leader gives it to another."""
+    script = running(slots=1, **CONTINUE)
+    script.tell(ev.SessionLost())
+    back(script)
+    script.assign("r2", 200, incarnation="i2")
+    assert not script.of(fx.Claim)
+    script.unassign()
+    assert script.one(fx.Claim).token == 200
 
 
 def test_what_continues_is_stopped_when_it_is_withdrawn_within_the_session() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
+from etcsched.core.agent.assignments import CLAIM_AGAIN_S
 from etcsched.core.agent.attempt import Phase
 from etcsched.core.records import Change, Exec, Kind, Noop, Report, Shell
 from etcsched.core.states import Outcome
@@ -41,14 +42,38 @@ def test_only_a_committed_claim_starts_the_process() -> None:
     assert script.commit_claim() == [], "told twice, started once"
 
 
-def test_a_claim_is_refused_and_forgotten() -> None:
+def test_a_refused_claim_is_forgotten_once_its_assignment_is_gone() -> None:
     script = Script().ready()
     script.assign()
     assert script.tell(ev.ClaimRefused(attempt_id(), None)) == []
     assert script.machine.occupied_slots == 0
-    assert script.assign() == [], "the same assignment isn't claimed again"
+    assert script.assign() == [], "the same assignment isn't claimed again at once"
     assert script.unassign() == []
     assert script.machine.phase_of(attempt_id()) is None
+
+
+def test_a_claim_that_a_drain_refused_is_sent_again_once_that_is_over() -> None:
+    """The leader sees an assignment whose grounds are as they were, and waits for its claim."""
+    script = Script().ready()
+    script.assign()
+    script.tell(drain(), ev.ClaimRefused(attempt_id(), None))
+    script.passes(CLAIM_AGAIN_S)
+    assert not script.of(fx.Claim)
+    script.tell(gone(Kind.DRAIN, "a1"))
+    assert script.one(fx.Claim).token == 100
+    script.commit_claim()
+    assert script.one(fx.StartProcess)
+
+
+def test_a_refused_claim_holds_up_no_other() -> None:
+    script = Script(slots=1).ready()
+    script.assign("r1", 100)
+    script.assign("r2", 101)
+    script.tell(ev.ClaimRefused(attempt_id("r1", 100), None))
+    assert script.one(fx.Claim).token == 101
+    script.tell(ev.ClaimRefused(attempt_id("r2", 101), None))
+    script.passes(CLAIM_AGAIN_S)
+    assert script.one(fx.Claim).token == 100, "and is sent again before what came later"
 
 
 @pytest.mark.parametrize(
@@ -77,6 +102,16 @@ def test_a_refused_claim_whose_report_is_mine_was_committed_before(
     script.assign()
     script.tell(ev.ClaimRefused(attempt_id(), found))
     assert bool(script.of(fx.StartProcess)) is starts
+
+
+def test_a_claim_of_this_session_under_a_supervisor_that_died_is_reported() -> None:
+    """The leader waits for the outcome of a claim whose session lives."""
+    script = Script().ready()
+    script.assign()
+    script.tell(ev.ClaimRefused(attempt_id(), report(supervisor="s0")))
+    assert script.outcome().outcome is Outcome.DIED
+    assert script.outcome().supervisor == "s0"
+    assert script.machine.occupied_slots == 0
 
 
 @pytest.mark.parametrize(
@@ -247,6 +282,7 @@ def test_a_claim_committed_after_the_session_ended_starts_nothing() -> None:
     script.mono_s += 8.0
     script.commit_claim()
     assert not script.of(fx.StartProcess)
+    script.session("i2", reports=(report(),))
     assert script.outcome().outcome is Outcome.DIED
 
 

@@ -225,6 +225,56 @@ def test_the_presence_of_an_earlier_session_of_mine_is_revoked(there: Presence) 
     assert script.one(fx.JoinPresence).after_s > 0
 
 
+def test_the_lease_of_an_earlier_session_outlives_its_processes() -> None:
+    """The leader gives their attempts away once that is gone; they were only told to end."""
+    script = Script().ready()
+    script.run()
+    script.passes(8.0)
+    in_session_i2(script)
+    taken = ev.PresenceTaken(presence=presence_of("i1"), lease=LEASE, create_revision=JOINED)
+    script.tell(taken)
+    assert script.one(fx.JoinPresence).after_s > 0
+    assert not script.of(fx.RevokeLease)
+    script.tell(ended(cause=ev.EndCause.FENCED), taken)
+    assert script.one(fx.RevokeLease).lease == LEASE
+
+
+def in_session_i2(script: Script) -> list[fx.Effect]:
+    return script.tell(
+        ev.SessionOpened(incarnation="i2", lease=88, ttl_s=10, deadline_mono_s=script.mono_s + 8.0)
+    )
+
+
+def test_a_join_that_is_answered_after_its_session_is_none() -> None:
+    """In the next one nothing is claimed before the reports are read."""
+    script = Script()
+    opened(script)
+    script.tell(ev.SessionLost())
+    assert script.tell(ev.PresenceJoined(JOINED)) == []
+    in_session_i2(script)
+    script.tell(ev.PresenceJoined(70))
+    script.assign(incarnation="i2")
+    assert not script.of(fx.Claim)
+    script.tell(ev.ReportsRead(70, ()))
+    assert script.one(fx.Claim)
+
+
+def test_an_outcome_that_was_sent_behind_an_earlier_sessions_join_is_sent_again() -> None:
+    """That join's answer came in the next session already. Its writer is over with its presence."""
+    script = Script().ready()
+    script.run(disconnect_grace_s=60.0)
+    script.tell(ended(), ev.SessionLost())
+    in_session_i2(script)
+    script.tell(ev.PresenceJoined(61), ev.ReportsRead(61, ((report(), 55),)))
+    assert script.one(fx.ReportOutcome)
+    script.tell(ev.PresenceTaken(presence=presence_of("i1"), lease=LEASE, create_revision=61))
+    script.tell(ev.PresenceJoined(70))
+    script.assign("r2", 200, incarnation="i2")
+    assert not script.of(fx.Claim)
+    script.tell(ev.ReportsRead(70, ((report(), 55),)))
+    assert script.one(fx.ReportOutcome)
+
+
 @pytest.mark.parametrize("host", ["h1", "h2"])
 def test_a_session_that_only_the_disk_knows_is_left_to_end(host: str) -> None:
     """This agent's before a reboot, or that of the agent whose disk was copied."""
@@ -638,6 +688,16 @@ def test_it_takes_nothing_else(occasion: Occasion | None) -> None:
     script = dismissing()
     script.tell(live(Stage.LEAVING))
     assert script.assign(occasion=occasion) == []
+
+
+@pytest.mark.parametrize("incarnation", ["i0", "i1"])
+def test_a_shutdown_job_is_taken_past_what_waits_in_vain(incarnation: str) -> None:
+    """It came first, and is another session's, or nothing that an agent takes that leaves."""
+    script = dismissing()
+    script.tell(live(Stage.LEAVING))
+    assert script.assign(incarnation=incarnation) == []
+    script.assign("r2", 101, occasion=Occasion.HOST_SHUTDOWN)
+    assert script.one(fx.Claim).report.run == "r2"
 
 
 def test_one_that_stays_takes_no_shutdown_job() -> None:

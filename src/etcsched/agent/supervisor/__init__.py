@@ -11,7 +11,8 @@ Who answers for what when something dies or freezes:
 
 - The agent dies, freezes or loses its session: the supervisor stops each attempt by its deadline.
 - The agent restarts: it connects, gets the inventory, and the attempts never notice.
-- The supervisor dies: the guardian kills every attempt at once; the agent reports them died.
+- The supervisor dies: the guardian kills every attempt at once; the agent reports them died. One
+  that can't start another ends, and its lease runs out.
 - The supervisor freezes, or hangs on a dead disk: the agent kills it when it leaves a message
   unanswered; without an agent the guardian does, at the first deadline.
 - A start hangs on a file system that doesn't answer: only that attempt fails, after 10 s (ADR 32).

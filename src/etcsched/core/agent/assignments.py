@@ -16,7 +16,7 @@ from etcsched.core.agent.attempt import (
 )
 from etcsched.core.agent.attempts import Attempts
 from etcsched.core.agent.command import UnknownParameter, argv_of
-from etcsched.core.agent.outcomes import Outcomes
+from etcsched.core.agent.outcomes import NO_PROCESS, Outcomes
 from etcsched.core.agent.processes import Processes
 from etcsched.core.agent.standing import Standing
 from etcsched.core.agent.users import allows
@@ -24,6 +24,9 @@ from etcsched.core.clock import Instant
 from etcsched.core.records import Assignment, Noop, Order, Report
 from etcsched.core.states import Outcome
 from etcsched.core.times import utc_of
+
+CLAIM_AGAIN_S = 1.0
+"""After a refusal: what it was for is seen by then, in most cases."""
 
 
 class Assignments:
@@ -62,7 +65,7 @@ class Assignments:
             self._attempts.by_id[attempt_id] = self._attempts.waiting[attempt_id] = attempt
         elif attempt.assignment is None:
             attempt.assignment = assignment
-        attempt.listed = True
+        attempt.listed, attempt.is_moved = True, False
         self._attempts.by_run[place] = attempt
         order = self._orders.get(place)
         if order is not None:
@@ -105,6 +108,7 @@ class Assignments:
             del self._attempts.by_run[attempt.job, attempt.run]
         session = self._standing.session
         if attempt.runs_on and (session is None or attempt.session != session.incarnation):
+            attempt.is_moved = True
             return  # Moved while nobody could reach it: its late outcome will be recorded.
         if attempt.phase in WITH_PROCESS:
             attempt.stopped_because = "stopped, since its run was moved or ended without it"
@@ -114,21 +118,23 @@ class Assignments:
             del self._attempts.by_id[attempt.id]
 
     def fill(self, now: Instant) -> None:
-        """Claim what waits, as long as there are slots."""
-        while self._attempts.waiting:
-            attempt = next(iter(self._attempts.waiting.values()))
-            assignment, session = attempt.assignment, self._standing.session
+        """Claim what waits, as long as there are slots. What may not be claimed is passed over."""
+        session = self._standing.session
+        if session is None or self._standing.supervisor is None:
+            return
+        for attempt in list(self._attempts.waiting.values()):
+            assignment = attempt.assignment
             assert assignment is not None
-            if not self._standing.may_claim(now, assignment):
-                return
-            assert session is not None
             if assignment.incarnation != session.incarnation:
                 # Meant for a session that is over: the leader sees that and moves it.
                 del self._attempts.waiting[attempt.id]
                 attempt.phase = Phase.DONE
                 continue
+            is_early = now.mono_s < attempt.claim_after_s
+            if is_early or not self._standing.may_claim(now, assignment):
+                continue
             verdict = self._verdict(attempt, assignment)
-            if verdict is None and len(self._attempts.occupying) >= self._settings.slots:
+            if verdict is None and not self._has_slot:
                 return
             del self._attempts.waiting[attempt.id]
             claimed_at = utc_of(now.wall_ms)
@@ -143,6 +149,12 @@ class Assignments:
             attempt.phase = Phase.CLAIMING
             self._attempts.occupying[attempt.id] = attempt
             self._emit(fx.Claim(token=attempt.token, assignment=assignment, report=claim))
+
+    @property
+    def _has_slot(self) -> bool:
+        """By the leader's count, which gives a moved attempt's slot away."""
+        taken = sum(not attempt.is_moved for attempt in self._attempts.occupying.values())
+        return taken < self._settings.slots
 
     def _verdict(self, attempt: Attempt, assignment: Assignment) -> tuple[Outcome, str] | None:
         """How the attempt ends without a process; None: it gets one."""
@@ -176,10 +188,6 @@ class Assignments:
             self._outcomes.end(attempt, Outcome.CANCELLED, "cancelled before it started", now)
         elif attempt.stopped_because:
             self._outcomes.end(attempt, Outcome.DIED, attempt.stopped_because, now)
-        elif not self._standing.has_session(now):
-            self._outcomes.end(
-                attempt, Outcome.DIED, "the agent's session ended before it started", now
-            )
         elif isinstance(assignment.action, Noop):
             self._outcomes.end(attempt, Outcome.COMPLETED, "", now, started_at=utc_of(now.wall_ms))
         elif self._standing.supervisor != claim.supervisor:
@@ -189,22 +197,34 @@ class Assignments:
             self._processes.start(attempt, assignment)
 
     def claim_refused(self, attempt_id: str, found: Report | None, now: Instant) -> None:
-        """A report of our own in its place is the answer to an earlier sending that got lost."""
+        """A report of our own in its place is the answer to an earlier sending that got lost.
+        Without any, the leader's grounds have changed: it decides anew, unless it sees them only
+        once they are as before, after a drain that came and went, say."""
         self._outcomes.answered(now)
         attempt = self._attempts.by_id.get(attempt_id)
         if attempt is None or attempt.phase is not Phase.CLAIMING:
             return
         claim = attempt.claim
         assert claim is not None
-        if (
-            found is not None
-            and (found.token, found.incarnation) == (claim.token, claim.incarnation)
-            and found.supervisor == claim.supervisor
-            and found.outcome is claim.outcome
-        ):
+        ours = (claim.token, claim.incarnation)
+        if found is None and attempt.listed:
+            self._wait_again(attempt, now)
+        elif found is None or (found.token, found.incarnation) != ours:
+            self._outcomes.done(attempt)
+        elif found.supervisor == claim.supervisor and found.outcome is claim.outcome:
             self.claim_committed(attempt_id, now)
+        elif found.outcome is None:
+            attempt.claim = found  # Nobody else ends it while this session lives.
+            self._outcomes.end(attempt, Outcome.DIED, NO_PROCESS, now)
         else:
             self._outcomes.done(attempt)
+
+    def _wait_again(self, attempt: Attempt, now: Instant) -> None:
+        attempt.phase = Phase.WAITING
+        attempt.claim = None
+        attempt.claim_after_s = now.mono_s + CLAIM_AGAIN_S
+        del self._attempts.occupying[attempt.id]
+        self._attempts.waiting[attempt.id] = attempt
 
     def send_claims_again(self) -> None:
         for attempt in self._claiming():

@@ -56,7 +56,8 @@ class Attempt:
     """Changed by the machine only.
 
     ``assignment`` is None for one that was found in the supervisor or the spool. ``listed``: the
-    assignment is in etcd, as far as known. ``claim`` is the report sent with T2, or read from etcd.
+    assignment is in etcd, as far as known. ``is_moved``: it isn't, and the process runs on.
+    ``claim`` is the report sent with T2, or read from etcd.
     ``held``: the supervisor keeps the outcome until it is acknowledged.
 
     ``session`` is the incarnation that the claim names in etcd ("": not known yet), and whose
@@ -67,10 +68,12 @@ class Attempt:
         "assignment",
         "cancelled",
         "claim",
+        "claim_after_s",
         "deadline_mono_s",
         "grace_s",
         "held",
         "id",
+        "is_moved",
         "job",
         "listed",
         "number",
@@ -91,7 +94,9 @@ class Attempt:
         self.phase = phase
         self.assignment = assignment
         self.listed = False
+        self.is_moved = False
         self.claim: Report | None = None
+        self.claim_after_s = 0.0
         self.report: Report | None = None
         self.cancelled = False
         self.stopped_because = ""

@@ -72,9 +72,12 @@ class Deadlines:
 
     def leases_revoked(self, now: Instant) -> None:
         """Earlier sessions' leases are about to be revoked: graces begin no earlier than now."""
-        session = self._standing.session
-        current = session.incarnation if session is not None else ""
-        self._shorten((a for a in self._with_process() if a.session != current), now.mono_s)
+        self._shorten(self._of_earlier_sessions(), now.mono_s)
+
+    @property
+    def some_need_earlier_leases(self) -> bool:
+        """Whether a process of an earlier session has no grace: it was told to end, and hasn't."""
+        return any(not attempt.outlives_session for attempt in self._of_earlier_sessions())
 
     def _shorten(self, attempts: Iterable[Attempt], seen_from_s: float) -> None:
         single = {}
@@ -88,6 +91,11 @@ class Deadlines:
     def _in_session(self, attempt: Attempt) -> float:
         standing = self._standing
         return with_grace_s(standing.deadline_mono_s, standing.session_ttl_s, attempt.grace_s)
+
+    def _of_earlier_sessions(self) -> list[Attempt]:
+        session = self._standing.session
+        current = session.incarnation if session is not None else ""
+        return [a for a in self._with_process() if a.session != current]
 
     def _with_process(self) -> list[Attempt]:
         return [a for a in self._attempts.occupying.values() if a.phase in WITH_PROCESS]

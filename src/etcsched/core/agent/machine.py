@@ -117,15 +117,22 @@ class AgentMachine:
     def is_leaving(self) -> bool:
         return self._leaving is not None
 
+    @property
+    def _is_over(self) -> bool:
+        return self._leaving is _Leaving.OVER
+
     def phase_of(self, attempt_id: str) -> Phase | None:
         """None: unknown, or done and gone from etcd."""
         return self._attempts.phase_of(attempt_id)
 
     def handle(self, event: ev.Event, now: Instant) -> list[fx.Effect]:
-        if self._leaving is _Leaving.OVER:
+        if self._is_over:
             return []
-        self._handle(event, now)
-        self._assignments.fill(now)
+        if not isinstance(event, ev.SessionRenewed | ev.SessionLost):
+            self._lose_expired_session(now)
+        if not self._is_over:
+            self._handle(event, now)
+            self._assignments.fill(now)
         if self._leaving is not None:
             self._leave_if_done(self._leaving, now)
         effects, self._effects = self._effects, []
@@ -165,9 +172,10 @@ class AgentMachine:
             case ev.SessionLost(lease_gone):
                 self._session_lost(now, lease_gone=lease_gone)
             case ev.PresenceJoined(create_revision):
-                self._joined(create_revision)
-                if self._standing.leaving:
-                    self._update_presence(now)  # Told so while the presence was on its way.
+                if self._standing.session is not None:
+                    self._joined(create_revision)
+                    if self._standing.leaving:
+                        self._update_presence(now)  # Told so while the presence was on its way.
             case ev.PresenceTaken():
                 self._presence_taken(event, now)
             case ev.PresenceGone(create_revision):
@@ -279,6 +287,11 @@ class AgentMachine:
             self._standing.deadline_mono_s = deadline_mono_s
             self._deadlines.renewed()
 
+    def _lose_expired_session(self, now: Instant) -> None:
+        """Before anything else that an agent hears as it wakes: most of it came of its absence."""
+        if self._standing.session is not None and not self._standing.has_session(now):
+            self._session_lost(now)
+
     def _session_lost(self, now: Instant, *, lease_gone: bool = False) -> None:
         if self._standing.session is None:
             return
@@ -297,7 +310,10 @@ class AgentMachine:
             self._emit(fx.OpenSession())
 
     def _joined(self, create_revision: int) -> None:
+        """The answer to an earlier session's join may have come before: it counts no more."""
         self._standing.joined = create_revision
+        self._standing.reports_read = False
+        self._outcomes.writer_lost()
         self._emit(fx.ReadReports(create_revision))
 
     def _presence_taken(self, taken: ev.PresenceTaken, now: Instant) -> None:
@@ -315,8 +331,9 @@ class AgentMachine:
             self._joined(taken.create_revision)
             self._update_presence(now)
         elif is_mine:
-            self._deadlines.leases_revoked(now)
-            self._emit(fx.RevokeLease(taken.lease))
+            if not self._deadlines.some_need_earlier_leases:
+                self._deadlines.leases_revoked(now)
+                self._emit(fx.RevokeLease(taken.lease))
             self._emit(
                 fx.JoinPresence(self._standing.presence(now), session.lease, _REJOIN_AFTER_S)
             )
@@ -360,8 +377,6 @@ class AgentMachine:
 
     def _time_passed(self, now: Instant) -> None:
         self._outcomes.time_passed(now)
-        if self._standing.session is not None and not self._standing.has_session(now):
-            self._session_lost(now)
         if now.mono_s - self._standing.clock_shown_s >= CLOCK_EVERY_S:
             self._update_presence(now)
 

@@ -22,6 +22,8 @@ from etcsched.core.records import Report
 from etcsched.core.states import Outcome
 from etcsched.core.times import Utc, utc_of
 
+NO_PROCESS = "claimed, but no process of it is known"
+
 
 class Outcomes:
     def __init__(
@@ -131,7 +133,7 @@ class Outcomes:
             self._attempts.by_id[attempt_id] = attempt
         if attempt.phase not in CLAIMED:
             attempt.claim = report
-            self.end(attempt, Outcome.DIED, "claimed, but no process of it is known", now)
+            self.end(attempt, Outcome.DIED, NO_PROCESS, now)
         elif attempt.claim is None:
             attempt.claim = report
             if attempt.report is not None:
