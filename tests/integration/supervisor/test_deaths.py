@@ -92,6 +92,7 @@ async def test_without_a_descriptor_nothing_is_reported_over_that_lives(host: Ho
         limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
         resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (0, limits[1]))
         os.kill(main, signal.SIGKILL)
+        assert await dead_within(main, WITHIN_S)
         agent.shell("b", "true")
         # Answered after the turn that saw the death.
         await agent.start_failed("b")
