@@ -173,10 +173,11 @@ def _stands_still(pid: int) -> Callable[[], Awaitable[bool | None]]:
 def _by_the_audit(verdict: Verdict) -> Verdict:
     """A process that completed when its agent was gone, and nobody could say so, is rightly run
     again; and a run whose process a fault killed rightly ends otherwise. What no fault excuses, the
-    auditor names."""
+    auditor names. Of an hour's runs history has only the newest."""
     violations = verdict.audit.violations
     return replace(
         verdict,
+        completed=verdict.ended,
         lost=tuple(v.text for v in violations if v.invariant in _LOST),
         doubled=tuple(v.text for v in violations if v.invariant in _DOUBLED),
     )

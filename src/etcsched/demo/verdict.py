@@ -25,6 +25,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     due: int
     completed: int
+    ended: int
+    """Due ticks of which a process came to its end, whether or not history still has the run."""
     reassigned: int
     recovered: int
     """Ticks that were missed, since nobody led, and have run after all."""
@@ -75,6 +77,7 @@ def conclude(auditor: Auditor, jobs: Iterable[str], until_ms: int) -> Verdict:
     return Verdict(
         due=len(due),
         completed=len(completed),
+        ended=sum(bool(done.get(ids)) for ids in due),
         reassigned=sum(run.reassigns for run in runs.values()),
         recovered=sum(run.origin is Origin.RECOVERY for run in well),
         retried=sum(run.retries for run in runs.values()),
