@@ -388,3 +388,17 @@ def test_a_preview_of_a_run_that_waited(world: World) -> None:
     world.agent("a2")
     world.advance(5)
     assert world.states("backup") == {"120005": "completed"}
+
+
+def test_a_preview_knows_what_is_decided_for_each_agent(world: World) -> None:
+    """The watermark hasn't come there yet."""
+    world.agents["a1"].takes_s = 1000.0
+    world.apply(job(every_s=10, per_host=True, recovery=Recovery.ALL, pickup_buffer_s=0.5))
+    world.advance(10 - world.now_s + 0.02)
+    (tick,) = world.runs("backup").values()
+    world.nodes["s1"].kill()
+    world.advance(45)
+    told = preview_of(world)
+    assert told is not None
+    assert told.since < (tick.scheduled_at or "")
+    assert tick.scheduled_at not in (*told.late, *told.recovered)

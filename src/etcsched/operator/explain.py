@@ -16,7 +16,7 @@ from etcsched.core.leader.explaining import AgentWord, Explainer, outage_begun
 from etcsched.core.leader.held_runs import why_held
 from etcsched.core.leader.previewing import JobPreview, outage_begin_ms, preview
 from etcsched.core.leader.reasons import Reason, Why
-from etcsched.core.records import Gap, Job, Kind, Run
+from etcsched.core.records import Gap, Job, Kind, Run, fan_out_in
 from etcsched.core.states import JobState, RunState
 from etcsched.core.times import Utc, tick_id, utc_of
 from etcsched.core.view import View
@@ -251,5 +251,5 @@ async def _decided(
     _, archive = keys.runs_from(job.name, tick_id((begin_ms // 1000 + 1) * 1000))
     kvs = await listed(etcd, archive, keys_only=True)
     end = tick_id((begin_ms + int(ahead_s * 1000)) // 1000 * 1000)
-    ids = (keys.parse_archive(kv.key)[1] for kv in kvs)
+    ids = (fan_out_in(keys.parse_archive(kv.key)[1]) for kv in kvs)
     return frozenset(id_ for id_ in ids if id_ <= end)

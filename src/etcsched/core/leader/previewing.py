@@ -10,7 +10,7 @@ from etcsched.core.leader import recovery
 from etcsched.core.leader.context import Context
 from etcsched.core.leader.outage_records import belonging_runs, records_of
 from etcsched.core.leader.runs import Author
-from etcsched.core.records import Job
+from etcsched.core.records import Job, fan_out_in
 from etcsched.core.states import Recovery, RunState
 from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.core.view import View
@@ -102,9 +102,11 @@ def preview(
 
 def _without(part: recovery.Step, job: Job, view: View, decided: Collection[str]) -> recovery.Step:
     """Of what runs, that which nobody has decided yet."""
+    known = {*decided, *(fan_out_in(run) for run in view.runs_of_job.get(job.name, ()))}
+    known |= {run for name, run in view.fan_outs if name == job.name}
 
     def is_new(ms: int) -> bool:
-        return tick_id(ms) not in decided and (job.name, tick_id(ms)) not in view.runs
+        return tick_id(ms) not in known
 
     return msgspec.structs.replace(
         part,
