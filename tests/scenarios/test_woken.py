@@ -239,3 +239,51 @@ def test_a_higher_pace_counts_at_once() -> None:
     world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=100.0))
     world.advance(3)
     assert {world.states(name)["120010"] for name in names} == {"completed"}
+
+
+def test_requests_that_were_paced_begin_beside_each_other() -> None:
+    world = started("s1")
+    world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=2.0))
+    lost = world.agent("a1", takes_s=100.0, slots=50)
+    world.advance(0.5)
+    world.apply(job("backup"))
+    world.advance(0.5)
+    lost.kill()
+    for number in range(8):
+        world.request(trigger(f"20261122T120001Z-r{number}", "backup"))
+    world.advance(0.5)
+    world.agent("a2", takes_s=100.0, slots=50)
+    world.advance(40)
+    assert list(world.states("backup").values()) == ["assigned"] * 8
+
+
+def test_who_left_its_turn_isnt_put_to_and_fro_while_all_are_full() -> None:
+    world = started("s1")
+    agent = world.agent("a1", takes_s=1000.0, slots=2)
+    world.advance(0.5)
+    world.apply(job("low", every_s=4, overlap=Overlap.ALLOW, pickup_buffer_s=600.0))
+    world.apply(job("high", at("12:00:06"), pickup_buffer_s=600.0))
+    world.group("g", "high", "low")
+    world.advance(5)
+    agent.takes_s = 0.5
+    world.apply(job("other", every_s=1, overlap=Overlap.ALLOW, priority=-1))
+    world.advance(60)
+    steps = [len(run.history) for run in world.runs("low").values()]
+    others = len(world.runs("other"))
+    assert others > 50
+    assert max(steps) < others
+
+
+@pytest.mark.parametrize("stepped_ms", [0, -300, -1200])
+def test_a_clock_that_goes_back_a_little_ends_no_outage_too_late(stepped_ms: int) -> None:
+    """What wakes at a window's edge then wakes before it."""
+    world = started("s1")
+    since, until = Utc("2026-11-22T12:00:05.000Z"), Utc("2026-11-22T12:01:20.000Z")
+    on = Window(since=since, until=until, state=JobState.ENABLED)
+    world.advance(0.4)
+    world.apply(job("backup", at("12:00:07"), windows=(on,), state=JobState.DISABLED))
+    world.advance(30)
+    world.start_ms += stepped_ms
+    world.advance(120)
+    assert not world.records(Kind.GAP)
+    assert {run.state for run in world.runs("backup").values()} == {RunState.MISSED}

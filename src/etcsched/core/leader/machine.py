@@ -92,6 +92,7 @@ class LeaderMachine:
         self._next_watermark_s = now.mono_s
         self._watermark_looked_at_s = now.mono_s
         self._stopped = False
+        self._are_seats_new = False
 
     def take_over(self) -> list[fx.Effect]:
         """The first effects of this leadership: everything is looked at once."""
@@ -207,9 +208,7 @@ class LeaderMachine:
                 if self._view.settings.max_active_agents is None:
                     self._outages.eligibility_changed(change.ids[0])
                 else:
-                    # Who stands by follows from all of them.
-                    self._runs.look_at_all_bound()
-                    self._outages.eligibility_changed()
+                    self._are_seats_new = True  # Who stands by follows from all of them.
                 if change.kind is Kind.PRESENCE:
                     self._live.look_at(change.ids[0])
             case Kind.LIVE:
@@ -381,6 +380,10 @@ class LeaderMachine:
 
     def _plan(self) -> list[fx.Effect]:
         context = self._context
+        if self._are_seats_new:
+            self._are_seats_new = False
+            self._runs.look_at_all_bound()
+            self._outages.eligibility_changed()
         for matter in context.due_timers():
             self._look_at(matter)
         for reservation in context.release():

@@ -81,8 +81,9 @@ class Outages:
         self._begun_ms = context.wall_ms
         self._recoveries: dict[str, _Recovery] = {}
         self._due: dict[str, None] = {}
-        self._window_ms: dict[str, int] = {}
-        """Of jobs whose outage is open: the edge of a window at which they are looked at again."""
+        self._windows: dict[str, tuple[int, float]] = {}
+        """Of jobs whose outage is open: the edge of a window at which they are looked at again, and
+        when that is."""
 
     # --- what others ask
 
@@ -222,11 +223,14 @@ class Outages:
             after_ms = ms_of(self._view.gaps[name].record.decided_through)
             self._begin_recovery(entry.record, after_ms, self._context.wall_ms)
             return
-        edge_ms = self._context.next_window_ms(entry.record)
-        if edge_ms is not None and self._window_ms.get(name) != edge_ms:
-            # With its last window it may start no more.
-            self._window_ms[name] = edge_ms
-            self._context.wake_at_window(entry.record, job_matter(name))
+        context = self._context
+        edge_ms = context.next_window_ms(entry.record)
+        known_ms, wakes_s = self._windows.get(name, (None, 0.0))
+        if edge_ms is not None and (edge_ms != known_ms or wakes_s <= context.mono_s):
+            # With its last window it may start no more. (A timer is early if the clock went back.)
+            wakes_s = context.mono_s + (edge_ms - context.wall_ms) / 1000
+            self._windows[name] = (edge_ms, wakes_s)
+            context.wake_at(wakes_s, job_matter(name))
 
     def _may_run(self, agent: str | None, name: str) -> bool:
         job, presence = self._view.jobs.get(name), self._view.presences.get(agent or "")

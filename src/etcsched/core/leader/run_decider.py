@@ -121,13 +121,14 @@ class RunDecider:
         dirty, self._dirty = self._dirty, {}
         dirty |= dict.fromkeys(self.waiting.passed_over_no_more())
         for key in sorted(dirty):
-            self.waiting.is_looked_at(key)
             entry = self._view.runs.get(key)
             if entry is None:
+                self.waiting.is_looked_at(key)
                 self.waiting.discard(key)
                 self.retrying.forget(key)
                 continue
             if not self._context.is_busy(run_matter(key)):
+                self.waiting.is_looked_at(key)
                 self._decide(key, entry)
         self.waiting.fill_slots()
 

@@ -35,6 +35,9 @@ from etcsched.core.states import Origin, Overlap, Recovery, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey, job_of, queue_place
 
+_BESIDE_OTHERS = frozenset({Origin.REQUEST, Origin.LIFECYCLE})
+"""What somebody asks for, and what agents' coming and going does, begins beside other runs."""
+
 
 class WaitingRuns:
     def __init__(
@@ -85,13 +88,14 @@ class WaitingRuns:
 
     def passed_over_no_more(self) -> list[RunKey]:
         """Runs that left their turn to another that can't take it any more: it is paused, say, or
-        its agent is gone."""
+        its agent is gone. They can now, or they would only be put to and fro."""
         conflicts = self._context.conflicts
         return [
             key
             for job, keys in self._passed_over.items()
             if conflicts.passed_over(job, self._could_go) is None
             for key in keys
+            if self._could_take(key)
         ]
 
     def place_of(self, key: RunKey) -> int | None:
@@ -188,6 +192,8 @@ class WaitingRuns:
         """Queued runs go one at a time, when no other run of the job is active. Where runs may
         overlap, they wait only for those that catch up on an outage. None: it is its turn."""
         view, lane = self._view, run.lane
+        if run.origin in _BESIDE_OTHERS:
+            return None  # It was queued for its pace only.
         if self._context.is_busy(turn_matter(lane)):
             return lambda: "another run of its job is just being assigned"
         job = view.jobs.get(run.job)
@@ -427,6 +433,7 @@ class WaitingRuns:
     def _turn_of(self, run: Run, job: Job) -> tuple[Matter, ...]:
         """Whoever had to wait for its turn takes it, until the view shows that."""
         has_waited = run.state in (RunState.QUEUED, RunState.RETRYING)
+        has_waited = has_waited and run.origin not in _BESIDE_OTHERS
         return (turn_matter(run.lane),) if has_waited and takes_turns(run, job) else ()
 
 
