@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,8 +47,10 @@ from etcsched.core.records import (
 )
 from etcsched.core.states import RunState, Stage
 from etcsched.core.times import ms_of, tick_id, utc_of
+from etcsched.etcd.binaries import EtcdBinary
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
+from etcsched.etcd.embedded import EtcdOptions
 from etcsched.jobfile.load import Known, load
 from etcsched.keyspace.codec import change_of_event, decode
 from etcsched.keyspace.keys import Keys
@@ -56,7 +59,7 @@ from etcsched.operator import apply as operator
 from etcsched.operator.conflicts import apply_groups, delete_group
 from etcsched.operator.pauses import pause, resume
 from tests.e2e.history import PATIENCE_S, History
-from tests.support.etcd_cluster import EtcdCluster
+from tests.support.etcd_cluster import TEST_OPTIONS, EtcdCluster
 from tests.support.local_world import Finished, LocalWorld
 
 T = TypeVar("T")
@@ -464,3 +467,20 @@ def _written(fields: dict[str, Any]) -> dict[str, Any]:
     if cron is None:
         return {"state": "ad_hoc_active", **written}
     return {"schedule": {"cron": cron}, **written}
+
+
+@contextlib.asynccontextmanager
+async def on_three_members(
+    binary: EtcdBinary, directory: Path, options: EtcdOptions = TEST_OPTIONS
+) -> AsyncIterator[Scene]:
+    """Two schedulers and two agents, on an etcd of their own."""
+    etcd = EtcdCluster(binary, directory, members=3, options=options)
+    await etcd.start()
+    scene = Scene(directory, etcd)
+    for name in ("s1", "s2"):
+        scene.world.add_scheduler(name)
+    for name in ("a1", "a2"):
+        scene.world.add_agent(name)
+    await scene.open()
+    yield scene
+    await scene.close()

@@ -9,8 +9,7 @@ import pytest_asyncio
 
 from etcsched.core.states import RunState
 from etcsched.etcd.binaries import EtcdBinary
-from tests.e2e.scene import EVERY_SECOND, Scene
-from tests.support.etcd_cluster import EtcdCluster
+from tests.e2e.scene import EVERY_SECOND, Scene, on_three_members
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -20,16 +19,8 @@ async def trio(
     etcd_binary: EtcdBinary, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Scene]:
     directory = tmp_path_factory.mktemp("trio")
-    etcd = EtcdCluster(etcd_binary, directory, members=3)
-    await etcd.start()
-    scene = Scene(directory, etcd)
-    for name in ("s1", "s2"):
-        scene.world.add_scheduler(name)
-    for name in ("a1", "a2"):
-        scene.world.add_agent(name)
-    await scene.open()
-    yield scene
-    await scene.close()
+    async with on_three_members(etcd_binary, directory) as scene:
+        yield scene
 
 
 async def test_members_die_and_freeze(trio: Scene) -> None:

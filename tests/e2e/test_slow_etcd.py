@@ -15,8 +15,8 @@ from etcsched.etcd.admin import EtcdAdmin
 from etcsched.etcd.binaries import EtcdBinary
 from etcsched.keyspace.ops import Delete, Put, Txn
 from tests.e2e.history import PATIENCE_S
-from tests.e2e.scene import EVERY_SECOND, Scene
-from tests.support.etcd_cluster import TEST_OPTIONS, EtcdCluster, certainly
+from tests.e2e.scene import EVERY_SECOND, Scene, on_three_members
+from tests.support.etcd_cluster import TEST_OPTIONS, certainly
 from tests.support.slow_disk import slow_disk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -28,16 +28,8 @@ async def trio(
 ) -> AsyncIterator[Scene]:
     directory = tmp_path_factory.mktemp("trio")
     options = msgspec.structs.replace(TEST_OPTIONS, fsync=True)
-    etcd = EtcdCluster(etcd_binary, directory, members=3, options=options)
-    await etcd.start()
-    scene = Scene(directory, etcd)
-    for name in ("s1", "s2"):
-        scene.world.add_scheduler(name)
-    for name in ("a1", "a2"):
-        scene.world.add_agent(name)
-    await scene.open()
-    yield scene
-    await scene.close()
+    async with on_three_members(etcd_binary, directory, options) as scene:
+        yield scene
 
 
 @contextlib.asynccontextmanager
@@ -67,57 +59,48 @@ async def more_ended(scene: Scene, job: str, count: int, within_s: float = PATIE
     await scene.runs_ended(job, len(scene.ended(job)) + count, within_s)
 
 
+@contextlib.asynccontextmanager
+async def under_load(scene: Scene, job: str) -> AsyncIterator[None]:
+    """A run begins each second; afterwards that goes on, and nothing has gone wrong."""
+    await scene.apply(
+        **{job: {"run": scene.beats("beats=10"), "cron": EVERY_SECOND, "overlap": "allow"}}
+    )
+    await scene.runs_ended(job, 2)
+    yield
+    await more_ended(scene, job, 2)
+    await scene.settle(within_s=60)
+    assert {run.state for run in scene.ended(job)} == {RunState.COMPLETED}
+
+
 async def test_every_disk_is_slow(trio: Scene) -> None:
-    await trio.apply(slow={"run": trio.beats("beats=10"), "cron": EVERY_SECOND, "overlap": "allow"})
-    await trio.runs_ended("slow", 2)
-    async with slow_disks(trio, 0, 1, 2, sync_s=0.1):
+    async with under_load(trio, "slow"), slow_disks(trio, 0, 1, 2, sync_s=0.1):
         await more_ended(trio, "slow", 3)
-    await more_ended(trio, "slow", 2)
-    await trio.settle(within_s=60)
-    assert {run.state for run in trio.ended("slow")} == {RunState.COMPLETED}
 
 
 async def test_disks_are_slower_than_an_election(trio: Scene) -> None:
     """Each fsync takes two election timeouts, a vote is fsynced as well: nobody leads etcd."""
-    await trio.apply(
-        slower={"run": trio.beats("beats=10"), "cron": EVERY_SECOND, "overlap": "allow"}
-    )
-    await trio.runs_ended("slower", 2)
-    async with slow_disks(trio, 0, 1, 2, sync_s=1.0):
+    async with under_load(trio, "slower"), slow_disks(trio, 0, 1, 2, sync_s=1.0):
         await nobody_leads(trio)
-    await more_ended(trio, "slower", 2)
-    await trio.settle(within_s=60)
-    assert {run.state for run in trio.ended("slower")} == {RunState.COMPLETED}
 
 
 async def test_the_leaders_disk_stands_still(trio: Scene) -> None:
     """It sends its heartbeats all the same, and so goes on to lead, with a commit in 2 s."""
-    await trio.apply(
-        stands={"run": trio.beats("beats=10"), "cron": EVERY_SECOND, "overlap": "allow"}
-    )
-    await trio.runs_ended("stands", 2)
-    async with slow_disks(trio, await trio.world.etcd.leader(), sync_s=1.0):
+    leader = trio.world.etcd.leader
+    async with under_load(trio, "stands"), slow_disks(trio, await leader(), sync_s=1.0):
         await more_ended(trio, "stands", 1, within_s=60)
-    await more_ended(trio, "stands", 2)
-    await trio.settle(within_s=60)
-    assert {run.state for run in trio.ended("stands")} == {RunState.COMPLETED}
 
 
 async def test_members_are_defragmented_under_load(trio: Scene) -> None:
     """Each answers nothing meanwhile."""
-    await trio.apply(
-        compacted={"run": trio.beats("beats=10"), "cron": EVERY_SECOND, "overlap": "allow"}
-    )
-    for number in range(100):
-        await certainly(trio.etcd, Txn((), (Put(f"/other/{number}", bytes(1_000_000)),)))
-    deleted = await certainly(trio.etcd, Txn((), (Delete("/other/", "/other0"),)))
-    compaction = {"revision": deleted.revision, "physical": True}
-    await trio.world.etcd.call("/v3/kv/compaction", compaction)
-    before = await sizes(trio)
-    for connection in trio.etcd.connections:
-        await EtcdAdmin(trio.etcd).defragment(connection)
-        await more_ended(trio, "compacted", 1)
-    for smaller, larger in zip(await sizes(trio), before, strict=True):
-        assert smaller < larger / 2
-    await trio.settle(within_s=60)
-    assert {run.state for run in trio.ended("compacted")} == {RunState.COMPLETED}
+    async with under_load(trio, "compacted"):
+        for number in range(100):
+            await certainly(trio.etcd, Txn((), (Put(f"/other/{number}", bytes(1_000_000)),)))
+        deleted = await certainly(trio.etcd, Txn((), (Delete("/other/", "/other0"),)))
+        compaction = {"revision": deleted.revision, "physical": True}
+        await trio.world.etcd.call("/v3/kv/compaction", compaction)
+        before = await sizes(trio)
+        for connection in trio.etcd.connections:
+            await EtcdAdmin(trio.etcd).defragment(connection)
+            await more_ended(trio, "compacted", 1)
+        for smaller, larger in zip(await sizes(trio), before, strict=True):
+            assert smaller < larger / 2
