@@ -110,6 +110,9 @@ class RetryingRuns:
                 return f"{other.job}/{other.id} runs on {other.agent}"
             if other.state is RunState.HELD:
                 return f"{other.job}/{other.id} is held"
+            if other.state is not RunState.QUEUED:
+                # It was moved off an agent that was lost, say, and begins as soon as one is there.
+                return f"{other.job}/{other.id} goes first"
         return None
 
     def give_up(self, entry: Entry[Run], why: str, consumed: fx.Consumed | None = None) -> None:
