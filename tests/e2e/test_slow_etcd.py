@@ -17,7 +17,7 @@ from etcsched.keyspace.ops import Delete, Put, Txn
 from tests.e2e.history import PATIENCE_S
 from tests.e2e.scene import EVERY_SECOND, Scene, on_three_members
 from tests.support.etcd_cluster import TEST_OPTIONS, certainly
-from tests.support.slow_disk import slow_disk
+from tests.support.slow_calls import slow_disk
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -140,15 +140,23 @@ def test_a_window_in_an_outage_loses_nothing_before_it(changes_leader: bool) -> 
     assert world.states("backup") == dict.fromkeys(due, "completed")
 
 
-def test_an_outage_that_only_a_window_let_begin_ends_with_it() -> None:
+@pytest.mark.parametrize("is_led", [True, False])
+def test_an_outage_that_only_a_window_let_begin_ends_with_it(is_led: bool) -> None:
+    """Whether or not somebody led as it began."""
     world = started("s1")
     agent = world.agent("a1")
     since, until = Utc("2026-11-22T12:01:00.000Z"), Utc("2026-11-22T12:10:00.000Z")
     on = Window(since=since, until=until, state=JobState.ENABLED)
     world.advance(0.5)
-    world.apply(job("backup", every_s=60, windows=(on,), state=JobState.DISABLED))
+    world.apply(job("backup", at("12:02:00"), windows=(on,), state=JobState.DISABLED))
     agent.leave()
-    world.advance(60 * 9)
+    if not is_led:
+        world.leader().kill()
+        world.advance(60 * 5)
+        world.scheduler("s2")
+        world.advance(60 * 4)
+    else:
+        world.advance(60 * 9)
     assert ("backup",) in world.records(Kind.GAP)
     world.advance(70)
     assert not world.records(Kind.GAP)

@@ -15,7 +15,6 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 from typing import assert_never, cast
 
@@ -137,14 +136,9 @@ class AgentNode:
             output.is_writing = partial(is_writing, self._machine)
         self._metrics = AgentMetrics(config.agent_id, config.slot_count, self._machine, _now)
 
-    async def run(self, early: Sequence[int]) -> Ending:
-        """Until a signal ends it; ``early`` are those that have come already. Raises what no
-        waiting can mend (``EtcschedError``)."""
+    async def run(self) -> Ending:
+        """Until a signal ends it. Raises what no waiting can mend (``EtcschedError``)."""
         log.info("agent %s started (pid %d)", self._config.agent_id, os.getpid())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop_asked)
-        self._loop.add_signal_handler(signal.SIGHUP, self._post, ev.RestartRequested())
-        self._is_to_stop = bool(early)
         begins = self._loop.call_later(JOINS_WITHIN_S, self._begun)
         try:
             who = f"agent {self._config.agent_id}"
@@ -164,14 +158,18 @@ class AgentNode:
         log.info("agent %s stopped", self._config.agent_id)
         return ending
 
-    def _stop_asked(self) -> None:
-        """Until it knows what runs, and has its session back, it would leave both behind."""
-        if self._is_restarting:
+    def signalled(self, number: int) -> None:
+        """SIGHUP: it is to be executed anew; any other: to stop. In the event loop only.
+
+        Before ``run`` too, and after it. Until it knows what runs, and has its session back, a stop
+        would leave both behind."""
+        if number == signal.SIGHUP:
+            self._post(ev.RestartRequested())
+        elif self._is_restarting:
             self.is_stopped_as_it_restarts = True
         elif self._has_begun:
             self._post(ev.StopRequested())
         else:
-            # Several are one: what came before the event loop was there may be told twice.
             self._is_to_stop = True
 
     def _begun(self) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from tests.integration.agent.fleet import (
     until,
 )
 from tests.integration.supervisor.host import dead_within
+from tests.support.slow_calls import slow_exec
 
 GONE_S = 10.0
 SHORT_TTL_S = 2
@@ -112,17 +114,30 @@ async def test_a_stop_is_heard_while_it_restarts(fleet: Fleet, after_s: float) -
     assert await fleet.presence() is None
 
 
+async def test_a_stop_on_the_way_to_its_next_program_is_heard(fleet: Fleet, tmp_path: Path) -> None:
+    """Where other threads of the first one are still there, and would take it along."""
+    agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
+    agent.start()
+    await fleet.joined()
+    supervisor = await supervisor_of(agent)
+    async with slow_exec(agent.pid, tmp_path / "strace", before_s=1.0) as asked:
+        agent.signal(signal.SIGHUP)
+        await asked()
+        agent.signal(signal.SIGTERM)
+        await until(said(agent, "agent a1 started", times=2), "its next program")
+    await fleet.let_go()
+    assert await agent.exit_code() == 0
+    assert await dead_within(supervisor, GONE_S)
+
+
 async def test_a_stop_that_comes_before_it_is_to_restart_is_heard(tmp_path: Path) -> None:
     """Both before it knows its etcd, and so before either program may leave."""
     fleet = Fleet(tmp_path, ("127.0.0.1:1",), "/nowhere/")
     agent = fleet.agent()
     agent.start()
 
-    async def look() -> bool | None:
-        return "no session yet" in agent.log() or None
-
     try:
-        await until(look, "it to look for its etcd")
+        await until(said(agent, "no session yet"), "it to look for its etcd")
         agent.signal(signal.SIGTERM)
         await asyncio.sleep(0.1)
         agent.signal(signal.SIGHUP)
@@ -132,11 +147,19 @@ async def test_a_stop_that_comes_before_it_is_to_restart_is_heard(tmp_path: Path
         await fleet.close()
 
 
-async def restarted(agent: AgentProcess, *, times: int) -> None:
-    async def look() -> bool | None:
-        return True if agent.log().count("session ") >= times else None
+def said(
+    agent: AgentProcess, words: str, *, times: int = 1
+) -> Callable[[], Awaitable[bool | None]]:
+    """Whether its log has them so often."""
 
-    await until(look, "the agent's new session")
+    async def look() -> bool | None:
+        return agent.log().count(words) >= times or None
+
+    return look
+
+
+async def restarted(agent: AgentProcess, *, times: int) -> None:
+    await until(said(agent, "session ", times=times), "the agent's new session")
 
 
 async def test_a_killed_agent_that_is_back_within_its_lease_goes_on(

@@ -222,12 +222,16 @@ class Outages:
         if not self._context.waits_for_agent(entry.record):
             after_ms = ms_of(self._view.gaps[name].record.decided_through)
             self._begin_recovery(entry.record, after_ms, self._context.wall_ms)
-            return
-        context = self._context
-        edge_ms = context.next_window_ms(entry.record)
+        else:
+            self._wake_at_window(entry.record)
+
+    def _wake_at_window(self, job: Job) -> None:
+        """With its last window a job may start no more, and then its outage is over."""
+        context, name = self._context, job.name
+        edge_ms = context.next_window_ms(job)
         known_ms, wakes_s = self._windows.get(name, (None, 0.0))
+        # A timer is early if the clock went back.
         if edge_ms is not None and (edge_ms != known_ms or wakes_s <= context.mono_s):
-            # With its last window it may start no more. (A timer is early if the clock went back.)
             wakes_s = context.mono_s + (edge_ms - context.wall_ms) / 1000
             self._windows[name] = (edge_ms, wakes_s)
             context.wake_at(wakes_s, job_matter(name))
@@ -284,6 +288,7 @@ class Outages:
             self._write_step(entry, gap, recovering, after_ms)
         elif self.has_open_gap(name):
             self._drop(name)
+            self._wake_at_window(entry.record)
         else:
             self.open_gap(entry, after_ms)
 
