@@ -432,22 +432,3 @@ def test_a_retry_waits_for_a_held_run_of_its_job(world: World) -> None:
     world.request(release("20261122T120108-r", "20261122T120008-t", Release.DIED))
     world.advance(5)
     assert run_of(world).state is RunState.COMPLETED
-
-
-def test_a_retry_waits_for_a_run_that_was_moved_and_has_no_agent_yet(world: World) -> None:
-    """Both would start at once with the next agent, of a job that doesn't overlap itself."""
-    world.apply(job("backup", ONCE, retry=RETRY))
-    world.advance(10)
-    world.agents["a1"].takes_s = 100.0
-    asked = "20261122T120010.000Z-01"
-    world.request(trigger(asked))
-    world.advance(5)
-    world.agents["a1"].kill()
-    world.advance(30)
-    assert world.states("backup") == {"120005": "retrying", "120010.000Z-01": "ready"}
-    world.agent("a2", takes_s=20.0)
-    world.advance(10)
-    assert world.states("backup") == {"120005": "retrying", "120010.000Z-01": "assigned"}
-    world.advance(50)
-    moved, retried = starts_of(world, asked)[-1], starts_of(world)[-1]
-    assert retried - moved >= 20.0

@@ -42,8 +42,12 @@ from etcsched.core.records import (
 from etcsched.core.retry import RETRIED
 from etcsched.core.schedule.patterns import Cron
 from etcsched.core.schedule.schedule import schedule_of
-from etcsched.core.states import FINAL, ConditionOp
+from etcsched.core.states import FINAL, ConditionOp, RunState
 from etcsched.core.times import ms_of
+
+_PARTS_OF_LATE = 4
+MOST_S = 10 * 365 * 86400.0
+"""As job files take it: no time that follows lies beyond the year 9999."""
 
 _LEASE = re.compile(r"[0-9a-f]{1,16}\Z")
 
@@ -73,6 +77,20 @@ def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
                 return "a job stands in it twice"
             case ClusterSettings():
                 return _problem_with_settings(record)
+            case Join() if not record.arrived:
+                return "nobody has come to it"
+            case Run() if not record.history:
+                return "it has no history"
+            case Run(state=RunState.RETRYING) if (
+                not record.attempts or record.attempts[-1].outcome not in RETRIED
+            ):
+                return "it has no attempt that is retried"
+            case Report() if (
+                ids is not None
+                and len(ids) == _PARTS_OF_LATE
+                and (record.outcome is None or not (ids[-1].isascii() and ids[-1].isdigit()))
+            ):
+                return "a late report names an outcome, and a token in its key"
             case Presence() if record.slots < 0:
                 return f"{record.slots} slots"
             case _:
@@ -118,6 +136,14 @@ def _problem_with_job(job: Job) -> str | None:
             return "its windows overlap, or aren't in the order of their times"
     if any(before.since > after.since for before, after in pairwise(job.versions)):
         return "its versions aren't in the order of their times"
+    retry = job.retry
+    for seconds in (
+        job.pickup_buffer_s, job.recover_within_s, job.timeout_s, job.kill_grace_s,
+        job.disconnect_grace_s, job.splay_s, job.keep.age_s,
+        retry.interval_s, retry.cap_s, retry.jitter_s,
+    ):  # fmt: skip
+        if seconds is not None and not 0.0 <= seconds <= MOST_S:
+            return f"{seconds:g} s is out of range"
     for outcome in job.retry.on:
         if outcome not in RETRIED:
             return f"nothing is retried that ended {outcome.value}"

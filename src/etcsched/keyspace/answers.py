@@ -36,10 +36,11 @@ def refusal_of(
     seq: int, responses: Iterable[OperationResult], revision: int
 ) -> leader_ev.WriteRefused:
     """``responses`` are those of its else branch: what is there already."""
-    there = [
-        kv.mod_revision for found in responses if isinstance(found, RangeResult) for kv in found.kvs
-    ]
-    return leader_ev.WriteRefused(seq, max(there, default=revision), bool(there))
+    found = [each.kvs for each in responses if isinstance(each, RangeResult)]
+    there = [kv.mod_revision for kvs in found for kv in kvs]
+    return leader_ev.WriteRefused(
+        seq, max(there, default=revision), bool(there), tuple(map(bool, found))
+    )
 
 
 class AgentWriteId(NamedTuple):

@@ -113,9 +113,21 @@ def test_open_ticks() -> None:
     assert ticks.first_ms() == 20
     ticks.hold("c", 5)
     assert ticks.first_ms() == 5
-    ticks.confirm("c", 5)
+    ticks.release("c")
     ticks.confirm("a", 20)
     assert ticks.first_ms() is None
+
+
+def test_a_tick_at_the_instant_that_is_held_stays_a_tick() -> None:
+    ticks = OpenTicks()
+    ticks.hold("a", 10)
+    ticks.add("a", 10, 0)
+    assert ticks.take(10) == (10, 0, "a")
+    ticks.confirm("a", 10)
+    assert ticks.first_ms() == ticks.first_of("a") == 10
+    ticks.add("a", 10, 0)
+    ticks.release("a")
+    assert ticks.first_ms() == 10
 
 
 def change(kind: Kind, ids: tuple[str, ...], record: object, revision: int) -> Change:

@@ -35,6 +35,10 @@ from etcsched.core.view import Entry, RunKey, revision_of
 _CHAINABLE = (JobState.ENABLED, JobState.CHAIN_ACTIVE)
 
 LOOK_AGAIN_S = 0.05
+MAX_JOIN_BYTES = 256 << 10
+"""Of the parameters that those who have come to a join hand on: it is one record, and goes into
+one transaction with the run that comes."""
+
 MAX_CHAIN_DEPTH = 100
 """Runs one behind the other. A cycle that two edits made at once ends here."""
 
@@ -110,7 +114,7 @@ class Chains:
             created=(run,), joins=(change,), jobs=((join.job, target.mod_revision),)
         )
         write = fx.BeginJoin(seq=context.next_seq(), following=following)
-        context.write(write, join_matter(join.job, instance), *self.matters(following))
+        context.write(write, *self.matters(following))
         self.sent(following)
 
     def chained_run(
@@ -154,7 +158,8 @@ class Chains:
     def matters(self, following: fx.Following | None) -> list[Matter]:
         if following is None:
             return []
-        return [run_matter((run.job, run.id)) for run in following.created]
+        joins = [join_matter(change.target, change.instance) for change in following.joins]
+        return [*joins, *(run_matter((run.job, run.id)) for run in following.created)]
 
     def is_beginning(self, following: fx.Following | None) -> bool:
         """Whether another end, of the same job in the same chain, is just beginning one of these
@@ -273,6 +278,11 @@ class _Plan:
         arrived = (*(a for a in before if a.job != self._run.job), self._arrival())
         run_id = join.run if join is not None else self._id_for(target.name)
         missing = self._chains.missing_of(target.name, self._instance, arrived)
+        size = sum(params_bytes(arrival.params) for arrival in arrived)
+        if missing and size > MAX_JOIN_BYTES:
+            why = f"what waits there takes {size} bytes, more than {MAX_JOIN_BYTES}"
+            self._skip(target.name, why)
+            return
         if missing:
             changed = Join(
                 job=target.name,

@@ -21,7 +21,7 @@ from etcsched.core.leader.placement import (
 from etcsched.core.leader.pool import Member, Pool, pool_of
 from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.runs import Author
-from etcsched.core.records import Job, Presence, Rotation, Run
+from etcsched.core.records import Job, Presence, Rotation, Run, lane_of
 from etcsched.core.seats import Seating
 from etcsched.core.states import JobState, Occasion, Placement
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -194,6 +194,13 @@ class Context:
             is_being_made = self.is_busy(lane_matter(run.lane), job_matter(run.job))
             return is_being_made or run.job in self.fanning_out
         return self.is_coming(run.job)
+
+    def is_turn_taken(self, run: Run) -> bool:
+        """Whether another run that it has to wait for is just being assigned: what isn't bound to
+        an agent waits for those of its job that are, too."""
+        bound = () if run.host else self.view.bound_of.get(run.job, ())
+        lanes = {run.lane, *(lane_of(run.job, other) for other in bound)}
+        return self.is_busy(*map(turn_matter, lanes))
 
     def is_busy(self, *matters: Matter) -> bool:
         return any(matter in self._busy for matter in matters)

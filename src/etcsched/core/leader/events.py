@@ -26,6 +26,8 @@ class WriteRefused(msgspec.Struct, frozen=True):
     seq: int
     revision: int | None
     exists: bool = False
+    there: tuple[bool, ...] = ()
+    """Which of the keys that the write asks for then."""
 
 
 class TimerFired(msgspec.Struct, frozen=True):

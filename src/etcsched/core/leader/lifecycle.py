@@ -119,7 +119,8 @@ class LiveAgents:
             if self._is_new(agent):
                 plan.come[agent] = self._come(self._view.presences[agent].record, plan)
             else:
-                plan.come[agent] = self._stay(self._view.live[agent].record, plan)
+                presence = self._view.presences[agent].record
+                plan.come[agent] = self._stay(self._view.live[agent].record, presence, plan)
         plan.all_have_come = len(agents) <= MOST_AT_ONCE
 
     def _comes(self, agent: str) -> bool:
@@ -165,7 +166,9 @@ class LiveAgents:
             if before is None or not self._is_news(before):
                 return
             has_left = before.stage in (Stage.DISMISSED, Stage.GONE)
-            after = None if has_left else self._at(before, Stage.GONE)
+            after = None
+            if not has_left:
+                after = replace(self._at(before, Stage.GONE, before.due), was=before.stage)
             if after is not None:
                 self._context.say("is gone", agent=agent, warn=True)
             plan.in_force.discard(agent)
@@ -224,9 +227,12 @@ class LiveAgents:
         context = self._context
         return replace(live, stage=stage, since=context.now, term=context.term, due=due)
 
-    def _stay(self, live: Live, plan: _Plan) -> Live:
-        plan.in_force.add(live.agent)
-        return self._at(live, Stage.HERE, live.due)
+    def _stay(self, live: Live, presence: Presence, plan: _Plan) -> Live:
+        """What was begun for its going isn't begun again, if it goes on where it was."""
+        was = live.was if presence.draining and live.was is not None else Stage.HERE
+        if was in _IN_FORCE:
+            plan.in_force.add(live.agent)
+        return replace(self._at(live, was, live.due), was=None)
 
     def _come(self, presence: Presence, plan: _Plan) -> Live:
         """An incarnation that is new. A host that stops already isn't started."""

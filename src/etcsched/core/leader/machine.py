@@ -49,6 +49,9 @@ from etcsched.core.view import View, job_of, revision_of
 
 _WATERMARK: Matter = ("watermark",)
 
+_OF_RUN = 2
+"""Whether a run is there is asked of two keys; what a tick chains to is asked after it."""
+
 WATERMARK_URGENT_S = 0.05
 """How often the watermark moves while ticks wait for nothing else."""
 
@@ -295,8 +298,11 @@ class LeaderMachine:
         self._context.committed(event.seq, event.revision, is_shown=is_shown)
 
     def _refused(self, event: ev.WriteRefused) -> None:
-        is_decided = False
-        match self._context.write_of(event.seq):
+        is_decided, write = False, self._context.write_of(event.seq)
+        if isinstance(write, fx.CreateRun) and event.exists and not any(event.there[:_OF_RUN]):
+            self._runs.chains.block((write.run.job, write.run.id), write.following)
+            event = replace(event, exists=False)
+        match write:
             case fx.CreateFanOut(fan_out=fan_out) if event.exists:
                 is_decided = True
                 self._ticks.confirm(fan_out.job, ms_of(fan_out.scheduled_at))

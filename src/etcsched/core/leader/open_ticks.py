@@ -18,6 +18,7 @@ class OpenTicks:
 
     def __init__(self) -> None:
         self._open: dict[str, set[int]] = {}
+        self._held: dict[str, int] = {}
         self._by_time: list[tuple[int, str]] = []
         self._untaken: list[_Place] = []
         self._parked: dict[str, list[_Place]] = {}
@@ -29,25 +30,35 @@ class OpenTicks:
         return tick_ms in self._open.get(job, ())
 
     def first_of(self, job: str) -> int | None:
-        return min(self._open.get(job, ()), default=None)
+        """The earliest instant of the job that is open or held."""
+        return min((*self._open.get(job, ()), *self._held_of(job)), default=None)
 
     def first_ms(self) -> int | None:
-        """The earliest open instant of all jobs."""
-        while self._by_time and not self.is_open(self._by_time[0][1], self._by_time[0][0]):
+        """The earliest of all jobs."""
+        while self._by_time:
+            at_ms, job = self._by_time[0]
+            if self.is_open(job, at_ms) or at_ms in self._held_of(job):
+                return at_ms
             heapq.heappop(self._by_time)
-        return self._by_time[0][0] if self._by_time else None
+        return None
 
-    def hold(self, job: str, at_ms: int) -> bool:
-        """Keep the watermark before ``at_ms``, until that is confirmed; False: it was open."""
-        if self.is_open(job, at_ms):
-            return False
-        self._open.setdefault(job, set()).add(at_ms)
+    def hold(self, job: str, at_ms: int) -> None:
+        """Keep the watermark before ``at_ms``, whether or not that is a tick of the job's, until
+        the job is released. One instant a job."""
+        self._held[job] = at_ms
         heapq.heappush(self._by_time, (at_ms, job))
-        return True
+
+    def release(self, job: str) -> None:
+        self._held.pop(job, None)
+
+    def _held_of(self, job: str) -> tuple[int, ...]:
+        return (self._held[job],) if job in self._held else ()
 
     def add(self, job: str, tick_ms: int, priority: int) -> None:
         """A tick that is due; of one that is open already, nothing changes."""
-        if self.hold(job, tick_ms):
+        if not self.is_open(job, tick_ms):
+            self._open.setdefault(job, set()).add(tick_ms)
+            heapq.heappush(self._by_time, (tick_ms, job))
             heapq.heappush(self._untaken, (tick_ms, -priority, job))
 
     def add_again(self, job: str, tick_ms: int, priority: int) -> None:

@@ -273,6 +273,10 @@ class Outages:
             self._resolve_waiting(entry, recovering)
             if self._runs.is_unsettled(name):
                 return  # The oldest of all: they go first.
+        elif entry is not None and self.has_open_gap(name):
+            self._drop(name)
+            self._wake_at_window(entry.record)
+            return
         first_ms = self._open.first_of(name)
         if first_ms is not None and first_ms <= recovering.alone_ms:
             return
@@ -284,11 +288,8 @@ class Outages:
         elif not self._context.waits_for_agent(entry.record):
             if self.has_open_gap(name):
                 # From here on the gap holds what is undecided; the watermark needn't.
-                self._open.confirm(name, recovering.alone_ms + 1)
+                self._open.release(name)
             self._write_step(entry, gap, recovering, after_ms)
-        elif self.has_open_gap(name):
-            self._drop(name)
-            self._wake_at_window(entry.record)
         else:
             self.open_gap(entry, after_ms)
 
@@ -354,11 +355,12 @@ class Outages:
         self._runs.look_at_job(name)
 
     def _drop(self, name: str) -> None:
-        recovering = self._recoveries.pop(name)
+        del self._recoveries[name]
         self._runs.waiting.recovering.discard(name)
-        self._open.confirm(name, recovering.alone_ms + 1)
+        self._open.release(name)
         self._open.wake(name)
-        self._runs.look_at_waiting(name)  # Those below it in a conflict group waited for it.
+        self._runs.look_at_waiting(name)  # Those below it in a conflict group waited for it,
+        self._runs.look_at_bound(name)  # and runs that are bound to an agent for its later ticks.
 
     def _fan_outs_of(self, job: Job, part: recovery.Step) -> tuple[FanOut, ...]:
         """For the agents that are here as the outage ends."""
@@ -385,8 +387,8 @@ class Outages:
                 self._resolve_waiting(entry, None)
         elif not self.has_open_gap(name):
             first_ms = self._open.first_of(name)
-            decided_ms = max(self._context.wall_ms, self.after_ms(name))
-            self.open_gap(entry, decided_ms if first_ms is None else first_ms - 1)
+            decided_ms = self._context.wall_ms if first_ms is None else first_ms - 1
+            self.open_gap(entry, max(decided_ms, self.after_ms(name)))
 
     def _resolve_waiting(self, entry: Entry[Job], recovering: _Recovery | None) -> None:
         """Runs that were ready as the outage began and whose buffer ended in it are ticks of it,

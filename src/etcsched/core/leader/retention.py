@@ -200,7 +200,12 @@ def _time_of_id(run_id: str) -> Utc:
     if len(digits) != 14 or not digits.isdigit():
         return Utc("")
     date, time = digits[:8], digits[8:]
-    return Utc(f"{date[:4]}-{date[4:6]}-{date[6:]}T{time[:2]}:{time[2:4]}:{time[4:]}.000Z")
+    text = Utc(f"{date[:4]}-{date[4:6]}-{date[6:]}T{time[:2]}:{time[2:4]}:{time[4:]}.000Z")
+    try:
+        ms_of(text)
+    except ValueError:
+        return Utc("")  # Digits of somebody's own, in a request by hand.
+    return text
 
 
 def _age_s(run_id: str, now_ms: int) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.bound_runs import BoundRuns
-from etcsched.core.leader.context import Context, run_matter, turn_matter
+from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.reasons import Why
@@ -101,7 +101,7 @@ class RetryingRuns:
         job = self._view.jobs.get(name)
         if job is None:
             return None
-        if takes_turns(run, job.record) and self._context.is_busy(turn_matter(run.lane)):
+        if takes_turns(run, job.record) and self._context.is_turn_taken(run):
             return "another run of its job is just being assigned"
         if job.record.overlap is Overlap.ALLOW:
             return None
@@ -110,9 +110,6 @@ class RetryingRuns:
                 return f"{other.job}/{other.id} runs on {other.agent}"
             if other.state is RunState.HELD:
                 return f"{other.job}/{other.id} is held"
-            if other.state is not RunState.QUEUED:
-                # It was moved off an agent that was lost, say, and begins as soon as one is there.
-                return f"{other.job}/{other.id} goes first"
         return None
 
     def give_up(self, entry: Entry[Run], why: str, consumed: fx.Consumed | None = None) -> None:

@@ -176,6 +176,11 @@ class TickDecider:
                 self.confirm(name, tick_ms)
             case Ruling.WAIT:
                 return False
+            case Ruling.CHOSEN | Ruling.LATE if self._is_for_none(entry.record):
+                if self._context.waits_for_agent(entry.record):
+                    self._outages.open_gap(entry, tick_ms - 1)  # It goes on.
+                    return False
+                self._create(entry, tick_ms, RunState.MISSED, _MISSED, chains=False)
             case Ruling.CHOSEN:
                 cause = f"recovered: {_MISSED}"
                 if entry.record.per_host:
@@ -197,6 +202,10 @@ class TickDecider:
         if entry is not None and entry.record.per_host:
             return self._context.is_busy(job_matter(name))
         return self._runs.is_unsettled(name)
+
+    def _is_for_none(self, job: Job) -> bool:
+        """Whether a tick for each agent would be for none at all, and leave no trace."""
+        return job.per_host and not self._context.has_eligible(requirement_of(job))
 
     def _decide_ordinary(self, entry: Entry[Job], tick_ms: int) -> bool:
         if not self._context.can_start(entry.record):

@@ -72,10 +72,9 @@ class Waiting:
             return None
         return sum(place < mine for places in self._of_job.values() for place in places.values())
 
-    def first_of(self, job: str) -> RunKey | None:
-        """The job's run that comes first."""
-        places = self._of_job.get(job)
-        return min(places.values())[2] if places else None
+    def of_job(self, job: str) -> list[RunKey]:
+        """The job's runs, in their order."""
+        return [place[2] for place in sorted(self._of_job.get(job, {}).values())]
 
     def serve(self, offer: Callable[[Requirement, RunKey], bool]) -> None:
         """Offer each run in its turn. True takes it out of here; False: nobody can take it, nor

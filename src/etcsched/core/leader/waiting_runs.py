@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.buffers import buffer_end_ms
+from etcsched.core.leader.conflicts import HOLDING
 from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outage_records import is_bound_chosen, was_born_late
@@ -130,11 +131,11 @@ class WaitingRuns:
             self._context.because(key, Why.PAUSED, lambda: paused)
             self.discard(key)
             return
-        in_front = self._what_is_in_front(run) if run.state is RunState.QUEUED else None
+        in_front = self._what_is_in_front(run)
         if in_front is not None:
-            self._context.because(key, Why.QUEUED, in_front)
-            self._replacing.clear_the_way(job.record, run)
             self.discard(key)
+            self._wait_behind(entry, in_front)
+            self._replacing.clear_the_way(job.record, run)
             return
         holder = self._context.conflicts.holder(run.job)
         if holder is not None:
@@ -194,9 +195,11 @@ class WaitingRuns:
         view, lane = self._view, run.lane
         if run.origin in _BESIDE_OTHERS:
             return None  # It was queued for its pace only.
-        if self._context.is_busy(turn_matter(lane)):
-            return lambda: "another run of its job is just being assigned"
         job = view.jobs.get(run.job)
+        if run.state is not RunState.QUEUED:
+            return self._what_began_meanwhile(run, job.record) if job is not None else None
+        if self._context.is_turn_taken(run):
+            return lambda: "another run of its job is just being assigned"
         if job is None or job.record.overlap is not Overlap.ALLOW:
             if self._context.is_coming_beside(run):
                 return lambda: "another run of its job is just being made"
@@ -213,6 +216,27 @@ class WaitingRuns:
                 name = f"{other.job}/{other.id}"
                 return lambda: f"behind {name}, which catches up on an outage"
         return None
+
+    def _what_began_meanwhile(self, run: Run, job: Job) -> Callable[[], str] | None:
+        """It had its turn as it came, and lost its agent, say. A retry may have begun since."""
+        if not takes_turns(run, job):
+            return None
+        if self._context.is_turn_taken(run):
+            return lambda: "another run of its job is just being assigned"
+        if job.overlap is Overlap.ALLOW:
+            return None
+        for other in self._view.active_runs(run.lane):
+            if other.state in HOLDING and other.origin not in _BESIDE_OTHERS:
+                name = f"{other.job}/{other.id}"
+                return lambda: f"behind {name}"
+        return None
+
+    def _wait_behind(self, entry: Entry[Run], in_front: Callable[[], str]) -> None:
+        """In a queue, and so outside any buffer."""
+        run = entry.record
+        self._context.because((run.job, run.id), Why.QUEUED, in_front)
+        if run.state is not RunState.QUEUED:
+            self._wait_as(entry, RunState.QUEUED, in_front())
 
     def _words_of_queue(self, run: Run) -> str:
         view, lane = self._view, run.lane
@@ -346,7 +370,7 @@ class WaitingRuns:
                 self._passed_over[job][key] = None
                 return True
             ahead = conflicts.ahead_of(job, self._could_start)
-            first = self._waiting.first_of(ahead) if ahead is not None else None
+            first = self._first_to_start(ahead) if ahead is not None else None
             if ahead is None or first is None:
                 return False
             presence = self._choose_for(first)
@@ -361,14 +385,16 @@ class WaitingRuns:
         return is_due or self._context.is_busy(job_matter(job))
 
     def _could_start(self, job: str) -> bool:
-        first = self._waiting.first_of(job)
-        return first is not None and self._could_take(first)
+        return self._first_to_start(job) is not None
+
+    def _first_to_start(self, job: str) -> RunKey | None:
+        """Each may ask for an agent of its own: that the first gets none says nothing of others."""
+        return next(filter(self._could_take, self._waiting.of_job(job)), None)
 
     def _could_go(self, job: str) -> bool:
         """But for its conflict groups."""
-        first = self._waiting.first_of(job)
-        keys = [*self._blocked.get(job, ()), *([first] if first is not None else [])]
-        return any(map(self._could_take, keys))
+        is_one_blocked = any(map(self._could_take, self._blocked.get(job, ())))
+        return is_one_blocked or self._could_start(job)
 
     def _could_take(self, key: RunKey) -> bool:
         return not self._view.is_paused(key[0]) and self._choose_for(key) is not None
@@ -387,13 +413,13 @@ class WaitingRuns:
         if entry is None or job is None or context.is_busy(run_matter(key)):
             return  # It is looked at again when its write is settled.
         state = entry.record.state
-        in_front = self._what_is_in_front(entry.record) if state is RunState.QUEUED else None
-        if in_front is not None:
-            context.because(key, Why.QUEUED, in_front)
-            return
-        held_up = self._retrying.held_up_by(entry.record) if state is RunState.RETRYING else None
-        if held_up is not None:
-            context.because(key, Why.RETRY, lambda: held_up)
+        if state is RunState.RETRYING:
+            held_up = self._retrying.held_up_by(entry.record)
+            if held_up is not None:
+                context.because(key, Why.RETRY, lambda: held_up)
+                return
+        elif (in_front := self._what_is_in_front(entry.record)) is not None:
+            self._wait_behind(entry, in_front)
             return
         cause = _why_now(entry.record)
         if is_paced(entry.record):
@@ -431,10 +457,9 @@ class WaitingRuns:
             self._pace.hold(run)
 
     def _turn_of(self, run: Run, job: Job) -> tuple[Matter, ...]:
-        """Whoever had to wait for its turn takes it, until the view shows that."""
-        has_waited = run.state in (RunState.QUEUED, RunState.RETRYING)
-        has_waited = has_waited and run.origin not in _BESIDE_OTHERS
-        return (turn_matter(run.lane),) if has_waited and takes_turns(run, job) else ()
+        """Whoever asks for its turn takes it, until the view shows that."""
+        asks = run.state is RunState.RETRYING or run.origin not in _BESIDE_OTHERS
+        return (turn_matter(run.lane),) if asks and takes_turns(run, job) else ()
 
 
 def _why_now(run: Run) -> str:

@@ -161,7 +161,10 @@ class LeaderTransactions:
         then += self._following_writes(write.following)
         created = self._consume(tuple(compares), tuple(then), write.consumed)
         # Why was it refused? Where the run is there already, the tick is decided.
-        exists = tuple(Range(c.key, keys_only=True) for c in self._absent(run))
+        chained = write.following.created if write.following is not None else ()
+        exists = tuple(
+            Range(c.key, keys_only=True) for r in (run, *chained) for c in self._absent(r)
+        )
         return Txn(created.compares, created.then, exists)
 
     def _assign(self, assignment: Assignment, rotation: Rotation | None) -> list[Put]:

@@ -1,0 +1,150 @@
+"""Runs of one job that wait for each other, where more than one of them could begin at once."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from etcsched.core.records import ClusterSettings, Kind, Link, Retry
+from etcsched.core.schedule import At
+from etcsched.core.states import HostsFor, JobState, Outcome, Overlap, RunState
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import job, resubmit, trigger
+
+FIRST, SECOND, THIRD = (f"20261122T120005.000Z-0{number}" for number in (1, 2, 3))
+
+
+def at(time: str) -> At:
+    return At(Utc(f"2026-11-22T{time}.000Z"))
+
+
+def started(**agent: Any) -> World:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", **agent)
+    world.put(Kind.SETTINGS, ClusterSettings(resubmit_states=(RunState.COMPLETED,)))
+    world.advance(0.5)
+    return world
+
+
+def spans(world: World, name: str = "backup") -> list[tuple[float, float]]:
+    """Of its attempts, in seconds, by their begin."""
+    found = [span for agent in world.agents.values() for span in agent.spans if span.job == name]
+    return sorted((span.start_s, span.end_s or world.now_s) for span in found)
+
+
+def assert_one_at_a_time(world: World, attempts: int) -> None:
+    found = spans(world)
+    assert len(found) == attempts
+    for (_, end_s), (start_s, _) in pairwise(found):
+        assert start_s >= end_s, found
+
+
+def test_retries_of_two_requests() -> None:
+    """The requests overlap, as they may; that their retries are due together is nobody's wish."""
+    world = started(takes_s=1.0, ends_as=Outcome.FAILED)
+    world.apply(job("backup", retry=Retry(max=3, interval_s=30.0)))
+    world.request(trigger(FIRST))
+    world.request(trigger(SECOND))
+    world.advance(10)
+    world.agents["a1"].takes_s, world.agents["a1"].ends_as = 20.0, Outcome.COMPLETED
+    world.advance(35)
+    assert sorted(world.states("backup").values()) == ["assigned", "retrying"]
+    world.advance(40)
+    assert set(world.states("backup").values()) == {"completed"}
+
+
+def test_a_resubmission_beside_the_retry_of_a_request() -> None:
+    world = started(takes_s=1.0)
+    world.apply(job("backup", retry=Retry(max=3, interval_s=20.0), overlap=Overlap.QUEUE))
+    world.request(trigger(FIRST))
+    world.advance(5)
+    agent = world.agents["a1"]
+    agent.ends_as = Outcome.FAILED
+    world.request(trigger(SECOND))
+    world.advance(4)
+    agent.ends_as, agent.takes_s = Outcome.COMPLETED, 60.0
+    world.request(trigger(THIRD))
+    world.advance(1)
+    world.request(resubmit("20261122T120011.000Z-04", FIRST))
+    world.advance(3)
+    agent.takes_s = 20.0
+    world.advance(100)
+    assert_one_at_a_time(world, 5)
+
+
+def test_a_retry_and_a_run_that_was_moved() -> None:
+    """Both wait for the next agent."""
+    world = started(takes_s=1.0)
+    world.apply(job("backup", at("12:00:08"), retry=Retry(max=3, interval_s=30.0)))
+    world.request(trigger(FIRST))
+    world.advance(6)
+    world.agents["a1"].ends_as = Outcome.FAILED
+    world.advance(4)
+    world.agents["a1"].ends_as = Outcome.COMPLETED
+    world.agents["a1"].takes_s = 1000.0
+    world.request(resubmit("20261122T120011.000Z-04", FIRST))
+    world.advance(2)
+    world.agents["a1"].kill()
+    world.advance(60)
+    assert sorted(world.states("backup").values()) == ["completed", "ready", "retrying"]
+    world.agent("a2", takes_s=20.0)
+    world.advance(70)
+    assert set(world.states("backup").values()) == {"completed"}
+    assert_one_at_a_time(world, 5)
+
+
+def test_a_retry_doesnt_wait_for_a_run_whose_agent_is_gone_for_good() -> None:
+    world = started(takes_s=1000.0)
+    world.agent("a2", takes_s=1.0, ends_as=Outcome.FAILED)
+    fields = {"hosts_for": HostsFor.SCHEDULED, "retry": Retry(max=3, interval_s=30.0)}
+    world.apply(job("backup", at("12:00:05"), hosts=("a1",), max_reassigns=5, **fields))
+    world.advance(7)
+    world.agents["a1"].claims_nothing = True
+    world.request(trigger("20261122T120007.000Z-01"))
+    world.agents["a1"].kill()
+    world.advance(35)
+    world.agents["a2"].ends_as = Outcome.COMPLETED
+    world.advance(60)
+    assert world.states("backup")["120007.000Z-01"] == "completed"
+
+
+def test_a_resubmission_beside_a_run_on_each_agent() -> None:
+    """What isn't bound to an agent waits for those that are, also while they are just begun."""
+    world = started(takes_s=1.0)
+    ticks = (at("12:00:05"), at("12:00:10"))
+    world.apply(job("backup", *ticks, overlap=Overlap.QUEUE, per_host=True))
+    world.advance(0.5)
+    world.request(trigger(FIRST))
+    world.advance(3)
+    world.agents["a1"].takes_s = 20.0
+    world.advance(8)
+    world.request(resubmit("20261122T120012.000Z-03", FIRST))
+    world.advance(103)
+    assert_one_at_a_time(world, 4)
+
+
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE, Overlap.REPLACE])
+def test_ticks_that_wait_as_their_job_may_overlap_no_more(overlap: Overlap) -> None:
+    world = started(takes_s=30.0, slots=1)
+    ticks = (at("12:00:05"), at("12:00:10"))
+    world.apply(job("filler", at("12:00:02")))
+    world.apply(job("backup", *ticks, overlap=Overlap.ALLOW, pickup_buffer_s=600.0))
+    world.advance(15)
+    world.apply(job("backup", *ticks, overlap=overlap, pickup_buffer_s=600.0))
+    world.agent("a2", takes_s=30.0, slots=4)
+    world.advance(100)
+    assert_one_at_a_time(world, 2)
+
+
+def test_a_chain_active_job_still_takes_turns() -> None:
+    """Two that are chained at one instant: the second queues."""
+    world = started(takes_s=1.0)
+    world.apply(job("backup", state=JobState.CHAIN_ACTIVE))
+    for name in ("one", "two"):
+        world.apply(job(name, at("12:00:05"), chain=(Link(to="backup"),)))
+    world.advance(20)
+    assert_one_at_a_time(world, 2)
