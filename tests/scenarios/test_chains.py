@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader.chains import chained_id
 from etcsched.core.leader.context import Options
+from etcsched.core.leader.runs import Author, new_run, tick_run
 from etcsched.core.records import Condition, Follow, Job, Kind, Link, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import ConditionOp, JobState, Origin, Outcome, Overlap, Recovery, RunState
-from etcsched.core.times import Utc
+from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Put, Txn
 from etcsched.testing.world import World
@@ -504,3 +507,50 @@ def test_a_run_with_an_id_that_a_hand_chose_chains_as_any(world: World) -> None:
     world.advance(5)
     assert world.states("source") == {"r1": "completed"}
     assert list(world.states("target").values()) == ["completed"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "size", "apart_s", "runs"), [(40, 1, 0, True), (120, 15_000, 1, False)]
+)
+def test_a_join_of_many(sources: int, size: int, apart_s: int, runs: bool) -> None:
+    """All end soon, whether they come at once, or hand on more than one request takes; then the
+    target doesn't run."""
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=1.0, slots=1000)
+    world.advance(0.5)
+    world.apply(job("report", state=JobState.CHAIN_ACTIVE))
+    names = [f"s{number:03}" for number in range(sources)]
+    for name in names:
+        agent.hands_on[name] = {"found": ("x" * size,)}
+        world.apply(job(name, ONCE, chain=(Link(to="report", joins=True),)))
+    if apart_s:
+        takes_s = itertools.count(1)
+        agent.on_claim = lambda _: setattr(agent, "takes_s", float(next(takes_s)))
+    world.advance(20 + sources * apart_s)
+    assert {state for name in names for state in states(world, name)} == {"completed"}
+    assert states(world, "report") == ["completed"] * runs
+
+
+@pytest.mark.parametrize("per_host", [False, True])
+def test_an_overlapped_tick_whose_chained_run_is_there_already(per_host: bool) -> None:
+    """By a hand, or half of a backup: it ends without, and holds up no other job's ticks."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=300.0)
+    world.advance(0.5)
+    report = world.apply(job("report", state=JobState.CHAIN_ACTIVE))
+    link = Link(to="report", on=(RunState.OVERLAPPED,))
+    load = world.apply(job("load", every_s=60, per_host=per_host, chain=(link,)))
+    world.apply(job("other", every_s=30))
+    due_ms = ms_of(Utc("2026-11-22T12:02:00.000Z"))
+    author, host = Author(1, world.now), "a1" if per_host else ""
+    tick = tick_run(author, load, due_ms, RunState.OVERLAPPED, "", host=host)
+    chained = new_run(
+        author, report, chained_id(tick, "report"), RunState.OVERLAPPED, "", origin=Origin.CHAIN
+    )
+    there = Put(world.keys.archive("report", chained.id), encode(chained))
+    world.store.txn(Txn((), (there,)))
+    world.advance(240)
+    assert world.states("load")["120200Z@a1" if per_host else "120200"] == "overlapped"
+    assert "120330" in world.states("other")

@@ -468,3 +468,20 @@ def test_recovery_conflicted_waits_for_its_group_though_it_was_paused() -> None:
     world.resume("low")
     world.advance(600)
     assert world.states("low") == {"120010": "completed"}
+
+
+def test_one_of_a_jobs_runs_whose_own_agent_is_full_doesnt_speak_for_the_others() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1000.0, slots=1)
+    world.agent("a2", takes_s=10.0, slots=4)
+    world.advance(0.5)
+    early, due = At(Utc("2026-11-22T12:00:03.000Z")), At(Utc("2026-11-22T12:00:05.000Z"))
+    world.apply(job("filler", early, hosts=("a1",)))
+    world.apply(job("holder", early, hosts=("a2",)))
+    world.apply(job("z-above", due, per_host=True, pickup_buffer_s=600.0))
+    world.apply(job("a-below", due, hosts=("a2",), pickup_buffer_s=600.0))
+    world.group("g", "holder", "z-above", "a-below")
+    world.advance(15)
+    assert world.states("z-above")["120005Z@a2"] == "assigned"
+    assert world.states("a-below") == {"120005": "conflicted"}

@@ -636,3 +636,43 @@ def test_a_tick_that_meets_a_startup_run_goes_after_it(overlap: Overlap) -> None
     runs = {run.origin: run.state for run in world.runs("sync").values() if run.host != "a2"}
     first = RunState.COMPLETED if overlap is Overlap.QUEUE else RunState.CANCELLED
     assert runs == {Origin.LIFECYCLE: first, Origin.SCHEDULE: RunState.COMPLETED}
+
+
+# --- presences that a hand deletes
+
+
+@pytest.mark.parametrize("lifecycle", [Lifecycle.HOST_SHUTDOWN, Lifecycle.CLUSTER_SHUTDOWN])
+def test_shutdown_jobs_run_once_though_the_presence_was_away(lifecycle: Lifecycle) -> None:
+    world = World()
+    world.scheduler("s1")
+    a1 = world.agent("a1", takes_s=6.0)
+    world.advance(0.5)
+    world.apply(job("down", lifecycle=lifecycle))
+    world.advance(1)
+    a1.stop()
+    world.advance(2)
+    assert list(world.states("down").values()) == ["assigned"]
+    world.remove(Kind.PRESENCE, "a1")
+    world.advance(0.5)
+    a1.put_presence_again()
+    world.advance(60)
+    assert list(world.states("down").values()) == ["completed"]
+
+
+def test_startup_jobs_that_are_left_run_though_the_presence_was_away() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.advance(0.5)
+    names = [f"up{number:02}" for number in range(45)]
+    for name in names:
+        world.apply(job(name, lifecycle=Lifecycle.HOST_STARTUP))
+    world.advance(1)
+    world.leader_dies_after = world.leader_writes + 1
+    a1 = world.agent("a1", takes_s=1.0, slots=100)
+    world.advance(3)
+    world.remove(Kind.PRESENCE, "a1")
+    world.scheduler("s2")
+    world.advance(13)
+    a1.put_presence_again()
+    world.advance(30)
+    assert [len(world.runs(name)) for name in names] == [1] * 45

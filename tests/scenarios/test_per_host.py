@@ -422,3 +422,47 @@ def test_an_agents_tick_is_late_by_its_own_splay(mode: Recovery, state: str, is_
     assert states(world) == {early: state, later: "completed"}
     (span,) = world.agents[later].spans
     assert span.start_s == pytest.approx(5 + delay_ms(backup, later) / 1000, abs=0.1)
+
+
+def test_late_ticks_whose_agents_go_while_they_are_decided() -> None:
+    """A new leader decides them one by one; what is left waits for an agent."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1")
+    world.advance(0.5)
+    ticks = [At(Utc(f"2026-11-22T12:01:0{second}.000Z")) for second in range(3)]
+    fields = {"pickup_buffer_s": 6.0, "recovery": Recovery.ALL}
+    world.apply(job("backup", *ticks, per_host=True, **fields))
+    world.advance(59)
+    world.nodes["s1"].stop()
+    world.advance(8)
+    s2 = world.scheduler("s2")
+    while s2.leader is None:
+        s2.look()
+    s2.send_all()
+    world.agents["a1"].leave()
+    world.advance(30)
+    world.agent("a2")
+    world.advance(30)
+    ticks_run = sorted(run.partition("@")[0] for run in world.states("backup"))
+    assert ticks_run == ["120100Z", "120101Z", "120102Z"]
+
+
+def test_one_that_waits_for_its_agent_as_its_job_is_moved_to_others() -> None:
+    """Whose outage begins with the next leader. What is bound still goes by the mode."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=60.0, slots=1)
+    world.advance(0.5)
+    ticks = [At(Utc(f"2026-11-22T12:0{minute}:05.000Z")) for minute in range(3)]
+    fields = {"per_host": True, "pickup_buffer_s": 40.0, "recovery": Recovery.ALL}
+    world.apply(job("filler", At(Utc("2026-11-22T12:00:03.000Z"))))
+    world.apply(job("backup", *ticks, hosts=("a1",), **fields))
+    world.advance(8)
+    world.apply(job("backup", *ticks, hosts=("a2",), **fields))
+    world.advance(2)
+    world.nodes["s1"].kill()
+    world.advance(200)
+    world.scheduler("s2")
+    world.advance(600)
+    assert world.states("backup") == {"120005Z@a1": "completed"}

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from etcsched.core.records import ClusterSettings, Keep, Kind, Run
 from etcsched.core.schedule import At
-from etcsched.core.states import Origin, Overlap, RunState
+from etcsched.core.states import JobState, Origin, Overlap, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Put, Range, Txn
 from etcsched.testing.world import World
-from tests.support.jobs import NOON, job
+from tests.support.jobs import NOON, job, trigger
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
 NEVER = "0 0 29 2 *"
@@ -166,3 +166,17 @@ def test_a_raised_limit_holds_at_once(world: World) -> None:
     world.advance(60)
     assert list(world.runs("other")) == others
     assert set(kept) <= set(ids)
+
+
+def test_an_id_that_only_looks_like_a_time_stops_nobody() -> None:
+    """Of a request by hand."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0)
+    world.advance(0.5)
+    world.apply(job("backup", state=JobState.AD_HOC_ACTIVE, keep=Keep(age_s=3600.0)))
+    world.request(trigger("20261399T120000-x"))
+    world.advance(30)
+    assert set(world.states("backup").values()) == {"completed"}
+    world.advance(60)
+    assert world.term().number == 1

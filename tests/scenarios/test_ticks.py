@@ -543,3 +543,27 @@ def test_a_late_tick_of_a_job_that_is_paused_says_so() -> None:
     world.advance(1)
     (run,) = world.runs("backup").values()
     assert (run.state, run.history[-1].cause) == (RunState.READY, "due, but job backup is paused")
+
+
+def test_a_tick_a_millisecond_after_a_takeover_isnt_lost() -> None:
+    """It falls on the very instant before which the recovery of those before keeps the watermark,
+    and is due before that one's first step is answered."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=100.0)
+    world.advance(0.5)
+    ticks = (At(Utc("2026-11-22T12:01:02.000Z")), At(Utc("2026-11-22T12:01:06.000Z")))
+    world.apply(job("backup", *ticks, pickup_buffer_s=1.0, overlap=Overlap.ALLOW))
+    world.advance(61.6)
+    assert world.states("backup") == {"120102": "assigned"}
+    world.nodes["s1"].stop()
+    world.advance(3.899)
+    s2 = world.scheduler("s2")
+    while s2.leader is None:
+        s2.look()
+    assert world.now == "2026-11-22T12:01:05.999Z"
+    s2.is_cut_off = True  # The network takes 3 ms.
+    world.at(66.0, lambda: None)
+    world.at(66.002, lambda: setattr(s2, "is_cut_off", False))
+    world.advance(30)
+    assert world.states("backup") == {"120102": "assigned", "120106": "assigned"}

@@ -29,6 +29,10 @@ REPORT: dict[str, Any] = {
     "v": 1, "job": "j", "run": "r", "attempt": 1, "token": 5, "incarnation": "1f",
     "supervisor": "s", "claimed_at": T,
 }  # fmt: skip
+RUN: dict[str, Any] = {
+    "v": 1, "job": "j", "id": "r", "state": "ready", "origin": "request", "created_at": T,
+    "history": [{"state": "ready", "at": T, "cause": "asked for", "term": 1}],
+}  # fmt: skip
 
 
 def version(**fields: Any) -> dict[str, Any]:
@@ -47,6 +51,8 @@ def read(kind: Kind, ids: tuple[str, ...], fields: dict[str, Any]) -> None:
         (Kind.JOB, ("j",), JOB),
         (Kind.PRESENCE, ("a",), PRESENCE),
         (Kind.REPORT, ("a", "j", "r"), REPORT),
+        (Kind.LATE_REPORT, ("a", "j", "r", "5"), {**REPORT, "outcome": "completed"}),
+        (Kind.RUN, ("j", "r"), RUN),
         (Kind.PAUSE, ("_cluster",), {"v": 1, "intervals": [{"since": T}]}),
         (Kind.CONFLICT, ("g",), {"v": 1, "group": "g", "jobs": ["a", "b"]}),
         (Kind.CALENDAR, ("c",), {"v": 1, "name": "c", "versions": [{"since": T}]}),
@@ -102,6 +108,23 @@ def test_whatever_stands_in_the_mark_of_edits_counts() -> None:
         (Kind.PRESENCE, ("a",), {**PRESENCE, "clock": "x"}, "regex"),
         (Kind.PRESENCE, ("a",), {**PRESENCE, "slots": -1}, "slots"),
         (Kind.REPORT, ("a", "j", "r"), {**REPORT, "incarnation": "x"}, "no lease"),
+        (Kind.LATE_REPORT, ("a", "j", "r", "5"), REPORT, "names an outcome"),
+        (
+            Kind.LATE_REPORT,
+            ("a", "j", "r", "five"),
+            {**REPORT, "outcome": "completed"},
+            "a token in its key",
+        ),
+        (Kind.RUN, ("j", "r"), {**RUN, "history": []}, "no history"),
+        (Kind.RUN, ("j", "r"), {**RUN, "state": "retrying"}, "no attempt that is retried"),
+        (
+            Kind.JOIN,
+            ("j", "i"),
+            {"v": 1, "job": "j", "instance": "i", "run": "r", "since": T, "arrived": []},
+            "nobody has come",
+        ),
+        (Kind.JOB, ("j",), {**JOB, "splay_s": 1e300}, "out of range"),
+        (Kind.JOB, ("j",), {**JOB, "retry": {"interval_s": -1e12}}, "out of range"),
         (Kind.DRAIN, ("a",), {"v": 1, "agent": "b", "since": T}, "it is a record of b"),
         (Kind.CALENDAR, ("c",), {"v": 1, "name": "d", "versions": []}, "it is a record of d"),
         (Kind.CALENDAR, ("c",), {"v": 1, "name": "c", "versions": []}, "it has no version"),
