@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -431,7 +432,7 @@ def test_late_ticks_whose_agents_go_while_they_are_decided() -> None:
     world.agent("a1")
     world.advance(0.5)
     ticks = [At(Utc(f"2026-11-22T12:01:0{second}.000Z")) for second in range(3)]
-    fields = {"pickup_buffer_s": 6.0, "recovery": Recovery.ALL}
+    fields: dict[str, Any] = {"pickup_buffer_s": 6.0, "recovery": Recovery.ALL}
     world.apply(job("backup", *ticks, per_host=True, **fields))
     world.advance(59)
     world.nodes["s1"].stop()
@@ -455,7 +456,7 @@ def test_one_that_waits_for_its_agent_as_its_job_is_moved_to_others() -> None:
     world.agent("a1", takes_s=60.0, slots=1)
     world.advance(0.5)
     ticks = [At(Utc(f"2026-11-22T12:0{minute}:05.000Z")) for minute in range(3)]
-    fields = {"per_host": True, "pickup_buffer_s": 40.0, "recovery": Recovery.ALL}
+    fields: dict[str, Any] = {"per_host": True, "pickup_buffer_s": 40.0, "recovery": Recovery.ALL}
     world.apply(job("filler", At(Utc("2026-11-22T12:00:03.000Z"))))
     world.apply(job("backup", *ticks, hosts=("a1",), **fields))
     world.advance(8)

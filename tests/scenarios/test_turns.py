@@ -100,7 +100,10 @@ def test_a_retry_and_a_run_that_was_moved() -> None:
 def test_a_retry_doesnt_wait_for_a_run_whose_agent_is_gone_for_good() -> None:
     world = started(takes_s=1000.0)
     world.agent("a2", takes_s=1.0, ends_as=Outcome.FAILED)
-    fields = {"hosts_for": HostsFor.SCHEDULED, "retry": Retry(max=3, interval_s=30.0)}
+    fields: dict[str, Any] = {
+        "hosts_for": HostsFor.SCHEDULED,
+        "retry": Retry(max=3, interval_s=30.0),
+    }
     world.apply(job("backup", at("12:00:05"), hosts=("a1",), max_reassigns=5, **fields))
     world.advance(7)
     world.agents["a1"].claims_nothing = True
