@@ -945,3 +945,19 @@ def test_i4_an_attempt_whose_new_session_lives_is_still_running(story: Story) ->
         (KEYS.of(Kind.ASSIGNMENT, "b", "job", ONE), encode(an_assignment("b", ONE, 2))),
     )
     check(story, Invariant.I4, "while attempt 1 ran on a")
+
+
+@pytest.mark.parametrize("before", [RunState.READY, RunState.RETRYING])
+def test_i10_retries_of_what_was_asked_for_take_turns(story: Story, before: RunState) -> None:
+    """A request begins beside others; its retry doesn't."""
+    story.now_s = 60.01
+    for run_id, state in ((ONE, RunState.READY), (TWO, before)):
+        waits = a_run(run_id, state, origin=Origin.REQUEST)
+        story.put((KEYS.of(Kind.RUN, "job", run_id), waits))
+        begins = a_run(run_id, state, RunState.ASSIGNED, origin=Origin.REQUEST, agent="a")
+        story.put(
+            (KEYS.of(Kind.RUN, "job", run_id), begins),
+            (KEYS.of(Kind.ASSIGNMENT, "a", "job", run_id), an_assignment("a", run_id)),
+        )
+    told = [v.text for v in story.verdict().violations if v.invariant is Invariant.I10]
+    assert any("which it has to wait for" in text for text in told) == (before is RunState.RETRYING)

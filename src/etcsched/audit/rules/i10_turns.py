@@ -1,4 +1,4 @@
-"""I10: runs of a job that doesn't overlap itself are assigned one at a time."""
+"""I10: runs of a job that doesn't overlap itself take turns, and their retries in any case."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from etcsched.audit.verdict import Invariant
 from etcsched.core.records import Job, Kind, Run, host_in
 from etcsched.core.states import Origin, Overlap, RunState
 
-_TAKE_TURNS = frozenset({Origin.SCHEDULE, Origin.RECOVERY, Origin.CHAIN})
+_BESIDE_OTHERS = frozenset({Origin.REQUEST, Origin.LIFECYCLE})
 """What an operator asks for begins beside others, and so does what agents' coming and going asks
-for."""
+for; their retries don't."""
 
 
 class Turns(Rule):
@@ -33,29 +33,41 @@ class Turns(Rule):
     def committed(self, step: Step) -> None:
         for write in step.writes:
             if write.place is Kind.ASSIGNMENT and write.is_new:
-                self._judge(write, step)
+                _, name, run_id = write.ids
+                is_retry = any(_was_between_attempts(each, name, run_id) for each in step.writes)
+                self._judge(name, run_id, step, is_retry=is_retry)
 
-    def _judge(self, write: Write, step: Step) -> None:
-        _, name, run_id = write.ids
+    def _judge(self, name: str, run_id: str, step: Step, *, is_retry: bool) -> None:
         job = self.state.record(Job, Kind.JOB, name)
-        if job is None or job.overlap is Overlap.ALLOW or not self._takes_turns(name, run_id):
+        if job is None or job.overlap is Overlap.ALLOW:
+            return
+        if not self._takes_turns(name, run_id, is_retry=is_retry):
             return
         for other_id in self.state.runs_of.get(name, set()) - {run_id}:
-            if host_in(other_id) != host_in(run_id) or not self._takes_turns(name, other_id):
+            if host_in(other_id) != host_in(run_id):
+                continue
+            if not self._takes_turns(name, other_id, is_retry=is_retry):
                 continue
             text = f"{name}/{run_id}: assigned beside {name}/{other_id}, which it has to wait for"
             self.expect(not self._is_assigned(name, other_id), text, step)
 
-    def _takes_turns(self, name: str, run_id: str) -> bool:
-        """It was made since the job doesn't overlap itself any more."""
+    def _takes_turns(self, name: str, run_id: str, *, is_retry: bool) -> bool:
+        """It was made since the job doesn't overlap itself any more. ``is_retry``: whether it, or
+        who would begin beside it, begins with a retry."""
         held = self.state.of(Kind.RUN, name, run_id)
         return (
             held is not None
             and isinstance(held.record, Run)
-            and held.record.origin in _TAKE_TURNS
+            and (is_retry or held.record.origin not in _BESIDE_OTHERS)
             and held.create_revision > self._overlapped_at.get(name, 0)
         )
 
     def _is_assigned(self, name: str, run_id: str) -> bool:
         run = self.state.record(Run, Kind.RUN, name, run_id)
         return run is not None and run.state is RunState.ASSIGNED
+
+
+def _was_between_attempts(write: Write, name: str, run_id: str) -> bool:
+    before = write.before.record if write.before is not None else None
+    is_run = write.place is Kind.RUN and write.ids == (name, run_id)
+    return is_run and isinstance(before, Run) and before.state is RunState.RETRYING

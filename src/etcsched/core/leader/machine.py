@@ -236,6 +236,7 @@ class LeaderMachine:
                 self._outages.look_at(change.ids[0])
                 self._fan_outs.look_at(change.ids[0])
                 self._open.wake(change.ids[0])
+                self._runs.look_at_waiting(change.ids[0])
             case Kind.WATERMARK:
                 self._fan_outs.look_at_all()
             case Kind.SETTINGS:
@@ -403,6 +404,7 @@ class LeaderMachine:
         self._fan_outs.decide()
         if self._runs.is_due:
             self._runs.decide()
+            self._decide_ticks()  # A buffer that has just ended may belong to an outage.
         self._upkeep.decide()
         self._advance_watermark()
         effects, context.effects = context.effects, []

@@ -137,7 +137,16 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
     ticks_at_once = random.Random(f"ticks at once {seed}").choice([0, 1, 2, 3])
     made = msgspec.structs.replace(made, ticks_at_once=ticks_at_once)
     made = with_lifecycle(random.Random(f"lifecycle {seed}"), made)
-    return with_meetings(random.Random(f"meetings {seed}"), made)
+    made = with_meetings(random.Random(f"meetings {seed}"), made)
+    return _with_a_start_before_ticks(random.Random(f"milliseconds {seed}"), made)
+
+
+def _with_a_start_before_ticks(chance: random.Random, scenario: Scenario) -> Scenario:
+    """Ticks are at whole seconds, and etcd ends leases at half and whole seconds of its own: so
+    that leaders change a millisecond before a tick as well as after one."""
+    early_ms = chance.choice([0, 0, *range(1, 9)])
+    start = utc_of(ms_of(Utc(scenario.start)) - early_ms)
+    return msgspec.structs.replace(scenario, start=start)
 
 
 def _faults(
