@@ -554,3 +554,23 @@ def test_an_overlapped_tick_whose_chained_run_is_there_already(per_host: bool) -
     world.advance(240)
     assert world.states("load")["120200Z@a1" if per_host else "120200"] == "overlapped"
     assert "120330" in world.states("other")
+
+
+def test_a_join_of_many_that_end_at_once_doesnt_take_long() -> None:
+    """One comes to it after the other, as fast as etcd goes."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0, slots=400)
+    world.advance(0.5)
+    first = tuple(Link(to=f"m{number}") for number in range(16))
+    world.apply(job("start", ONCE, chain=first))
+    for number in range(16):
+        names = [f"s{number}x{each}" for each in range(14)]
+        world.apply(job(f"m{number}", chain=tuple(Link(to=name) for name in names)))
+        for name in names:
+            world.apply(job(name, chain=(Link(to="end", joins=True),)))
+    world.apply(job("end"))
+    world.advance(15)
+    spans = {span.job: span for span in world.agents["a1"].spans}
+    last_s = max(span.end_s or 0.0 for name, span in spans.items() if name.startswith("s"))
+    assert spans["end"].start_s - last_s < 3.0

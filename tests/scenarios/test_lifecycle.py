@@ -641,24 +641,6 @@ def test_a_tick_that_meets_a_startup_run_goes_after_it(overlap: Overlap) -> None
 # --- presences that a hand deletes
 
 
-@pytest.mark.parametrize("lifecycle", [Lifecycle.HOST_SHUTDOWN, Lifecycle.CLUSTER_SHUTDOWN])
-def test_shutdown_jobs_run_once_though_the_presence_was_away(lifecycle: Lifecycle) -> None:
-    world = World()
-    world.scheduler("s1")
-    a1 = world.agent("a1", takes_s=6.0)
-    world.advance(0.5)
-    world.apply(job("down", lifecycle=lifecycle))
-    world.advance(1)
-    a1.stop()
-    world.advance(2)
-    assert list(world.states("down").values()) == ["assigned"]
-    world.remove(Kind.PRESENCE, "a1")
-    world.advance(0.5)
-    a1.put_presence_again()
-    world.advance(60)
-    assert list(world.states("down").values()) == ["completed"]
-
-
 def test_startup_jobs_that_are_left_run_though_the_presence_was_away() -> None:
     world = World()
     world.scheduler("s1")

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from etcsched.core.leader.context import Options
 from etcsched.core.records import CLUSTER, Kind, Report, Run
 from etcsched.core.schedule import At
-from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap
+from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, RunState
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import cancel, job, trigger
@@ -474,3 +474,17 @@ def test_a_run_that_nobody_starts_is_abandoned(world: World) -> None:
     world.advance(10)
     run = only_run(world)
     assert (run.state.value, len(run.attempts)) == ("abandoned", 3)
+
+
+def test_a_run_by_hand_that_says_nothing_of_its_past() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0)
+    world.advance(0.5)
+    world.apply(job("backup", state=JobState.AD_HOC_ACTIVE))
+    run = Run(
+        job="backup", id="x", state=RunState.READY, origin=Origin.REQUEST, created_at=world.now
+    )
+    world.put(Kind.RUN, run, "backup", "x")
+    world.advance(5)
+    assert world.runs("backup")["x"].state is RunState.COMPLETED

@@ -151,3 +151,44 @@ def test_a_chain_active_job_still_takes_turns() -> None:
         world.apply(job(name, at("12:00:05"), chain=(Link(to="backup"),)))
     world.advance(20)
     assert_one_at_a_time(world, 2)
+
+
+def test_a_moved_run_waits_for_the_retry_of_a_request_that_has_begun() -> None:
+    world = started(takes_s=1.0)
+    world.apply(job("backup", retry=Retry(max=3, interval_s=30.0)))
+    world.request(trigger(FIRST))
+    world.advance(6)
+    world.agents["a1"].ends_as = Outcome.FAILED
+    world.request(trigger("20261122T120008.000Z-02"))
+    world.advance(4)
+    world.agents["a1"].ends_as = Outcome.COMPLETED
+    world.agents["a1"].takes_s = 1000.0
+    world.request(resubmit("20261122T120011.000Z-04", FIRST))
+    world.advance(2)
+    world.agents["a1"].kill()
+    world.advance(60)
+    world.agent("a2", takes_s=20.0, slots=1)
+    world.advance(5)
+    world.agent("a3", takes_s=20.0, slots=1)
+    world.advance(70)
+    assert_one_at_a_time(world, 5)
+
+
+def test_the_retry_of_a_request_takes_turns_also_once_it_was_moved() -> None:
+    world = started(takes_s=10.0, ends_as=Outcome.FAILED)
+    world.apply(job("backup", retry=Retry(max=3, interval_s=20.0), max_reassigns=3))
+    world.request(trigger(FIRST))
+    world.advance(2)
+    world.agents["a1"].takes_s = 1.0
+    world.request(trigger("20261122T120007.000Z-02"))
+    world.advance(10)
+    world.agents["a1"].takes_s = 1000.0
+    world.advance(25)
+    world.agents["a1"].kill()
+    world.advance(60)
+    world.agent("a2", takes_s=20.0, slots=1)
+    world.advance(5)
+    world.agent("a3", takes_s=20.0, slots=1)
+    world.advance(70)
+    (_, before_s), (begun_s, _) = spans(world)[-2:]
+    assert begun_s >= before_s

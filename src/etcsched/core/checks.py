@@ -79,8 +79,6 @@ def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
                 return _problem_with_settings(record)
             case Join() if not record.arrived:
                 return "nobody has come to it"
-            case Run() if not record.history:
-                return "it has no history"
             case Run(state=RunState.RETRYING) if (
                 not record.attempts or record.attempts[-1].outcome not in RETRIED
             ):

@@ -171,7 +171,7 @@ async def _archived(
         page = [view_of(run) for run in runs]
         views += [view for view in page if wanted.has(view.run, view.state, view.agent)]
         # A run is due before it is over, so all further back was due before that, too.
-        is_past = wanted.since is not None and all(_over_at(run) < wanted.since for run in runs)
+        is_past = wanted.since is not None and all(run.since < wanted.since for run in runs)
         if len(views) >= limit or (runs and is_past):
             break
     return views[:limit]
@@ -197,10 +197,6 @@ async def pages_of_records(etcd: Etcd, places: Sequence[str]) -> AsyncIterator[l
     for start in range(0, len(places), _RECORDS_PER_PAGE):
         kvs, _ = await read(etcd, places[start : start + _RECORDS_PER_PAGE])
         yield [run for kv in kvs if (run := found(Run, kv)) is not None]
-
-
-def _over_at(run: Run) -> Utc:
-    return run.history[-1].at if run.history else run.created_at
 
 
 async def newest_archived(

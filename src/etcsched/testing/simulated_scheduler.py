@@ -106,6 +106,15 @@ class SimulatedScheduler:
         while self._writes:
             self._send()
 
+    def send_one(self, but: type[fx.Write] | None = None) -> fx.Write | None:
+        """So does the first of it that isn't of this kind. None: there is none."""
+        for write in self._writes:
+            if but is None or not isinstance(write, but):
+                self._writes.remove(write)
+                self._commit(write)
+                return write
+        return None
+
     # --- driven by the world
 
     def wake_s(self) -> float:
@@ -137,7 +146,9 @@ class SimulatedScheduler:
         return True
 
     def look(self) -> None:
-        """Take in what the watch has."""
+        """Take in what the watch has, if anything."""
+        if not self._watcher.has_news:
+            return
         changes, revision = self._watcher.changes(self._world.chance)
         self._view.apply(changes, revision)
         if self.leader is None:
@@ -169,7 +180,10 @@ class SimulatedScheduler:
         world = self._world
         if world.chance is not None:
             self._writes.rotate(world.chance.randrange(len(self._writes)))
-        write = self._writes.popleft()
+        self._commit(self._writes.popleft())
+
+    def _commit(self, write: fx.Write) -> None:
+        world = self._world
         assert self._guard is not None
         outer = guarded(self._guard, [self._transactions.build(write)])
         result = world.store.txn(outer)

@@ -31,7 +31,6 @@ REPORT: dict[str, Any] = {
 }  # fmt: skip
 RUN: dict[str, Any] = {
     "v": 1, "job": "j", "id": "r", "state": "ready", "origin": "request", "created_at": T,
-    "history": [{"state": "ready", "at": T, "cause": "asked for", "term": 1}],
 }  # fmt: skip
 
 
@@ -115,7 +114,6 @@ def test_whatever_stands_in_the_mark_of_edits_counts() -> None:
             {**REPORT, "outcome": "completed"},
             "a token in its key",
         ),
-        (Kind.RUN, ("j", "r"), {**RUN, "history": []}, "no history"),
         (Kind.RUN, ("j", "r"), {**RUN, "state": "retrying"}, "no attempt that is retried"),
         (
             Kind.JOIN,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from etcsched.core.records import Gap, Job, Kind, Run, Transition, Watermark
+from etcsched.core.records import Gap, Job, Kind, Run, Watermark
 from etcsched.core.states import Origin, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import (
@@ -22,18 +22,14 @@ from etcsched.keyspace.ops import WatchEvent as Event
 from etcsched.testing.model_store import ModelStore
 from tests.support.jobs import NOON, job
 
-DUE = Transition(state=RunState.READY, at=NOON, cause="due", term=1)
-RUN = Run(
-    job="j", id="r", state=RunState.READY, origin=Origin.SCHEDULE, created_at=NOON, history=(DUE,)
-)
+RUN = Run(job="j", id="r", state=RunState.READY, origin=Origin.SCHEDULE, created_at=NOON)
 
 
 def test_one_line_that_begins_with_its_version_and_leaves_defaults_out() -> None:
     raw = encode(RUN)
     assert raw == (
         b'{"v":1,"job":"j","id":"r","state":"ready","origin":"schedule",'
-        b'"created_at":"2026-11-22T12:00:00.000Z","history":[{"state":"ready",'
-        b'"at":"2026-11-22T12:00:00.000Z","cause":"due","term":1}]}'
+        b'"created_at":"2026-11-22T12:00:00.000Z"}'
     )
     assert decode(Run, raw) == RUN
 

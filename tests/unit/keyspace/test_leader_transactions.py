@@ -576,10 +576,12 @@ CASES = [
                 gap=Gap(job="j", since=NOW, decided_through=TICK, reason=""),
                 gap_revision=seen("gap"),
                 job_revision=seen("job"),
+                pause_revision=seen("pause"),
+                cluster_pause_revision=seen("cluster pause"),
             )
         ),
         {"job", "watermark"},
-        {"gap", "job", "watermark"},
+        {"gap", "job", "pause", "cluster pause", "watermark"},
         {"gap"},
     ),
     Case(

@@ -20,7 +20,6 @@ from etcsched.core.records import (
     Pause,
     Run,
     ScheduleVersion,
-    Transition,
     Watermark,
 )
 from etcsched.core.schedule import Every
@@ -245,11 +244,7 @@ WHERE_TICKS_ARE_DECIDED = [*WHERE_TICKS_RUN, KEYS.of(Kind.FAN_OUT, "a", "2026112
 def run_of_tick(**fields: Any) -> bytes:
     values = {"origin": Origin.SCHEDULE, "scheduled_at": TICK, **fields}
     state = RunState.READY
-    history = (Transition(state=state, at=NOW, cause="due", term=1),)
-    run = Run(
-        job="a", id="20261122T190001Z", state=state, created_at=NOW, history=history, **values
-    )
-    return encode(run)
+    return encode(Run(job="a", id="20261122T190001Z", state=state, created_at=NOW, **values))
 
 
 def decision_at(key: str) -> bytes:

@@ -78,7 +78,7 @@ class BoundRuns:
 def _waits_since(run: Run) -> Utc:
     if run.state is RunState.RETRYING and run.retry_at is not None:
         return run.retry_at
-    return max(run.history[-1].at, run.not_before or run.created_at)
+    return max(run.since, run.not_before or run.created_at)
 
 
 def _waits_s(run: Run, job: Job) -> float:

@@ -56,6 +56,8 @@ class Chains:
         self._ending: defaultdict[str, set[str]] = defaultdict(set)
         """Disabled jobs: their runs that are in progress come to the join still."""
         self._blocked: set[RunKey] = set()
+        self._behind: defaultdict[Matter, dict[Matter, None]] = defaultdict(dict)
+        """By the join that one is just coming to: who comes to it, too."""
         for name in self._view.jobs:
             self.job_changed(name)
 
@@ -92,6 +94,8 @@ class Chains:
 
     def sweep(self) -> None:
         """Joins that wait for nobody any more, since a source was stopped or taken out."""
+        for matter in [m for m in self._behind if not self._context.is_busy(m)]:
+            del self._behind[matter]
         for (target, instance), entry in self._view.joins.items():
             job, join = self._view.jobs.get(target), entry.record
             if job is None or self.missing_of(target, instance, join.arrived):
@@ -162,9 +166,29 @@ class Chains:
         return [*joins, *(run_matter((run.job, run.id)) for run in following.created)]
 
     def is_beginning(self, following: fx.Following | None) -> bool:
-        """Whether another end, of the same job in the same chain, is just beginning one of these
-        runs. Who finds so looks again a little later, when that run is seen."""
+        """Whether another end is just beginning one of these runs, or coming to one of these
+        joins. Who finds so waits (``wait``)."""
         return self._context.is_busy(*self.matters(following))
+
+    def wait(self, following: fx.Following | None, *matters: Matter) -> None:
+        """These are looked at again a little later; or as soon as a join that they come to is
+        free, one after the other."""
+        context = self._context
+        for matter in matters:
+            context.wake_at(context.mono_s + LOOK_AGAIN_S, matter)
+        for change in following.joins if following is not None else ():
+            join = join_matter(change.target, change.instance)
+            if context.is_busy(join):
+                self._behind[join] |= dict.fromkeys(matters)
+
+    def next_behind(self, join: Matter) -> Matter | None:
+        """Who is to be looked at now that the one before has come to it."""
+        behind = self._behind.get(join)
+        if not behind:
+            return None
+        first = next(iter(behind))
+        del behind[first]
+        return first
 
     def sent(self, following: fx.Following | None) -> None:
         for run in following.created if following is not None else ():

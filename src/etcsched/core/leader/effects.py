@@ -200,6 +200,9 @@ class OpenGap(Write, frozen=True, kw_only=True):
     gap: Gap
     gap_revision: int
     job_revision: int
+    pause_revision: int = 0
+    cluster_pause_revision: int = 0
+    calendars: tuple[tuple[str, int], ...] = ()
 
 
 class RecoverTicks(Write, frozen=True, kw_only=True):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.chains import LOOK_AGAIN_S
 from etcsched.core.leader.context import (
     Context,
     Matter,
@@ -154,7 +153,7 @@ class FanOuts:
         if state in FINAL:
             run, following = self._runs.chains.after(run)
         if self._runs.chains.is_beginning(following):
-            context.wake_at(context.mono_s + LOOK_AGAIN_S, lane_matter(lane))
+            self._runs.chains.wait(following, lane_matter(lane))
             return
         write = fx.CreateRun(
             seq=context.next_seq(),

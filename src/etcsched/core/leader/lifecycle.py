@@ -119,8 +119,7 @@ class LiveAgents:
             if self._is_new(agent):
                 plan.come[agent] = self._come(self._view.presences[agent].record, plan)
             else:
-                presence = self._view.presences[agent].record
-                plan.come[agent] = self._stay(self._view.live[agent].record, presence, plan)
+                plan.come[agent] = self._stay(self._view.live[agent].record, plan)
         plan.all_have_come = len(agents) <= MOST_AT_ONCE
 
     def _comes(self, agent: str) -> bool:
@@ -166,9 +165,7 @@ class LiveAgents:
             if before is None or not self._is_news(before):
                 return
             has_left = before.stage in (Stage.DISMISSED, Stage.GONE)
-            after = None
-            if not has_left:
-                after = replace(self._at(before, Stage.GONE, before.due), was=before.stage)
+            after = None if has_left else self._at(before, Stage.GONE, _not_yet_begun(before))
             if after is not None:
                 self._context.say("is gone", agent=agent, warn=True)
             plan.in_force.discard(agent)
@@ -227,12 +224,9 @@ class LiveAgents:
         context = self._context
         return replace(live, stage=stage, since=context.now, term=context.term, due=due)
 
-    def _stay(self, live: Live, presence: Presence, plan: _Plan) -> Live:
-        """What was begun for its going isn't begun again, if it goes on where it was."""
-        was = live.was if presence.draining and live.was is not None else Stage.HERE
-        if was in _IN_FORCE:
-            plan.in_force.add(live.agent)
-        return replace(self._at(live, was, live.due), was=None)
+    def _stay(self, live: Live, plan: _Plan) -> Live:
+        plan.in_force.add(live.agent)
+        return self._at(live, Stage.HERE, live.due)
 
     def _come(self, presence: Presence, plan: _Plan) -> Live:
         """An incarnation that is new. A host that stops already isn't started."""
@@ -378,6 +372,12 @@ _CAUSES = {
     Occasion.CLUSTER_STARTUP: "{agent} has come, the first of all",
     Occasion.CLUSTER_SHUTDOWN: "{agent} stops, the last of all",
 }
+
+
+def _not_yet_begun(live: Live) -> tuple[Due, ...]:
+    """What is still to run for its coming, should it be away for a moment only. What runs for its
+    going is found anew: it goes anew."""
+    return live.due if live.stage is Stage.HERE else ()
 
 
 def _wanted(job: Job, presence: Presence) -> Requirement:

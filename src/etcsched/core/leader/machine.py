@@ -368,6 +368,10 @@ class LeaderMachine:
                 self._open.wake(job)
                 self._runs.look_at_job(job)
                 self._runs.look_at_waiting(job)
+            case ("join", _, _):
+                behind = self._runs.chains.next_behind(matter)
+                if behind is not None:
+                    self._look_at(behind)
             case ("late", agent, job, run, token):
                 self._upkeep.late_report((agent, job, run, token))
             case ("live", agent):

@@ -202,6 +202,9 @@ class Outages:
             gap=gap,
             gap_revision=revision_of(self._view.gaps.get(name)),
             job_revision=entry.mod_revision,
+            pause_revision=revision_of(self._view.pauses.get(name)),
+            cluster_pause_revision=revision_of(self._view.pauses.get(CLUSTER)),
+            calendars=self._view.calendars_seen(entry.record),
         )
         context.write(write, job_matter(name))
         context.say(f"outage of {name} begins: {gap.reason}", warn=True)
@@ -303,7 +306,11 @@ class Outages:
         # ticks up to it, so it isn't closed before they are decided.
         watermark = self._view.watermark
         through_ms = max(now_ms, ms_of(watermark.record.through) if watermark is not None else 0)
+        # So may the gap be; and its account never goes back.
+        through_ms = max(through_ms, after_ms)
         plan = replace(recovering.plan, now_ms=now_ms, through_ms=through_ms)
+        if not context.can_start(job):  # Its last window may have closed since it was planned.
+            plan = replace(plan, chosen=frozenset(), late_from_ms=now_ms + 1)
         most = 1 if recovering.is_cautious else recovery.MAX_TICKS_PER_STEP
         part = recovery.next_step(job, self._view.limits_of(job), plan, after_ms, most)
         active = self._view.active_runs(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.chains import LOOK_AGAIN_S, Chains
+from etcsched.core.leader.chains import Chains
 from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
 from etcsched.core.leader.runs import attempt_of, step
 from etcsched.core.leader.waiting import Waiting
@@ -164,8 +164,7 @@ class RunEnds:
         over = step(context.author, run, entry.mod_revision, state, cause, **changes)
         over, following = self._chains.after(over)
         if self._chains.is_beginning(following):
-            for matter in _matters(run, consumed):
-                context.wake_at(context.mono_s + LOOK_AGAIN_S, matter)
+            self._chains.wait(following, *_matters(run, consumed))
             return
         context.write(
             fx.EndRun(

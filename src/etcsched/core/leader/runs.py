@@ -105,10 +105,9 @@ def step(
     """The run's next record. ``run_revision`` is that of the record as seen: it is the revision
     of the step before, which is known only now."""
     check_transition(run.state, state, f"run {run.job}/{run.id}", run.history)
-    *before, last = run.history
     history = (
-        *before,
-        replace(last, revision=run_revision),
+        *run.history[:-1],
+        *(replace(last, revision=run_revision) for last in run.history[-1:]),
         Transition(state=state, at=author.at, cause=cause, term=author.term),
     )
     if len(history) > MAX_HISTORY:

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import assert_never
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.chains import LOOK_AGAIN_S
 from etcsched.core.leader.context import Context, job_matter, run_matter
 from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.open_ticks import OpenTicks
@@ -178,8 +177,11 @@ class TickDecider:
                 return False
             case Ruling.CHOSEN | Ruling.LATE if self._is_for_none(entry.record):
                 if self._context.waits_for_agent(entry.record):
-                    self._outages.open_gap(entry, tick_ms - 1)  # It goes on.
+                    if not self._outages.has_open_gap(name):
+                        self._outages.open_gap(entry, tick_ms - 1)  # It goes on.
                     return False
+                self._create(entry, tick_ms, RunState.MISSED, _MISSED, chains=False)
+            case Ruling.CHOSEN | Ruling.LATE if not self._context.can_start(entry.record):
                 self._create(entry, tick_ms, RunState.MISSED, _MISSED, chains=False)
             case Ruling.CHOSEN:
                 cause = f"recovered: {_MISSED}"
@@ -292,7 +294,7 @@ class TickDecider:
             run, following = self._runs.chains.after(run)
         if self._runs.chains.is_beginning(following):
             self._open.park((tick_ms, -job.priority, job.name))
-            context.wake_at(context.mono_s + LOOK_AGAIN_S, job_matter(job.name))
+            self._runs.chains.wait(following, job_matter(job.name))
             return
         context.write(
             fx.CreateRun(

@@ -72,9 +72,16 @@ class Waiting:
             return None
         return sum(place < mine for places in self._of_job.values() for place in places.values())
 
-    def of_job(self, job: str) -> list[RunKey]:
-        """The job's runs, in their order."""
-        return [place[2] for place in sorted(self._of_job.get(job, {}).values())]
+    def firsts_of(self, job: str) -> list[RunKey]:
+        """In their order, the job's runs that come first of those that ask the same: if one gets
+        no agent, nor does any other of these."""
+        firsts: dict[Requirement, _Place] = {}
+        for key, place in self._of_job.get(job, {}).items():
+            requirement = self._members[key]
+            first = firsts.get(requirement)
+            if first is None or place < first:
+                firsts[requirement] = place
+        return [place[2] for place in sorted(firsts.values())]
 
     def serve(self, offer: Callable[[Requirement, RunKey], bool]) -> None:
         """Offer each run in its turn. True takes it out of here; False: nobody can take it, nor

@@ -135,7 +135,8 @@ class WaitingRuns:
         if in_front is not None:
             self.discard(key)
             self._wait_behind(entry, in_front)
-            self._replacing.clear_the_way(job.record, run)
+            if run.state is RunState.QUEUED:
+                self._replacing.clear_the_way(job.record, run)
             return
         holder = self._context.conflicts.holder(run.job)
         if holder is not None:
@@ -193,7 +194,7 @@ class WaitingRuns:
         """Queued runs go one at a time, when no other run of the job is active. Where runs may
         overlap, they wait only for those that catch up on an outage. None: it is its turn."""
         view, lane = self._view, run.lane
-        if run.origin in _BESIDE_OTHERS:
+        if _is_beside_others(run):
             return None  # It was queued for its pace only.
         job = view.jobs.get(run.job)
         if run.state is not RunState.QUEUED:
@@ -225,8 +226,10 @@ class WaitingRuns:
             return lambda: "another run of its job is just being assigned"
         if job.overlap is Overlap.ALLOW:
             return None
-        for other in self._view.active_runs(run.lane):
-            if other.state in HOLDING and other.origin not in _BESIDE_OTHERS:
+        view = self._view
+        others = view.active_runs(run.lane) if run.host else view.runs_in(run.job, *HOLDING)
+        for other in others:
+            if other.state in HOLDING and not _is_beside_others(other):
                 name = f"{other.job}/{other.id}"
                 return lambda: f"behind {name}"
         return None
@@ -389,7 +392,7 @@ class WaitingRuns:
 
     def _first_to_start(self, job: str) -> RunKey | None:
         """Each may ask for an agent of its own: that the first gets none says nothing of others."""
-        return next(filter(self._could_take, self._waiting.of_job(job)), None)
+        return next(filter(self._could_take, self._waiting.firsts_of(job)), None)
 
     def _could_go(self, job: str) -> bool:
         """But for its conflict groups."""
@@ -458,8 +461,13 @@ class WaitingRuns:
 
     def _turn_of(self, run: Run, job: Job) -> tuple[Matter, ...]:
         """Whoever asks for its turn takes it, until the view shows that."""
-        asks = run.state is RunState.RETRYING or run.origin not in _BESIDE_OTHERS
-        return (turn_matter(run.lane),) if asks and takes_turns(run, job) else ()
+        asks = not _is_beside_others(run) and takes_turns(run, job)
+        return (turn_matter(run.lane),) if asks else ()
+
+
+def _is_beside_others(run: Run) -> bool:
+    """For its first attempt, that is: a retry is nobody's wish, also once it has begun or moved."""
+    return run.origin in _BESIDE_OTHERS and not run.retries
 
 
 def _why_now(run: Run) -> str:

@@ -104,8 +104,6 @@ class Live(Record, frozen=True, kw_only=True):
     since: Utc
     term: int
     due: tuple[Due, ...] = ()
-    was: Stage | None = None
-    """Of one that is ``gone``: where it stood."""
 
 
 class Rotation(Record, frozen=True, kw_only=True):

@@ -141,6 +141,11 @@ class Run(Record, frozen=True, kw_only=True):
         return self.occasion is not None and bool(self.host)
 
     @property
+    def since(self) -> Utc:
+        """When it came into its state."""
+        return self.history[-1].at if self.history else self.created_at
+
+    @property
     def due_at(self) -> Utc:
         """Since when it could run. A chained run and a resubmission carry their source's scheduled
         time, which says what they are about, not when they came."""

@@ -354,6 +354,10 @@ class LeaderTransactions:
             (
                 self._as_seen(Kind.GAP, write.gap_revision, gap.job),
                 self._as_seen(Kind.JOB, write.job_revision, gap.job),
+                # Ticks that its account begins behind were found not to be due by these.
+                self._as_seen(Kind.PAUSE, write.pause_revision, gap.job),
+                self._as_seen(Kind.PAUSE, write.cluster_pause_revision, CLUSTER),
+                *self._calendar_compares(write.calendars),
                 self._later_than_watermark(after),
             ),
             (self._put(Kind.GAP, gap, gap.job),),
