@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from etcsched.core.agent.attempt import Phase
 from etcsched.core.records import Change, Exec, Kind, Noop, Report, Shell
 from etcsched.core.states import Outcome
 from tests.unit.agent.script import (
+    START_MS,
     Script,
     assignment,
     attempt_id,
@@ -219,6 +221,27 @@ def test_slots_bound_what_is_claimed_and_a_free_one_goes_to_the_first() -> None:
     assert script.assign("r3", 102) == []
     script.tell(ended("r1", 100))
     assert script.one(fx.Claim).token == 101
+
+
+def test_a_process_that_cant_be_killed_keeps_no_slot_once_its_run_was_moved() -> None:
+    script = Script(slots=1).ready()
+    script.run("r1")
+    script.tell(ev.SessionLost())
+    assert script.one(fx.KillProcess).cause is fx.KillCause.FENCED
+    script.session("i2")
+    script.unassign("r1")
+    script.assign("r2", 1000, incarnation="i2")
+    assert script.one(fx.Claim).token == 1000
+
+
+def test_a_process_that_runs_on_is_found_after_its_run_was_moved_and_keeps_no_slot() -> None:
+    script = Script(slots=1)
+    left = ev.ProcessStarted(attempt_id=attempt_id(), started_ms=START_MS, deadline_mono_s=math.inf)
+    script.tell(ev.Listed(Kind.ASSIGNMENT, (), 800))
+    script.tell(ev.SupervisorReady(incarnation="s1", running=(left,)))
+    script.session("i2")
+    script.assign("r2", 900, incarnation="i2")
+    assert script.one(fx.Claim).token == 900
 
 
 def test_a_drained_agent_claims_nothing_until_it_is_undone() -> None:

@@ -65,7 +65,7 @@ class Assignments:
             self._attempts.by_id[attempt_id] = self._attempts.waiting[attempt_id] = attempt
         elif attempt.assignment is None:
             attempt.assignment = assignment
-        attempt.listed, attempt.is_moved = True, False
+        attempt.listed = True
         self._attempts.by_run[place] = attempt
         order = self._orders.get(place)
         if order is not None:
@@ -108,7 +108,6 @@ class Assignments:
             del self._attempts.by_run[attempt.job, attempt.run]
         session = self._standing.session
         if attempt.runs_on and (session is None or attempt.session != session.incarnation):
-            attempt.is_moved = True
             return  # Moved while nobody could reach it: its late outcome will be recorded.
         if attempt.phase in WITH_PROCESS:
             attempt.stopped_because = "stopped, since its run was moved or ended without it"
@@ -152,8 +151,9 @@ class Assignments:
 
     @property
     def _has_slot(self) -> bool:
-        """By the leader's count, which gives a moved attempt's slot away."""
-        taken = sum(not attempt.is_moved for attempt in self._attempts.occupying.values())
+        """By the leader's count, which is that of the assignments: one that is gone takes no slot,
+        whatever is left of its process."""
+        taken = sum(attempt.listed for attempt in self._attempts.occupying.values())
         return taken < self._settings.slots
 
     def _verdict(self, attempt: Attempt, assignment: Assignment) -> tuple[Outcome, str] | None:
