@@ -125,6 +125,18 @@ def test_the_agents_return_without_the_process_leaves_it_held(world: World) -> N
     assert only_run(world).state.value == "completed"
 
 
+def test_an_agent_that_has_lost_its_disk_says_nothing_of_a_held_run(world: World) -> None:
+    """Its process may be another's, on another host: only an operator decides."""
+    world.agent("a1", has_disk=False, takes_s=1.0)
+    world.advance(60)
+    run = only_run(world)
+    assert (run.state.value, run.agent, outcomes(run)) == ("held", "a1", [])
+    world.request(release("r1", RUN, Release.REASSIGN))
+    world.advance(3)
+    run = only_run(world)
+    assert (run.state.value, outcomes(run)[0]) == ("completed", "a1 died")
+
+
 def test_the_agents_return_with_the_outcome_decides(world: World) -> None:
     """It completed while its agent was cut off, and the outcome waited in the spool."""
     token = world.records(Kind.ASSIGNMENT)[("a1", "backup", RUN)].mod_revision
