@@ -244,6 +244,17 @@ def test_a_process_that_runs_on_is_found_after_its_run_was_moved_and_keeps_no_sl
     assert script.one(fx.Claim).token == 900
 
 
+def test_a_process_that_cant_be_killed_keeps_no_slot_while_its_run_is_held() -> None:
+    """Its assignment stays, and the leader counts it no more."""
+    script = Script(slots=1).ready()
+    script.run("r1")
+    script.tell(ev.SessionLost())
+    script.mono_s += 9.0
+    script.session("i2")
+    script.assign("r2", 1000, incarnation="i2")
+    assert script.one(fx.Claim).token == 1000
+
+
 def test_a_drained_agent_claims_nothing_until_it_is_undone() -> None:
     script = Script().ready()
     script.tell(drain())

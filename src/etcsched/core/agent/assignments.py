@@ -133,7 +133,7 @@ class Assignments:
             if is_early or not self._standing.may_claim(now, assignment):
                 continue
             verdict = self._verdict(attempt, assignment)
-            if verdict is None and not self._has_slot:
+            if verdict is None and not self._has_slot(now):
                 return
             del self._attempts.waiting[attempt.id]
             claimed_at = utc_of(now.wall_ms)
@@ -149,11 +149,14 @@ class Assignments:
             self._attempts.occupying[attempt.id] = attempt
             self._emit(fx.Claim(token=attempt.token, assignment=assignment, report=claim))
 
-    @property
-    def _has_slot(self) -> bool:
+    def _has_slot(self, now: Instant) -> bool:
         """By the leader's count, which is that of the assignments: one that is gone takes no slot,
-        whatever is left of its process."""
-        taken = sum(attempt.listed for attempt in self._attempts.occupying.values())
+        nor one whose run may be held since its session was lost, whatever is left of a process."""
+        taken = sum(
+            attempt.listed
+            and (attempt.phase is Phase.CLAIMING or now.mono_s < attempt.deadline_mono_s)
+            for attempt in self._attempts.occupying.values()
+        )
         return taken < self._settings.slots
 
     def _verdict(self, attempt: Attempt, assignment: Assignment) -> tuple[Outcome, str] | None:
