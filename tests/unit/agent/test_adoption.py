@@ -101,6 +101,18 @@ def test_a_lost_session_leaves_it_running(fields: dict[str, Any]) -> None:
     assert not script.of(fx.MoveDeadlines)
 
 
+def test_a_lease_that_went_early_shortens_the_grace_also_once_its_time_is_over() -> None:
+    """Etcd's answer comes late, to an agent that has found its session over by itself."""
+    script = running(**GRACE)
+    acknowledged_s = script.mono_s
+    script.passes(8.5)
+    assert script.of(fx.OpenSession)
+    script.tell(ev.SessionLost(lease_gone=True))
+    deadline_s = acknowledged_s + GRACE_S - margin_of(GRACE_S)
+    assert script.one(fx.MoveDeadlines).single == {ID: deadline_s}
+    assert not script.of(fx.OpenSession)
+
+
 def test_a_lease_that_went_early_shortens_the_grace() -> None:
     """Some leader may have seen it go right after the keepalive sent at 1000."""
     script = running(**GRACE)
