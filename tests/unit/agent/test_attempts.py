@@ -255,6 +255,20 @@ def test_a_process_that_cant_be_killed_keeps_no_slot_while_its_run_is_held() -> 
     assert script.one(fx.Claim).token == 1000
 
 
+def test_what_gets_no_process_doesnt_wait_behind_what_has_no_slot() -> None:
+    script = Script(slots=1).ready()
+    script.run("r1", 100)
+    script.assign("r2", 101)
+    script.assign("r3", 102)
+    script.tell(order("r3", 102))
+    claim = script.one(fx.Claim)
+    assert (claim.token, claim.report.outcome) == (102, Outcome.CANCELLED)
+    script.tell(ended("r1", 100))
+    assert not script.of(fx.Claim)
+    script.commit_claim("r3", 102)
+    assert script.one(fx.Claim).token == 101
+
+
 def test_a_drained_agent_claims_nothing_until_it_is_undone() -> None:
     script = Script().ready()
     script.tell(drain())
