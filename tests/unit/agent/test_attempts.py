@@ -367,6 +367,18 @@ def test_an_order_before_its_assignment_cancels_in_the_claim() -> None:
     assert script.one(fx.Claim).report.outcome is Outcome.CANCELLED
 
 
+def test_an_order_before_its_process_was_found_kills_it() -> None:
+    """The watches are there before the supervisor, at a restart."""
+    script = Script()
+    script.tell(order(), script.assigned())
+    left = ev.ProcessStarted(
+        attempt_id=attempt_id(), started_ms=START_MS, deadline_mono_s=script.mono_s + 8.0
+    )
+    script.tell(ev.SupervisorReady(incarnation="s1", running=(left,)))
+    kill = script.one(fx.KillProcess)
+    assert (kill.attempt_id, kill.cause) == (attempt_id(), fx.KillCause.CANCELLED)
+
+
 def test_an_order_during_the_claim_keeps_the_process_from_starting() -> None:
     script = Script().ready()
     script.assign()
