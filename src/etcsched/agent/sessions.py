@@ -196,8 +196,10 @@ class SessionKeeper:
     async def leave(self, *, revoke: bool, is_id_in_use: bool = False) -> None:
         """No agent resumes the session. ``revoke``: it is over at once, else when its lease, which
         ``stop`` leaves alone, has run out. Where its id is in use, a lease that was found on disk
-        may be that other agent's."""
-        self._state.forget_session()
+        may be that other agent's. One that the disk has, and that nothing runs under any more, is
+        left to the next start where this one had none: that one reports what was claimed in it."""
+        if self._session is not None or not revoke:
+            self._state.forget_session()
         if revoke and self._session is not None and not (is_id_in_use and self._is_resumed):
             try:
                 await self._session.revoke(timeout_s=_REVOKE_S)

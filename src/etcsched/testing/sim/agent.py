@@ -183,7 +183,8 @@ class SimAgent:
         self.host.id_in_use = bool(id_in_use)
         if id_in_use:
             self.cluster.etcd.count("second agent of an id refused")
-        self.host.disk.session = None
+        if self._session is not None:
+            self.host.disk.session = None
         self.host.supervisor.shutdown()
         store, session = self.cluster.store, self._session
         if session is None or (id_in_use and self._is_resumed):
