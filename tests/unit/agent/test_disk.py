@@ -121,6 +121,15 @@ def test_a_place_is_one_directory_since_one_boot(
     assert state.place != here
 
 
+async def test_sessions_before_the_last_are_remembered(state: StateDir) -> None:
+    """Starts in a row may each end before they have reported what was claimed before them."""
+    state.write_session(SavedSession(lease=9, incarnation="i3", ttl_s=10, before=("i2", "i1")))
+    etcd = EtcdClient(EtcdConfig(endpoints=("localhost:1",)))
+    sessions = SessionKeeper(AgentConfig(id="a1"), etcd, state, lambda event: None)
+    await etcd.close()
+    assert sessions.past_incarnations == ("i3", "i2", "i1")
+
+
 @pytest.mark.parametrize("nothing_runs", [True, False])
 async def test_a_stop_before_etcd_answers_leaves_the_session_to_the_next_start(
     state: StateDir, nothing_runs: bool
