@@ -6,12 +6,13 @@ import pytest
 
 from etcsched.core.records import Kind, Release, Run
 from etcsched.core.schedule import At
-from etcsched.core.states import JobState, OnAgentLoss
+from etcsched.core.states import JobState, OnAgentLoss, OnDisconnect
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import cancel, job, release
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
+LATER = At(Utc("2026-11-22T12:00:40.000Z"))
 RUN = "20261122T120005Z"
 
 
@@ -123,6 +124,50 @@ def test_the_agents_return_without_the_process_leaves_it_held(world: World) -> N
     world.request(release("r1", RUN, Release.REASSIGN))
     world.advance(3)
     assert only_run(world).state.value == "completed"
+
+
+def test_an_agent_that_has_lost_its_disk_says_nothing_of_a_held_run(world: World) -> None:
+    """Its process may be another's, on another host: only an operator decides."""
+    world.agent("a1", has_disk=False, takes_s=1.0)
+    world.advance(60)
+    run = only_run(world)
+    assert (run.state.value, run.agent, outcomes(run)) == ("held", "a1", [])
+    world.request(release("r1", RUN, Release.REASSIGN))
+    world.advance(3)
+    run = only_run(world)
+    assert (run.state.value, outcomes(run)[0]) == ("completed", "a1 died")
+
+
+@pytest.mark.parametrize(
+    ("on_disconnect", "states"),
+    [(OnDisconnect.STOP, ["completed"]), (OnDisconnect.CONTINUE, ["ready"])],
+)
+def test_a_held_run_takes_a_slot_only_while_its_process_may_run_on(
+    on_disconnect: OnDisconnect, states: list[str]
+) -> None:
+    """Its agent has lost its disk: nothing but an operator's word ends what is held."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=100.0, slots=1)
+    world.advance(0.5)
+    world.apply(job("backup", ONCE, on_agent_loss=OnAgentLoss.HOLD, on_disconnect=on_disconnect))
+    world.apply(job("other", LATER, hosts=("a1",)))
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.advance(20)
+    assert only_run(world).state.value == "held"
+    world.agent("a1", has_disk=False, takes_s=1.0, slots=1)
+    world.advance(60)
+    assert list(world.states("other").values()) == states
+    assert only_run(world).state.value == "held"
+
+
+def test_a_held_run_keeps_no_slot_of_an_agent_that_waits_to_go(world: World) -> None:
+    world.agent("a1", has_disk=False)
+    world.advance(5)
+    world.agents["a1"].stop()
+    world.advance(5)
+    assert not world.agents["a1"].is_alive
 
 
 def test_the_agents_return_with_the_outcome_decides(world: World) -> None:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MOST_S = 5.0
 _REVOKE_S = 3.0
+_PAST_KEPT = 8
+"""So many starts in a row may end before they have reported what was claimed before them."""
 _SUSPICIOUS_OF_TTL = 0.4
 """Keepalives come every quarter of the TTL."""
 
@@ -47,6 +49,7 @@ class SessionKeeper:
         self._report = report
         self._past = state.read_session()
         self._saved = self._past if self._is_of_here(self._past) else None
+        self._known = self.past_incarnations
         self._unsaved: SavedSession | None = None
         self._session: Session | None = None
         self._wanted = asyncio.Event()
@@ -56,7 +59,8 @@ class SessionKeeper:
 
     @property
     def past_incarnations(self) -> tuple[str, ...]:
-        return () if self._past is None else (self._past.incarnation,)
+        """The latest first."""
+        return () if self._past is None else (self._past.incarnation, *self._past.before)
 
     def _is_of_here(self, saved: SavedSession | None) -> bool:
         """A lease that may be another live agent's is neither renewed nor revoked."""
@@ -133,11 +137,14 @@ class SessionKeeper:
         )
         await session.start()
         incarnation = f"{session.lease:x}" if saved is None else saved.incarnation
+        before = tuple(past for past in self._known if past != incarnation)[:_PAST_KEPT]
+        self._known = (incarnation, *before)
         self._unsaved = SavedSession(
             lease=session.lease,
             incarnation=incarnation,
             ttl_s=round(session.ttl_s),
             place=self._state.place,
+            before=before,
         )
         try:
             self.save()
@@ -196,8 +203,10 @@ class SessionKeeper:
     async def leave(self, *, revoke: bool, is_id_in_use: bool = False) -> None:
         """No agent resumes the session. ``revoke``: it is over at once, else when its lease, which
         ``stop`` leaves alone, has run out. Where its id is in use, a lease that was found on disk
-        may be that other agent's."""
-        self._state.forget_session()
+        may be that other agent's. One that the disk has, and that nothing runs under any more, is
+        left to the next start where this one had none: that one reports what was claimed in it."""
+        if self._session is not None or not revoke:
+            self._state.forget_session()
         if revoke and self._session is not None and not (is_id_in_use and self._is_resumed):
             try:
                 await self._session.revoke(timeout_s=_REVOKE_S)

@@ -45,7 +45,7 @@ from etcsched.core.records import (
     Watermark,
     lane_of,
 )
-from etcsched.core.states import OCCASIONS, Lifecycle, Occasion, Origin, RunState
+from etcsched.core.states import OCCASIONS, Lifecycle, Occasion, OnDisconnect, Origin, RunState
 
 R = TypeVar("R", bound=Record)
 M = TypeVar("M")
@@ -120,6 +120,8 @@ class View:
         self.resubmissions_of: defaultdict[RunKey, Members[str]] = defaultdict(dict)
         """Those that aren't over, by the run that they go back to."""
         self.assigned_to: defaultdict[str, Members[RunKey]] = defaultdict(dict)
+        self._slotless_of: defaultdict[str, Members[RunKey]] = defaultdict(dict)
+        """Of those that are assigned to an agent, the ones that take none of its slots."""
         self.jobs_at: dict[Occasion, Members[str]] = {occasion: {} for occasion in Occasion}
         """By their lifecycle, whatever their state."""
         self.bound_to: defaultdict[str, Members[RunKey]] = defaultdict(dict)
@@ -251,6 +253,11 @@ class View:
         nothing up."""
         return [run for run in self.runs_of(lane) if run.state is not RunState.RETRYING]
 
+    def slots_taken(self, agent: str) -> int:
+        """A run is held for a lost agent once its process must be over: it takes no slot then,
+        unless that process may run on."""
+        return len(self.assigned_to.get(agent, ())) - len(self._slotless_of.get(agent, ()))
+
     def by_kind(self) -> dict[Kind, dict[Any, Entry[Any]]]:
         """All entries; ids of one part aren't tuples."""
         return self._maps
@@ -300,13 +307,27 @@ class View:
                     self._index_run(before, is_in=False)
                 if isinstance(change.record, Run):
                     self._index_run(change.record, is_in=True)
+                for run_record in (before, change.record):
+                    if isinstance(run_record, Run) and run_record.state is RunState.HELD:
+                        self._index_slot(run_record.agent, (job, run))
             case Kind.ASSIGNMENT:
                 agent, job, run = change.ids
                 self._member(self.assigned_to, agent, (job, run), change.record is not None)
+                self._index_slot(agent, (job, run))
             case Kind.JOB:
                 self._index_lifecycle(change.ids[0], before, change.record)
             case _:
                 pass
+
+    def _index_slot(self, agent: str, key: RunKey) -> None:
+        run, assignment = self.runs.get(key), self.assignments.get((agent, *key))
+        is_slotless = (
+            run is not None
+            and assignment is not None
+            and (run.record.state, run.record.agent) == (RunState.HELD, agent)
+            and assignment.record.on_disconnect is OnDisconnect.STOP
+        )
+        self._member(self._slotless_of, agent, key, is_slotless)
 
     def _index_lifecycle(self, job: str, before: Record | None, after: Record | None) -> None:
         was = before.lifecycle if isinstance(before, Job) else Lifecycle.NONE

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from etcsched.core.records import (
+    Assignment,
     Barred,
     Candidate,
     ClusterSettings,
@@ -21,10 +22,11 @@ from etcsched.core.records import (
     Term,
     Watermark,
 )
+from etcsched.core.states import OnDisconnect
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range, range_end_of
-from etcsched.operator.claims import read_claims
+from etcsched.operator.claims import Claimed, read_claims
 from etcsched.operator.explain import RunReason, Waits, read_view, told_waits, waits_of
 from etcsched.operator.next_ticks import NextTick, next_ticks
 from etcsched.operator.runs import view_of
@@ -83,9 +85,9 @@ class AgentState(enum.Enum):
 
 
 class AgentView(msgspec.Struct, frozen=True, kw_only=True):
-    """``used`` slots have an assignment: of those ``running`` run now, and ``held`` wait for an
-    operator. ``seated`` None: there are no seats, since settings don't bound how many agents
-    receive runs."""
+    """``used`` slots are taken: ``running`` of what is assigned runs now, and ``held`` wait for an
+    operator, most of these without a slot. ``seated`` None: there are no seats, since settings
+    don't bound how many agents receive runs."""
 
     agent: str
     state: AgentState
@@ -284,6 +286,7 @@ async def read_agents(etcd: Etcd, keys: Keys, now_ms: int) -> tuple[AgentView, .
     claims = await read_claims(etcd, keys)
     running = Counter(one.agent for one in claims if one.is_running)
     held = Counter(one.agent for one in claims if one.is_held)
+    used.subtract(await _slotless(etcd, keys, [one for one in claims if one.is_held]))
     seated = await _seated(etcd, keys)
     return tuple(
         _agent_view(
@@ -297,6 +300,16 @@ async def read_agents(etcd: Etcd, keys: Keys, now_ms: int) -> tuple[AgentView, .
             now_ms,
         )
         for name in sorted({*present, *drains, *used, *(seated or ())})
+    )
+
+
+async def _slotless(etcd: Etcd, keys: Keys, held: list[Claimed]) -> Counter[str]:
+    """By agent, how many of these take no slot, as the leader counts (``View.slots_taken``)."""
+    places = [keys.of(Kind.ASSIGNMENT, one.agent, one.run.job, one.run.id) for one in held]
+    kvs, _ = await read(etcd, places)
+    assignments = (found(Assignment, kv) for kv in kvs)
+    return Counter(
+        one.agent for one in assignments if one and one.on_disconnect is OnDisconnect.STOP
     )
 
 

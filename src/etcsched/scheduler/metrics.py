@@ -141,8 +141,7 @@ class SchedulerMetrics(NodeMetrics):
         }
 
     def _slots_in_use(self) -> float:
-        takers = self._takers()
-        return sum(agent in takers for agent, _, _ in self._view.assignments)
+        return sum(self._view.slots_taken(agent) for agent in self._takers())
 
     def _undecided_s(self) -> float | None:
         watermark = self._view.watermark

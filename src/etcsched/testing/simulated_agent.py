@@ -55,7 +55,7 @@ class SimulatedAgent:
     ``takes_s`` is how long every run takes, ``ends_as`` its outcome;
     ``obeys_as`` is the outcome of one that is told to end (None: it goes on). ``hands_on`` are the
     results of each job's runs; ``given`` is what parameters its runs have had. Its wall clock is
-    ``behind_s`` late.
+    ``behind_s`` late. ``incarnations`` are its own sessions; ``past`` those that its disk knows.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class SimulatedAgent:
         ttl_s: int = 10,
         labels: dict[str, str] | None = None,
         ends_as: Outcome = Outcome.COMPLETED,
+        past: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
         self.takes_s = takes_s
@@ -82,6 +83,7 @@ class SimulatedAgent:
         self.is_stopping = False
         self.on_claim: Callable[[Assignment], None] | None = None
         self.spans: list[Span] = []
+        self.incarnations = set(past)
         self._world = world
         self._watcher = Watcher(world.store, world.keys)
         self._view = View()
@@ -100,6 +102,7 @@ class SimulatedAgent:
     def _join(self) -> None:
         world = self._world
         self.lease = world.store.lease_grant(self._ttl_s).lease
+        self.incarnations.add(f"{self.lease:x}")
         self._renewed_s = world.now_s
         self._put_presence()
 
@@ -265,8 +268,10 @@ class SimulatedAgent:
         token = self._view.assignments[(self.name, job, run)].mod_revision
         found = self._view.reports.get((self.name, job, run))
         if found is not None:
-            # A claim of mine without a process: an earlier incarnation's.
-            if found.record.outcome is None and found.record.token == token:
+            # A claim of mine without a process: an earlier incarnation's. Of one whose session
+            # its disk doesn't know it says nothing.
+            is_mine = found.record.incarnation in self.incarnations
+            if found.record.outcome is None and found.record.token == token and is_mine:
                 self._report(self._over(found.record, Outcome.DIED))
             return
         if assignment.incarnation != f"{self.lease:x}":

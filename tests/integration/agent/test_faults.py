@@ -245,6 +245,19 @@ async def test_a_session_from_before_a_reboot_is_left_to_end(fleet: Fleet, tmp_p
     assert (report.token, report.outcome) == (token, Outcome.DIED)
 
 
+async def test_each_start_adds_its_session_to_those_that_its_disk_knows(fleet: Fleet) -> None:
+    agent = fleet.agent(session_ttl_s=SHORT_TTL_S)
+    seen: list[str] = []
+    for _ in range(3):
+        agent.start()
+        seen.insert(0, (await fleet.joined(unlike=seen[0] if seen else "")).incarnation)
+        saved = StateDir(agent.config.directory).read_session()
+        assert saved is not None
+        assert [saved.incarnation, *saved.before] == seen
+        agent.kill()
+        await lease_gone_s(fleet)
+
+
 async def test_a_claim_without_a_process_is_reported_died(fleet: Fleet, tmp_path: Path) -> None:
     """The agent died between claim and start: only etcd knows of the attempt."""
     agent = fleet.agent(session_ttl_s=RESTART_TTL_S)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from etcsched.agent.supervisor.attempt import Attempt as Supervised
+from etcsched.agent.supervisor.messages import EndReason, Start
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
 from etcsched.core.session import margin_of
@@ -97,6 +99,18 @@ def test_a_lost_session_leaves_it_running(fields: dict[str, Any]) -> None:
     script.tell(ev.SessionLost())
     assert script.one(fx.KillProcess).attempt_id == attempt_id("r2", 101)
     assert not script.of(fx.MoveDeadlines)
+
+
+def test_a_lease_that_went_early_shortens_the_grace_also_once_its_time_is_over() -> None:
+    """Etcd's answer comes late, to an agent that has found its session over by itself."""
+    script = running(**GRACE)
+    acknowledged_s = script.mono_s
+    script.passes(8.5)
+    assert script.of(fx.OpenSession)
+    script.tell(ev.SessionLost(lease_gone=True))
+    deadline_s = acknowledged_s + GRACE_S - margin_of(GRACE_S)
+    assert script.one(fx.MoveDeadlines).single == {ID: deadline_s}
+    assert not script.of(fx.OpenSession)
 
 
 def test_a_lease_that_went_early_shortens_the_grace() -> None:
@@ -242,6 +256,26 @@ def test_what_continues_after_its_run_was_moved_takes_no_slot() -> None:
     assert not script.of(fx.Claim)
     script.unassign()
     assert script.one(fx.Claim).token == 200
+
+
+def test_what_was_being_killed_as_its_agent_restarted_isnt_adopted() -> None:
+    script = Script()
+    order = Start(
+        attempt_id=attempt_id(), argv=("true",), env={}, cwd="/", output_path="/o",
+        output_cap_bytes=1, kill_grace_s=0.0, deadline_mono_s=script.mono_s + 8.0,
+    )  # fmt: skip
+    supervised = Supervised(order, pid=1, started_ms=START_MS, now_s=script.mono_s)
+    supervised.kill(EndReason.FENCED, 0.0, script.mono_s)
+    told = supervised.running()
+    found = ev.ProcessStarted(
+        attempt_id=told.attempt_id,
+        started_ms=told.started_ms,
+        deadline_mono_s=told.deadline_mono_s,
+        disconnect_grace_s=told.disconnect_grace_s,
+    )
+    script.tell(ev.SupervisorReady(incarnation="s1", running=(found,)))
+    script.session("i2", reports=(report(),))
+    assert not script.of(fx.Adopt)
 
 
 def test_what_continues_is_stopped_when_it_is_withdrawn_within_the_session() -> None:

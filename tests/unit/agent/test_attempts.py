@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from etcsched.core.agent.attempt import Phase
 from etcsched.core.records import Change, Exec, Kind, Noop, Report, Shell
 from etcsched.core.states import Outcome
 from tests.unit.agent.script import (
+    START_MS,
     Script,
     assignment,
     attempt_id,
@@ -221,6 +223,52 @@ def test_slots_bound_what_is_claimed_and_a_free_one_goes_to_the_first() -> None:
     assert script.one(fx.Claim).token == 101
 
 
+def test_a_process_that_cant_be_killed_keeps_no_slot_once_its_run_was_moved() -> None:
+    script = Script(slots=1).ready()
+    script.run("r1")
+    script.tell(ev.SessionLost())
+    assert script.one(fx.KillProcess).cause is fx.KillCause.FENCED
+    script.session("i2")
+    script.unassign("r1")
+    script.assign("r2", 1000, incarnation="i2")
+    assert script.one(fx.Claim).token == 1000
+
+
+def test_a_process_that_runs_on_is_found_after_its_run_was_moved_and_keeps_no_slot() -> None:
+    script = Script(slots=1)
+    left = ev.ProcessStarted(attempt_id=attempt_id(), started_ms=START_MS, deadline_mono_s=math.inf)
+    script.tell(ev.Listed(Kind.ASSIGNMENT, (), 800))
+    script.tell(ev.SupervisorReady(incarnation="s1", running=(left,)))
+    script.session("i2")
+    script.assign("r2", 900, incarnation="i2")
+    assert script.one(fx.Claim).token == 900
+
+
+def test_a_process_that_cant_be_killed_keeps_no_slot_while_its_run_is_held() -> None:
+    """Its assignment stays, and the leader counts it no more."""
+    script = Script(slots=1).ready()
+    script.run("r1")
+    script.tell(ev.SessionLost())
+    script.mono_s += 9.0
+    script.session("i2")
+    script.assign("r2", 1000, incarnation="i2")
+    assert script.one(fx.Claim).token == 1000
+
+
+def test_what_gets_no_process_doesnt_wait_behind_what_has_no_slot() -> None:
+    script = Script(slots=1).ready()
+    script.run("r1", 100)
+    script.assign("r2", 101)
+    script.assign("r3", 102)
+    script.tell(order("r3", 102))
+    claim = script.one(fx.Claim)
+    assert (claim.token, claim.report.outcome) == (102, Outcome.CANCELLED)
+    script.tell(ended("r1", 100))
+    assert not script.of(fx.Claim)
+    script.commit_claim("r3", 102)
+    assert script.one(fx.Claim).token == 101
+
+
 def test_a_drained_agent_claims_nothing_until_it_is_undone() -> None:
     script = Script().ready()
     script.tell(drain())
@@ -317,6 +365,18 @@ def test_an_order_before_its_assignment_cancels_in_the_claim() -> None:
     script.tell(order())
     script.assign()
     assert script.one(fx.Claim).report.outcome is Outcome.CANCELLED
+
+
+def test_an_order_before_its_process_was_found_kills_it() -> None:
+    """The watches are there before the supervisor, at a restart."""
+    script = Script()
+    script.tell(order(), script.assigned())
+    left = ev.ProcessStarted(
+        attempt_id=attempt_id(), started_ms=START_MS, deadline_mono_s=script.mono_s + 8.0
+    )
+    script.tell(ev.SupervisorReady(incarnation="s1", running=(left,)))
+    kill = script.one(fx.KillProcess)
+    assert (kill.attempt_id, kill.cause) == (attempt_id(), fx.KillCause.CANCELLED)
 
 
 def test_an_order_during_the_claim_keeps_the_process_from_starting() -> None:

@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 
 from etcsched.agent import state_dir
+from etcsched.agent.config import AgentConfig
 from etcsched.agent.output_files import prune_output
+from etcsched.agent.sessions import SessionKeeper
 from etcsched.agent.spool import Spool
 from etcsched.agent.state_dir import SavedSession, StateDir
 from etcsched.core.errors import AgentIdInUse, UsageError
 from etcsched.core.states import Outcome
 from etcsched.core.times import utc_of
+from etcsched.etcd.client import EtcdClient
+from etcsched.etcd.config import EtcdConfig
 from tests.unit.agent.script import attempt_id, report
 
 DEADLINE_S = 10.0
@@ -115,6 +119,28 @@ def test_a_place_is_one_directory_since_one_boot(
     (tmp_path / "boot_id").write_text("another\n")
     monkeypatch.setattr(state_dir, "_BOOT_ID", tmp_path / "boot_id")
     assert state.place != here
+
+
+async def test_sessions_before_the_last_are_remembered(state: StateDir) -> None:
+    """Starts in a row may each end before they have reported what was claimed before them."""
+    state.write_session(SavedSession(lease=9, incarnation="i3", ttl_s=10, before=("i2", "i1")))
+    etcd = EtcdClient(EtcdConfig(endpoints=("localhost:1",)))
+    sessions = SessionKeeper(AgentConfig(id="a1"), etcd, state, lambda event: None)
+    await etcd.close()
+    assert sessions.past_incarnations == ("i3", "i2", "i1")
+
+
+@pytest.mark.parametrize("nothing_runs", [True, False])
+async def test_a_stop_before_etcd_answers_leaves_the_session_to_the_next_start(
+    state: StateDir, nothing_runs: bool
+) -> None:
+    saved = SavedSession(lease=7, incarnation="i1", ttl_s=10)
+    state.write_session(saved)
+    etcd = EtcdClient(EtcdConfig(endpoints=("localhost:1",)))
+    sessions = SessionKeeper(AgentConfig(id="a1"), etcd, state, lambda event: None)
+    await sessions.leave(revoke=nothing_runs)
+    await etcd.close()
+    assert state.read_session() == (saved if nothing_runs else None)
 
 
 def test_a_session_saved_without_its_place_is_read(state: StateDir) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
-from etcsched.core.records import Change, Kind, Run
-from etcsched.core.states import Origin, RunState
+from etcsched.core.records import Assignment, Change, Kind, Noop, Run, StartSeen
+from etcsched.core.states import OnDisconnect, Origin, RunState
 from etcsched.core.times import utc_of
 from etcsched.core.view import View, job_of, queue_place
 
@@ -55,6 +56,43 @@ def check(view: View, job: str) -> None:
         assert set(view.resubmissions_of.get((job, root), ())) == {
             run.id for run in runs if run.resubmits and run.root == root
         }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slots_taken(seed: int) -> None:
+    """Run and assignment come in any order."""
+    chance, view = random.Random(seed), View()
+    for revision in range(1, 200):
+        agent, run = chance.choice(["a1", "a2"]), str(chance.randrange(4))
+        record: Run | Assignment | None
+        if chance.random() < 0.5:
+            state = chance.choice([RunState.HELD, RunState.ASSIGNED])
+            record = msgspec.structs.replace(a_run(chance, "a", run), state=state, agent=agent)
+            change = Change(Kind.RUN, ("a", run), record, revision)
+        else:
+            record = Assignment(
+                job="a", run=run, agent=agent, incarnation="i", attempt=1, action=Noop(),
+                seen=StartSeen(job=1), assigned_at=utc_of(0), term=1,
+                on_disconnect=chance.choice(list(OnDisconnect)),
+            )  # fmt: skip
+            change = Change(Kind.ASSIGNMENT, (agent, "a", run), record, revision)
+        if chance.random() < 0.3:
+            change = msgspec.structs.replace(change, record=None)
+        view.apply([change], revision)
+        for name in ("a1", "a2"):
+            assert view.slots_taken(name) == sum(
+                agent == name and takes_slot(view, entry.record)
+                for (agent, _, _), entry in view.assignments.items()
+            )
+
+
+def takes_slot(view: View, assignment: Assignment) -> bool:
+    entry, agent = view.runs.get(("a", assignment.run)), assignment.agent
+    is_held = entry is not None and (entry.record.state, entry.record.agent) == (
+        RunState.HELD,
+        agent,
+    )
+    return not is_held or assignment.on_disconnect is OnDisconnect.CONTINUE
 
 
 def test_ticks_go_before_resubmissions() -> None:

@@ -147,6 +147,19 @@ def test_sigkill_is_repeated_and_backs_off() -> None:
     assert subject.next_due_s() > times[-1]
 
 
+@pytest.mark.parametrize("deadline_s", [8.0, math.inf])
+def test_what_is_being_killed_tells_its_deadline(deadline_s: float) -> None:
+    """None at all is that of a process which runs on without its agent."""
+    subject = attempt(deadline_s=deadline_s)
+    assert subject.kill(EndReason.FENCED, 0.0, 5.0) == SIGKILL
+    assert subject.running().deadline_mono_s == deadline_s
+    while subject.next_due_s() < 20.0:
+        before_s = subject.next_due_s()
+        assert subject.step(before_s) == SIGKILL
+        assert subject.next_due_s() > before_s
+    assert subject.running().deadline_mono_s == deadline_s
+
+
 def test_a_main_process_that_ends_asks_the_rest_to_stop_once() -> None:
     subject = attempt()
     assert subject.main_ended(0, 5.0)

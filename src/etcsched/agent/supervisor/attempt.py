@@ -95,8 +95,10 @@ class Attempt:
         match self.stage:
             case Stage.RUNNING:
                 return min(self.fence_at_s, self.timeout_at_s)
-            case Stage.TERMINATING | Stage.KILLING:
+            case Stage.TERMINATING:
                 return min(self.kill_at_s, self.deadline_s)
+            case Stage.KILLING:
+                return self.kill_at_s
 
     def step(self, now_s: float) -> int | None:
         """Signal for the whole tree that is due at ``now_s``, if any."""
@@ -123,9 +125,7 @@ class Attempt:
         return None
 
     def _kill(self, now_s: float) -> int:
-        if self.stage is not Stage.KILLING:
-            self.stage = Stage.KILLING
-            self.deadline_s = math.inf
+        self.stage = Stage.KILLING
         self.kill_at_s = now_s + self._repeat_s
         self._repeat_s = min(self._repeat_s * 2, KILL_REPEAT_MAX_S)
         return signal.SIGKILL

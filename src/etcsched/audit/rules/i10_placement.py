@@ -125,12 +125,21 @@ class Placement(Rule):
         for agent in agents:
             presence = self.state.record(Presence, Kind.PRESENCE, agent)
             if presence is not None:
-                used = len(self.state.work_of.get(agent, ()))
+                works = self.state.work_of.get(agent, ())
+                used = sum(self._takes_slot(agent, *place) for place in works)
                 text = f"{agent}: {used} assignments are more than its {presence.slots} slots"
                 self.expect(used <= presence.slots, text, step)
         for write in step.writes:
             if write.place is Kind.ASSIGNMENT and write.after is not None:
                 self._judge_groups(write, step)
+
+    def _takes_slot(self, agent: str, job: str, run_id: str) -> bool:
+        """Not one that is held since the agent was lost, unless its process may run on."""
+        run = self.state.record(Run, Kind.RUN, job, run_id)
+        if run is None or run.state is not RunState.HELD:
+            return True
+        assignment = self.state.record(Assignment, Kind.ASSIGNMENT, agent, job, run_id)
+        return assignment is None or assignment.on_disconnect is OnDisconnect.CONTINUE
 
     def _judge_groups(self, write: Write, step: Step) -> None:
         """No other job of one of its conflict groups is assigned, on any agent; one whose agent is

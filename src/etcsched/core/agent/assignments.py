@@ -65,7 +65,7 @@ class Assignments:
             self._attempts.by_id[attempt_id] = self._attempts.waiting[attempt_id] = attempt
         elif attempt.assignment is None:
             attempt.assignment = assignment
-        attempt.listed, attempt.is_moved = True, False
+        attempt.listed = True
         self._attempts.by_run[place] = attempt
         order = self._orders.get(place)
         if order is not None:
@@ -108,7 +108,6 @@ class Assignments:
             del self._attempts.by_run[attempt.job, attempt.run]
         session = self._standing.session
         if attempt.runs_on and (session is None or attempt.session != session.incarnation):
-            attempt.is_moved = True
             return  # Moved while nobody could reach it: its late outcome will be recorded.
         if attempt.phase in WITH_PROCESS:
             attempt.stopped_because = "stopped, since its run was moved or ended without it"
@@ -118,10 +117,12 @@ class Assignments:
             del self._attempts.by_id[attempt.id]
 
     def fill(self, now: Instant) -> None:
-        """Claim what waits, as long as there are slots. What may not be claimed is passed over."""
+        """Claim what waits, as long as there are slots. What may not be claimed is passed over,
+        and what gets no process needs none."""
         session = self._standing.session
-        if session is None or self._standing.supervisor is None:
+        if session is None or self._standing.supervisor is None or not self._attempts.waiting:
             return
+        free = self._free_slots(now)
         for attempt in list(self._attempts.waiting.values()):
             assignment = attempt.assignment
             assert assignment is not None
@@ -134,8 +135,9 @@ class Assignments:
             if is_early or not self._standing.may_claim(now, assignment):
                 continue
             verdict = self._verdict(attempt, assignment)
-            if verdict is None and not self._has_slot:
-                return
+            if verdict is None and free <= 0:
+                continue
+            free -= 1
             del self._attempts.waiting[attempt.id]
             claimed_at = utc_of(now.wall_ms)
             claim = attempt.claim_or(
@@ -150,11 +152,14 @@ class Assignments:
             self._attempts.occupying[attempt.id] = attempt
             self._emit(fx.Claim(token=attempt.token, assignment=assignment, report=claim))
 
-    @property
-    def _has_slot(self) -> bool:
-        """By the leader's count, which gives a moved attempt's slot away."""
-        taken = sum(not attempt.is_moved for attempt in self._attempts.occupying.values())
-        return taken < self._settings.slots
+    def _free_slots(self, now: Instant) -> int:
+        """By the leader's count, which is that of the assignments: one that is gone takes no slot,
+        nor one whose run may be held since its session was lost, whatever is left of a process."""
+        return self._settings.slots - sum(
+            attempt.listed
+            and (attempt.phase is Phase.CLAIMING or now.mono_s < attempt.deadline_mono_s)
+            for attempt in self._attempts.occupying.values()
+        )
 
     def _verdict(self, attempt: Attempt, assignment: Assignment) -> tuple[Outcome, str] | None:
         """How the attempt ends without a process; None: it gets one."""

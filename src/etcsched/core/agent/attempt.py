@@ -56,7 +56,7 @@ class Attempt:
     """Changed by the machine only.
 
     ``assignment`` is None for one that was found in the supervisor or the spool. ``listed``: the
-    assignment is in etcd, as far as known. ``is_moved``: it isn't, and the process runs on.
+    assignment is in etcd, as far as known.
     ``claim`` is the report sent with T2, or read from etcd.
     ``held``: the supervisor keeps the outcome until it is acknowledged.
 
@@ -73,7 +73,6 @@ class Attempt:
         "grace_s",
         "held",
         "id",
-        "is_moved",
         "job",
         "listed",
         "number",
@@ -94,7 +93,6 @@ class Attempt:
         self.phase = phase
         self.assignment = assignment
         self.listed = False
-        self.is_moved = False
         self.claim: Report | None = None
         self.claim_after_s = 0.0
         self.report: Report | None = None

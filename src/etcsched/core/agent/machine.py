@@ -293,10 +293,11 @@ class AgentMachine:
             self._session_lost(now)
 
     def _session_lost(self, now: Instant, *, lease_gone: bool = False) -> None:
+        if lease_gone:
+            # Also where its time is over here already: a grace is counted from what etcd knows.
+            self._deadlines.lease_gone_early()
         if self._standing.session is None:
             return
-        if lease_gone:
-            self._deadlines.lease_gone_early()
         self._standing.session = None
         self._standing.joined = None
         self._standing.reports_read = False

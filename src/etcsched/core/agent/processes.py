@@ -107,6 +107,8 @@ class Processes:
             attempt.phase = Phase.RUNNING
             self._attempts.occupying[attempt.id] = attempt
             _found(attempt, process)
+            if attempt.cancelled:  # Told so before there was anything to kill.
+                self.kill(attempt, fx.KillCause.CANCELLED)
         elif attempt.phase is not Phase.RUNNING:
             self.kill(attempt, fx.KillCause.FENCED)
 

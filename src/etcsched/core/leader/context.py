@@ -304,7 +304,11 @@ class Context:
     # --- agents
 
     def used_slots(self, agent: str) -> int:
-        return len(self.view.assigned_to.get(agent, ())) + self._reserved_slots.get(agent, 0)
+        return self.view.slots_taken(agent) + self._reserved_slots.get(agent, 0)
+
+    def is_reserved(self, agent: str) -> bool:
+        """Whether something that is about to be assigned to it isn't shown yet."""
+        return self._reserved_slots.get(agent, 0) > 0
 
     def agents_changed(self) -> None:
         """Presences, drains or seats have changed: who is eligible is found out anew."""

@@ -307,7 +307,7 @@ class LiveAgents:
             return True
         works = (self._view.runs.get(key) for key in self._view.assigned_to.get(agent, ()))
         is_held = [run is None or run.record.state is RunState.HELD for run in works]
-        return all(is_held) and context.used_slots(agent) == len(is_held)
+        return all(is_held) and not context.is_reserved(agent)
 
     def _runs_on(self, live: Live, plan: _Plan) -> bool:
         """Whether any run that its going waits for isn't over."""

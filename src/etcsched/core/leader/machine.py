@@ -43,7 +43,7 @@ from etcsched.core.records import (
     host_in,
     lane_of,
 )
-from etcsched.core.states import FINAL
+from etcsched.core.states import FINAL, RunState
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View, job_of, revision_of
 
@@ -189,6 +189,8 @@ class LeaderMachine:
                     self._retention.archived(change.ids[0])
                 elif isinstance(change.record, Run):
                     self._live.work_changed(change.record.agent)
+                    if change.record.state in (RunState.HELD, RunState.ASSIGNED):
+                        self._context.load_changed(change.record.agent)
                 if host := host_in(change.ids[1]):
                     self._live.work_changed(host)
                 self._runs.look_at_waiting(lane_of(change.ids[0], change.ids[1]))

@@ -65,7 +65,7 @@ class SimAgent:
             on_proved=self._outage_proved,
         )
         cluster.etcd.on_killed[self] = self._member_killed
-        past = () if self._saved is None else (self._saved[1],)
+        self._past = () if self._saved is None else self._saved[1]
         self.machine = parts.agent(
             Settings(
                 agent=self.name,
@@ -78,7 +78,7 @@ class SimAgent:
                 labels=plan.labels,
                 users=("app",),
                 default_user="app",
-                past_incarnations=past,
+                past_incarnations=self._past,
                 stop_timeout_s=plan.stop_timeout_s,
                 leader_wait_s=plan.ttl_s + 3.0,
                 shutdown_timeout_s=plan.stop_timeout_s,
@@ -183,7 +183,8 @@ class SimAgent:
         self.host.id_in_use = bool(id_in_use)
         if id_in_use:
             self.cluster.etcd.count("second agent of an id refused")
-        self.host.disk.session = None
+        if self._session is not None:
+            self.host.disk.session = None
         self.host.supervisor.shutdown()
         store, session = self.cluster.store, self._session
         if session is None or (id_in_use and self._is_resumed):
@@ -246,9 +247,10 @@ class SimAgent:
             on_unanswered=self._outage_watch.unanswered,
         )
 
-    def _opened(self, session: SimSession, saved: tuple[int, str] | None) -> None:
-        incarnation = f"{session.lease:x}" if saved is None else saved[1]
-        self.host.disk.session = (session.lease, incarnation)
+    def _opened(self, session: SimSession, saved: tuple[int, tuple[str, ...]] | None) -> None:
+        incarnation = f"{session.lease:x}" if saved is None else saved[1][0]
+        self._past = (incarnation, *(past for past in self._past if past != incarnation))
+        self.host.disk.session = (session.lease, self._past)
         self._saved = None
         self._session = session
         self._is_resumed = saved is not None

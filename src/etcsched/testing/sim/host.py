@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 class Disk(msgspec.Struct):
-    """What outlives the processes of a host. ``fails``: nothing can be written."""
+    """What outlives the processes of a host. ``session`` is its lease, and the incarnations of all
+    that there were, the latest first. ``fails``: nothing can be written."""
 
-    session: tuple[int, str] | None = None
+    session: tuple[int, tuple[str, ...]] | None = None
     spool: dict[str, Report] = {}
     ended: dict[str, ev.ProcessEnded | ev.StartFailed] = {}
     fails: bool = False
