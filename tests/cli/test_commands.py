@@ -388,7 +388,7 @@ def test_pause_and_resume(cluster: Console) -> None:
     (paused, _) = cluster.json("jobs", "list")
     assert (paused["pausing"], paused["next_tick"]) == ("job", None)
 
-    cluster.now = Utc("2026-11-22T19:30:00.000Z")
+    cluster.at(Utc("2026-11-22T19:30:00.000Z"))
     assert cluster.ok("jobs", "resume", "close_books") == "close_books goes on\n"
     assert cluster.ok("jobs", "resume", "close_books") == "close_books wasn't paused\n"
     assert cluster.get(Pause, Kind.PAUSE, "close_books").intervals[0].until == cluster.now
@@ -398,6 +398,21 @@ def test_pause_and_resume(cluster: Console) -> None:
     assert "paused      everything is paused: nothing starts\n" in cluster.ok("status")
     assert cluster.ok("resume") == "the cluster goes on\n"
     assert "paused" not in cluster.ok("status")
+
+
+@pytest.mark.parametrize(
+    "edit", [["pause"], ["jobs", "pause", "rotate_logs"], ["jobs", "delete", "-y", "rotate_logs"]]
+)
+def test_a_clock_that_is_ahead_edits_nothing(cluster: Console, edit: list[str]) -> None:
+    """What it forbids would start until it is as late as the edit was."""
+    cluster.now = Utc("2026-11-22T19:02:01.000Z")
+    assert cluster.fails(5, *edit) == (
+        "etcsched: this host's clock is 121 s ahead of what any agent has shown, and an edit "
+        "begins by it; set right whichever is wrong, or wait a minute until agents show theirs "
+        "again"
+    )
+    cluster.at(cluster.now)
+    cluster.ok(*edit)
 
 
 def test_drain_and_undrain(cluster: Console) -> None:

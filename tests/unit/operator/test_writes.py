@@ -18,6 +18,7 @@ from etcsched.core.records import (
     Link,
     Noop,
     Pause,
+    Presence,
     Run,
     ScheduleVersion,
     Transition,
@@ -319,6 +320,28 @@ DECIDED_THROUGH = Utc("2026-11-22T19:00:01.000Z")
 def account() -> bytes:
     """Of an outage's ticks, which is ahead of the watermark."""
     return encode(Gap(job="a", since=NOW, decided_through=DECIDED_THROUGH, reason="none led"))
+
+
+def shows_its_clock(etcd: ModelEtcd, agent: str, clock: str) -> None:
+    presence = Presence(
+        agent=agent, incarnation="1", supervisor="s", slots=1, host="h", pid=1,
+        since=NOW, clock=Utc(clock), version="0",
+    )  # fmt: skip
+    put(etcd, KEYS.of(Kind.PRESENCE, agent), encode(presence))
+
+
+@pytest.mark.parametrize("name", ["a", None])
+async def test_who_is_ahead_of_every_agent_edits_nothing(etcd: Faulty, name: str | None) -> None:
+    """It would begin by the operator's clock, and until then start what it forbids."""
+    await applied(etcd, job())
+    shows_its_clock(etcd, "a1", "2026-11-22T18:57:59.000Z")
+    with pytest.raises(Refused, match="121 s ahead of what any agent has shown"):
+        await pause(etcd, KEYS, name, NOW, "anna", timeout_s=TIMEOUT_S)
+    with pytest.raises(Refused, match="121 s ahead"):
+        await applied(etcd, job(interval_s=30))
+    shows_its_clock(etcd, "a2", "2026-11-22T18:58:00.000Z")
+    assert await pause(etcd, KEYS, name, NOW, "anna", timeout_s=TIMEOUT_S)
+    assert await applied(etcd, job(interval_s=30)) == [ChangeKind.UPDATE]
 
 
 async def edit(etcd: ModelEtcd) -> None:
