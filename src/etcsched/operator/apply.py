@@ -7,7 +7,7 @@ other, so whoever ends in between has written some of them; done again, the othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from graphlib import TopologicalSorter
 from typing import Final
 
@@ -29,7 +29,8 @@ from etcsched.ports import Etcd
 __all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan", "prune"]
 
 _BATCH: Final = 25
-"""Five compares a job, and etcd takes 128 of a transaction."""
+_COMPARES: Final = 128
+"""So many etcd takes of a transaction: the watermark, five a job, and one a calendar."""
 _TRIES: Final = 30
 
 
@@ -168,7 +169,9 @@ async def _write(
         ]
         if not writes:
             return first_plan
-        txn = write_jobs(keys, writes, seen.watermark_revision, seen.ticks)
+        calendars = {name for job, _ in writes for name in job.current.calendars}
+        await _check_there(etcd, keys, calendars)
+        txn = write_jobs(keys, writes, seen.watermark_revision, seen.ticks, calendars)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return first_plan
         await give_way()
@@ -176,6 +179,14 @@ async def _write(
         f"{len(names)} jobs from {names[0]} on were changed by others while being written, "
         f"{_TRIES} times in a row; nothing of them was, try again"
     )
+
+
+async def _check_there(etcd: Etcd, keys: Keys, calendars: Collection[str]) -> None:
+    names = sorted(calendars)
+    kvs, _ = await read(etcd, [keys.of(Kind.CALENDAR, name) for name in names], keys_only=True)
+    for name, kv in zip(names, kvs, strict=True):
+        if kv is None:
+            raise Refused(f"calendar {name}: others have deleted it just now; apply it, too")
 
 
 async def _look(etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc) -> _Seen:
@@ -223,5 +234,15 @@ def _targets_first(jobs: Sequence[Job]) -> list[Job]:
     return [by_name[name] for name in TopologicalSorter(targets).static_order()]
 
 
-def _batches(jobs: Sequence[Job]) -> list[Sequence[Job]]:
-    return [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
+def _batches(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Each fits into a transaction."""
+    batches: list[list[Job]] = []
+    calendars: set[str] = set()
+    for job in jobs:
+        calendars |= {*job.current.calendars}
+        compares = 1 + 5 * (len(batches[-1]) + 1 if batches else 1) + len(calendars)
+        if not batches or len(batches[-1]) == _BATCH or compares > _COMPARES:
+            batches.append([])
+            calendars = {*job.current.calendars}
+        batches[-1].append(job)
+    return batches

@@ -7,10 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.core.errors import ClusterUnreachable, NotFound, OutcomeUnknown, Refused
 from etcsched.core.records import (
     CLUSTER,
+    Calendar,
+    CalendarVersion,
     FanOut,
     Gap,
     Job,
@@ -31,6 +34,7 @@ from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Delete, Put, Range, Txn, TxnResult
 from etcsched.operator.apply import ChangeKind, apply, delete
+from etcsched.operator.calendars import apply_calendars
 from etcsched.operator.drains import drain, undrain
 from etcsched.operator.ids import request_id
 from etcsched.operator.pauses import pause
@@ -74,6 +78,10 @@ def job(interval_s: int = 60, name: str = "a", **fields: Any) -> Job:
 
 def put(etcd: ModelEtcd, key: str, value: bytes) -> None:
     etcd.store.txn(Txn((), (Put(key, value),)))
+
+
+def do(etcd: ModelEtcd, *operations: Put | Delete) -> None:
+    assert etcd.store.txn(Txn((), operations)).succeeded
 
 
 def stored(etcd: ModelEtcd, name: str = "a") -> Job:
@@ -297,6 +305,36 @@ async def test_many_jobs_at_once_fit_transactions(etcd: Faulty) -> None:
     await applied(etcd, *(job(name=name) for name in names))
     await applied(etcd, *(job(interval_s=30, name=name) for name in names))
     assert {stored(etcd, name).current.patterns for name in names} == {(Every(30, NOW),)}
+
+
+def with_calendars(job: Job, *calendars: str) -> Job:
+    return replace(job, versions=(replace(job.current, calendars=calendars),))
+
+
+async def put_calendars(etcd: ModelEtcd, *names: str) -> None:
+    version = CalendarVersion(since=NOW, exclude=("2026-12-25",))
+    calendars = [Calendar(name=name, versions=(version,)) for name in names]
+    await apply_calendars(etcd, KEYS, calendars, NOW, "anna", timeout_s=TIMEOUT_S)
+
+
+async def test_a_calendar_that_goes_while_its_job_comes(etcd: Faulty) -> None:
+    """The job would be due on all days."""
+    await put_calendars(etcd, "holidays")
+    at_calendar = KEYS.of(Kind.CALENDAR, "holidays")
+    etcd.before = [lambda: do(etcd, Delete(at_calendar))]
+    with pytest.raises(Refused, match="calendar holidays: others have deleted it just now"):
+        await applied(etcd, with_calendars(job(), "holidays"))
+    assert not etcd.store.range(Range(KEYS.of(Kind.JOB, "a"))).kvs
+
+
+async def test_many_jobs_with_calendars_of_their_own_fit_transactions(etcd: Faulty) -> None:
+    names = [f"a{number}" for number in range(60)]
+    await put_calendars(etcd, *(f"{name}.{letter}" for name in names for letter in "abcdefgh"))
+    jobs = [with_calendars(job(name=n), *(f"{n}.{letter}" for letter in "abcdefgh")) for n in names]
+    assert set(await applied(etcd, *jobs)) == {ChangeKind.CREATE}
+    assert set(await applied(etcd, *jobs)) == {ChangeKind.UNCHANGED}
+    again = [replace(one, priority=3) for one in jobs]
+    assert set(await applied(etcd, *again)) == {ChangeKind.UPDATE}
 
 
 async def test_what_isnt_of_a_tick_holds_no_edit_back(etcd: Faulty) -> None:
