@@ -94,11 +94,19 @@ async def apply(
 
 
 async def delete(
-    etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc, by: str, *, timeout_s: float
+    etcd: Etcd,
+    keys: Keys,
+    names: Sequence[str],
+    now: Utc,
+    by: str,
+    *,
+    timeout_s: float,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[JobChange]:
     """End these jobs: no tick from now on, waiting runs are cancelled, running ones end.
 
-    ``NotFound`` for one that isn't there; those of batches before it are deleted then.
+    ``NotFound`` for one that isn't there: then none is deleted, unless others delete it while this
+    goes on. ``progress`` hears how many are deleted.
     """
     was_there: set[str] = set()
 
@@ -108,17 +116,26 @@ async def delete(
             if old is None or old.current.state is JobState.DELETED:
                 if name in was_there:
                     return old  # Our own work, whose answer was lost.
-                raise NotFound(f"job {name}: there is none; see etcsched jobs list")
+                raise _no_such_job(name)
             was_there.add(name)
             decided = seen.decided[index]
             return timeline.delete(old, decided.begin, seen.watermark, decided.open_from, by)
 
         return revise
 
+    names = list(dict.fromkeys(names))
+    kvs, _ = await read(etcd, [keys.of(Kind.JOB, name) for name in names])
+    jobs: list[Job] = []
+    for name, kv in zip(names, kvs, strict=True):
+        job = found(Job, kv)
+        if job is None or job.current.state is JobState.DELETED:
+            raise _no_such_job(name)
+        jobs.append(job)
     changes: list[JobChange] = []
-    for start in range(0, len(names), _BATCH):
-        batch = names[start : start + _BATCH]
-        changes += await _write(etcd, keys, batch, revise_in(batch), now, timeout_s)
+    for batch in _batches(jobs):
+        in_it = [job.name for job in batch]
+        changes += await _write(etcd, keys, in_it, revise_in(in_it), now, timeout_s)
+        progress(len(changes))
     return changes
 
 
@@ -225,6 +242,10 @@ def _change(old: Job | None, new: Job) -> JobChange:
             if before.get(field) != after.get(field)
         ),
     )
+
+
+def _no_such_job(name: str) -> NotFound:
+    return NotFound(f"job {name}: there is none; see etcsched jobs list")
 
 
 def _targets_first(jobs: Sequence[Job]) -> list[Job]:
