@@ -167,7 +167,7 @@ async def _apply(
 ) -> list[Change]:
     from etcsched.operator import apply as operator
     from etcsched.operator.calendars import apply_calendars
-    from etcsched.operator.conflicts import apply_groups
+    from etcsched.operator.conflicts import apply_groups, check_groups
     from etcsched.operator.pruning import remove
     from etcsched.operator.settings import apply_settings
 
@@ -181,6 +181,7 @@ async def _apply(
 
     try:
         with signals_raised():
+            await check_groups(etcd, keys, wanted.conflicts)
             if wanted.settings:
                 # First, since not everybody may change them: then nothing is half done.
                 changes.append(

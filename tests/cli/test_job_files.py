@@ -159,6 +159,41 @@ def test_who_ends_in_between_says_how_far_it_came(
     assert console.run("apply", str(file)).stdout.endswith("\n45 created, 26 unchanged\n")
 
 
+def _large(number: int, more: str = "") -> str:
+    """Each job as large as files may have it."""
+    jobs = "".join(
+        f"  j{n:02}: {{run: {{shell: {'x' * (63 << 10)}}}, schedule: {{every: 1h}}}}\n"
+        for n in range(number)
+    )
+    return f"{more}jobs:\n{jobs}"
+
+
+def test_large_jobs_are_written_a_few_at_a_time(console: Console) -> None:
+    assert console.run("apply", "-", stdin=_large(60)).stdout.endswith("\n60 created\n")
+    names = [f"j{n:02}" for n in range(30)]
+    assert console.ok("jobs", "delete", "--yes", *names).count(" is deleted\n") == 30
+    pruned = console.ok(
+        "apply", "-", "--prune", "--yes", stdin="jobs: {a: {run: {shell: x}, state: ad_hoc_active}}"
+    )
+    assert pruned.endswith("\n1 created, 30 removed\n")
+
+
+def test_a_group_whose_jobs_are_too_large_together(console: Console) -> None:
+    """They are written with it, as they are: so that none starts that was decided without it."""
+    console.run("apply", "-", stdin=_large(30))
+    revision = console.store.revision
+    names = [f"j{n:02}" for n in range(17)]
+    more = f"settings: {{recovery_rate: 7/s}}\nconflicts: {{g: [{', '.join(names)}]}}\n"
+    for option in ([], ["--dry-run"]):
+        assert console.fails(5, "apply", *option, "-", stdin=_large(30, more)) == (
+            "etcsched: conflict group g: its jobs are 1075 KiB together, and are written at once, "
+            "which takes 1024; leave some out, or make them smaller"
+        )
+    assert console.store.revision == revision
+    fewer = f"conflicts: {{g: [{', '.join(names[:15])}]}}\n"
+    assert console.run("apply", "-", stdin=_large(30, fewer)).exit_code == 0
+
+
 # --- export
 
 

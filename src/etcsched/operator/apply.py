@@ -19,8 +19,9 @@ from etcsched.core.records import Job, Kind, Watermark
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.jobfile.writing import fields_of
+from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.transactions import TicksSeen, write_jobs
+from etcsched.keyspace.transactions import MAX_BYTES, TicksSeen, write_jobs
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import Decided, decided_of
 from etcsched.operator.store import commit, found, give_way, mod_of, read
@@ -31,6 +32,8 @@ __all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan", 
 _BATCH: Final = 25
 _COMPARES: Final = 128
 """So many etcd takes of a transaction: the watermark, five a job, and one a calendar."""
+_BATCH_BYTES: Final = MAX_BYTES // 2
+"""A record has earlier versions of its schedule, too, so it may be larger than its file says."""
 _TRIES: Final = 30
 
 
@@ -259,11 +262,19 @@ def _batches(jobs: Sequence[Job]) -> list[list[Job]]:
     """Each fits into a transaction."""
     batches: list[list[Job]] = []
     calendars: set[str] = set()
+    size_bytes = 0
     for job in jobs:
+        own_bytes = len(encode(job))
         calendars |= {*job.current.calendars}
+        size_bytes += own_bytes
         compares = 1 + 5 * (len(batches[-1]) + 1 if batches else 1) + len(calendars)
-        if not batches or len(batches[-1]) == _BATCH or compares > _COMPARES:
+        if (
+            not batches
+            or len(batches[-1]) == _BATCH
+            or compares > _COMPARES
+            or size_bytes > _BATCH_BYTES
+        ):
             batches.append([])
-            calendars = {*job.current.calendars}
+            calendars, size_bytes = {*job.current.calendars}, own_bytes
         batches[-1].append(job)
     return batches
