@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from etcsched.core.errors import ClusterUnreachable, NotFound, OutcomeUnknown, Refused
+from etcsched.core.errors import (
+    ClusterRefused,
+    ClusterUnreachable,
+    EtcschedError,
+    NoSpace,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    Refused,
+)
 from etcsched.core.records import (
     CLUSTER,
     Calendar,
@@ -139,6 +148,26 @@ async def test_an_outcome_that_stays_unknown_is_said_to_be(etcd: Faulty) -> None
     txn = Txn((), (Put("/x", b""),))
     with pytest.raises(OutcomeUnknown):
         await commit(etcd, txn, timeout_s=0.05)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [ClusterUnreachable("gone"), NoSpace("full"), PermissionDenied("no"), ClusterRefused("token")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_is_said_of_a_second_copy_says_nothing_of_the_first(
+    etcd: Faulty, then: EtcschedError
+) -> None:
+    etcd.after = [OutcomeUnknown("lost"), then]
+    with pytest.raises(OutcomeUnknown, match=str(then)):
+        await commit(etcd, Txn((), (Put("/x", b""),)), timeout_s=TIMEOUT_S)
+
+
+async def test_the_write_that_fills_etcd_may_be_committed(etcd: Faulty) -> None:
+    etcd.after = [NoSpace("database space exceeded")]
+    with pytest.raises(OutcomeUnknown, match="space exceeded; this write may have been the last"):
+        await commit(etcd, Txn((), (Put("/x", b""),)), timeout_s=TIMEOUT_S)
+    assert etcd.store.range(Range("/x")).kvs
 
 
 async def test_a_write_that_certainly_did_not_happen_is_no_unknown_one(etcd: Faulty) -> None:
