@@ -122,7 +122,9 @@ def apply(
         else:
             if gone is not None and not yes:
                 _confirm(gone)
-            changes = await _apply(etcd, keys, wanted, gone, settings, utc_of(now_ms))
+            # Whoever was asked may have taken their time.
+            now = utc_of(settings.environment.now_ms())
+            changes = await _apply(etcd, keys, wanted, gone, settings, now)
         calendars = dict(there.calendars) if there is not None else {}
         calendars |= {one.name: one for one in wanted.calendars}
         others = there.jobs if there is not None else {}

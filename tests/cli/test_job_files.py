@@ -194,6 +194,24 @@ def test_a_group_whose_jobs_are_too_large_together(console: Console) -> None:
     assert console.run("apply", "-", stdin=_large(30, fewer)).exit_code == 0
 
 
+def test_what_is_confirmed_late_begins_late(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody leads, so nothing of the hour in between is decided, and it stays as it was."""
+    console.put(Watermark(through=NOW, term=1), Kind.WATERMARK)
+    file = "jobs: {{{}: {{run: {{shell: x}}, schedule: {{cron: '* * * * *'}}}}}}"
+    console.ok("apply", "-", stdin=file.format("old"))
+    an_hour_later = Utc("2026-11-22T20:00:00.500Z")
+
+    def confirm(*_: str) -> None:
+        console.now = an_hour_later
+
+    monkeypatch.setattr("etcsched_cli.apply.confirm", confirm)
+    assert console.run("apply", "-", "--prune", stdin=file.format("new")).exit_code == 0
+    for name in ("new", "old"):
+        assert console.get(Job, Kind.JOB, name).current.since == an_hour_later
+
+
 # --- export
 
 
