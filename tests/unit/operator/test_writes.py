@@ -31,6 +31,8 @@ from etcsched.core.records import (
     Noop,
     Pause,
     Presence,
+    Request,
+    RequestKind,
     Run,
     ScheduleVersion,
     Transition,
@@ -43,6 +45,7 @@ from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Delete, Put, Range, Txn, TxnResult
 from etcsched.operator.apply import ChangeKind, apply, delete
+from etcsched.operator.bulk import ask_all, id_for
 from etcsched.operator.calendars import apply_calendars
 from etcsched.operator.drains import drain, undrain
 from etcsched.operator.ids import request_id
@@ -87,6 +90,10 @@ def job(interval_s: int = 60, name: str = "a", **fields: Any) -> Job:
 
 def put(etcd: ModelEtcd, key: str, value: bytes) -> None:
     etcd.store.txn(Txn((), (Put(key, value),)))
+
+
+def fail(error: Exception) -> None:
+    raise error
 
 
 def do(etcd: ModelEtcd, *operations: Put | Delete) -> None:
@@ -269,6 +276,50 @@ def test_request_ids_sort_by_time() -> None:
     ids = [request_id(base_ms + step, b"\xff\x00") for step in (0, 1, 1000, 60_000)]
     assert ids == sorted(ids)
     assert ids[0] == "20261118T110640.000Z-ff00"
+
+
+async def ask_for_thirty(etcd: ModelEtcd) -> None:
+    requests = [
+        Request(
+            id=id_for("r", "a", str(n)),
+            kind=RequestKind.CANCEL,
+            job="a",
+            run=str(n),
+            at=NOW,
+            by="x",
+        )
+        for n in range(30)
+    ]
+    await ask_all(etcd, KEYS, requests, request_id="r", timeout_s=0.05)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ClusterUnreachable("gone"), "gone: of 30 runs 0 are done with, 10 asked for"),
+        (ClusterRefused("token"), "token: of 30 runs 0 are done with, 10 asked for"),
+        (
+            OutcomeUnknown("lost"),
+            "lost: of 30 runs 0 are done with, 10, and perhaps one more, asked",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_bulk_that_ends_in_between_says_how_far_it_came(
+    etcd: Faulty, error: EtcschedError, said: str
+) -> None:
+    etcd.before = [*[lambda: None] * 10, *[lambda: fail(error)] * 30]
+    with pytest.raises(EtcschedError) as caught:
+        await ask_for_thirty(etcd)
+    assert str(caught.value).startswith(said)
+    assert caught.value.exit_code == error.exit_code
+
+
+async def test_a_bulk_that_doesnt_begin_has_asked_for_nothing(etcd: Faulty) -> None:
+    etcd.before = [lambda: fail(ClusterUnreachable("gone"))]
+    with pytest.raises(ClusterUnreachable, match=r"^gone$") as caught:
+        await ask_for_thirty(etcd)
+    assert not isinstance(caught.value, OutcomeUnknown)
 
 
 TICK = Utc("2026-11-22T19:00:01.000Z")
