@@ -147,6 +147,7 @@ async def prune(
 ) -> list[JobChange]:
     """Delete these jobs as they were looked at. ``Refused`` where one has been changed since: then
     it, and those of its batch and of later ones, stay."""
+    changes: list[JobChange] = []
 
     def revise_in(batch: Sequence[Job]) -> _Revise:
         def revise(seen: _Seen, index: int) -> Job | None:
@@ -154,16 +155,18 @@ async def prune(
             if old is None or old.current.state is JobState.DELETED:
                 return old
             if old != batch[index]:
+                gone = sum(change.kind is ChangeKind.DELETE for change in changes)
+                so_far = f"; {gone} jobs are removed already" if gone else ""
                 raise Refused(
                     f"job {old.name} was changed by {old.changed_by or 'others'} while this went "
-                    "on, so it stays, and what else was to be removed; look again with --dry-run"
+                    f"on, so it stays, and what else was to be removed{so_far}; look again with "
+                    "--dry-run"
                 )
             decided = seen.decided[index]
             return timeline.delete(old, decided.begin, seen.watermark, decided.open_from, by)
 
         return revise
 
-    changes: list[JobChange] = []
     for batch in _batches(jobs):
         names = [job.name for job in batch]
         changes += await _write(etcd, keys, names, revise_in(batch), now, timeout_s)
@@ -173,7 +176,7 @@ async def prune(
 async def _write(
     etcd: Etcd, keys: Keys, names: Sequence[str], revise: _Revise, now: Utc, timeout_s: float
 ) -> list[JobChange]:
-    first_plan: list[JobChange] | None = None
+    told: list[JobChange] = []
     for _ in range(_TRIES):
         seen = await _look(etcd, keys, names, now)
         revised = [revise(seen, index) for index in range(len(names))]
@@ -181,19 +184,23 @@ async def _write(
             _change(old, new) if new is not None else JobChange(name, ChangeKind.UNCHANGED)
             for name, (old, _), new in zip(names, seen.jobs, revised, strict=True)
         ]
-        # A lost answer makes the next look find our own work; what it was is in the first plan.
-        first_plan = first_plan or changes
+        # A lost answer makes the next look find our own work; what it was is in an earlier plan.
+        # What others did in between, and this undoes, is only in a later one.
+        told = [
+            later if earlier.kind is ChangeKind.UNCHANGED else earlier
+            for earlier, later in zip(told or changes, changes, strict=True)
+        ]
         pairs = zip(seen.jobs, revised, strict=True)
         writes = [
             (new, revision) for (old, revision), new in pairs if new is not None and new is not old
         ]
         if not writes:
-            return first_plan
+            return told
         calendars = {name for job, _ in writes for name in job.current.calendars}
         await _check_there(etcd, keys, calendars)
         txn = write_jobs(keys, writes, seen.watermark_revision, seen.ticks, calendars)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
-            return first_plan
+            return told
         await give_way()
     raise Refused(
         f"{len(names)} jobs from {names[0]} on were changed by others while being written, "

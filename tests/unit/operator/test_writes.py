@@ -44,7 +44,7 @@ from etcsched.core.times import Utc
 from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Delete, Put, Range, Txn, TxnResult
-from etcsched.operator.apply import ChangeKind, apply, delete
+from etcsched.operator.apply import ChangeKind, apply, delete, prune
 from etcsched.operator.bulk import ask_all, id_for
 from etcsched.operator.calendars import apply_calendars
 from etcsched.operator.drains import drain, undrain
@@ -197,6 +197,32 @@ async def test_who_loses_a_race_looks_again(etcd: Faulty) -> None:
     # The other's version ended with the watermark, so it decides nothing any more.
     assert [version.since for version in versions] == ["2026-11-22T19:00:07.001Z"]
     assert stored(etcd).description == ""
+
+
+async def test_a_colleagues_change_isnt_undone_unsaid(etcd: Faulty) -> None:
+    """It comes after the first look, at which this job was as it should be."""
+    a, b = job(), job(name="b")
+    await applied(etcd, a, b)
+
+    def by_another() -> None:
+        for name in "ab":
+            put(etcd, KEYS.of(Kind.JOB, name), encode(replace(stored(etcd, name), timeout_s=5.0)))
+
+    etcd.before = [by_another]
+    assert await applied(etcd, a, replace(b, priority=3)) == [ChangeKind.UPDATE] * 2
+    assert (stored(etcd).timeout_s, stored(etcd, "b").priority) == (None, 3)
+
+
+async def test_a_prune_that_is_refused_says_how_far_it_came(etcd: Faulty) -> None:
+    names = [f"j{number:02}" for number in range(30)]
+    await applied(etcd, *(job(name=name) for name in names))
+    seen = [stored(etcd, name) for name in names]
+    by_bert = replace(seen[29], timeout_s=5.0, changed_by="bert")
+    put(etcd, KEYS.of(Kind.JOB, "j29"), encode(by_bert))
+    with pytest.raises(Refused, match=r"by bert .* removed; 25 jobs are removed already;"):
+        await prune(etcd, KEYS, seen, NOW, "anna", timeout_s=TIMEOUT_S)
+    with pytest.raises(Refused, match="what else was to be removed; look again"):
+        await prune(etcd, KEYS, seen[25:], NOW, "anna", timeout_s=TIMEOUT_S)
 
 
 async def test_endless_races_end_with_a_refusal(etcd: Faulty) -> None:
