@@ -242,6 +242,14 @@ def test_an_export_of_some_jobs_has_their_calendars(console: Console, file: Path
     )
 
 
+@pytest.mark.parametrize("rate", ["12.345678/s", "0.1/s", "1000/s", "7/s"])
+def test_a_rate_is_exported_as_it_is(console: Console, rate: str) -> None:
+    console.ok("apply", "-", stdin=f"settings: {{recovery_rate: {rate}}}")
+    exported = console.ok("export")
+    assert f"recovery_rate: {rate}}}" in exported
+    assert console.ok("apply", "-", stdin=exported) == "1 unchanged\n"
+
+
 def _sections(text: str) -> list[str]:
     return [line for line in text.splitlines() if line and line[0] not in " #-"]
 

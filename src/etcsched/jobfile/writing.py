@@ -128,7 +128,8 @@ def settings_of(settings: ClusterSettings) -> dict[str, Any]:
     """All of them, also those that have their default."""
     return {
         "resubmit_states": [state.value for state in settings.resubmit_states],
-        "recovery_rate": f"{settings.recovery_rate:g}/s",
+        # As many digits as files may have.
+        "recovery_rate": f"{settings.recovery_rate:.6f}".rstrip("0").rstrip(".") + "/s",
         "max_active_agents": settings.max_active_agents or "unlimited",
         "max_history": size_text(settings.max_history_bytes),
     }
