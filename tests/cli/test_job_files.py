@@ -250,6 +250,29 @@ def test_a_rate_is_exported_as_it_is(console: Console, rate: str) -> None:
     assert console.ok("apply", "-", stdin=exported) == "1 unchanged\n"
 
 
+@pytest.mark.parametrize(
+    ("zone", "since", "until", "exported"),
+    [
+        ("Europe/Berlin", "1970-01-01", "2027-01-01", "from: '1970-01-01T00:00:00+01:00'"),
+        ("UTC", "1970-01-01T00:00+23:59", "2027-01-01", "from: '1970-01-01T00:00:00+23:59'"),
+        ("America/New_York", "2027-01-01", "9000-12-31", "until: '9000-12-31T05:00:00Z'"),
+        (
+            "America/New_York", "2027-01-01", "9000-12-31T22:00:00",
+            "until: 9000-12-31T23:59:59-03:00:01",
+        ),
+    ],
+)  # fmt: skip
+def test_a_window_at_the_ends_of_time_is_taken_as_it_is_exported(
+    console: Console, zone: str, since: str, until: str, exported: str
+) -> None:
+    window = f"{{from: {since}, until: {until}, state: disabled}}"
+    job = f"{{run: {{shell: x}}, timezone: {zone}, schedule: {{every: 1h}}, windows: {window}}}"
+    assert console.run("apply", "-", stdin=f"jobs: {{a: {job}}}").exit_code == 0
+    printed = console.ok("export")
+    assert exported in printed
+    assert console.run("apply", "-", stdin=printed).stdout == "1 unchanged\n"
+
+
 def _sections(text: str) -> list[str]:
     return [line for line in text.splitlines() if line and line[0] not in " #-"]
 
