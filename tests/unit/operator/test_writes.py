@@ -299,9 +299,9 @@ async def test_many_keys_are_read_at_one_revision(etcd: Faulty) -> None:
 
 def test_request_ids_sort_by_time() -> None:
     base_ms = 1_795_000_000_000
-    ids = [request_id(base_ms + step, b"\xff\x00") for step in (0, 1, 1000, 60_000)]
+    ids = [request_id(base_ms + step, b"\xff\x00\x01\x02\x03\x04") for step in (0, 1, 1000, 60_000)]
     assert ids == sorted(ids)
-    assert ids[0] == "20261118T110640.000Z-ff00"
+    assert ids[0] == "20261118T110640.000Z-ff0001020304"
 
 
 async def ask_for_thirty(etcd: ModelEtcd) -> None:
