@@ -122,7 +122,9 @@ def apply(
         else:
             if gone is not None and not yes:
                 _confirm(gone)
-            changes = await _apply(etcd, keys, wanted, gone, settings, utc_of(now_ms))
+            # Whoever was asked may have taken their time.
+            now = utc_of(settings.environment.now_ms())
+            changes = await _apply(etcd, keys, wanted, gone, settings, now)
         calendars = dict(there.calendars) if there is not None else {}
         calendars |= {one.name: one for one in wanted.calendars}
         others = there.jobs if there is not None else {}
@@ -167,7 +169,7 @@ async def _apply(
 ) -> list[Change]:
     from etcsched.operator import apply as operator
     from etcsched.operator.calendars import apply_calendars
-    from etcsched.operator.conflicts import apply_groups
+    from etcsched.operator.conflicts import apply_groups, check_groups
     from etcsched.operator.pruning import remove
     from etcsched.operator.settings import apply_settings
 
@@ -181,6 +183,7 @@ async def _apply(
 
     try:
         with signals_raised():
+            await check_groups(etcd, keys, wanted.conflicts)
             if wanted.settings:
                 # First, since not everybody may change them: then nothing is half done.
                 changes.append(

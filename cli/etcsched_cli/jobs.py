@@ -35,6 +35,7 @@ from etcsched_cli.output import (
 from etcsched_cli.pauses import pause_it, resume_it
 from etcsched_cli.runs import report_end, wait_for_end
 from etcsched_cli.settings import Settings
+from etcsched_cli.signals import signals_raised
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -237,18 +238,33 @@ def delete(settings: Settings, names: tuple[str, ...], tags: tuple[str, ...], ye
     \b
     etcsched jobs delete close_books
     """
-    names = named_or_tagged(settings, names, tags)
+    names = tuple(dict.fromkeys(named_or_tagged(settings, names, tags)))
     for target, sources in run(settings, lambda e, k: chaining_to(e, k, names)).items():
         click.echo(f"note: {some(sources)} won't go on with {target} any more", err=True)
     if not yes:
         confirm_delete(names)
 
+    done = 0
+
+    def progress(number: int) -> None:
+        nonlocal done
+        done = number
+
     async def work(etcd: Etcd, keys: Keys) -> list[operator.JobChange]:
         now = utc_of(settings.environment.now_ms())
-        by = settings.operator
-        return await operator.delete(etcd, keys, names, now, by, timeout_s=settings.timeout_s)
+        by, timeout_s = settings.operator, settings.timeout_s
+        with signals_raised():
+            return await operator.delete(
+                etcd, keys, names, now, by, timeout_s=timeout_s, progress=progress
+            )
 
-    for change in run(settings, work):
+    try:
+        changes = run(settings, work)
+    except BaseException:
+        if done:
+            click.echo(f"note: not all is done: {done} of {len(names)} jobs are deleted", err=True)
+        raise
+    for change in changes:
         click.echo(f"{change.job} is deleted")
 
 

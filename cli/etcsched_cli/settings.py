@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from etcsched.core.errors import UsageError
+from etcsched.operator.ids import ENTROPY_BYTES
 from etcsched_cli.config_file import PASSWORD
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
     open_etcd: Callable[[EtcdConfig, float], Etcd] = open_client
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    entropy: Callable[[], bytes] = lambda: os.urandom(2)
+    entropy: Callable[[], bytes] = lambda: os.urandom(ENTROPY_BYTES)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

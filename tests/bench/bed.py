@@ -36,7 +36,7 @@ from etcsched.keyspace.ops import Put, Range, Txn, range_end_of
 from etcsched.keyspace.transactions import submit_request
 from etcsched.local.cluster import COMMAND
 from etcsched.local.node import NodeProcess, Role
-from etcsched.operator.ids import request_id
+from etcsched.operator.ids import ENTROPY_BYTES, request_id
 from etcsched.operator.store import found, read_all
 
 PATIENCE_S = 90.0
@@ -179,7 +179,7 @@ class Bed:
         """Its id, once etcd has it; a triggered run has the same."""
         at_ms = now_ms() if at_ms is None else at_ms
         request = Request(
-            id=request_id(at_ms, os.urandom(2)),
+            id=request_id(at_ms, os.urandom(ENTROPY_BYTES)),
             kind=kind,
             job=job,
             at=utc_of(at_ms),

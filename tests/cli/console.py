@@ -30,7 +30,7 @@ from etcsched.core.records import (
 from etcsched.core.schedule import Cron
 from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of
-from etcsched.keyspace.codec import encode
+from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Put, Range, Txn
 from etcsched.testing.model_etcd import ModelEtcd
@@ -104,6 +104,13 @@ class Console:
         lease = self.store.lease_grant(3600).lease if goes else 0
         put = Put(self.keys.of(kind, *ids), encode(record), lease)
         return self.store.txn(Txn((), (put,))).revision
+
+    def at(self, now: Utc) -> None:
+        """It is later; the agents' clocks show it, as they do once a minute."""
+        self.now = now
+        for kv in self.store.range(Range(*self.keys.all_of(Kind.PRESENCE))).kvs:
+            shown = msgspec.structs.replace(decode(Presence, kv.value), clock=now)
+            self.store.txn(Txn((), (Put(kv.key, encode(shown), kv.lease),)))
 
     def put_raw(self, key: str, value: bytes) -> None:
         self.store.txn(Txn((), (Put(key, value),)))
@@ -189,7 +196,7 @@ def populate(console: Console) -> None:
             host=agent,
             pid=200 + number,
             since=since,
-            clock=since,
+            clock=through,
             version="0.1.0",
             labels={"role": "erp"} if number else {},
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.records import (
     CLUSTER,
     Answer,
@@ -29,7 +31,8 @@ from etcsched.core.records import (
 )
 from etcsched.core.states import JobState, OnDisconnect, Origin, Outcome, RunState
 from etcsched.core.times import Utc
-from etcsched.keyspace.ops import Delete, Txn
+from etcsched.keyspace.ops import Delete, Txn, TxnResult
+from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console, finished, job
 
 JOBS = """\
@@ -377,6 +380,49 @@ def test_delete(cluster: Console) -> None:
     )
 
 
+NAMES = [f"j{number:02}" for number in range(30)]
+
+
+def jobs_of(names: Iterable[str], command: str = "x") -> str:
+    """A file."""
+    of_each = (f"  {n}: {{run: {{shell: {command}}}, schedule: {{every: 1h}}}}\n" for n in names)
+    return "jobs:\n" + "".join(of_each)
+
+
+def test_a_job_that_is_named_twice_is_deleted_once(cluster: Console) -> None:
+    twice = ["close_books", "rotate_logs", "close_books"]
+    told = "close_books is deleted\nrotate_logs is deleted\n"
+    assert cluster.ok("jobs", "delete", "--yes", *twice) == told
+
+
+def test_of_jobs_of_which_one_isnt_there_none_is_deleted(console: Console) -> None:
+    console.run("apply", "-", stdin=jobs_of(NAMES))
+    assert console.fails(4, "jobs", "delete", "--yes", *NAMES, "nope") == (
+        "etcsched: job nope: there is none; see etcsched jobs list"
+    )
+    assert len(console.json("jobs", "list")) == len(NAMES)
+
+
+def test_a_delete_that_ends_in_between_says_how_far_it_came(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console.run("apply", "-", stdin=jobs_of(NAMES))
+    writes = 0
+
+    async def commit(etcd: ModelEtcd, txn: Txn, *, timeout_s: float) -> TxnResult:
+        nonlocal writes
+        writes += 1
+        if writes > 1:
+            raise ClusterUnreachable("etcd is gone")
+        return await etcd.txn(txn, timeout_s=timeout_s)
+
+    monkeypatch.setattr("etcsched.operator.apply.commit", commit)
+    assert console.fails(3, "jobs", "delete", "--yes", *NAMES) == (
+        "note: not all is done: 25 of 30 jobs are deleted\netcsched: etcd is gone"
+    )
+    assert [view["name"] for view in console.json("jobs", "list")] == NAMES[25:]
+
+
 # --- pauses and drains --------------------------------------------------------------------
 
 
@@ -388,7 +434,7 @@ def test_pause_and_resume(cluster: Console) -> None:
     (paused, _) = cluster.json("jobs", "list")
     assert (paused["pausing"], paused["next_tick"]) == ("job", None)
 
-    cluster.now = Utc("2026-11-22T19:30:00.000Z")
+    cluster.at(Utc("2026-11-22T19:30:00.000Z"))
     assert cluster.ok("jobs", "resume", "close_books") == "close_books goes on\n"
     assert cluster.ok("jobs", "resume", "close_books") == "close_books wasn't paused\n"
     assert cluster.get(Pause, Kind.PAUSE, "close_books").intervals[0].until == cluster.now
@@ -398,6 +444,21 @@ def test_pause_and_resume(cluster: Console) -> None:
     assert "paused      everything is paused: nothing starts\n" in cluster.ok("status")
     assert cluster.ok("resume") == "the cluster goes on\n"
     assert "paused" not in cluster.ok("status")
+
+
+@pytest.mark.parametrize(
+    "edit", [["pause"], ["jobs", "pause", "rotate_logs"], ["jobs", "delete", "-y", "rotate_logs"]]
+)
+def test_a_clock_that_is_ahead_edits_nothing(cluster: Console, edit: list[str]) -> None:
+    """What it forbids would start until it is as late as the edit was."""
+    cluster.now = Utc("2026-11-22T19:02:01.000Z")
+    assert cluster.fails(5, *edit) == (
+        "etcsched: this host's clock is 121 s ahead of what any agent has shown, and an edit "
+        "begins by it; set right whichever is wrong, or wait a minute until agents show theirs "
+        "again"
+    )
+    cluster.at(cluster.now)
+    cluster.ok(*edit)
 
 
 def test_drain_and_undrain(cluster: Console) -> None:

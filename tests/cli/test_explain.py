@@ -34,7 +34,8 @@ def world() -> World:
 @pytest.fixture
 def console(world: World, tmp_path: Path) -> Console:
     console = Console(tmp_path)
-    console.store, console.now = world.store, world.now
+    console.store = world.store
+    console.at(world.now)
     return console
 
 
@@ -59,7 +60,7 @@ def test_a_run_that_runs_and_one_that_is_over(console: Console, world: World) ->
     assert "why    it runs on a1: due\n" in console.ok("explain", "long/20261122T120002Z")
     assert "has it, is full" in console.ok("explain", "long/20261122T120002Z")
     world.advance(300)
-    console.now = world.now
+    console.at(world.now)
     shown = console.ok("explain", "long/20261122T120002Z")
     assert "why    it ended completed at 2026-11-22T12:05:02.000Z: completed\n" in shown
     missing = console.fails(4, "explain", "long/20261122T120003Z")
@@ -98,7 +99,7 @@ def test_a_job_in_an_outage(console: Console, world: World) -> None:
     for node in world.nodes.values():
         node.stop()
     world.advance(3600)
-    console.now = world.now
+    console.at(world.now)
     of_all = {p["job"]: p for p in console.json("recovery", "preview")}
     assert len(of_all["hourly"]["late"]) == 1
     assert of_all["hourly"]["reason"] == "nobody leads"
@@ -110,7 +111,7 @@ def test_what_many_jobs_of_an_outage_have_in_common(console: Console, world: Wor
     for node in world.nodes.values():
         node.stop()
     world.advance(3 * 3600)
-    console.now = Utc("2026-11-22T15:10:00.000Z")
+    console.at(Utc("2026-11-22T15:10:00.000Z"))
     console.ok("pause")
     assert console.ok("recovery", "preview", columns=80) == screen(
         """

@@ -159,6 +159,59 @@ def test_who_ends_in_between_says_how_far_it_came(
     assert console.run("apply", str(file)).stdout.endswith("\n45 created, 26 unchanged\n")
 
 
+def _large(number: int, more: str = "") -> str:
+    """Each job as large as files may have it."""
+    jobs = "".join(
+        f"  j{n:02}: {{run: {{shell: {'x' * (63 << 10)}}}, schedule: {{every: 1h}}}}\n"
+        for n in range(number)
+    )
+    return f"{more}jobs:\n{jobs}"
+
+
+def test_large_jobs_are_written_a_few_at_a_time(console: Console) -> None:
+    assert console.run("apply", "-", stdin=_large(60)).stdout.endswith("\n60 created\n")
+    names = [f"j{n:02}" for n in range(30)]
+    assert console.ok("jobs", "delete", "--yes", *names).count(" is deleted\n") == 30
+    pruned = console.ok(
+        "apply", "-", "--prune", "--yes", stdin="jobs: {a: {run: {shell: x}, state: ad_hoc_active}}"
+    )
+    assert pruned.endswith("\n1 created, 30 removed\n")
+
+
+def test_a_group_whose_jobs_are_too_large_together(console: Console) -> None:
+    """They are written with it, as they are: so that none starts that was decided without it."""
+    console.run("apply", "-", stdin=_large(30))
+    revision = console.store.revision
+    names = [f"j{n:02}" for n in range(17)]
+    more = f"settings: {{recovery_rate: 7/s}}\nconflicts: {{g: [{', '.join(names)}]}}\n"
+    for option in ([], ["--dry-run"]):
+        assert console.fails(5, "apply", *option, "-", stdin=_large(30, more)) == (
+            "etcsched: conflict group g: its jobs are 1075 KiB together, and are written at once, "
+            "which takes 1024; leave some out, or make them smaller"
+        )
+    assert console.store.revision == revision
+    fewer = f"conflicts: {{g: [{', '.join(names[:15])}]}}\n"
+    assert console.run("apply", "-", stdin=_large(30, fewer)).exit_code == 0
+
+
+def test_what_is_confirmed_late_begins_late(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody leads, so nothing of the hour in between is decided, and it stays as it was."""
+    console.put(Watermark(through=NOW, term=1), Kind.WATERMARK)
+    file = "jobs: {{{}: {{run: {{shell: x}}, schedule: {{cron: '* * * * *'}}}}}}"
+    console.ok("apply", "-", stdin=file.format("old"))
+    an_hour_later = Utc("2026-11-22T20:00:00.500Z")
+
+    def confirm(*_: str) -> None:
+        console.now = an_hour_later
+
+    monkeypatch.setattr("etcsched_cli.apply.confirm", confirm)
+    assert console.run("apply", "-", "--prune", stdin=file.format("new")).exit_code == 0
+    for name in ("new", "old"):
+        assert console.get(Job, Kind.JOB, name).current.since == an_hour_later
+
+
 # --- export
 
 
@@ -187,6 +240,37 @@ def test_an_export_of_some_jobs_has_their_calendars(console: Console, file: Path
     assert console.fails(4, "export", "nightly") == (
         "etcsched: job nightly: there is none; see etcsched jobs list"
     )
+
+
+@pytest.mark.parametrize("rate", ["12.345678/s", "0.1/s", "1000/s", "7/s"])
+def test_a_rate_is_exported_as_it_is(console: Console, rate: str) -> None:
+    console.ok("apply", "-", stdin=f"settings: {{recovery_rate: {rate}}}")
+    exported = console.ok("export")
+    assert f"recovery_rate: {rate}}}" in exported
+    assert console.ok("apply", "-", stdin=exported) == "1 unchanged\n"
+
+
+@pytest.mark.parametrize(
+    ("zone", "since", "until", "exported"),
+    [
+        ("Europe/Berlin", "1970-01-01", "2027-01-01", "from: '1970-01-01T00:00:00+01:00'"),
+        ("UTC", "1970-01-01T00:00+23:59", "2027-01-01", "from: '1970-01-01T00:00:00+23:59'"),
+        ("America/New_York", "2027-01-01", "9000-12-31", "until: '9000-12-31T05:00:00Z'"),
+        (
+            "America/New_York", "2027-01-01", "9000-12-31T22:00:00",
+            "until: 9000-12-31T23:59:59-03:00:01",
+        ),
+    ],
+)  # fmt: skip
+def test_a_window_at_the_ends_of_time_is_taken_as_it_is_exported(
+    console: Console, zone: str, since: str, until: str, exported: str
+) -> None:
+    window = f"{{from: {since}, until: {until}, state: disabled}}"
+    job = f"{{run: {{shell: x}}, timezone: {zone}, schedule: {{every: 1h}}, windows: {window}}}"
+    assert console.run("apply", "-", stdin=f"jobs: {{a: {job}}}").exit_code == 0
+    printed = console.ok("export")
+    assert exported in printed
+    assert console.run("apply", "-", stdin=printed).stdout == "1 unchanged\n"
 
 
 def _sections(text: str) -> list[str]:

@@ -511,7 +511,7 @@ def test_the_doctor_names_what_is_wrong(cluster: Console) -> None:
     cluster.put_raw(cluster.keys.watched + "what/is/this", b"x")
     dead = job("dead", "30 2 30 2 *")
     cluster.put(dead, Kind.JOB, "dead")
-    cluster.now = Utc("2026-11-22T17:59:50.000Z")
+    cluster.now = Utc("2026-11-22T18:59:50.000Z")
     findings = cluster.run_json(1, "doctor")
     bad = {f["topic"]: f["text"] for f in findings if f["level"] == "bad"}
     assert (

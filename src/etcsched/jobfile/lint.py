@@ -89,12 +89,13 @@ def _dead(job: Job, calendars: Mapping[str, Calendar], now_ms: int) -> Iterator[
 
 def _dead_pattern(job: Job, pattern: Pattern, limits: Limits, now_ms: int) -> Iterator[str]:
     what = f"schedule: {_named(pattern)}"
+    tick_ms = anyway_ms = schedule_of((pattern,), job.current.timezone).next_after(now_ms)
     if job.current.calendars:
         tick_ms = next_tick(job, limits, now_ms)
-    else:
-        tick_ms = schedule_of((pattern,), job.current.timezone).next_after(now_ms)
     if tick_ms is None and isinstance(pattern, At) and ms_of(pattern.time) <= now_ms:
         yield f"{what} has passed"
+    elif anyway_ms is None:
+        yield f"{what} is never due: ticks end with the year 9000"
     elif tick_ms is None:
         yield f"{what} is never due: its calendars ({', '.join(job.current.calendars)}) forbid it"
     elif tick_ms - now_ms > _YEAR_S * 1000 and isinstance(pattern, Cron):

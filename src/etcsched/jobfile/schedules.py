@@ -71,11 +71,17 @@ class PastAt(msgspec.Struct, frozen=True):
 
 
 def read_patterns(
-    value: Value, timezone: str, now_ms: int, past: list[PastAt] | None = None
+    value: Value,
+    timezone: str,
+    now_ms: int,
+    past: list[PastAt] | None = None,
+    *,
+    in_window: bool = False,
 ) -> tuple[Pattern, ...]:
     """One pattern or a list of them. An ``every`` is anchored now; whether an earlier anchor
     holds is for the timeline to say. Times that have passed are put into ``past``, for whoever
-    knows the job as it was, or refused where that is None."""
+    knows the job as it was, or refused where that is None. ``in_window``: now is when the patterns'
+    window begins, which is in it."""
     items = value.items("[{cron: 0 3 * * *}, {every: 1h}]") if value.is_list() else [value]
     names = set(value.entries(_SCHEDULE)) if value.is_map() else set()
     if names and names <= set(BESIDE_PATTERN):
@@ -88,11 +94,14 @@ def read_patterns(
         kind, given = _only_entry(item, "{cron: 0 3 * * *}", "field", _PATTERNS, extra)
         try:
             pattern = _read_pattern(kind, given.text(), timezone, now_ms)
-            if isinstance(pattern, At) and ms_of(pattern.time) <= now_ms:
-                flaw = (
-                    f"{given.text()!r} has passed (it is {utc_of(now_ms)} now); give a later "
-                    "time, or take the pattern out"
+            latest_past_ms = now_ms - 1 if in_window else now_ms
+            if isinstance(pattern, At) and ms_of(pattern.time) <= latest_past_ms:
+                why = (
+                    f"is before its window, which begins at {utc_of(now_ms)[:19]}Z"
+                    if in_window
+                    else f"has passed (it is {utc_of(now_ms)} now)"
                 )
+                flaw = f"{given.text()!r} {why}; give a later time, or take the pattern out"
                 if past is None:
                     given.refuse(flaw)
                 else:

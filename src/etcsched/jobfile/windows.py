@@ -57,7 +57,9 @@ def _window(value: Value, timezone: str) -> Window:
         since=since,
         until=until,
         state=None if state is None else fields.choice(JobState, JobState.DELETED)(state),
-        patterns=None if schedule is None else read_patterns(schedule, timezone, ms_of(since)),
+        patterns=None
+        if schedule is None
+        else read_patterns(schedule, timezone, ms_of(since), in_window=True),
     )
 
 

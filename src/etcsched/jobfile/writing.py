@@ -6,7 +6,8 @@ that nobody sees coming.
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final, assert_never
 
 from etcsched.core.durations import format_duration
 from etcsched.core.records import (
@@ -24,8 +25,13 @@ from etcsched.core.records import (
 from etcsched.core.schedule import At, Cron, Every, Pattern
 from etcsched.core.sizes import size_text
 from etcsched.core.states import ConditionOp, Lifecycle
+from etcsched.core.times import Utc
 
 __all__ = ["action_of", "fields_of", "pattern_text", "schedule_text", "settings_of"]
+
+# What files may write of a time, whatever its offset.
+_FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(9000, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def fields_of(job: Job) -> dict[str, Any]:
@@ -84,10 +90,20 @@ def fields_of(job: Job) -> dict[str, Any]:
 
 
 def _window(window: Window) -> dict[str, Any]:
-    found: dict[str, Any] = {"from": f"{window.since[:19]}Z", "until": f"{window.until[:19]}Z"}
+    found: dict[str, Any] = {"from": _instant(window.since), "until": _instant(window.until)}
     _put(found, "state", window.state, None, lambda state: state.value)
     _put(found, "schedule", window.patterns, None, lambda given: [_pattern(p) for p in given])
     return found
+
+
+def _instant(time: Utc) -> str:
+    """In UTC. A midnight of 1970 in Berlin would be in 1969 there, which no file may say; so it is
+    written with an offset."""
+    at = datetime.fromisoformat(time[:19]).replace(tzinfo=UTC)
+    offset = min(max(at, _FIRST), _LAST) - at
+    if not offset or abs(offset) >= timedelta(days=1):
+        return f"{time[:19]}Z"
+    return at.astimezone(timezone(offset)).isoformat()
 
 
 def _retry(retry: Retry) -> dict[str, Any]:
@@ -128,7 +144,8 @@ def settings_of(settings: ClusterSettings) -> dict[str, Any]:
     """All of them, also those that have their default."""
     return {
         "resubmit_states": [state.value for state in settings.resubmit_states],
-        "recovery_rate": f"{settings.recovery_rate:g}/s",
+        # As many digits as files may have.
+        "recovery_rate": f"{settings.recovery_rate:.6f}".rstrip("0").rstrip(".") + "/s",
         "max_active_agents": settings.max_active_agents or "unlimited",
         "max_history": size_text(settings.max_history_bytes),
     }
@@ -169,7 +186,7 @@ def _pattern(pattern: Pattern) -> dict[str, str]:
         case Every(interval_s, _):
             return {"every": format_duration(interval_s)}
         case At(time):
-            return {"at": f"{time[:19]}Z"}
+            return {"at": _instant(time)}
         case _:
             assert_never(pattern)
 

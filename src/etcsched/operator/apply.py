@@ -7,7 +7,7 @@ other, so whoever ends in between has written some of them; done again, the othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from graphlib import TopologicalSorter
 from typing import Final
 
@@ -19,8 +19,9 @@ from etcsched.core.records import Job, Kind, Watermark
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.jobfile.writing import fields_of
+from etcsched.keyspace.codec import encode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.transactions import TicksSeen, write_jobs
+from etcsched.keyspace.transactions import MAX_BYTES, TicksSeen, write_jobs
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import Decided, decided_of
 from etcsched.operator.store import commit, found, give_way, mod_of, read
@@ -29,7 +30,10 @@ from etcsched.ports import Etcd
 __all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan", "prune"]
 
 _BATCH: Final = 25
-"""Five compares a job, and etcd takes 128 of a transaction."""
+_COMPARES: Final = 128
+"""So many etcd takes of a transaction: the watermark, five a job, and one a calendar."""
+_BATCH_BYTES: Final = MAX_BYTES // 2
+"""A record has earlier versions of its schedule, too, so it may be larger than its file says."""
 _TRIES: Final = 30
 
 
@@ -93,11 +97,19 @@ async def apply(
 
 
 async def delete(
-    etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc, by: str, *, timeout_s: float
+    etcd: Etcd,
+    keys: Keys,
+    names: Sequence[str],
+    now: Utc,
+    by: str,
+    *,
+    timeout_s: float,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> list[JobChange]:
     """End these jobs: no tick from now on, waiting runs are cancelled, running ones end.
 
-    ``NotFound`` for one that isn't there; those of batches before it are deleted then.
+    ``NotFound`` for one that isn't there: then none is deleted, unless others delete it while this
+    goes on. ``progress`` hears how many are deleted.
     """
     was_there: set[str] = set()
 
@@ -107,17 +119,26 @@ async def delete(
             if old is None or old.current.state is JobState.DELETED:
                 if name in was_there:
                     return old  # Our own work, whose answer was lost.
-                raise NotFound(f"job {name}: there is none; see etcsched jobs list")
+                raise _no_such_job(name)
             was_there.add(name)
             decided = seen.decided[index]
             return timeline.delete(old, decided.begin, seen.watermark, decided.open_from, by)
 
         return revise
 
+    names = list(dict.fromkeys(names))
+    kvs, _ = await read(etcd, [keys.of(Kind.JOB, name) for name in names])
+    jobs: list[Job] = []
+    for name, kv in zip(names, kvs, strict=True):
+        job = found(Job, kv)
+        if job is None or job.current.state is JobState.DELETED:
+            raise _no_such_job(name)
+        jobs.append(job)
     changes: list[JobChange] = []
-    for start in range(0, len(names), _BATCH):
-        batch = names[start : start + _BATCH]
-        changes += await _write(etcd, keys, batch, revise_in(batch), now, timeout_s)
+    for batch in _batches(jobs):
+        in_it = [job.name for job in batch]
+        changes += await _write(etcd, keys, in_it, revise_in(in_it), now, timeout_s)
+        progress(len(changes))
     return changes
 
 
@@ -126,6 +147,7 @@ async def prune(
 ) -> list[JobChange]:
     """Delete these jobs as they were looked at. ``Refused`` where one has been changed since: then
     it, and those of its batch and of later ones, stay."""
+    changes: list[JobChange] = []
 
     def revise_in(batch: Sequence[Job]) -> _Revise:
         def revise(seen: _Seen, index: int) -> Job | None:
@@ -133,16 +155,18 @@ async def prune(
             if old is None or old.current.state is JobState.DELETED:
                 return old
             if old != batch[index]:
+                gone = sum(change.kind is ChangeKind.DELETE for change in changes)
+                so_far = f"; {gone} jobs are removed already" if gone else ""
                 raise Refused(
                     f"job {old.name} was changed by {old.changed_by or 'others'} while this went "
-                    "on, so it stays, and what else was to be removed; look again with --dry-run"
+                    f"on, so it stays, and what else was to be removed{so_far}; look again with "
+                    "--dry-run"
                 )
             decided = seen.decided[index]
             return timeline.delete(old, decided.begin, seen.watermark, decided.open_from, by)
 
         return revise
 
-    changes: list[JobChange] = []
     for batch in _batches(jobs):
         names = [job.name for job in batch]
         changes += await _write(etcd, keys, names, revise_in(batch), now, timeout_s)
@@ -152,7 +176,7 @@ async def prune(
 async def _write(
     etcd: Etcd, keys: Keys, names: Sequence[str], revise: _Revise, now: Utc, timeout_s: float
 ) -> list[JobChange]:
-    first_plan: list[JobChange] | None = None
+    told: list[JobChange] = []
     for _ in range(_TRIES):
         seen = await _look(etcd, keys, names, now)
         revised = [revise(seen, index) for index in range(len(names))]
@@ -160,22 +184,36 @@ async def _write(
             _change(old, new) if new is not None else JobChange(name, ChangeKind.UNCHANGED)
             for name, (old, _), new in zip(names, seen.jobs, revised, strict=True)
         ]
-        # A lost answer makes the next look find our own work; what it was is in the first plan.
-        first_plan = first_plan or changes
+        # A lost answer makes the next look find our own work; what it was is in an earlier plan.
+        # What others did in between, and this undoes, is only in a later one.
+        told = [
+            later if earlier.kind is ChangeKind.UNCHANGED else earlier
+            for earlier, later in zip(told or changes, changes, strict=True)
+        ]
         pairs = zip(seen.jobs, revised, strict=True)
         writes = [
             (new, revision) for (old, revision), new in pairs if new is not None and new is not old
         ]
         if not writes:
-            return first_plan
-        txn = write_jobs(keys, writes, seen.watermark_revision, seen.ticks)
+            return told
+        calendars = {name for job, _ in writes for name in job.current.calendars}
+        await _check_there(etcd, keys, calendars)
+        txn = write_jobs(keys, writes, seen.watermark_revision, seen.ticks, calendars)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
-            return first_plan
+            return told
         await give_way()
     raise Refused(
         f"{len(names)} jobs from {names[0]} on were changed by others while being written, "
         f"{_TRIES} times in a row; nothing of them was, try again"
     )
+
+
+async def _check_there(etcd: Etcd, keys: Keys, calendars: Collection[str]) -> None:
+    names = sorted(calendars)
+    kvs, _ = await read(etcd, [keys.of(Kind.CALENDAR, name) for name in names], keys_only=True)
+    for name, kv in zip(names, kvs, strict=True):
+        if kv is None:
+            raise Refused(f"calendar {name}: others have deleted it just now; apply it, too")
 
 
 async def _look(etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc) -> _Seen:
@@ -216,6 +254,10 @@ def _change(old: Job | None, new: Job) -> JobChange:
     )
 
 
+def _no_such_job(name: str) -> NotFound:
+    return NotFound(f"job {name}: there is none; see etcsched jobs list")
+
+
 def _targets_first(jobs: Sequence[Job]) -> list[Job]:
     """Chains have no cycles: no files with one are taken."""
     by_name = {job.name: job for job in jobs}
@@ -223,5 +265,23 @@ def _targets_first(jobs: Sequence[Job]) -> list[Job]:
     return [by_name[name] for name in TopologicalSorter(targets).static_order()]
 
 
-def _batches(jobs: Sequence[Job]) -> list[Sequence[Job]]:
-    return [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
+def _batches(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Each fits into a transaction."""
+    batches: list[list[Job]] = []
+    calendars: set[str] = set()
+    size_bytes = 0
+    for job in jobs:
+        own_bytes = len(encode(job))
+        calendars |= {*job.current.calendars}
+        size_bytes += own_bytes
+        compares = 1 + 5 * (len(batches[-1]) + 1 if batches else 1) + len(calendars)
+        if (
+            not batches
+            or len(batches[-1]) == _BATCH
+            or compares > _COMPARES
+            or size_bytes > _BATCH_BYTES
+        ):
+            batches.append([])
+            calendars, size_bytes = {*job.current.calendars}, own_bytes
+        batches[-1].append(job)
+    return batches

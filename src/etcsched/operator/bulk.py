@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from etcsched.core.errors import OutcomeUnknown
+from etcsched.core.errors import ClusterRefused, ClusterUnreachable, OutcomeUnknown
 from etcsched.core.records import Answer, Kind, Request
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.keys import Keys
@@ -42,7 +42,8 @@ async def ask_all(
     """The leader's word on each, in their order; their ids are from ``id_for``. ``progress`` hears
     how many it has answered.
 
-    ``OutcomeUnknown`` if it answers nothing for ``timeout_s``: what was asked for by then stays.
+    ``OutcomeUnknown`` if it answers nothing for ``timeout_s``, or etcd is gone in between: what was
+    asked for by then stays. Each error says how far it came.
     """
     answers: dict[str, Answer] = {}
     first = keys.of(Kind.ANSWER, f"{request_id}-")
@@ -51,22 +52,41 @@ async def ask_all(
         news = aiter(updates)
         while len(answers) < len(requests):
             while asked < len(requests) and asked - len(answers) < _OPEN_AT_ONCE:
-                # Refused only where it was sent already.
-                await commit(etcd, submit_request(keys, requests[asked]), timeout_s=timeout_s)
+                try:
+                    # Refused only where it was sent already.
+                    await commit(etcd, submit_request(keys, requests[asked]), timeout_s=timeout_s)
+                except ClusterUnreachable as error:
+                    is_unknown = isinstance(error, OutcomeUnknown)
+                    if not asked and not is_unknown:
+                        raise
+                    so_far = _so_far(len(requests), len(answers), asked, is_unknown)
+                    raise OutcomeUnknown(f"{error}: {so_far}") from None
+                except ClusterRefused as error:
+                    if not asked:
+                        raise
+                    so_far = _so_far(len(requests), len(answers), asked)
+                    raise ClusterRefused(f"{error}: {so_far}") from None
                 asked += 1
             try:
                 async with asyncio.timeout(timeout_s):
                     update = await anext(news)
             except TimeoutError:
+                so_far = _so_far(len(requests), len(answers), asked)
                 raise OutcomeUnknown(
-                    f"no leader answered within {timeout_s:g} s: of {len(requests)} runs "
-                    f"{len(answers)} are done with, {asked - len(answers)} asked for (they will "
-                    "be once a scheduler leads: see etcsched leader), the others aren't; the same "
-                    "command again takes up those"
+                    f"no leader answered within {timeout_s:g} s: {so_far}"
                 ) from None
             answers |= {answer.request: answer for answer in _answers_in(update)}
             progress(len(answers))
     return [answers[request.id] for request in requests]
+
+
+def _so_far(number: int, answered: int, asked: int, perhaps_more: bool = False) -> str:
+    more = ", and perhaps one more," if perhaps_more else ""
+    return (
+        f"of {number} runs {answered} are done with, {asked - answered}{more} asked for (they will "
+        "be once a scheduler leads: see etcsched leader), the others aren't; the same command "
+        "again takes up those"
+    )
 
 
 def _answers_in(update: WatchUpdate) -> list[Answer]:

@@ -12,9 +12,9 @@ from etcsched.core.leader.conflicts import HOLDING, holds_groups
 from etcsched.core.records import Assignment, ConflictGroup, Job, Kind, Run
 from etcsched.core.states import RunState
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Range
+from etcsched.keyspace.ops import KeyValue, Range
+from etcsched.keyspace.transactions import MAX_BYTES, write_group
 from etcsched.keyspace.transactions import delete_group as delete_txn
-from etcsched.keyspace.transactions import write_group
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.store import commit, found, give_way, mod_of, read, read_all, read_ranges
 from etcsched.ports import Etcd
@@ -24,6 +24,7 @@ __all__ = [
     "GroupView",
     "Member",
     "apply_groups",
+    "check_groups",
     "delete_group",
     "list_groups",
     "plan_groups",
@@ -63,15 +64,29 @@ class GroupView(msgspec.Struct, frozen=True):
 
 
 async def plan_groups(etcd: Etcd, keys: Keys, groups: Sequence[ConflictGroup]) -> list[GroupChange]:
-    """What ``apply_groups`` would do."""
+    """What ``apply_groups`` would do; refused as it would be."""
+    await check_groups(etcd, keys, groups)
     kvs, _ = await read(etcd, [keys.of(Kind.CONFLICT, group.group) for group in groups])
     return [_change(found(ConflictGroup, kv), group) for kv, group in zip(kvs, groups, strict=True)]
+
+
+async def check_groups(etcd: Etcd, keys: Keys, groups: Sequence[ConflictGroup]) -> None:
+    """``Refused`` for one that can't be written; for whoever has other things to write first."""
+    for group in groups:
+        wanted = [keys.of(Kind.CONFLICT, group.group)]
+        wanted += [keys.of(Kind.JOB, job) for job in group.jobs]
+        (at_group, *at_jobs), _ = await read(etcd, wanted)
+        if _gains(found(ConflictGroup, at_group), group):
+            _check_size(group, at_jobs)
 
 
 async def apply_groups(
     etcd: Etcd, keys: Keys, groups: Sequence[ConflictGroup], by: str, *, timeout_s: float
 ) -> list[GroupChange]:
-    """Each group is written whole or not at all; done again, it changes nothing."""
+    """Each group is written whole or not at all; done again, it changes nothing.
+
+    ``Refused`` where jobs of one are together too large for a request.
+    """
     return [await _apply(etcd, keys, group, by, timeout_s) for group in groups]
 
 
@@ -126,7 +141,8 @@ async def _apply(
         if _change(before, group).kind is ChangeKind.UNCHANGED:
             return first
         members: list[tuple[str, Job | None, int]] = []
-        if before is None or not set(group.jobs) <= set(before.jobs):
+        if _gains(before, group):
+            _check_size(group, at_jobs)
             members = [
                 (job, found(Job, kv), mod_of(kv))
                 for job, kv in zip(group.jobs, at_jobs, strict=True)
@@ -137,6 +153,20 @@ async def _apply(
             return first
         await give_way()
     raise _raced(group.group)
+
+
+def _gains(before: ConflictGroup | None, after: ConflictGroup) -> bool:
+    """A job: then all of its jobs are written with it."""
+    return before is None or not set(after.jobs) <= set(before.jobs)
+
+
+def _check_size(group: ConflictGroup, at_jobs: Sequence[KeyValue | None]) -> None:
+    size_bytes = sum(len(kv.value) for kv in at_jobs if kv is not None)
+    if size_bytes > MAX_BYTES:
+        raise Refused(
+            f"conflict group {group.group}: its jobs are {size_bytes >> 10} KiB together, and are "
+            f"written at once, which takes {MAX_BYTES >> 10}; leave some out, or make them smaller"
+        )
 
 
 def _change(before: ConflictGroup | None, after: ConflictGroup) -> GroupChange:

@@ -10,10 +10,12 @@ says is decided.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from etcsched.core.records import FanOut, Gap, Kind, Run
+from etcsched.core.errors import Refused
+from etcsched.core.records import FanOut, Gap, Kind, Presence, Run
 from etcsched.core.states import Origin
 from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.keyspace.keys import Keys
@@ -23,6 +25,11 @@ from etcsched.operator.store import found, pages, read_ranges
 from etcsched.ports import Etcd
 
 __all__ = ["Decided", "decided_of", "decided_of_all"]
+
+_CLOCK_AHEAD_MS: Final = 120_000
+"""Agents show theirs once a minute (ADR 33), and it may come late."""
+_CLOCKS: Final = 5
+"""So many are looked at, those that were shown last."""
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -36,7 +43,8 @@ class Decided(msgspec.Struct, frozen=True):
 async def decided_of(
     etcd: Etcd, keys: Keys, jobs: Sequence[str], now: Utc, revision: int
 ) -> tuple[list[Decided], TicksSeen]:
-    """For each job, as it stands at ``revision``."""
+    """For each job, as it stands at ``revision``. ``Refused`` where this clock is ahead."""
+    await _check_clock(etcd, keys, now)
     tick = tick_id(ms_of(now) // 1000 * 1000)
     ranges: list[Range] = []
     for job in jobs:
@@ -61,7 +69,9 @@ async def decided_of(
 
 async def decided_of_all(etcd: Etcd, keys: Keys, now: Utc, revision: int) -> Decided:
     """For an edit that all jobs go by. It isn't held up by their runs: it makes none of the ticks
-    that have one due. But of what a gap accounts for, nobody knows any more what was due."""
+    that have one due. But of what a gap accounts for, nobody knows any more what was due.
+    ``Refused`` where this clock is ahead."""
+    await _check_clock(etcd, keys, now)
     begin, open_from = now, None
     async for page in pages(etcd, *keys.all_of(Kind.GAP), revision=revision):
         for kv in page.kvs:
@@ -70,6 +80,20 @@ async def decided_of_all(etcd: Etcd, keys: Keys, now: Utc, revision: int) -> Dec
                 begin = max(begin, utc_of(ms_of(gap.decided_through) + 1))
                 open_from = min(open_from or gap.decided_through, gap.decided_through)
     return Decided(begin, open_from)
+
+
+async def _check_clock(etcd: Etcd, keys: Keys, now: Utc) -> None:
+    """An edit by a clock that is ahead would begin so much later: until then what it forbids would
+    start, and what it asks for wouldn't. Where no agent is there, nobody can tell."""
+    newest = await etcd.range(Range(*keys.all_of(Kind.PRESENCE), limit=_CLOCKS, newest_first=True))
+    clocks = [one.clock for kv in newest.kvs if (one := found(Presence, kv)) is not None]
+    ahead_ms = ms_of(now) - ms_of(max(clocks)) if clocks else 0
+    if ahead_ms > _CLOCK_AHEAD_MS:
+        raise Refused(
+            f"this host's clock is {ahead_ms // 1000} s ahead of what any agent has shown, and an "
+            "edit begins by it; set right whichever is wrong, or wait a minute until agents show "
+            "theirs again"
+        )
 
 
 def _after(run: Run) -> Utc:

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from etcsched.core.checks import problem_with
-from etcsched.core.errors import ClusterUnreachable, OutcomeUnknown
+from etcsched.core.errors import EtcschedError, NoSpace, OutcomeUnknown
 from etcsched.core.records import Record
 from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.ops import KeyValue, Range, RangeResult, Txn, TxnResult
@@ -40,7 +40,8 @@ _RESEND_S: Final = 0.05
 async def commit(etcd: Etcd, txn: Txn, *, timeout_s: float) -> TxnResult:
     """Send until the answer is definite: identical again while the outcome is unknown.
 
-    ``OutcomeUnknown`` when time is up and it was sent; whether it was committed shows later.
+    ``OutcomeUnknown`` when time is up and it was sent; whether it was committed shows later. So it
+    is when etcd refuses a copy, since an earlier one may be committed, and when it is full.
     """
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + timeout_s
@@ -54,9 +55,15 @@ async def commit(etcd: Etcd, txn: Txn, *, timeout_s: float) -> TxnResult:
         except OutcomeUnknown as error:
             unknown = error
             await asyncio.sleep(random.uniform(0.5, 1.0) * _RESEND_S)
-        except ClusterUnreachable:
+        except NoSpace as error:
+            # The write that fills the quota is committed, and answered with this.
+            raise OutcomeUnknown(
+                f"{error}; this write may have been the last that was committed, so look before "
+                "you do it again"
+            ) from None
+        except EtcschedError as error:
             if unknown is not None:
-                raise unknown from None
+                raise OutcomeUnknown(f"{unknown}; sent again: {error}") from None
             raise
 
 

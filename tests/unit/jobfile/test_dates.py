@@ -6,9 +6,11 @@ import pytest
 
 from etcsched.core.durations import format_duration
 from etcsched.core.errors import InvalidJobFile
+from etcsched.core.limits import Limits
 from etcsched.core.records import CalendarVersion, ClusterSettings, Window
 from etcsched.core.schedule import Every
 from etcsched.core.states import JobState
+from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of
 from etcsched.jobfile import JobFiles, load
 from etcsched.jobfile.exporting import export, to_yaml
@@ -200,13 +202,27 @@ WINDOW = "from: 2026-12-24, until: 2026-12-27"
             f"{{{WINDOW}, schedule: {{every: 1h, splay: 1m}}}}",
             ".schedule.splay: is the job's own matter; leave it out here",
         ),
-        (f"{{{WINDOW}, schedule: {{at: 2026-12-01T00:00:00}}}}", ".schedule.at: "),
+        (
+            f"{{{WINDOW}, schedule: {{at: 2026-12-23T23:59:59}}}}",
+            ".schedule.at: '2026-12-23T23:59:59' is before its window, which begins at "
+            "2026-12-24T00:00:00Z; give a later time",
+        ),
     ],
 )
 def test_a_wrong_window(windows: str, text: str) -> None:
     found = problem(f"jobs:\n  a: {{{RUN}, windows: {windows}}}")
     assert found.startswith("a.yaml:2: jobs.a.windows")
     assert text in found
+
+
+def test_what_is_due_as_its_window_begins() -> None:
+    begin = "2026-12-24T00:00:00"
+    files = loaded(
+        f"jobs: {{a: {{run: {{exec: [x]}}, windows: {{{WINDOW}, schedule: {{at: {begin}}}}}}}}}"
+    )
+    (job,) = files.jobs
+    begin_ms = ms_of(Utc(f"{begin}.000Z"))
+    assert next_tick(job, Limits(), begin_ms - 1000) == begin_ms
 
 
 def test_a_job_may_be_scheduled_in_its_windows_only() -> None:

@@ -58,6 +58,14 @@ def lint_of(files: JobFiles, now_ms: int) -> list[str]:
             "windows: {from: 2027-01-01, until: 2027-02-01, state: disabled}",
             ["a: schedule: never due, as its windows and calendars have it"],
         ),
+        (
+            "schedule: {every: 3000000d}",
+            ["a: schedule: every 3000000d is never due: ticks end with the year 9000"],
+        ),
+        (
+            "schedule: {every: 3000000d}, calendars: [weekday]",
+            ["a: schedule: every 3000000d is never due: ticks end with the year 9000"],
+        ),
         ("state: ad_hoc_active", []),
         # Changes of the clocks.
         (

@@ -7,10 +7,22 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from etcsched.core.errors import ClusterUnreachable, NotFound, OutcomeUnknown, Refused
+from etcsched.core.errors import (
+    ClusterRefused,
+    ClusterUnreachable,
+    EtcschedError,
+    NoSpace,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    Refused,
+)
 from etcsched.core.records import (
     CLUSTER,
+    Calendar,
+    CalendarVersion,
     FanOut,
     Gap,
     Job,
@@ -18,6 +30,9 @@ from etcsched.core.records import (
     Link,
     Noop,
     Pause,
+    Presence,
+    Request,
+    RequestKind,
     Run,
     ScheduleVersion,
     Watermark,
@@ -28,7 +43,9 @@ from etcsched.core.times import Utc
 from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Delete, Put, Range, Txn, TxnResult
-from etcsched.operator.apply import ChangeKind, apply, delete
+from etcsched.operator.apply import ChangeKind, apply, delete, prune
+from etcsched.operator.bulk import ask_all, id_for
+from etcsched.operator.calendars import apply_calendars
 from etcsched.operator.drains import drain, undrain
 from etcsched.operator.ids import request_id
 from etcsched.operator.pauses import pause
@@ -72,6 +89,14 @@ def job(interval_s: int = 60, name: str = "a", **fields: Any) -> Job:
 
 def put(etcd: ModelEtcd, key: str, value: bytes) -> None:
     etcd.store.txn(Txn((), (Put(key, value),)))
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def do(etcd: ModelEtcd, *operations: Put | Delete) -> None:
+    assert etcd.store.txn(Txn((), operations)).succeeded
 
 
 def stored(etcd: ModelEtcd, name: str = "a") -> Job:
@@ -131,6 +156,26 @@ async def test_an_outcome_that_stays_unknown_is_said_to_be(etcd: Faulty) -> None
         await commit(etcd, txn, timeout_s=0.05)
 
 
+@pytest.mark.parametrize(
+    "then",
+    [ClusterUnreachable("gone"), NoSpace("full"), PermissionDenied("no"), ClusterRefused("token")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_is_said_of_a_second_copy_says_nothing_of_the_first(
+    etcd: Faulty, then: EtcschedError
+) -> None:
+    etcd.after = [OutcomeUnknown("lost"), then]
+    with pytest.raises(OutcomeUnknown, match=str(then)):
+        await commit(etcd, Txn((), (Put("/x", b""),)), timeout_s=TIMEOUT_S)
+
+
+async def test_the_write_that_fills_etcd_may_be_committed(etcd: Faulty) -> None:
+    etcd.after = [NoSpace("database space exceeded")]
+    with pytest.raises(OutcomeUnknown, match="space exceeded; this write may have been the last"):
+        await commit(etcd, Txn((), (Put("/x", b""),)), timeout_s=TIMEOUT_S)
+    assert etcd.store.range(Range("/x")).kvs
+
+
 async def test_a_write_that_certainly_did_not_happen_is_no_unknown_one(etcd: Faulty) -> None:
     etcd.after = [ClusterUnreachable("gone")]
     with pytest.raises(ClusterUnreachable) as caught:
@@ -151,6 +196,32 @@ async def test_who_loses_a_race_looks_again(etcd: Faulty) -> None:
     # The other's version ended with the watermark, so it decides nothing any more.
     assert [version.since for version in versions] == ["2026-11-22T19:00:07.001Z"]
     assert stored(etcd).description == ""
+
+
+async def test_a_colleagues_change_isnt_undone_unsaid(etcd: Faulty) -> None:
+    """It comes after the first look, at which this job was as it should be."""
+    a, b = job(), job(name="b")
+    await applied(etcd, a, b)
+
+    def by_another() -> None:
+        for name in "ab":
+            put(etcd, KEYS.of(Kind.JOB, name), encode(replace(stored(etcd, name), timeout_s=5.0)))
+
+    etcd.before = [by_another]
+    assert await applied(etcd, a, replace(b, priority=3)) == [ChangeKind.UPDATE] * 2
+    assert (stored(etcd).timeout_s, stored(etcd, "b").priority) == (None, 3)
+
+
+async def test_a_prune_that_is_refused_says_how_far_it_came(etcd: Faulty) -> None:
+    names = [f"j{number:02}" for number in range(30)]
+    await applied(etcd, *(job(name=name) for name in names))
+    seen = [stored(etcd, name) for name in names]
+    by_bert = replace(seen[29], timeout_s=5.0, changed_by="bert")
+    put(etcd, KEYS.of(Kind.JOB, "j29"), encode(by_bert))
+    with pytest.raises(Refused, match=r"by bert .* removed; 25 jobs are removed already;"):
+        await prune(etcd, KEYS, seen, NOW, "anna", timeout_s=TIMEOUT_S)
+    with pytest.raises(Refused, match="what else was to be removed; look again"):
+        await prune(etcd, KEYS, seen[25:], NOW, "anna", timeout_s=TIMEOUT_S)
 
 
 async def test_endless_races_end_with_a_refusal(etcd: Faulty) -> None:
@@ -227,9 +298,53 @@ async def test_many_keys_are_read_at_one_revision(etcd: Faulty) -> None:
 
 def test_request_ids_sort_by_time() -> None:
     base_ms = 1_795_000_000_000
-    ids = [request_id(base_ms + step, b"\xff\x00") for step in (0, 1, 1000, 60_000)]
+    ids = [request_id(base_ms + step, b"\xff\x00\x01\x02\x03\x04") for step in (0, 1, 1000, 60_000)]
     assert ids == sorted(ids)
-    assert ids[0] == "20261118T110640.000Z-ff00"
+    assert ids[0] == "20261118T110640.000Z-ff0001020304"
+
+
+async def ask_for_thirty(etcd: ModelEtcd) -> None:
+    requests = [
+        Request(
+            id=id_for("r", "a", str(n)),
+            kind=RequestKind.CANCEL,
+            job="a",
+            run=str(n),
+            at=NOW,
+            by="x",
+        )
+        for n in range(30)
+    ]
+    await ask_all(etcd, KEYS, requests, request_id="r", timeout_s=0.05)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ClusterUnreachable("gone"), "gone: of 30 runs 0 are done with, 10 asked for"),
+        (ClusterRefused("token"), "token: of 30 runs 0 are done with, 10 asked for"),
+        (
+            OutcomeUnknown("lost"),
+            "lost: of 30 runs 0 are done with, 10, and perhaps one more, asked",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_bulk_that_ends_in_between_says_how_far_it_came(
+    etcd: Faulty, error: EtcschedError, said: str
+) -> None:
+    etcd.before = [*[lambda: None] * 10, *[lambda: fail(error)] * 30]
+    with pytest.raises(EtcschedError) as caught:
+        await ask_for_thirty(etcd)
+    assert str(caught.value).startswith(said)
+    assert caught.value.exit_code == error.exit_code
+
+
+async def test_a_bulk_that_doesnt_begin_has_asked_for_nothing(etcd: Faulty) -> None:
+    etcd.before = [lambda: fail(ClusterUnreachable("gone"))]
+    with pytest.raises(ClusterUnreachable, match=r"^gone$") as caught:
+        await ask_for_thirty(etcd)
+    assert not isinstance(caught.value, OutcomeUnknown)
 
 
 TICK = Utc("2026-11-22T19:00:01.000Z")
@@ -293,6 +408,36 @@ async def test_many_jobs_at_once_fit_transactions(etcd: Faulty) -> None:
     assert {stored(etcd, name).current.patterns for name in names} == {(Every(30, NOW),)}
 
 
+def with_calendars(job: Job, *calendars: str) -> Job:
+    return replace(job, versions=(replace(job.current, calendars=calendars),))
+
+
+async def put_calendars(etcd: ModelEtcd, *names: str) -> None:
+    version = CalendarVersion(since=NOW, exclude=("2026-12-25",))
+    calendars = [Calendar(name=name, versions=(version,)) for name in names]
+    await apply_calendars(etcd, KEYS, calendars, NOW, "anna", timeout_s=TIMEOUT_S)
+
+
+async def test_a_calendar_that_goes_while_its_job_comes(etcd: Faulty) -> None:
+    """The job would be due on all days."""
+    await put_calendars(etcd, "holidays")
+    at_calendar = KEYS.of(Kind.CALENDAR, "holidays")
+    etcd.before = [lambda: do(etcd, Delete(at_calendar))]
+    with pytest.raises(Refused, match="calendar holidays: others have deleted it just now"):
+        await applied(etcd, with_calendars(job(), "holidays"))
+    assert not etcd.store.range(Range(KEYS.of(Kind.JOB, "a"))).kvs
+
+
+async def test_many_jobs_with_calendars_of_their_own_fit_transactions(etcd: Faulty) -> None:
+    names = [f"a{number}" for number in range(60)]
+    await put_calendars(etcd, *(f"{name}.{letter}" for name in names for letter in "abcdefgh"))
+    jobs = [with_calendars(job(name=n), *(f"{n}.{letter}" for letter in "abcdefgh")) for n in names]
+    assert set(await applied(etcd, *jobs)) == {ChangeKind.CREATE}
+    assert set(await applied(etcd, *jobs)) == {ChangeKind.UNCHANGED}
+    again = [replace(one, priority=3) for one in jobs]
+    assert set(await applied(etcd, *again)) == {ChangeKind.UPDATE}
+
+
 async def test_what_isnt_of_a_tick_holds_no_edit_back(etcd: Faulty) -> None:
     await applied(etcd, job())
     put(etcd, WHERE_TICKS_RUN[0], run_of_tick(origin=Origin.REQUEST))
@@ -314,6 +459,28 @@ DECIDED_THROUGH = Utc("2026-11-22T19:00:01.000Z")
 def account() -> bytes:
     """Of an outage's ticks, which is ahead of the watermark."""
     return encode(Gap(job="a", since=NOW, decided_through=DECIDED_THROUGH, reason="none led"))
+
+
+def shows_its_clock(etcd: ModelEtcd, agent: str, clock: str) -> None:
+    presence = Presence(
+        agent=agent, incarnation="1", supervisor="s", slots=1, host="h", pid=1,
+        since=NOW, clock=Utc(clock), version="0",
+    )  # fmt: skip
+    put(etcd, KEYS.of(Kind.PRESENCE, agent), encode(presence))
+
+
+@pytest.mark.parametrize("name", ["a", None])
+async def test_who_is_ahead_of_every_agent_edits_nothing(etcd: Faulty, name: str | None) -> None:
+    """It would begin by the operator's clock, and until then start what it forbids."""
+    await applied(etcd, job())
+    shows_its_clock(etcd, "a1", "2026-11-22T18:57:59.000Z")
+    with pytest.raises(Refused, match="121 s ahead of what any agent has shown"):
+        await pause(etcd, KEYS, name, NOW, "anna", timeout_s=TIMEOUT_S)
+    with pytest.raises(Refused, match="121 s ahead"):
+        await applied(etcd, job(interval_s=30))
+    shows_its_clock(etcd, "a2", "2026-11-22T18:58:00.000Z")
+    assert await pause(etcd, KEYS, name, NOW, "anna", timeout_s=TIMEOUT_S)
+    assert await applied(etcd, job(interval_s=30)) == [ChangeKind.UPDATE]
 
 
 async def edit(etcd: ModelEtcd) -> None:

@@ -3,6 +3,8 @@ drains, settings)."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from etcsched.core.records import (
@@ -45,17 +47,22 @@ def write_jobs(
     jobs: list[tuple[Job, int]],
     watermark_revision: int,
     ticks: TicksSeen | None = None,
+    calendars: Collection[str] = (),
 ) -> Txn:
     """All of them or none: each as it was seen (0: new), and the watermark too, since each job's
     timeline is counted from it. So it is from what the leader decided ahead of the watermark: no
     run or fan-out of such a tick, and no word on an outage, may have come since they were looked
-    at."""
+    at. ``calendars`` must be there: without them the jobs would be due on all days."""
     compares = [Compare(keys.watermark, Target.MOD, watermark_revision)]
     compares += [Compare(keys.of(Kind.JOB, job.name), Target.MOD, seen) for job, seen in jobs]
     if ticks is not None:
         for job, seen in jobs:
             # Nothing was ever due of a job that isn't there.
             compares += _nothing_decided_since(keys, job.name, ticks) if seen else ()
+    compares += [
+        Compare(keys.of(Kind.CALENDAR, name), Target.CREATE, 0, Relation.GREATER)
+        for name in sorted(calendars)
+    ]
     puts = [Put(keys.of(Kind.JOB, job.name), encode(job)) for job, _ in jobs]
     return Txn(tuple(compares), (*puts, _edit(keys)))
 
