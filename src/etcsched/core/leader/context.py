@@ -93,11 +93,11 @@ class Reservation(msgspec.Struct):
     exists: bool = False
 
     @property
-    def starts(self) -> str | None:
-        """The job of the assignment that it makes."""
+    def starts(self) -> RunKey | None:
+        """Whom it assigns."""
         match self.write:
             case fx.CreateRun() | fx.Dispatch() | fx.MoveRun() if self.write.assignment is not None:
-                return self.write.assignment.job
+                return (self.write.assignment.job, self.write.assignment.run)
         return None
 
 
@@ -121,7 +121,8 @@ class Context:
         self._refused: dict[Matter, int] = {}
         """How often in a row."""
         self._starting: Counter[str] = Counter()
-        self.conflicts = Conflicts(view, lambda job: self._starting[job] > 0)
+        """Assignments in flight, by job and by lane (a job's own lane has its name)."""
+        self.conflicts = Conflicts(view, self.is_starting)
         self.seating = Seating(view)
         self._pools: dict[Requirement, Pool] = {}
         self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
@@ -159,8 +160,7 @@ class Context:
             self._reserved_slots[agent] += 1
             self.load_changed(agent)
         reservation = self._reservations[write.seq] = Reservation(write, matters, agent)
-        if (job := reservation.starts) is not None:
-            self._starting[job] += 1
+        self._count_start(reservation, 1)
         self.effects.append(write)
 
     def say(
@@ -194,6 +194,15 @@ class Context:
             is_being_made = self.is_busy(lane_matter(run.lane), job_matter(run.job))
             return is_being_made or run.job in self.fanning_out
         return self.is_coming(run.job)
+
+    def is_starting(self, lane: str) -> bool:
+        """Whether an assignment in this lane is in flight. A job's own lane has all of them in it."""
+        return self._starting[lane] > 0
+
+    def _count_start(self, reservation: Reservation, change: int) -> None:
+        if (run := reservation.starts) is not None:
+            for lane in {run[0], lane_of(*run)}:
+                self._starting[lane] += change
 
     def is_turn_taken(self, run: Run) -> bool:
         """Whether another run that it has to wait for is just being assigned: what isn't bound to
@@ -254,8 +263,7 @@ class Context:
                 del self._reservations[seq]
                 for matter in reservation.matters:
                     del self._busy[matter]
-                if (job := reservation.starts) is not None:
-                    self._starting[job] -= 1
+                self._count_start(reservation, -1)
                 if reservation.agent is not None:
                     self._reserved_slots[reservation.agent] -= 1
                     self.load_changed(reservation.agent)

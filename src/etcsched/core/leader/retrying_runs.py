@@ -105,6 +105,8 @@ class RetryingRuns:
             return "another run of its job is just being assigned"
         if job.record.overlap is Overlap.ALLOW:
             return None
+        if self._context.is_starting(run.lane):
+            return "another run of its job is just being assigned"
         for other in self._view.active_runs(run.lane):
             if other.state is RunState.ASSIGNED:
                 return f"{other.job}/{other.id} runs on {other.agent}"
