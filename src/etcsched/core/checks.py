@@ -19,6 +19,7 @@ from etcsched.core.records import (
     Answer,
     Assignment,
     Calendar,
+    Candidate,
     ClusterSettings,
     ConflictGroup,
     Drain,
@@ -43,7 +44,7 @@ from etcsched.core.retry import RETRIED
 from etcsched.core.schedule.patterns import Cron
 from etcsched.core.schedule.schedule import schedule_of
 from etcsched.core.states import FINAL, ConditionOp, RunState
-from etcsched.core.times import ms_of
+from etcsched.core.times import Utc, ms_of
 
 _PARTS_OF_LATE = 4
 MOST_S = 10 * 365 * 86400.0
@@ -59,6 +60,8 @@ def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
     if ids is not None and named is not None and named != ids[-len(named) :]:
         return f"it is a record of {'/'.join(named)}"
     try:
+        for time in _times_in(record):
+            ms_of(time)
         match record:
             case Job():
                 return _problem_with_job(record)
@@ -95,6 +98,23 @@ def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
                 return None
     except ValueError as error:
         return str(error)
+
+
+def _times_in(record: Record) -> tuple[Utc, ...]:
+    """Those that others than the leader write and it reckons with: their type doesn't know how many
+    days a month has."""
+    match record:
+        case Candidate(since=since, clock=clock) | Presence(since=since, clock=clock):
+            return since, clock
+        case Report():
+            times = (record.claimed_at, record.started_at, record.ended_at)
+            return tuple(time for time in times if time is not None)
+        case Request(at=at):
+            return (at,)
+        case Drain(since=since):
+            return (since,)
+        case _:
+            return ()
 
 
 def _names_in(record: Record) -> tuple[str, ...] | None:

@@ -100,6 +100,8 @@ class View:
         self.reports: dict[tuple[str, str, str], Entry[Report]] = {}
         self.orders: dict[tuple[str, str, str], Entry[Order]] = {}
         self.late_reports: dict[tuple[str, str, str, str], Entry[Report]] = {}
+        self._unreadable: dict[tuple[Kind, tuple[str, ...]], int] = {}
+        """Revisions of what counts as absent: transactions compare what stands there."""
         self._settings: dict[tuple[()], Entry[ClusterSettings]] = {}
         self._edits: dict[tuple[()], Entry[Edited]] = {}
         self._terms: dict[tuple[()], Entry[Term]] = {}
@@ -171,7 +173,7 @@ class View:
 
     @property
     def settings_revision(self) -> int:
-        return revision_of(self._settings.get(()))
+        return self.seen(Kind.SETTINGS)
 
     @property
     def edited(self) -> Entry[Edited] | None:
@@ -192,7 +194,7 @@ class View:
 
     def calendars_seen(self, job: Job) -> tuple[tuple[str, int], ...]:
         """The revisions of the calendars that a decision on its ticks rests on."""
-        return tuple((name, revision_of(self.calendars.get(name))) for name in calendars_of(job))
+        return tuple((name, self.seen(Kind.CALENDAR, name)) for name in calendars_of(job))
 
     def is_paused(self, job: str) -> bool:
         return self.what_is_paused(job) is not None
@@ -208,11 +210,11 @@ class View:
     def start_seen(self, job: str, agent: str | None = None) -> StartSeen:
         """The revisions that a start of this job (on this agent) rests on."""
         return StartSeen(
-            job=revision_of(self.jobs.get(job)),
-            pause=revision_of(self.pauses.get(job)),
-            cluster_pause=revision_of(self.pauses.get(CLUSTER)),
-            drain=revision_of(self.drains.get(agent)) if agent is not None else 0,
-            seat=revision_of(self.seats.get(agent)) if agent is not None else 0,
+            job=self.seen(Kind.JOB, job),
+            pause=self.seen(Kind.PAUSE, job),
+            cluster_pause=self.seen(Kind.PAUSE, CLUSTER),
+            drain=self.seen(Kind.DRAIN, agent) if agent is not None else 0,
+            seat=self.seen(Kind.SEAT, agent) if agent is not None else 0,
         )
 
     def runs_of(self, lane: str) -> list[Run]:
@@ -275,7 +277,17 @@ class View:
                     change.record, change.mod_revision, change.create_revision, change.lease
                 )
             self._index(change, before.record if before is not None else None)
+            if change.record is None and change.create_revision:
+                self._unreadable[change.kind, change.ids] = change.mod_revision
+            elif self._unreadable:
+                self._unreadable.pop((change.kind, change.ids), None)
         self.revision = revision
+
+    def seen(self, kind: Kind, *ids: str) -> int:
+        """The revision of a record as transactions compare it (0: absent). One that can't be read
+        counts as absent, but its key is there."""
+        entry = self._maps[kind].get(ids[0] if len(ids) == 1 else ids)
+        return entry.mod_revision if entry is not None else self._unreadable.get((kind, ids), 0)
 
     def differences(self, snapshot: Iterable[Change], revision: int) -> list[Change]:
         """The changes that lead from this view to a snapshot: also the deletions that history no
@@ -288,6 +300,9 @@ class View:
             known = self._maps[change.kind].get(ids)
             if known is None or known.mod_revision != change.mod_revision:
                 changes.append(change)
+        for kind, place in self._unreadable:
+            if place not in seen[kind]:
+                changes.append(Change(kind=kind, ids=place, record=None, mod_revision=revision))
         for kind, entries in self._maps.items():
             for ids in entries:
                 place = ids if isinstance(ids, tuple) else (ids,)

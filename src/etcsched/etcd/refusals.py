@@ -78,6 +78,9 @@ _ETCD_SAYS = {
     "revision of auth store is old": Verdict.AUTH_CHANGED,
     "user name is empty": Verdict.NO_USER,
     "no leader": Verdict.NOT_NOW,
+    # Of etcd 3.6 a failed precondition; others serve it.
+    "not capable": Verdict.NOT_NOW,
+    "rpc not supported for learner": Verdict.NOT_NOW,
     "too many requests": Verdict.NOT_NOW,
     "requested lease not found": Verdict.LEASE_GONE,
     "lease already exists": Verdict.LEASE_EXISTS,

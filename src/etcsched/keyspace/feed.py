@@ -40,7 +40,7 @@ class Feed:
         self._on_malformed = on_malformed
         self._read_kv = read_kv
         self._read_event = read_event
-        self._unreadable: dict[Kind, int] = {}
+        self._unreadable: set[Kind] = set()
 
     @property
     def unreadable(self) -> tuple[str, ...]:
@@ -50,11 +50,13 @@ class Feed:
         """The changes that the view has then taken in."""
         changes = self._changes(update)
         self.view.apply(changes, update.revision)
-        if self._unreadable:
-            for change in changes:
-                mended = change.mod_revision not in self._unreadable.values()
-                if change.record is not None or mended:
-                    self._unreadable.pop(change.kind, None)
+        for change in changes:
+            if change.kind in (Kind.TERM, Kind.WATERMARK):
+                # Not told of a deletion: a value that can't be read was created once.
+                if change.record is None and change.create_revision:
+                    self._unreadable.add(change.kind)
+                else:
+                    self._unreadable.discard(change.kind)
         return changes
 
     def _changes(self, update: WatchUpdate) -> tuple[Change, ...]:
@@ -77,6 +79,10 @@ class Feed:
             place = self._keys.parse(kv.key)
             if place is None:
                 return None
-            if place[0] in (Kind.TERM, Kind.WATERMARK):
-                self._unreadable[place[0]] = kv.mod_revision
-            return Change(kind=place[0], ids=place[1], record=None, mod_revision=kv.mod_revision)
+            return Change(
+                kind=place[0],
+                ids=place[1],
+                record=None,
+                mod_revision=kv.mod_revision,
+                create_revision=kv.create_revision,
+            )

@@ -223,7 +223,7 @@ CASES = [
         lambda seen: BUILD(
             fx.ChangeSeats(
                 seq=1,
-                given=((Seat(agent="a2", since=NOW, term=1), seen("new presence")),),
+                given=((Seat(agent="a2", since=NOW, term=1), 0, seen("new presence")),),
                 taken=(("a1", seen("seat"), seen("presence")),),
                 settings_revision=seen("settings"),
             )

@@ -22,6 +22,7 @@ from etcsched.core.records import (
     Follow,
     Job,
     Join,
+    Kind,
     Link,
     Run,
     Source,
@@ -246,7 +247,7 @@ class _Plan:
 
     def take(self, link: Link) -> None:
         target = self._view.jobs.get(link.to)
-        self._jobs[link.to] = revision_of(target)
+        self._jobs[link.to] = self._view.seen(Kind.JOB, link.to)
         why_not = self._why_not(link, target)
         if why_not is not None or target is None:
             self._skip(link.to, why_not or "")
@@ -325,7 +326,7 @@ class _Plan:
             fx.JoinChange(
                 target=target.name,
                 instance=self._instance,
-                revision=revision_of(entry),
+                revision=self._view.seen(Kind.JOIN, target.name, self._instance),
                 join=changed,
             )
         )

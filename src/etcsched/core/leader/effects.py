@@ -306,7 +306,7 @@ class ChangeSeats(Write, frozen=True, kw_only=True):
     """Seats that are given (each with its agent's presence as seen) and taken (agent, the seat's
     revision, its agent's presence: 0 says that it is gone), by the settings as seen."""
 
-    given: tuple[tuple[Seat, int], ...]
+    given: tuple[tuple[Seat, int, int], ...]
     taken: tuple[tuple[str, int, int], ...]
     settings_revision: int
 

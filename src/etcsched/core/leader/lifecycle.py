@@ -19,7 +19,7 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Matter
 from etcsched.core.leader.placement import Requirement, requirement_of, why_not
 from etcsched.core.leader.runs import new_run
-from etcsched.core.records import Due, Job, Live, Presence, Run
+from etcsched.core.records import Due, Job, Kind, Live, Presence, Run
 from etcsched.core.states import JobState, Occasion, Origin, RunState, Stage
 from etcsched.core.times import ms_of, tick_id
 from etcsched.core.view import View, revision_of
@@ -178,7 +178,7 @@ class LiveAgents:
             if after is before:
                 return
         change = fx.LiveChange(
-            agent=agent, revision=revision_of(entry),
+            agent=agent, revision=self._view.seen(Kind.LIVE, agent),
             presence_revision=revision_of(presence), live=after,
         )  # fmt: skip
         plan.changes.append(change)

@@ -22,11 +22,11 @@ from etcsched.core.leader.outage_records import belonging_runs, buffer_ms, recor
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import step
-from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Run
+from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Kind, Run
 from etcsched.core.states import Origin, RunState
 from etcsched.core.timeline import ticks
 from etcsched.core.times import ms_of, utc_of
-from etcsched.core.view import Entry, revision_of
+from etcsched.core.view import Entry
 
 
 class Ruling(enum.Enum):
@@ -200,10 +200,10 @@ class Outages:
         write = fx.OpenGap(
             seq=context.next_seq(),
             gap=gap,
-            gap_revision=revision_of(self._view.gaps.get(name)),
+            gap_revision=self._view.seen(Kind.GAP, name),
             job_revision=entry.mod_revision,
-            pause_revision=revision_of(self._view.pauses.get(name)),
-            cluster_pause_revision=revision_of(self._view.pauses.get(CLUSTER)),
+            pause_revision=self._view.seen(Kind.PAUSE, name),
+            cluster_pause_revision=self._view.seen(Kind.PAUSE, CLUSTER),
             calendars=self._view.calendars_seen(entry.record),
         )
         context.write(write, job_matter(name))
@@ -338,10 +338,10 @@ class Outages:
                 seq=context.next_seq(),
                 job=name,
                 job_revision=entry.mod_revision,
-                pause_revision=revision_of(self._view.pauses.get(name)),
-                cluster_pause_revision=revision_of(self._view.pauses.get(CLUSTER)),
+                pause_revision=self._view.seen(Kind.PAUSE, name),
+                cluster_pause_revision=self._view.seen(Kind.PAUSE, CLUSTER),
                 calendars=self._view.calendars_seen(job),
-                gap_revision=revision_of(gap),
+                gap_revision=self._view.seen(Kind.GAP, name),
                 gap=decided,
                 created=created,
                 archived=archived,

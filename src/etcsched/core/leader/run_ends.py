@@ -7,7 +7,7 @@ from etcsched.core.leader.chains import Chains
 from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
 from etcsched.core.leader.runs import attempt_of, step
 from etcsched.core.leader.waiting import Waiting
-from etcsched.core.records import Assignment, Attempt, Order, Report, Run
+from etcsched.core.records import Assignment, Attempt, Kind, Order, Report, Run
 from etcsched.core.states import Outcome, RunState
 from etcsched.core.view import Entry, revision_of
 
@@ -82,9 +82,10 @@ class RunEnds:
         """Somebody deleted the assignment by hand. Its agent ends the process when it sees that;
         nothing fences it, so the run doesn't move."""
         run = entry.record
-        report = self._view.reports.get((run.agent, run.job, run.id))
         old = fx.OldAttempt(
-            agent=run.agent, assignment_revision=0, report_revision=revision_of(report)
+            agent=run.agent,
+            assignment_revision=self._view.seen(Kind.ASSIGNMENT, run.agent, run.job, run.id),
+            report_revision=self._view.seen(Kind.REPORT, run.agent, run.job, run.id),
         )
         cause = "its assignment was deleted by hand"
         self._end(entry, RunState.DIED, cause, old=old, consumed=consumed)

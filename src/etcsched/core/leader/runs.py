@@ -32,6 +32,9 @@ from etcsched.core.times import Utc, tick_id, utc_of
 MAX_HISTORY = 64
 """Steps kept of a run; of one that moved more often, the first and the newest."""
 
+MAX_TAILS = 16
+"""Of so many attempts, the last ones, a run's record has the output's tail."""
+
 
 class Author(msgspec.Struct, frozen=True):
     """Who decides, and when: stands in every step of every run."""
@@ -112,7 +115,16 @@ def step(
     )
     if len(history) > MAX_HISTORY:
         history = (history[0], *history[1 - MAX_HISTORY :])
-    return replace(run, state=state, history=history, **changes)
+    return _bounded(replace(run, state=state, history=history, **changes))
+
+
+def _bounded(run: Run) -> Run:
+    """A run may be retried a thousand times, and its record has to fit into one request of etcd."""
+    early = run.attempts[:-MAX_TAILS]
+    if not early or not early[-1].tail:
+        return run
+    untold = (replace(attempt, tail="") for attempt in early)
+    return replace(run, attempts=(*untold, *run.attempts[-MAX_TAILS:]))
 
 
 def assigned(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Matter
-from etcsched.core.records import Seat
+from etcsched.core.records import Kind, Seat
 from etcsched.core.view import revision_of
 
 SEATS: Matter = ("seats",)
@@ -36,7 +36,10 @@ class Seats:
         context.write(
             fx.ChangeSeats(
                 seq=context.next_seq(),
-                given=tuple((seat, view.presences[seat.agent].mod_revision) for seat in seats),
+                given=tuple(
+                    (seat, view.seen(Kind.SEAT, seat.agent), view.seen(Kind.PRESENCE, seat.agent))
+                    for seat in seats
+                ),
                 taken=tuple(
                     (agent, view.seats[agent].mod_revision, revision_of(view.presences.get(agent)))
                     for agent in taken

@@ -8,7 +8,7 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader.chains import join_matter
 from etcsched.core.leader.context import Context, Matter, job_matter
 from etcsched.core.leader.runs import late_attempt_of
-from etcsched.core.records import CLUSTER, Report, Run
+from etcsched.core.records import CLUSTER, Kind, Report, Run
 from etcsched.core.states import JobState
 from etcsched.core.times import utc_of
 from etcsched.core.view import revision_of
@@ -97,7 +97,7 @@ class Upkeep:
                     seq=context.next_seq(),
                     job=name,
                     job_revision=job.mod_revision,
-                    pause_revision=revision_of(self._view.pauses.get(name)),
+                    pause_revision=self._view.seen(Kind.PAUSE, name),
                 )
                 context.write(write, matter)
 

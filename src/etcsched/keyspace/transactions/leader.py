@@ -409,8 +409,8 @@ class LeaderTransactions:
             compares.append(self._as_seen(Kind.SEAT, revision, agent))
             compares.append(self._as_seen(Kind.PRESENCE, presence_revision, agent))
             then.append(Delete(self._key(Kind.SEAT, agent)))
-        for seat, presence_revision in write.given:
-            compares.append(self._as_seen(Kind.SEAT, 0, seat.agent))
+        for seat, revision, presence_revision in write.given:
+            compares.append(self._as_seen(Kind.SEAT, revision, seat.agent))
             compares.append(self._as_seen(Kind.PRESENCE, presence_revision, seat.agent))
             then.append(self._put(Kind.SEAT, seat, seat.agent))
         return Txn(tuple(compares), tuple(then))
