@@ -260,6 +260,14 @@ class View:
         unless that process may run on."""
         return len(self.assigned_to.get(agent, ())) - len(self._slotless_of.get(agent, ()))
 
+    def unbound_beside(self, run: Run) -> list[Run]:
+        """For one that is bound to an agent though its job's ticks aren't (its agent has come, say,
+        or it was made as they still were): those of the job that are bound to none."""
+        job = self.jobs.get(run.job)
+        if not run.host or (job is not None and job.record.per_host):
+            return []
+        return [other for other in self.active_runs(run.job) if not other.host]
+
     def by_kind(self) -> dict[Kind, dict[Any, Entry[Any]]]:
         """All entries; ids of one part aren't tuples."""
         return self._maps

@@ -44,7 +44,9 @@ class Turns(Rule):
         if not self._takes_turns(name, run_id, is_retry=is_retry):
             return
         for other_id in self.state.runs_of.get(name, set()) - {run_id}:
-            if host_in(other_id) != host_in(run_id):
+            if job.per_host and host_in(other_id) != host_in(run_id):
+                continue
+            if host_in(other_id) and host_in(run_id) not in ("", host_in(other_id)):
                 continue
             if not self._takes_turns(name, other_id, is_retry=is_retry):
                 continue

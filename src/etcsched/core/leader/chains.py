@@ -71,9 +71,9 @@ class Chains:
         if entry is None or not entry.record.chain:
             return
         current, joining = entry.record.current, self._joining
-        if current.state in (JobState.DELETED, JobState.DISABLED) and not current.windows:
-            if current.state is JobState.DELETED:
-                return
+        if current.state is JobState.DELETED:
+            return
+        if current.state is JobState.DISABLED:
             joining = self._ending
         targets = tuple(link.to for link in entry.record.chain if link.joins)
         if targets:
@@ -86,8 +86,19 @@ class Chains:
     ) -> frozenset[str]:
         """The jobs that a join of this target waits for still."""
         sources = self._joining.get(target, set())
-        ending = {j for j in self._ending.get(target, ()) if self._is_in_progress(j, instance)}
+        ending = {
+            j for j in self._ending.get(target, ())
+            if self._has_window_left(j) or self._is_in_progress(j, instance)
+        }  # fmt: skip
         return frozenset((sources | ending) - {arrival.job for arrival in arrived})
+
+    def _has_window_left(self, job: str) -> bool:
+        """In which it is no more disabled."""
+        entry, now_ms = self._view.jobs.get(job), self._context.wall_ms
+        return entry is not None and any(
+            ms_of(w.until) > now_ms and w.state not in (None, JobState.DISABLED)
+            for w in entry.record.current.windows
+        )
 
     def _is_in_progress(self, job: str, instance: str) -> bool:
         runs = self._view.runs_of_job.get(job, ())

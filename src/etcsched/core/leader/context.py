@@ -209,6 +209,9 @@ class Context:
         an agent waits for those of its job that are, too."""
         bound = () if run.host else self.view.bound_of.get(run.job, ())
         lanes = {run.lane, *(lane_of(run.job, other) for other in bound)}
+        job = self.view.jobs.get(run.job)
+        if run.host and job is not None and not job.record.per_host:
+            lanes.add(run.job)
         return self.is_busy(*map(turn_matter, lanes))
 
     def is_busy(self, *matters: Matter) -> bool:

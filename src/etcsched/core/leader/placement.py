@@ -55,7 +55,10 @@ def requirement_of_run(job: Job, run: Run) -> Requirement:
         return requirement_of(job)
     if run.host:
         return Requirement((run.host,), labels, job.user)
-    return requirement_of(job, run.origin)
+    origin = run.origin
+    if origin is Origin.RESUBMISSION and (run.chained_from or run.scheduled_at is None):
+        origin = Origin.CHAIN if run.chained_from else Origin.REQUEST
+    return requirement_of(job, origin)
 
 
 def why_not(

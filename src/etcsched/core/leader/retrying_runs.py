@@ -94,9 +94,11 @@ class RetryingRuns:
         name = run.job
         gap = self._view.gaps.get(name)
         is_coming = self._context.is_coming_beside(run) or self._context.is_coming(name)
-        if is_coming or self._open.first_of(name) is not None:
+        if run.occasion is not None and run.occasion.is_shutdown:
+            pass  # Its agent waits for it to go: the ticks of an outage may wait for its successor.
+        elif is_coming or self._open.first_of(name) is not None:
             return "a tick of its job is being decided"
-        if name in self._recovering or (gap is not None and not gap.record.closed):
+        elif name in self._recovering or (gap is not None and not gap.record.closed):
             return "its job's outage isn't over"
         job = self._view.jobs.get(name)
         if job is None:
@@ -107,7 +109,7 @@ class RetryingRuns:
             return None
         if self._context.is_starting(run.lane):
             return "another run of its job is just being assigned"
-        for other in self._view.active_runs(run.lane):
+        for other in (*self._view.active_runs(run.lane), *self._view.unbound_beside(run)):
             if other.state is RunState.ASSIGNED:
                 return f"{other.job}/{other.id} runs on {other.agent}"
             if other.state is RunState.HELD:
@@ -173,6 +175,7 @@ class RetryingRuns:
         view, name = self._view, run.job
         job = view.jobs.get(name)
         others = list(view.ticks_of.get(run.lane, ()))
+        others += (other.id for other in view.unbound_beside(run) if other.is_tick)
         if job is None or chained_runs_supersede(job.record):
             others += view.chained_of.get(name, ())
         for other_id in others:

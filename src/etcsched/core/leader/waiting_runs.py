@@ -204,6 +204,10 @@ class WaitingRuns:
         if job is None or job.record.overlap is not Overlap.ALLOW:
             if self._context.is_coming_beside(run):
                 return lambda: "another run of its job is just being made"
+            for other in view.unbound_beside(run):
+                if other.state in HOLDING:
+                    name = f"{other.job}/{other.id}"
+                    return lambda: f"behind {name}"
             places = view.queued_of.get(lane, [])
             if places and places[0][2] == run.id and not view.has_unqueued(lane):
                 return None
@@ -227,7 +231,9 @@ class WaitingRuns:
         if job.overlap is Overlap.ALLOW:
             return None
         view = self._view
-        others = view.active_runs(run.lane) if run.host else view.runs_in(run.job, *HOLDING)
+        others = view.runs_in(run.job, *HOLDING)
+        if run.host:
+            others = [*view.active_runs(run.lane), *view.unbound_beside(run)]
         for other in others:
             if other.state in HOLDING and not _is_beside_others(other):
                 name = f"{other.job}/{other.id}"
