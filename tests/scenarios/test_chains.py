@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from etcsched.core.leader.chains import chained_id
 from etcsched.core.leader.context import Options
 from etcsched.core.leader.runs import Author, new_run, tick_run
-from etcsched.core.records import Condition, Follow, Job, Kind, Link, Retry, Run
+from etcsched.core.records import Condition, Follow, Job, Kind, Link, Retry, Run, Window
 from etcsched.core.schedule import At
 from etcsched.core.states import ConditionOp, JobState, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc, ms_of
@@ -574,3 +574,23 @@ def test_a_join_of_many_that_end_at_once_doesnt_take_long() -> None:
     spans = {span.job: span for span in world.agents["a1"].spans}
     last_s = max(span.end_s or 0.0 for name, span in spans.items() if name.startswith("s"))
     assert spans["end"].start_s - last_s < 3.0
+
+
+@pytest.mark.parametrize(("until", "waits_s"), [("12:00:05", 0), ("12:02:00", 60)])
+def test_a_join_waits_for_a_disabled_source_until_its_windows_are_over(
+    world: World, until: str, waits_s: int
+) -> None:
+    on = Window(
+        since=Utc("2026-11-22T12:00:02.000Z"),
+        until=Utc(f"2026-11-22T{until}.000Z"),
+        state=JobState.ENABLED,
+    )
+    link = Link(to="report", joins=True)
+    world.apply(job("report", state=JobState.CHAIN_ACTIVE))
+    world.apply(job("one", At(Utc("2026-11-22T12:01:00.000Z")), chain=(link,)))
+    stopped = {"state": JobState.DISABLED, "windows": (on,)}
+    world.apply(job("two", At(Utc("2026-11-22T12:00:03.000Z")), chain=(link,), **stopped))
+    world.advance(80)
+    assert bool(world.runs("report")) == (waits_s == 0)
+    world.advance(waits_s)
+    assert world.runs("report")

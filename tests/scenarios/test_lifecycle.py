@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etcsched.core.leader.explaining import Explainer
-from etcsched.core.records import ClusterSettings, Job, Keep, Kind, Live, Run
+from etcsched.core.records import ClusterSettings, Job, Keep, Kind, Live, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import (
     JobState,
@@ -658,3 +658,21 @@ def test_startup_jobs_that_are_left_run_though_the_presence_was_away() -> None:
     a1.put_presence_again()
     world.advance(30)
     assert [len(world.runs(name)) for name in names] == [1] * 45
+
+
+@pytest.mark.parametrize("lifecycle", [Lifecycle.CLUSTER_SHUTDOWN, Lifecycle.HOST_SHUTDOWN])
+def test_a_shutdown_is_retried_though_an_outage_of_its_job_has_begun(lifecycle: Lifecycle) -> None:
+    """The outage waits for an agent, and the only one waits for the retry."""
+    world = World()
+    world.scheduler("s1")
+    world.advance(0.5)
+    tick = At(Utc("2026-11-22T12:00:30.000Z"))
+    world.apply(job("down", tick, lifecycle=lifecycle, retry=Retry(max=2, interval_s=30.0)))
+    a1 = world.agent("a1", ends_as=Outcome.FAILED, takes_s=2.0)
+    world.advance(10)
+    a1.stop()
+    world.advance(10)
+    a1.ends_as = Outcome.COMPLETED
+    world.advance(60)
+    assert not a1.is_alive
+    assert "completed" in world.states("down").values()

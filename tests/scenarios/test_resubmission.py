@@ -10,7 +10,7 @@ import pytest
 from etcsched.core.leader.resubmission import MAX_READS
 from etcsched.core.records import ClusterSettings, Keep, Kind, Retry, Run
 from etcsched.core.schedule import At
-from etcsched.core.states import JobState, Origin, Outcome, Overlap, Recovery, RunState
+from etcsched.core.states import HostsFor, JobState, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import cancel, job, resubmit, trigger
@@ -417,3 +417,19 @@ def test_of_one_run_and_its_resubmission_only_one_is_resubmitted_at_once(seed: i
     world.advance(5)
     assert sorted(answer(world, request)[0] for request in requests) == [False, True]
     assert list(states(world).values()).count("assigned") == 1
+
+
+def test_what_was_asked_for_isnt_bound_to_hosts_when_it_is_resubmitted() -> None:
+    """The hosts are for ticks, and for what stands for one."""
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a2", ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    world.apply(job("backup", hosts=("a1",), hosts_for=HostsFor.SCHEDULED))
+    asked = "20261122T120001.000Z-1"
+    world.request(trigger(asked))
+    world.advance(5)
+    agent.ends_as = Outcome.COMPLETED
+    world.request(resubmit("20261122T120010.000Z-r", asked))
+    world.advance(20)
+    assert world.runs("backup")["20261122T120010.000Z-r"].state is RunState.COMPLETED

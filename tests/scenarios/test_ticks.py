@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -9,13 +10,17 @@ from typing import Any
 import pytest
 
 from etcsched.core.clock import Instant
+from etcsched.core.errors import Refused
 from etcsched.core.leader.context import Options
 from etcsched.core.leader.effects import CreateRun, Effect
 from etcsched.core.leader.events import LeaderEvent
 from etcsched.core.records import Keep, Kind
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Overlap, Recovery, RunState
-from etcsched.core.times import Utc, ms_of
+from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.keyspace.keys import Keys
+from etcsched.operator.pauses import pause, resume
+from etcsched.testing.model_etcd import ModelEtcd
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
 
@@ -567,3 +572,21 @@ def test_a_tick_a_millisecond_after_a_takeover_isnt_lost() -> None:
     world.at(66.002, lambda: setattr(s2, "is_cut_off", False))
     world.advance(30)
     assert world.states("backup") == {"120102": "assigned", "120106": "assigned"}
+
+
+def test_a_pause_by_a_clock_that_is_ahead(world: World) -> None:
+    """It would begin in ten minutes, and its end lose the ticks until then."""
+    world.apply(job("a", every_s=10))
+    world.advance(5)
+    etcd, keys = ModelEtcd(world.store), Keys()
+    ahead = utc_of(ms_of(world.now) + 600_000)
+    with pytest.raises(Refused, match="ahead of what any agent has shown"):
+        asyncio.run(pause(etcd, keys, "a", ahead, "anna", timeout_s=5))
+    asyncio.run(pause(etcd, keys, "a", world.now, "anna", timeout_s=5))
+    world.advance(30)
+    assert not world.runs("a")
+    with pytest.raises(Refused, match="ahead of what any agent has shown"):
+        asyncio.run(resume(etcd, keys, "a", ahead, timeout_s=5))
+    asyncio.run(resume(etcd, keys, "a", world.now, timeout_s=5))
+    world.advance(20)
+    assert list(world.states("a")) == ["120040", "120050"]

@@ -9,7 +9,7 @@ import pytest
 
 from etcsched.core.records import ClusterSettings, Kind, Link, Retry
 from etcsched.core.schedule import At
-from etcsched.core.states import HostsFor, JobState, Outcome, Overlap, RunState
+from etcsched.core.states import HostsFor, JobState, Lifecycle, Outcome, Overlap, RunState
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import job, resubmit, trigger
@@ -192,3 +192,50 @@ def test_the_retry_of_a_request_takes_turns_also_once_it_was_moved() -> None:
     world.advance(70)
     (_, before_s), (begun_s, _) = spans(world)[-2:]
     assert begun_s >= before_s
+
+
+# --- runs that are bound to an agent, of a job whose ticks aren't
+
+
+def startup_job(**fields: Any) -> World:
+    """Its startup on a1 has failed at 12:00:03, and its tick runs from 12:00:30 to 12:01:30."""
+    world = World()
+    world.scheduler("s1")
+    world.advance(0.5)
+    world.apply(job("backup", at("12:00:30"), lifecycle=Lifecycle.HOST_STARTUP, **fields))
+    world.advance(1)
+    agent = world.agent("a1", ends_as=Outcome.FAILED, takes_s=2.0)
+    world.advance(10)
+    agent.ends_as, agent.takes_s = Outcome.COMPLETED, 60.0
+    return world
+
+
+def test_a_tick_ends_the_retry_of_a_startup() -> None:
+    world = startup_job(retry=Retry(max=1, interval_s=40.0))
+    world.advance(125)
+    assert len(spans(world)) == 2
+
+
+def test_a_startup_is_resubmitted_while_a_tick_runs() -> None:
+    world = startup_job()
+    world.advance(25)
+    (failed,) = (run for run in world.runs("backup") if "up" in run)
+    states = (RunState.FAILED,)
+    world.put(Kind.SETTINGS, ClusterSettings(resubmit_states=states))
+    world.request(resubmit("20261122T120040.000Z-r", failed))
+    world.advance(160)
+    assert_one_at_a_time(world, 3)
+
+
+def test_a_tick_ends_a_retry_of_when_its_job_ran_on_each_agent() -> None:
+    world = started(takes_s=20.0)
+    ticks, retry = (at("12:00:10"), at("12:00:50")), Retry(max=1, interval_s=60.0)
+    world.apply(job("backup", *ticks, per_host=True, retry=retry))
+    world.advance(15)
+    agent = world.agents["a1"]
+    agent.ends_as = Outcome.FAILED
+    world.advance(20)
+    agent.ends_as, agent.takes_s = Outcome.COMPLETED, 60.0
+    world.apply(job("backup", *ticks, retry=retry))
+    world.advance(170)
+    assert len(spans(world)) == 2

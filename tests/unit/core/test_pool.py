@@ -135,7 +135,9 @@ def test_a_fixed_priority_is_that_of_the_hosts_below_the_preference() -> None:
 )
 def test_which_runs_the_hosts_bind(hosts_for: HostsFor, origin: Origin, is_bound: bool) -> None:
     bound = job(hosts=("a",), require={"disk": "ssd"}, hosts_for=hosts_for)
-    run = new_run(Author(1, NOON), bound, "1", RunState.READY, "due", origin=origin)
+    run = new_run(
+        Author(1, NOON), bound, "1", RunState.READY, "due", origin=origin, scheduled_at=NOON
+    )
     found = requirement_of_run(bound, run)
     assert (found.hosts, found.labels) == ((("a",), (("disk", "ssd"),)) if is_bound else ((), ()))
 

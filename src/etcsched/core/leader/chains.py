@@ -31,7 +31,7 @@ from etcsched.core.records import (
 from etcsched.core.results import as_params
 from etcsched.core.states import JobState, Origin, Overlap, RunState
 from etcsched.core.times import ms_of, tick_id
-from etcsched.core.view import Entry, RunKey, revision_of
+from etcsched.core.view import Entry, RunKey
 
 _CHAINABLE = (JobState.ENABLED, JobState.CHAIN_ACTIVE)
 
