@@ -13,6 +13,8 @@ from tests.support.jobs import cancel, job, release
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
 LATER = At(Utc("2026-11-22T12:00:40.000Z"))
+NOTHING: frozenset[str] = frozenset()
+"""What an agent knows of its sessions once its disk is lost."""
 RUN = "20261122T120005Z"
 
 
@@ -128,7 +130,7 @@ def test_the_agents_return_without_the_process_leaves_it_held(world: World) -> N
 
 def test_an_agent_that_has_lost_its_disk_says_nothing_of_a_held_run(world: World) -> None:
     """Its process may be another's, on another host: only an operator decides."""
-    world.agent("a1", has_disk=False, takes_s=1.0)
+    world.agent("a1", past=NOTHING, takes_s=1.0)
     world.advance(60)
     run = only_run(world)
     assert (run.state.value, run.agent, outcomes(run)) == ("held", "a1", [])
@@ -156,14 +158,14 @@ def test_a_held_run_takes_a_slot_only_while_its_process_may_run_on(
     world.agents["a1"].kill()
     world.advance(20)
     assert only_run(world).state.value == "held"
-    world.agent("a1", has_disk=False, takes_s=1.0, slots=1)
+    world.agent("a1", past=NOTHING, takes_s=1.0, slots=1)
     world.advance(60)
     assert list(world.states("other").values()) == states
     assert only_run(world).state.value == "held"
 
 
 def test_a_held_run_keeps_no_slot_of_an_agent_that_waits_to_go(world: World) -> None:
-    world.agent("a1", has_disk=False)
+    world.agent("a1", past=NOTHING)
     world.advance(5)
     world.agents["a1"].stop()
     world.advance(5)

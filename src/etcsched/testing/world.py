@@ -144,11 +144,11 @@ class World:
         node = self.nodes[name] = SimulatedScheduler(self, name, ttl_s)
         return node
 
-    def agent(self, name: str, *, has_disk: bool = True, **more: object) -> SimulatedAgent:
-        """The next of this name has the disk of the one before, unless that is lost."""
+    def agent(self, name: str, **more: object) -> SimulatedAgent:
+        """The next of this name has the disk of the one before, unless ``past`` is given."""
         before = self.agents.get(name)
-        if before is not None and has_disk:
-            more["past"] = frozenset(before.incarnations)
+        if before is not None:
+            more.setdefault("past", frozenset(before.incarnations))
         agent = self.agents[name] = SimulatedAgent(self, name, **more)  # type: ignore[arg-type]
         return agent
 
