@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -588,7 +589,7 @@ def test_a_join_waits_for_a_disabled_source_until_its_windows_are_over(
     link = Link(to="report", joins=True)
     world.apply(job("report", state=JobState.CHAIN_ACTIVE))
     world.apply(job("one", At(Utc("2026-11-22T12:01:00.000Z")), chain=(link,)))
-    stopped = {"state": JobState.DISABLED, "windows": (on,)}
+    stopped: dict[str, Any] = {"state": JobState.DISABLED, "windows": (on,)}
     world.apply(job("two", At(Utc("2026-11-22T12:00:03.000Z")), chain=(link,), **stopped))
     world.advance(80)
     assert bool(world.runs("report")) == (waits_s == 0)

@@ -196,7 +196,7 @@ class Context:
         return self.is_coming(run.job)
 
     def is_starting(self, lane: str) -> bool:
-        """Whether an assignment in this lane is in flight. A job's own lane has all of them in it."""
+        """Whether an assignment in this lane is in flight; of a job's own lane, any of its runs."""
         return self._starting[lane] > 0
 
     def _count_start(self, reservation: Reservation, change: int) -> None:
