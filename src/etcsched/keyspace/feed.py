@@ -71,18 +71,29 @@ class Feed:
                 )
 
     def _read(self, read: Callable[[Keys, S], Change | None], raw: S) -> Change | None:
-        try:
-            return read(self._keys, raw)
-        except MalformedRecord as error:
-            kv = raw.kv if isinstance(raw, WatchEvent) else raw
-            self._on_malformed(kv.key, error)
-            place = self._keys.parse(kv.key)
-            if place is None:
-                return None
-            return Change(
-                kind=place[0],
-                ids=place[1],
-                record=None,
-                mod_revision=kv.mod_revision,
-                create_revision=kv.create_revision,
-            )
+        return read_or_absent(self._keys, read, raw, self._on_malformed)
+
+
+def read_or_absent(
+    keys: Keys,
+    read: Callable[[Keys, S], Change | None],
+    raw: S,
+    on_malformed: Callable[[str, MalformedRecord], None],
+) -> Change | None:
+    """As ``read`` has it. A value that can't be read counts as absent; unlike a deletion's, its
+    change has a create revision."""
+    try:
+        return read(keys, raw)
+    except MalformedRecord as error:
+        kv = raw.kv if isinstance(raw, WatchEvent) else raw
+        on_malformed(kv.key, error)
+        place = keys.parse(kv.key)
+        if place is None:
+            return None
+        return Change(
+            kind=place[0],
+            ids=place[1],
+            record=None,
+            mod_revision=kv.mod_revision,
+            create_revision=kv.create_revision,
+        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from etcsched.core.records import Change
-from etcsched.keyspace.codec import change_of, change_of_event
+from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
+from etcsched.keyspace.feed import read_or_absent
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import WatchEvent
 from etcsched.testing.model_store import ModelStore
@@ -30,13 +31,13 @@ class Watcher:
         if self._read_through == 0:
             snapshot = self._store.snapshot(keys.watched, keys.watched_end)
             self._read_through = snapshot.revision
-            found = [change_of(keys, kv) for kv in snapshot.kvs]
+            found = [read_or_absent(keys, change_of, kv, _ignored) for kv in snapshot.kvs]
         else:
             events = self._events()
             revisions = [event.kv.mod_revision for event in events]
             self._read_through = revisions[-1] if chance is None else chance.choice(revisions)
             found = [
-                change_of_event(keys, event)
+                read_or_absent(keys, change_of_event, event, _ignored)
                 for event in events
                 if event.kv.mod_revision <= self._read_through
             ]
@@ -47,3 +48,7 @@ class Watcher:
         if self._store.revision == self._read_through:
             return ()
         return self._store.events_since(self._read_through + 1, keys.watched, keys.watched_end)
+
+
+def _ignored(key: str, error: MalformedRecord) -> None:
+    """Who reads etcd itself says so (``Feed``)."""

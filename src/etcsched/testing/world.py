@@ -11,6 +11,7 @@ import heapq
 import math
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -36,7 +37,7 @@ from etcsched.core.records import (
 )
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched.keyspace.codec import change_of, decode, encode
+from etcsched.keyspace.codec import MalformedRecord, change_of, decode, encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Delete, Put, Range, Txn
 from etcsched.keyspace.transactions import (
@@ -269,8 +270,13 @@ class World:
     def records(self, kind: Kind) -> dict[tuple[str, ...], Change]:
         begin, end = self.keys.all_of(kind)
         found = self.store.range(Range(begin, end)).kvs
-        changes = (change_of(self.keys, kv) for kv in found)
-        return {c.ids: c for c in changes if c is not None and c.kind is kind}
+        changes: dict[tuple[str, ...], Change] = {}
+        for kv in found:
+            with suppress(MalformedRecord):
+                change = change_of(self.keys, kv)
+                if change is not None and change.kind is kind:
+                    changes[change.ids] = change
+        return changes
 
     def runs(self, job: str) -> dict[str, Run]:
         """All runs of a job, active and over, by id."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from etcsched.core.leader.runs import Author, new_run, step
 from etcsched.core.records import Attempt, Retry, Run
 from etcsched.core.retry import (
     CLAIMED_WITHIN_MS,
@@ -19,7 +20,8 @@ from etcsched.core.retry import (
 )
 from etcsched.core.states import Origin, Outcome, Overlap, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
-from tests.support.jobs import job
+from etcsched.keyspace.codec import encode
+from tests.support.jobs import NOON, job
 
 CREATED = Utc("2026-11-22T12:00:05.500Z")
 TICK = Utc("2026-11-22T12:00:05.000Z")
@@ -157,3 +159,21 @@ def test_what_ends_a_retry(origin: Origin, other: Origin, at: Utc, ends: bool) -
 def test_chained_runs_that_may_overlap_end_no_retry(overlap: Overlap) -> None:
     definition = job("a", overlap=overlap)
     assert chained_runs_supersede(definition) is (overlap is not Overlap.ALLOW)
+
+
+def test_the_record_of_a_run_that_is_tried_as_often_as_may_be_fits_into_a_request() -> None:
+    """1,000 retries and as many lost agents; of the last attempts the output's end is kept."""
+    author = Author(1, NOON)
+    tried = new_run(author, job(), "1", RunState.READY, "due", origin=Origin.SCHEDULE)
+    for number in range(1, 2001):
+        attempt = Attempt(
+            number=number, agent="agent-0001", token=number, assigned_at=NOON, claimed_at=NOON,
+            started_at=NOON, ended_at=NOON, outcome=Outcome.FAILED, exit_code=1,
+            reason="exit code 1", tail="x" * 4096,
+        )  # fmt: skip
+        attempts = (*tried.attempts, attempt)
+        tried = step(author, tried, 1, RunState.ASSIGNED, "due", attempts=attempts)
+        tried = step(author, tried, 1, RunState.READY, "its agent is lost")
+    assert len(tried.attempts) == 2000
+    assert [len(attempt.tail) for attempt in tried.attempts[-20:]] == [0] * 4 + [4096] * 16
+    assert len(encode(tried)) < 1 << 20

@@ -90,5 +90,8 @@ def test_what_was_turned_down_at_the_door_may_be_sent_elsewhere() -> None:
     assert judge(Code.UNAVAILABLE, "etcdserver: no leader") is Verdict.NOT_NOW
     assert judge(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests") is Verdict.NOT_NOW
     assert judge(Code.UNAUTHENTICATED, "etcdserver: invalid auth token") is Verdict.TOKEN_STALE
+    for text in ("not capable", "rpc not supported for learner"):  # By etcd 3.6, and before.
+        for code in (Code.FAILED_PRECONDITION, Code.UNAVAILABLE):
+            assert judge(code, f"etcdserver: {text}") is Verdict.NOT_NOW
     old = "etcdserver: revision of auth store is old"
     assert judge(Code.INVALID_ARGUMENT, old) is Verdict.AUTH_CHANGED

@@ -1,0 +1,109 @@
+"""Records that can't be read: written by a hand, by a faulty program, or by a disk. Each counts as
+absent, and holds up nobody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from etcsched.core.records import ClusterSettings, Kind, Link
+from etcsched.core.schedule import Cron
+from etcsched.core.states import Lifecycle
+from etcsched.keyspace.ops import Put, Txn
+from etcsched.testing.world import World
+from tests.support.jobs import job, trigger
+
+EACH_MINUTE = Cron("* * * * *")
+ASKED = "20261122T120001.000Z-aa"
+
+
+def started(*agents: str) -> World:
+    world = World()
+    world.scheduler("s1")
+    for name in agents:
+        world.agent(name, slots=10, takes_s=1.0)
+    world.advance(1)
+    return world
+
+
+def spoil(world: World, kind: Kind, *ids: str) -> None:
+    world.store.txn(Txn((), (Put(world.keys.of(kind, *ids), b"nonsense"),)))
+
+
+@pytest.mark.parametrize("kind", [Kind.PAUSE, Kind.CALENDAR, Kind.GAP, Kind.ROTATION])
+def test_what_one_job_rests_on(kind: Kind) -> None:
+    world = started("a1")
+    fields: dict[str, Any] = {}
+    if kind is Kind.CALENDAR:
+        world.calendar("days", exclude=("2026-12-25",))
+        fields["calendars"] = ("days",)
+    if kind is Kind.GAP:
+        fields["hosts"] = ("elsewhere",)
+    world.apply(job("bad", EACH_MINUTE, **fields))
+    world.apply(job("other", EACH_MINUTE))
+    world.advance(61)
+    spoil(world, kind, "days" if kind is Kind.CALENDAR else "bad")
+    world.advance(300)
+    assert list(world.states("other").values()) == ["completed"] * 6
+
+
+def test_a_drain() -> None:
+    world = started("a1", "a2")
+    spoil(world, Kind.DRAIN, "a1")
+    world.apply(job("other", EACH_MINUTE))
+    world.advance(300)
+    assert list(world.states("other").values()) == ["completed"] * 5
+
+
+def test_a_seat() -> None:
+    world = started("a1", "a2", "a3")
+    spoil(world, Kind.SEAT, "a1")
+    world.put(Kind.SETTINGS, ClusterSettings(max_active_agents=2))
+    world.apply(job("other", EACH_MINUTE))
+    world.advance(300)
+    assert list(world.states("other").values()) == ["completed"] * 5
+    assert len(world.records(Kind.SEAT)) == 2
+
+
+def test_the_job_that_a_chain_goes_to() -> None:
+    world = started("a1")
+    world.apply(job("target"))
+    world.apply(job("source", chain=(Link(to="target"),)))
+    spoil(world, Kind.JOB, "target")
+    world.request(trigger(ASKED, "source"))
+    world.advance(20)
+    assert list(world.states("source").values()) == ["completed"]
+
+
+def test_a_join() -> None:
+    world = started("a1")
+    world.apply(job("target"))
+    for name in ("source", "second"):
+        world.apply(job(name, chain=(Link(to="target", joins=True),)))
+    world.request(trigger(ASKED, "source"))
+    spoil(world, Kind.JOIN, "target", ASKED)
+    world.advance(20)
+    assert list(world.states("source").values()) == ["completed"]
+
+
+def test_what_is_known_of_an_agents_coming() -> None:
+    world = started("a1")
+    world.apply(job("up", lifecycle=Lifecycle.HOST_STARTUP))
+    spoil(world, Kind.LIVE, "a2")
+    world.agent("a2", takes_s=1.0)
+    world.agent("a3", takes_s=1.0)
+    world.advance(20)
+    assert list(world.states("up").values()) == ["completed"] * 2
+
+
+def test_an_assignment() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", slots=10, takes_s=30.0)
+    world.advance(1)
+    world.apply(job("backup", EACH_MINUTE))
+    world.advance(65)
+    spoil(world, Kind.ASSIGNMENT, "a1", "backup", "20261122T120100Z")
+    world.advance(600)
+    assert list(world.states("backup").values()).count("completed") > 8
