@@ -239,3 +239,23 @@ def test_a_tick_ends_a_retry_of_when_its_job_ran_on_each_agent() -> None:
     world.apply(job("backup", *ticks, retry=retry))
     world.advance(170)
     assert len(spans(world)) == 2
+
+
+def test_a_retry_doesnt_begin_beside_a_request_that_begins_with_it() -> None:
+    """Both waited for the conflict group; the request goes first, since its priority is higher."""
+    world = started(takes_s=1.0, ends_as=Outcome.FAILED)
+    retry = Retry(max=1, interval_s=10.0)
+    world.apply(job("backup", retry=retry))
+    world.apply(job("other", at("12:00:09")))
+    world.group("group", "backup", "other")
+    world.request(trigger(FIRST))
+    world.advance(5)
+    agent = world.agents["a1"]
+    agent.takes_s, agent.ends_as = 30.0, Outcome.COMPLETED
+    world.advance(10)
+    world.apply(job("backup", retry=retry, priority=1))
+    world.request(trigger("20261122T120015.000Z-02"))
+    world.advance(5)
+    assert sorted(world.states("backup").values()) == ["conflicted", "retrying"]
+    world.advance(120)
+    assert_one_at_a_time(world, 3)

@@ -103,16 +103,22 @@ def test_a_bound_run_whose_job_has_other_hosts_by_now(
     assert any("not among the job's hosts a" in text for text in told) == is_wrong
 
 
+def test_a_fan_out_for_nobody(story: Story) -> None:
+    story.defined(a_job(per_host=True))
+    fanned_out(story, 60)
+    check(story, Invariant.I1, "it is fanned out for nobody")
+
+
 def test_a_fan_out_that_wasnt_due(story: Story) -> None:
     story.defined(a_job(per_host=True))
-    fanned_out(story, 75)
+    fanned_out(story, 75, "a")
     check(story, Invariant.I1, "it is fanned out, and wasn't due")
 
 
 def test_too_many_fan_outs_of_an_outage(story: Story) -> None:
     in_an_outage(story, Recovery.LAST, per_host=True)
     for seconds in (240, 300):
-        fanned_out(story, seconds, origin=Origin.RECOVERY)
+        fanned_out(story, seconds, "a", origin=Origin.RECOVERY)
         story.now_s = 359.5
     recovered(story, [60, 120, 180], [])
     check(story, Invariant.I9, "recovery last, and 2 missed ticks run")

@@ -961,3 +961,71 @@ def test_i10_retries_of_what_was_asked_for_take_turns(story: Story, before: RunS
         )
     told = [v.text for v in story.verdict().violations if v.invariant is Invariant.I10]
     assert any("which it has to wait for" in text for text in told) == (before is RunState.RETRYING)
+
+
+def assigned_beside(story: Story, first: str, second: str, **of_first: Any) -> bool:
+    """Whether the second's being assigned while the first runs is a violation of I10."""
+    story.now_s = 60.01
+    for run_id, fields in ((first, of_first), (second, {})):
+        values = {"origin": Origin.RESUBMISSION, "scheduled_at": None, **fields}
+        waits = a_run(run_id, RunState.READY, **values)
+        story.put((KEYS.of(Kind.RUN, "job", run_id), waits))
+        begins = a_run(run_id, RunState.READY, RunState.ASSIGNED, agent="a", **values)
+        story.put(
+            (KEYS.of(Kind.RUN, "job", run_id), begins),
+            (KEYS.of(Kind.ASSIGNMENT, "a", "job", run_id), an_assignment("a", run_id)),
+        )
+    told = [v.text for v in story.verdict().violations if v.invariant is Invariant.I10]
+    return any("which it has to wait for" in text for text in told)
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_i10_others_wait_for_a_retry_that_has_begun(story: Story, retries: int) -> None:
+    is_told = assigned_beside(story, "one", "two", origin=Origin.REQUEST, retries=retries)
+    assert is_told == bool(retries)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "waits"),
+    [("one@a", "two", True), ("one", "two@a", True), ("one@a", "two@b", False)],
+)
+def test_i10_what_isnt_bound_waits_for_what_is(
+    story: Story, first: str, second: str, waits: bool
+) -> None:
+    assert assigned_beside(story, first, second) == waits
+
+
+def test_i1_a_gaps_account_goes_back(story: Story) -> None:
+    """No tick lies between."""
+    story.now_s = 75
+    story.put(story.gap(75, closed=True))
+    story.put(story.gap(74, closed=True))
+    check_text(story, "its gap's account went from 2026-11-22T12:01:15.000Z back")
+
+
+def test_i1_a_gap_is_opened_again(story: Story) -> None:
+    story.now_s = 59
+    story.put(story.gap(59))
+    story.put(story.gap(59))
+    check_text(story, "its gap is written again, as it was")
+
+
+def check_text(story: Story, words: str) -> None:
+    told = [v for v in story.verdict().violations if v.invariant is Invariant.I1]
+    assert any(words in violation.text for violation in told), told
+
+
+@pytest.mark.parametrize(("edited_s", "is_late"), [(61.2, False), (59.9, True)])
+def test_i2_a_tick_that_an_edit_made_due_afterwards(
+    story: Story, edited_s: float, is_late: bool
+) -> None:
+    """The operator's clock is behind, and the watermark hadn't come there yet."""
+    (version,) = a_job().versions
+    again = ScheduleVersion(since=at(59.8), patterns=version.patterns)
+    story.now_s = edited_s
+    story.defined(a_job(versions=(version, again)))
+    story.now_s = 61.3
+    story.claimed(ONE, token := story.created(ONE))
+    story.ran(ONE, token)
+    told = [v for v in story.verdict().violations if v.invariant is Invariant.I2]
+    assert bool(told) == is_late, told

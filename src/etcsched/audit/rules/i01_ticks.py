@@ -170,6 +170,8 @@ class Ticks(Rule):
             tick_ms = ms_of(after.scheduled_at)
             is_due = self._definitions.is_due(after.job, tick_ms)
             self.expect(is_due, f"{name}: it is fanned out, and wasn't due", step)
+            text = f"{name}: it is fanned out for nobody, and so leaves no run and no record"
+            self.expect(bool(after.agents), text, step)
             self._decided_now(after.job, [tick_ms], name, step)
         elif isinstance(before, FanOut) and self.state.of(Kind.JOB, before.job) is not None:
             for agent in before.agents:
@@ -227,6 +229,16 @@ class Ticks(Rule):
             owed.discard(tick_ms)
             text = f"{job}, due {utc_of(tick_ms)}: lost; its gap passed it undecided"
             self.expect(False, text, step)
+        before = write.before.record if write.before is not None else None
+        after = write.after.record if write.after is not None else None
+        if not isinstance(before, Gap) or not isinstance(after, Gap):
+            return
+        text = f"{job}: its gap's account went from {before.decided_through} back"
+        text += f" to {after.decided_through}"
+        self.expect(after.decided_through >= before.decided_through, text, step)
+        stands = not (before.closed or after.closed)
+        stands = stands and after.decided_through == before.decided_through
+        self.expect(not stands, f"{job}: its gap is written again, as it was", step)
 
     def _forgotten(self, write: Write, step: Step) -> None:
         before = write.before.record if write.before is not None else None

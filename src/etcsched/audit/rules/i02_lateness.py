@@ -12,7 +12,7 @@ from etcsched.audit.rules.base import Court, Rule, tick_of
 from etcsched.audit.state import ARCHIVE, Step, Write
 from etcsched.audit.truth import Execution
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Job, Kind, Report, Run
+from etcsched.core.records import CLUSTER, Calendar, Job, Kind, Pause, Record, Report, Run
 from etcsched.core.states import Origin, RunState
 from etcsched.core.times import ms_of, utc_of
 
@@ -48,18 +48,25 @@ class Lateness(Rule):
     """
 
     invariant = Invariant.I2
-    places = frozenset({Kind.RUN, ARCHIVE, Kind.REPORT, Kind.ASSIGNMENT})
+    places = frozenset(
+        {Kind.RUN, ARCHIVE, Kind.REPORT, Kind.ASSIGNMENT, Kind.JOB, Kind.PAUSE, Kind.CALENDAR}
+    )
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
         self._awaited: dict[Place, _Awaited] = {}
         self._suspects: list[_Suspect] = []
         self._delays: dict[tuple[str, str, float], int] = {}
+        self._edits: dict[str, tuple[int, int]] = {}
+        """By job, or ``CLUSTER`` for those of several: from when on the last edit holds, and when
+        it was committed. An operator's clock may be behind."""
         self._counts = [0] * (len(BUCKETS_MS) + 1)
         self._worst: tuple[int, str] | None = None
 
     def wrote(self, write: Write, step: Step) -> None:
-        if write.place is Kind.REPORT:
+        if write.place in (Kind.JOB, Kind.PAUSE, Kind.CALENDAR):
+            self._edited(write, step)
+        elif write.place is Kind.REPORT:
             awaited = self._awaited.get(write.ids[1:])
             if write.is_new and awaited is not None and awaited.claimed_ms is None:
                 self._claimed(write, awaited, step)
@@ -83,9 +90,27 @@ class Lateness(Rule):
             name, since_ms = "/".join(write.ids), self.state.term_since_ms
             if run.state is RunState.ASSIGNED:
                 # Where its job has a splay, it is due a little after its tick.
-                self._awaited[write.ids] = _Awaited(ms_of(run.starts_at), since_ms)
+                due_ms = self._due_ms(run.job, ms_of(run.starts_at))
+                self._awaited[write.ids] = _Awaited(due_ms, since_ms)
             else:
-                self._judge(name, "was decided", tick_ms, step.at_ms, since_ms)
+                due_ms = self._due_ms(run.job, tick_ms)
+                self._judge(name, "was decided", due_ms, step.at_ms, since_ms)
+
+    def _edited(self, write: Write, step: Step) -> None:
+        before = write.before.record if write.before is not None else None
+        after = write.after.record if write.after is not None else None
+        since_ms = _since_ms(after)
+        if since_ms is not None and since_ms != _since_ms(before):
+            name = write.ids[0] if write.place is not Kind.CALENDAR else CLUSTER
+            self._edits[name] = since_ms, step.at_ms
+
+    def _due_ms(self, job: str, tick_ms: int) -> int:
+        """Nobody could decide it before the edit was there that made it due."""
+        for name in (job, CLUSTER):
+            since_ms, edited_ms = self._edits.get(name, (0, 0))
+            if since_ms <= tick_ms < edited_ms:
+                tick_ms = edited_ms
+        return tick_ms
 
     def _not_before(self, write: Write, step: Step) -> None:
         """A splay delays a run's first assignment."""
@@ -199,6 +224,18 @@ class Lateness(Rule):
         if Truth.WORDS not in self.court.holds:
             return ["starts are the agents' claims: no job's own word is recorded"]
         return []
+
+
+def _since_ms(record: Record | None) -> int | None:
+    """From when on the last change in it holds."""
+    match record:
+        case Job() | Calendar():
+            return ms_of(record.versions[-1].since)
+        case Pause():
+            edges = [edge for each in record.intervals for edge in (each.since, each.until)]
+            return max((ms_of(edge) for edge in edges if edge is not None), default=None)
+        case _:
+            return None
 
 
 def _span(late_ms: int) -> str:

@@ -14,8 +14,9 @@ for; their retries don't."""
 
 
 class Turns(Rule):
-    """Of a job that runs on each agent, each agent's. Judged on the state after the revision; runs
-    that were made while the job might still overlap itself do so."""
+    """Of a job that runs on each agent, each agent's; what isn't bound to one waits for all of
+    them. Judged on the state after the revision; runs that were made while the job might still
+    overlap itself do so."""
 
     invariant = Invariant.I10
     places = frozenset({Kind.ASSIGNMENT, Kind.JOB})
@@ -44,9 +45,7 @@ class Turns(Rule):
         if not self._takes_turns(name, run_id, is_retry=is_retry):
             return
         for other_id in self.state.runs_of.get(name, set()) - {run_id}:
-            if job.per_host and host_in(other_id) != host_in(run_id):
-                continue
-            if host_in(other_id) and host_in(run_id) not in ("", host_in(other_id)):
+            if not self._is_in_turn_with(job, run_id, other_id, step):
                 continue
             if not self._takes_turns(name, other_id, is_retry=is_retry):
                 continue
@@ -55,16 +54,31 @@ class Turns(Rule):
             text = f"{name}/{run_id}: assigned beside {name}/{other_id}, which it has to wait for"
             self.expect(not self._is_assigned(name, other_id), text, step)
 
+    def _is_in_turn_with(self, job: Job, run_id: str, other_id: str, step: Step) -> bool:
+        """What is bound to an agent waits for what is bound to none, unless its job runs on each;
+        the other way round in any case. Of two that are in different lanes, either may come right
+        behind the other."""
+        host, other = host_in(run_id), host_in(other_id)
+        if host == other:
+            return True
+        is_apart = bool(host) and (bool(other) or job.per_host)
+        return not is_apart and self._was_assigned(job.name, other_id, step)
+
     def _takes_turns(self, name: str, run_id: str, *, is_retry: bool) -> bool:
-        """It was made since the job doesn't overlap itself any more. ``is_retry``: whether it, or
-        who would begin beside it, begins with a retry."""
+        """``is_retry``: whether it, or who would begin beside it, begins with a retry. One that was
+        ever retried isn't as it was asked for any more, also once it has begun or was moved."""
         held = self.state.of(Kind.RUN, name, run_id)
-        return (
-            held is not None
-            and isinstance(held.record, Run)
-            and (is_retry or held.record.origin not in _BESIDE_OTHERS)
-            and held.create_revision > self._overlapped_at.get(name, 0)
+        if held is None or held.create_revision <= self._overlapped_at.get(name, 0):
+            return False
+        run = held.record
+        return isinstance(run, Run) and (
+            is_retry or run.retries > 0 or run.origin not in _BESIDE_OTHERS
         )
+
+    def _was_assigned(self, name: str, run_id: str, step: Step) -> bool:
+        """Before this revision."""
+        held = self.state.of(Kind.RUN, name, run_id)
+        return held is not None and held.mod_revision < step.revision
 
     def _begins_beside(self, name: str, run_id: str, step: Step) -> bool:
         """It is assigned in this very revision, as it may be beside whatever is; who of the two was

@@ -90,6 +90,7 @@ class Cluster:
         self.schedulers: dict[str, SimScheduler] = {}
         self.hosts: dict[str, SimHost] = {}
         self.leader_dies_after = 0
+        self._at_writes: list[tuple[int, Callable[[], None]]] = []
         self.lines: list[str] = []
         self.injected: Counter[str] = Counter()
         self._keeps_lines = keeps_lines
@@ -143,6 +144,7 @@ class Cluster:
 
     def _heal_all(self) -> None:
         self.leader_dies_after = 0
+        self._at_writes = []
         for heal in list(self._heals.values()):
             heal()
         assert not self._heals
@@ -333,8 +335,15 @@ class Cluster:
         self.record_entry(msgspec.structs.replace(fault, until_ms=self.loop.now_ms))
 
     def _act(self, act: Act) -> None:
+        if act.at_write:
+            self.at_write(act.at_write, lambda: self._act(msgspec.structs.replace(act, at_write=0)))
+            return
         self.trace("ACT", f"{act.kind} {act.target}")
         acts.do(self, act)
+
+    def at_write(self, count: int, do: Callable[[], None]) -> None:
+        """As the leader's ``count``-th write from now is committed, before it learns of it."""
+        self._at_writes.append((count, do))
 
     def compact(self) -> None:
         if self.store.revision > self.store.compact_revision:
@@ -405,17 +414,23 @@ class Cluster:
         if self._keeps_lines:
             for event in events:
                 self.trace(f"r{revision}", _text_of(event, self.keys.prefix))
-        if self.leader_dies_after:
-            self._may_kill_leader(events)
+        if self.leader_dies_after or self._at_writes:
+            self._count_write(events)
 
-    def _may_kill_leader(self, events: list[WatchEvent]) -> None:
+    def _count_write(self, events: list[WatchEvent]) -> None:
         state, archive = self.keys.prefix + "state/", self.keys.archive_prefix
-        if any(event.kv.key.startswith((state, archive)) for event in events):
+        if not any(event.kv.key.startswith((state, archive)) for event in events):
+            return
+        if self.leader_dies_after:
             self.leader_dies_after -= 1
             leader = self.leader()
             if self.leader_dies_after == 0 and leader is not None:
                 self.trace("FAULT", f"{leader.name} dies at its write")
                 leader.kill()
+        for count, do in self._at_writes:
+            if count == 1:
+                self.loop.after(0.0, do)  # Its answer takes longer.
+        self._at_writes = [(count - 1, do) for count, do in self._at_writes if count > 1]
 
     def _word(self, kind: WordKind, host: str, attempt_id: str) -> None:
         job, run, number, token = parse_attempt_id(attempt_id)

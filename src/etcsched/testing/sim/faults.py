@@ -13,6 +13,7 @@ from etcsched.testing.sim.scenario import FaultPlan
 
 if TYPE_CHECKING:
     from etcsched.testing.sim.cluster import Cluster
+    from etcsched.testing.sim.host import SimHost
 
 Heal = Callable[[], None]
 
@@ -110,6 +111,38 @@ def _most_agents_killed(cluster: Cluster, plan: FaultPlan) -> Begun | None:
             host.start()
 
     return Begun(FaultKind.KILLED, "agents", f"{len(hit)} hosts are gone", heal) if hit else None
+
+
+def _agents_go_at_write(cluster: Cluster, plan: FaultPlan) -> Begun | None:
+    """The leader's ``amount``-th write from now finds all agents gone, and their leases ended."""
+    hit: list[SimHost] = []
+
+    def go() -> None:
+        for host in cluster.hosts.values():
+            if host.has_agent and not host.is_frozen and host.agent is not None:
+                lease = host.agent.lease
+                host.kill_all()
+                hit.append(host)
+                if lease:
+                    cluster.store.lease_revoke(lease)
+
+    def heal() -> None:
+        for host in hit:
+            host.start()
+
+    cluster.at_write(max(1, int(plan.amount)), go)
+    return Begun(FaultKind.KILLED, "agents", "armed", heal)
+
+
+def _presences_go_at_write(cluster: Cluster, plan: FaultPlan) -> Begun | None:
+    """... or all of their presences deleted, which they put back within milliseconds."""
+
+    def go() -> None:
+        for host in cluster.hosts.values():
+            cluster.by_hand(Txn((), (Delete(cluster.keys.of(Kind.PRESENCE, host.plan.agent)),)))
+
+    cluster.at_write(max(1, int(plan.amount)), go)
+    return Begun(FaultKind.BY_HAND, "agents", "armed", _nothing)
 
 
 def _supervisor_killed(cluster: Cluster, plan: FaultPlan) -> Begun | None:
@@ -324,6 +357,8 @@ KINDS: dict[str, Callable[[Cluster, FaultPlan], Begun | None]] = {
     "agent killed": _agent_killed,
     "host killed": _host_killed,
     "most agents killed": _most_agents_killed,
+    "agents go at write": _agents_go_at_write,
+    "presences go at write": _presences_go_at_write,
     "supervisor killed": _supervisor_killed,
     "agent frozen": _agent_frozen,
     "host frozen": _host_frozen,

@@ -21,7 +21,7 @@ from etcsched.testing.sim.jobs import (
     random_settings,
 )
 from etcsched.testing.sim.lifecycle import with_lifecycle
-from etcsched.testing.sim.meetings import with_meetings
+from etcsched.testing.sim.meetings import with_meetings, with_moments
 from etcsched.testing.sim.scenario import Act, AgentPlan, FaultPlan, Scenario, SchedulerPlan
 
 STARTS = (
@@ -138,7 +138,8 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
     made = msgspec.structs.replace(made, ticks_at_once=ticks_at_once)
     made = with_lifecycle(random.Random(f"lifecycle {seed}"), made)
     made = with_meetings(random.Random(f"meetings {seed}"), made)
-    return _with_a_start_before_ticks(random.Random(f"milliseconds {seed}"), made)
+    made = _with_a_start_before_ticks(random.Random(f"milliseconds {seed}"), made)
+    return with_moments(random.Random(f"moments {seed}"), made)
 
 
 def _with_a_start_before_ticks(chance: random.Random, scenario: Scenario) -> Scenario:

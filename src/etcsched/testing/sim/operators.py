@@ -79,12 +79,13 @@ class OperatorClient:
 
 
 class Operators:
-    """A host of their own, whose clock is right. Each operation leaves its mark in what it
-    writes."""
+    """A host of their own, whose clock is right but for what the scenario says. Each operation
+    leaves its mark in what it writes."""
 
     def __init__(self, cluster: Cluster, chance: random.Random) -> None:
         self.cluster = cluster
         self.process = Process(cluster.loop, Clock(cluster.loop, 5000.0))
+        self.process.clock.step_wall(cluster.scenario.operators_off_s)
         self.link = Link(self.process, cluster.etcd, chance)
         self.etcd: Any = OperatorClient(self.link, cluster.virtual_asyncio)
         self._keys = cluster.keys

@@ -46,9 +46,11 @@ class FaultPlan(Plan, frozen=True, kw_only=True):
 
 
 class Act(Plan, frozen=True, kw_only=True):
-    """What an operator does. ``job``, ``calendar``, ``group``, ``settings``: what is applied."""
+    """What an operator does. ``job``, ``calendar``, ``group``, ``settings``: what is applied.
+    ``at_write``: with the leader's so-manieth write from ``at_s`` on."""
 
     at_s: float
+    at_write: int = 0
     kind: str
     target: str = ""
     job: Job | None = None
@@ -59,8 +61,9 @@ class Act(Plan, frozen=True, kw_only=True):
 
 class Scenario(Plan, frozen=True, kw_only=True):
     """After ``faulty_s`` everything is healed; ``loss``: the share of answers lost all along;
-    ``ticks_at_once``: of the leaders' options, small where one is to be interrupted as a large
-    cluster's is; 0: as it is by default."""
+    ``operators_off_s``: how far their clock is ahead of the others; ``ticks_at_once``: of the
+    leaders' options, small where one is to be interrupted as a large cluster's is; 0: as it is by
+    default."""
 
     seed: int
     start: str
@@ -72,6 +75,7 @@ class Scenario(Plan, frozen=True, kw_only=True):
     faults: tuple[FaultPlan, ...] = ()
     loss: float = 0.0
     busy_etcd_s: float = 0.0
+    operators_off_s: float = 0.0
     ticks_at_once: int = 0
 
     def size(self) -> int:
