@@ -308,6 +308,8 @@ class _Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, since uvloop's transports only look like asyncio's.
         self._transport = cast(asyncio.WriteTransport, transport)
+        self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        self._socket.setblocking(False)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -323,8 +325,18 @@ class _Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
+        if exc is not None:
+            self._read_the_rest()
+        self._socket.close()
         self._lost.set()
         self._news.set()
+
+    def _read_the_rest(self) -> None:
+        """A write to a supervisor that has just ended fails, and ends the transport, which leaves
+        unread what that one had told before."""
+        with contextlib.suppress(OSError):  # There is no more, or no more to be had.
+            while data := self._socket.recv(65536):
+                self.data_received(data)
 
     async def greet(self, agent_incarnation: str, process: int) -> Inventory:
         """``process``: handle (pidfd) of the supervisor."""
