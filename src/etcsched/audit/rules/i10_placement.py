@@ -90,11 +90,15 @@ class Placement(Rule):
         self.expect(bool(may_run_as), f"{name}: the agent runs nothing as {user}", step)
 
     def _is_bound(self, job: Job, new: Assignment, step: Step) -> bool:
-        """A job can choose that its hosts and labels bind no requested and no chained runs."""
+        """A job can choose that its hosts and labels bind no requested and no chained runs; what
+        takes the place of such a run isn't bound either."""
         written = step.of(Kind.RUN, new.job, new.run)
         run = written.after.record if written is not None and written.after is not None else None
-        is_free = not isinstance(run, Run) or run.origin in (Origin.REQUEST, Origin.CHAIN)
-        return job.hosts_for is HostsFor.ALL or not is_free
+        if job.hosts_for is HostsFor.ALL or not isinstance(run, Run):
+            return job.hosts_for is HostsFor.ALL
+        stands_for_tick = run.scheduled_at is not None and not run.chained_from
+        is_free = run.origin in (Origin.REQUEST, Origin.CHAIN)
+        return not is_free and (run.origin is not Origin.RESUBMISSION or stands_for_tick)
 
     def quieted(self, quiet: Quiet) -> None:
         """All seats that may be are given, as far as agents are there, and no more."""
