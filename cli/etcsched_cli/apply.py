@@ -170,6 +170,7 @@ async def _apply(
     from etcsched.operator import apply as operator
     from etcsched.operator.calendars import apply_calendars
     from etcsched.operator.conflicts import apply_groups, check_groups
+    from etcsched.operator.decided import check_clock
     from etcsched.operator.pruning import remove
     from etcsched.operator.settings import apply_settings
 
@@ -183,6 +184,9 @@ async def _apply(
 
     try:
         with signals_raised():
+            # What would be refused later on is, before anything is written.
+            if wanted.calendars or wanted.jobs or gone is not None:
+                await check_clock(etcd, keys, now)
             await check_groups(etcd, keys, wanted.conflicts)
             if wanted.settings:
                 # First, since not everybody may change them: then nothing is half done.

@@ -631,3 +631,16 @@ def test_standard_input_is_text_too(console: Console, command: str) -> None:
 )
 def test_import_crontab_refuses(console: Console, args: list[str], line: str) -> None:
     assert console.fails(2, "import", "crontab", *args) == f"etcsched: {line}"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "calendars: {h: {exclude: [2026-12-25]}}",
+        "jobs: {x: {run: {exec: [x]}, schedule: {every: 1h}}}",
+    ],
+)
+def test_a_clock_that_is_ahead_applies_nothing_at_all(cluster: Console, more: str) -> None:
+    cluster.now = Utc("2026-11-22T19:02:01.000Z")
+    cluster.fails(5, "apply", "-", stdin=f"settings: {{recovery_rate: 7/s}}\n{more}\n")
+    assert "recovery_rate" not in cluster.ok("export")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from etcsched.core.leader.explaining import Explainer
@@ -21,7 +23,7 @@ from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.feed import Feed
 from etcsched.testing.world import World
-from tests.support.jobs import job
+from tests.support.jobs import job, trigger
 
 LIFECYCLES = [lifecycle for lifecycle in Lifecycle if lifecycle is not Lifecycle.NONE]
 
@@ -676,3 +678,26 @@ def test_a_shutdown_is_retried_though_an_outage_of_its_job_has_begun(lifecycle: 
     world.advance(60)
     assert not a1.is_alive
     assert "completed" in world.states("down").values()
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_shutdown_is_retried_beside_what_runs_elsewhere(is_held: bool) -> None:
+    """Else an agent couldn't go as long as somebody's run of that job goes on, or is held."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a2", takes_s=3.0 if is_held else 1000.0, slots=1, ends_as=Outcome.DIED)
+    world.advance(0.5)
+    fields: dict[str, Any] = {"on_agent_loss": OnAgentLoss.HOLD, "hosts": ("a1", "a2")}
+    retry = Retry(max=3, interval_s=5.0)
+    world.apply(job("down", lifecycle=Lifecycle.HOST_SHUTDOWN, retry=retry, **fields))
+    world.request(trigger("20261122T120001-t", "down"))
+    world.advance(5)
+    a1 = world.agent("a1", takes_s=2.0, slots=1)
+    world.advance(2)
+    a1.ends_as = Outcome.FAILED
+    a1.stop()
+    world.advance(4)
+    a1.ends_as = Outcome.COMPLETED
+    world.advance(60)
+    states = [state for run, state in world.states("down").items() if "@a1" in run]
+    assert states == ["completed"]

@@ -259,3 +259,30 @@ def test_a_retry_doesnt_begin_beside_a_request_that_begins_with_it() -> None:
     assert sorted(world.states("backup").values()) == ["conflicted", "retrying"]
     world.advance(120)
     assert_one_at_a_time(world, 3)
+
+
+def test_a_run_that_waits_behind_a_retry_can_still_end_with_its_agent() -> None:
+    """It had lost an attempt before: then it ends as that did."""
+    world = World()
+    world.scheduler("s1")
+    a2 = world.agent("a2", takes_s=100.0, slots=1)
+    world.advance(0.5)
+    retry = Retry(max=3, interval_s=15.0)
+    startup = Lifecycle.HOST_STARTUP
+    world.apply(job("backup", lifecycle=startup, hosts=("a1", "a2"), retry=retry))
+    world.apply(job("filler", at("12:00:20"), hosts=("a1",), priority=50, pickup_buffer_s=600.0))
+    a1 = world.agent("a1", takes_s=2.0, slots=1, ends_as=Outcome.FAILED)
+    world.advance(3)
+    a1.takes_s, a1.ends_as = 30.0, Outcome.DIED
+    world.advance(17)
+    a2.takes_s, a2.ends_as = 18.0, Outcome.FAILED
+    world.request(trigger("20261122T120020-t"))
+    world.advance(22)
+    a2.takes_s = 1000.0
+    world.advance(40)
+    assert "queued" in world.states("backup").values()
+    world.drain("a1")
+    world.advance(2)
+    a1.kill()
+    world.advance(60)
+    assert "died" in world.states("backup").values()

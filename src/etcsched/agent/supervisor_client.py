@@ -297,6 +297,7 @@ class _Wire(asyncio.Protocol):
     def __init__(self) -> None:
         self._process = -1
         self._transport: asyncio.WriteTransport | None = None
+        self._socket: socket.socket | None = None
         self._reader = report_reader()
         self._reports: deque[Started | StartFailed | Ended | Inventory | DeadlineMoved] = deque()
         self._news = asyncio.Event()
@@ -308,8 +309,9 @@ class _Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, since uvloop's transports only look like asyncio's.
         self._transport = cast(asyncio.WriteTransport, transport)
-        self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        self._socket.setblocking(False)
+        with contextlib.suppress(OSError):  # The last descriptor: then it goes without.
+            self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+            self._socket.setblocking(False)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -324,16 +326,19 @@ class _Wire(asyncio.Protocol):
         self._news.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_watching()
         if exc is not None:
             self._read_the_rest()
-        self._socket.close()
+        self._stop_watching()
+        if self._socket is not None:
+            self._socket.close()
         self._lost.set()
         self._news.set()
 
     def _read_the_rest(self) -> None:
         """A write to a supervisor that has just ended fails, and ends the transport, which leaves
         unread what that one had told before."""
+        if self._socket is None:
+            return
         with contextlib.suppress(OSError):  # There is no more, or no more to be had.
             while data := self._socket.recv(65536):
                 self.data_received(data)

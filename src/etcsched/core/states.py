@@ -79,7 +79,10 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
             *_ENDS_WITHOUT_ATTEMPT,
         }
     ),
-    RunState.QUEUED: frozenset({RunState.READY, RunState.ASSIGNED, *_ENDS_WITHOUT_ATTEMPT}),
+    # queued -> died: as of ready; it may wait behind a retry that began meanwhile.
+    RunState.QUEUED: frozenset(
+        {RunState.READY, RunState.ASSIGNED, RunState.DIED, *_ENDS_WITHOUT_ATTEMPT}
+    ),
     # Without another attempt it ends as its last one did.
     RunState.RETRYING: frozenset(
         {RunState.ASSIGNED, RunState.FAILED, RunState.TIMED_OUT, RunState.CANCELLED}

@@ -266,6 +266,8 @@ class View:
         job = self.jobs.get(run.job)
         if not run.host or (job is not None and job.record.per_host):
             return []
+        if run.occasion is not None and run.occasion.is_shutdown:
+            return []  # Its agent waits for it to go: what runs elsewhere mustn't keep it.
         return [other for other in self.active_runs(run.job) if not other.host]
 
     def by_kind(self) -> dict[Kind, dict[Any, Entry[Any]]]:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from etcsched.core.errors import Refused
-from etcsched.core.records import FanOut, Gap, Kind, Presence, Run
+from etcsched.core.records import Candidate, FanOut, Gap, Kind, Presence, Run
 from etcsched.core.states import Origin
 from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.keyspace.keys import Keys
@@ -24,7 +24,7 @@ from etcsched.keyspace.transactions import TicksSeen
 from etcsched.operator.store import found, pages, read_ranges
 from etcsched.ports import Etcd
 
-__all__ = ["Decided", "decided_of", "decided_of_all"]
+__all__ = ["Decided", "check_clock", "decided_of", "decided_of_all"]
 
 _CLOCK_AHEAD_MS: Final = 120_000
 """Agents show theirs once a minute (ADR 33), and it may come late."""
@@ -44,7 +44,7 @@ async def decided_of(
     etcd: Etcd, keys: Keys, jobs: Sequence[str], now: Utc, revision: int
 ) -> tuple[list[Decided], TicksSeen]:
     """For each job, as it stands at ``revision``. ``Refused`` where this clock is ahead."""
-    await _check_clock(etcd, keys, now)
+    await check_clock(etcd, keys, now)
     tick = tick_id(ms_of(now) // 1000 * 1000)
     ranges: list[Range] = []
     for job in jobs:
@@ -71,7 +71,7 @@ async def decided_of_all(etcd: Etcd, keys: Keys, now: Utc, revision: int) -> Dec
     """For an edit that all jobs go by. It isn't held up by their runs: it makes none of the ticks
     that have one due. But of what a gap accounts for, nobody knows any more what was due.
     ``Refused`` where this clock is ahead."""
-    await _check_clock(etcd, keys, now)
+    await check_clock(etcd, keys, now)
     begin, open_from = now, None
     async for page in pages(etcd, *keys.all_of(Kind.GAP), revision=revision):
         for kv in page.kvs:
@@ -82,18 +82,29 @@ async def decided_of_all(etcd: Etcd, keys: Keys, now: Utc, revision: int) -> Dec
     return Decided(begin, open_from)
 
 
-async def _check_clock(etcd: Etcd, keys: Keys, now: Utc) -> None:
+async def check_clock(etcd: Etcd, keys: Keys, now: Utc) -> None:
     """An edit by a clock that is ahead would begin so much later: until then what it forbids would
     start, and what it asks for wouldn't. Where no agent is there, nobody can tell."""
-    newest = await etcd.range(Range(*keys.all_of(Kind.PRESENCE), limit=_CLOCKS, newest_first=True))
-    clocks = [one.clock for kv in newest.kvs if (one := found(Presence, kv)) is not None]
-    ahead_ms = ms_of(now) - ms_of(max(clocks)) if clocks else 0
+    clocks = await _clocks(etcd, keys, Kind.PRESENCE, Presence)
+    if not clocks or ms_of(now) - ms_of(max(clocks)) <= _CLOCK_AHEAD_MS:
+        return
+    # Agents that run on while others are upgraded may be of a version that shows it only as it
+    # joins. Schedulers of all versions show theirs once a minute.
+    clocks += await _clocks(etcd, keys, Kind.ELECTION, Candidate)
+    ahead_ms = ms_of(now) - ms_of(max(clocks))
     if ahead_ms > _CLOCK_AHEAD_MS:
         raise Refused(
             f"this host's clock is {ahead_ms // 1000} s ahead of what any agent has shown, and an "
             "edit begins by it; set right whichever is wrong, or wait a minute until agents show "
             "theirs again"
         )
+
+
+async def _clocks(
+    etcd: Etcd, keys: Keys, kind: Kind, type_: type[Presence] | type[Candidate]
+) -> list[Utc]:
+    newest = await etcd.range(Range(*keys.all_of(kind), limit=_CLOCKS, newest_first=True))
+    return [one.clock for kv in newest.kvs if (one := found(type_, kv)) is not None]
 
 
 def _after(run: Run) -> Utc:

@@ -208,8 +208,10 @@ def _beyond_cap(view: RunView, followed: _Try, reader: _Reader) -> list[Text | N
     over = next((one.over for one in _tries(view) if one.number == followed.number), None)
     if over is None or not reader.is_over or over.output_bytes <= reader.offset:
         return []
-    note = f"the agent has kept {reader.offset} of {over.output_bytes} bytes; this is the end:"
-    return [Note(note), Text(over.tail.encode())]
+    kept = f"the agent has kept {reader.offset} of {over.output_bytes} bytes"
+    if not over.tail:
+        return [Note(kept)]  # Of early attempts a run's record has no tail.
+    return [Note(f"{kept}; this is the end:"), Text(over.tail.encode())]
 
 
 def _end(view: RunView) -> Note:

@@ -23,6 +23,7 @@ from etcsched.core.records import (
     CLUSTER,
     Calendar,
     CalendarVersion,
+    Candidate,
     FanOut,
     Gap,
     Job,
@@ -522,3 +523,14 @@ async def test_an_account_that_comes_during_the_edit(
     await applied(etcd, job())
     etcd.before = [lambda: put(etcd, ACCOUNT, account())]
     await change(etcd)
+
+
+async def test_agents_that_show_their_clock_only_as_they_join_hold_up_no_edit(
+    etcd: Faulty,
+) -> None:
+    """Of an older version; schedulers of any show theirs."""
+    await applied(etcd, job())
+    shows_its_clock(etcd, "a1", "2026-11-22T18:00:00.000Z")
+    candidate = Candidate(node="s", host="h", pid=1, since=NOW, clock=NOW, version="0")
+    put(etcd, KEYS.of(Kind.ELECTION, "1"), encode(candidate))
+    assert await pause(etcd, KEYS, "a", NOW, "anna", timeout_s=TIMEOUT_S)

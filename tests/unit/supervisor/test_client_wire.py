@@ -24,4 +24,5 @@ async def test_what_a_supervisor_told_before_it_ended_is_heard(tmp_path: Path) -
         async with asyncio.timeout(5):
             assert await wire.next_report() == ENDED
             assert await wire.next_report() is None
+        assert wire._watch is None
         await wire.close()
