@@ -6,12 +6,12 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader.context import Options
-from etcsched.core.records import CLUSTER, Kind, Report, Run
+from etcsched.core.records import CLUSTER, Kind, Link, Report, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, RunState
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
-from tests.support.jobs import cancel, job, trigger
+from tests.support.jobs import cancel, job, resubmit, trigger
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
 RUN = "20261122T120005Z"
@@ -488,3 +488,64 @@ def test_a_run_by_hand_that_says_nothing_of_its_past() -> None:
     world.put(Kind.RUN, run, "backup", "x")
     world.advance(5)
     assert world.runs("backup")["x"].state is RunState.COMPLETED
+
+
+# --- what would end one leader after the other
+
+
+def test_a_zone_that_the_schedulers_host_doesnt_know() -> None:
+    """Of a job without a schedule, whose chain goes by it: the job counts as absent."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1")
+    world.advance(0.5)
+    world.apply(job("next", state=JobState.CHAIN_ACTIVE))
+    world.apply(job("other", every_s=5))
+    chain = (Link(to="next", within="* 9-17 * * *"),)
+    first = job("first", state=JobState.AD_HOC_ACTIVE, chain=chain)
+    away = replace(first, versions=(replace(first.current, timezone="America/Newtown"),))
+    world.put(Kind.JOB, away, "first")
+    world.request(trigger("20261122T120001-t", "first"))
+    world.advance(32)
+    assert set(world.states("other").values()) == {"completed"}
+    assert len(world.states("other")) == 6
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_resubmission_that_has_the_id_of_its_run(retries: int) -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    retry = Retry(max=retries, interval_s=60.0)
+    world.apply(job("backup", state=JobState.AD_HOC_ACTIVE, retry=retry))
+    asked = "20261122T120001Z-t"
+    world.request(trigger(asked))
+    world.advance(10)
+    world.remove(Kind.ANSWER, asked)
+    world.put(Kind.REQUEST, resubmit(asked, asked), asked)
+    world.advance(30)
+    answer = world.answer(asked)
+    assert answer is not None
+    assert not answer.accepted
+
+
+@pytest.mark.parametrize("state", [RunState.COMPLETED, RunState.RUNNING])
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.REPLACE])
+def test_a_run_by_hand_in_a_state_that_no_active_run_has(state: RunState, overlap: Overlap) -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1")
+    world.advance(0.5)
+    world.apply(job("backup", every_s=60, overlap=overlap))
+    there = Run(
+        job="backup", id="20261122T115900Z", state=state, origin=Origin.SCHEDULE,
+        created_at=world.now, scheduled_at=Utc("2026-11-22T11:59:00.000Z"),
+    )  # fmt: skip
+    world.put(Kind.RUN, there, "backup", there.id)
+    world.advance(1)
+    world.request(cancel("20261122T120002Z-c", there.id))
+    world.advance(130)
+    answer = world.answer("20261122T120002Z-c")
+    assert answer is not None
+    assert not answer.accepted

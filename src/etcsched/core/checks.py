@@ -43,6 +43,7 @@ from etcsched.core.records import (
 from etcsched.core.retry import RETRIED
 from etcsched.core.schedule.patterns import Cron
 from etcsched.core.schedule.schedule import schedule_of
+from etcsched.core.schedule.zone import check_timezone
 from etcsched.core.states import FINAL, ConditionOp, RunState
 from etcsched.core.times import Utc, ms_of
 
@@ -145,6 +146,8 @@ def _problem_with_job(job: Job) -> str | None:
         ms_of(version.since)
         if version.patterns:
             schedule_of(version.patterns, version.timezone)
+        elif any(link.within for link in job.chain):
+            check_timezone(version.timezone)  # By its clock its chain goes on, or not.
         for window in version.windows:
             if ms_of(window.until) <= ms_of(window.since):
                 return "a window ends before it begins"

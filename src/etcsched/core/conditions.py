@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import assert_never
+from typing import Final, assert_never
 
 from etcsched.core.records import Condition
 from etcsched.core.results import Results
 from etcsched.core.schedule.cron import parse_cron
 from etcsched.core.schedule.zone import period_at
 from etcsched.core.states import ConditionOp
+from etcsched.core.times import Utc, ms_of
+
+_LATEST_S: Final = ms_of(Utc("9000-12-31T23:59:59.000Z")) // 1000
 
 
 def holds(condition: Condition, results: Results) -> bool:
@@ -77,7 +80,7 @@ def is_within(expression: str, timezone: str, at_ms: int) -> bool:
     """Whether the zone's clock matches in the minute (with a field for seconds: the second) of
     ``at_ms``. No tick is asked for: an hour that the clock shows twice matches twice."""
     unit_s = 1 if len(expression.split()) == 6 else 60
-    at_s = at_ms // 1000
+    at_s = min(max(at_ms // 1000, 0), _LATEST_S)  # Some clock said so; calendars end.
     wall_s = at_s + period_at(timezone, at_s).offset_s
     begin_s = wall_s - wall_s % unit_s
     return parse_cron(expression).first(begin_s) == begin_s

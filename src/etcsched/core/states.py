@@ -99,6 +99,7 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
             RunState.TIMED_OUT,
             RunState.CANCELLED,
             RunState.DIED,
+            RunState.ABANDONED,
         }
     ),
     # assigned -> assigned: moved to another agent; assigned -> ready: none has a slot now;

@@ -177,3 +177,5 @@ def test_the_record_of_a_run_that_is_tried_as_often_as_may_be_fits_into_a_reques
     assert len(tried.attempts) == 2000
     assert [len(attempt.tail) for attempt in tried.attempts[-20:]] == [0] * 4 + [4096] * 16
     assert len(encode(tried)) < 1 << 20
+    long = step(author, tried, 1, RunState.ASSIGNED, "command not found: " + "x" * 4000)
+    assert len(long.history[-1].cause) == 300

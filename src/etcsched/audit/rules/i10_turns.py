@@ -8,6 +8,8 @@ from etcsched.audit.verdict import Invariant
 from etcsched.core.records import Job, Kind, Run, host_in
 from etcsched.core.states import Origin, Overlap, RunState
 
+_HOLDING = (RunState.ASSIGNED, RunState.HELD)
+
 _BESIDE_OTHERS = frozenset({Origin.REQUEST, Origin.LIFECYCLE})
 """What an operator asks for begins beside others, and so does what agents' coming and going asks
 for; their retries don't."""
@@ -35,8 +37,10 @@ class Turns(Rule):
         for write in step.writes:
             if write.place is Kind.ASSIGNMENT and write.is_new:
                 _, name, run_id = write.ids
-                is_retry = any(_was_between_attempts(each, name, run_id) for each in step.writes)
-                self._judge(name, run_id, step, is_retry=is_retry)
+                before = _state_before(step, name, run_id)
+                if before not in _HOLDING:  # What moves on to another agent has its turn.
+                    is_retry = before is RunState.RETRYING
+                    self._judge(name, run_id, step, is_retry=is_retry)
 
     def _judge(self, name: str, run_id: str, step: Step, *, is_retry: bool) -> None:
         job = self.state.record(Job, Kind.JOB, name)
@@ -61,6 +65,9 @@ class Turns(Rule):
         host, other = host_in(run_id), host_in(other_id)
         if host == other:
             return True
+        run = self.state.record(Run, Kind.RUN, job.name, run_id)
+        if run is not None and run.occasion is not None and run.occasion.is_shutdown:
+            return False  # Its agent waits for it to go.
         is_apart = bool(host) and (bool(other) or job.per_host)
         return not is_apart and self._was_assigned(job.name, other_id, step)
 
@@ -95,7 +102,8 @@ class Turns(Rule):
         return run is not None and run.state is RunState.ASSIGNED
 
 
-def _was_between_attempts(write: Write, name: str, run_id: str) -> bool:
-    before = write.before.record if write.before is not None else None
-    is_run = write.place is Kind.RUN and write.ids == (name, run_id)
-    return is_run and isinstance(before, Run) and before.state is RunState.RETRYING
+def _state_before(step: Step, name: str, run_id: str) -> RunState | None:
+    """None: the run is new."""
+    write = step.of(Kind.RUN, name, run_id)
+    before = write.before.record if write is not None and write.before is not None else None
+    return before.state if isinstance(before, Run) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.records import Job, Run
-from etcsched.core.states import Origin, Overlap, RunState
+from etcsched.core.states import WAITING, Origin, Overlap, RunState
 from etcsched.core.view import Entry
 
 
@@ -34,9 +34,9 @@ class Replacing:
             return  # It ends by itself.
         if entry.record.state is RunState.HELD:
             self._ends.end_held(entry, RunState.CANCELLED, cause)
-        elif entry.record.state is not RunState.ASSIGNED:
+        elif entry.record.state in WAITING:
             self._ends.end_waiting(entry, RunState.CANCELLED, cause)
-        elif assignment is None:
+        elif assignment is None or entry.record.state is not RunState.ASSIGNED:
             return  # It ends by itself.
         elif report is None:
             self._ends.end_assigned(entry, assignment, None, RunState.CANCELLED, cause)

@@ -184,8 +184,12 @@ class RequestDecider:
         elif run.record.state in WAITING:
             consumed = self._consumed(entry, True, "cancelled", request.run)
             self._runs.ends.end_waiting(run, RunState.CANCELLED, _cause(request), consumed)
-        else:
+        elif run.record.state is RunState.ASSIGNED:
             self._cancel_assigned(entry, run)
+        else:
+            # Somebody put it there: no leader does.
+            message = f"run {request.job}/{request.run} is {run.record.state.value}"
+            self._answer(entry, False, message, request.run)
 
     def _cancel_assigned(self, entry: Entry[Request], run: Entry[Run]) -> None:
         request = entry.record

@@ -109,6 +109,8 @@ class Resubmissions:
         if self._context.state_of(job.record) is JobState.DISABLED and not request.force:
             how = how_to_enable(job.record, self._context.wall_ms)
             return f"job {request.job} is disabled; {how}, or resubmit with --force"
+        if resubmission_id(request) == request.run:
+            return "the request has the id of the run itself: give it one of its own"
         return None
 
     def _resubmit(self, entry: Entry[Request], original: Run | None, revision: int) -> None:

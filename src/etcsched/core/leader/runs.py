@@ -32,6 +32,9 @@ from etcsched.core.times import Utc, tick_id, utc_of
 MAX_HISTORY = 64
 """Steps kept of a run; of one that moved more often, the first and the newest."""
 
+MAX_WORDS = 300
+"""Characters of a reason or a cause: a command that isn't found may be a whole script."""
+
 MAX_TAILS = 16
 """Of so many attempts, the last ones, a run's record has the output's tail."""
 
@@ -111,11 +114,15 @@ def step(
     history = (
         *run.history[:-1],
         *(replace(last, revision=run_revision) for last in run.history[-1:]),
-        Transition(state=state, at=author.at, cause=cause, term=author.term),
+        Transition(state=state, at=author.at, cause=_cut(cause), term=author.term),
     )
     if len(history) > MAX_HISTORY:
         history = (history[0], *history[1 - MAX_HISTORY :])
     return _bounded(replace(run, state=state, history=history, **changes))
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= MAX_WORDS else f"{words[: MAX_WORDS - 1]}…"
 
 
 def _bounded(run: Run) -> Run:
@@ -202,7 +209,7 @@ def attempt_of(
         ended_at=report.ended_at or ended_at,
         exit_code=report.exit_code,
         signal=report.signal,
-        reason=report.reason or reason,
+        reason=_cut(report.reason or reason),
         cpu_s=report.cpu_s,
         peak_memory_bytes=report.peak_memory_bytes,
         output_bytes=report.output_bytes,
@@ -224,7 +231,7 @@ def late_attempt_of(agent: str, report: Report) -> Attempt:
         ended_at=report.ended_at,
         exit_code=report.exit_code,
         signal=report.signal,
-        reason=report.reason,
+        reason=_cut(report.reason),
         tail=report.tail,
     )
 
