@@ -76,20 +76,29 @@ def test_a_resubmission_beside_the_retry_of_a_request() -> None:
     assert_one_at_a_time(world, 5)
 
 
-def test_a_retry_and_a_run_that_was_moved() -> None:
-    """Both wait for the next agent."""
+def moved_beside_a_retry(*ticks: At) -> World:
+    """The first attempt of a tick, or else of a request, has failed; a resubmission began during
+    the wait, and was moved off an agent that was lost. Nobody is there to take either."""
     world = started(takes_s=1.0)
-    world.apply(job("backup", at("12:00:08"), retry=Retry(max=3, interval_s=30.0)))
+    world.apply(job("backup", *ticks, retry=Retry(max=3, interval_s=30.0)))
     world.request(trigger(FIRST))
     world.advance(6)
-    world.agents["a1"].ends_as = Outcome.FAILED
+    agent = world.agents["a1"]
+    agent.ends_as = Outcome.FAILED
+    if not ticks:
+        world.request(trigger("20261122T120008.000Z-02"))
     world.advance(4)
-    world.agents["a1"].ends_as = Outcome.COMPLETED
-    world.agents["a1"].takes_s = 1000.0
+    agent.ends_as, agent.takes_s = Outcome.COMPLETED, 1000.0
     world.request(resubmit("20261122T120011.000Z-04", FIRST))
     world.advance(2)
-    world.agents["a1"].kill()
+    agent.kill()
     world.advance(60)
+    return world
+
+
+def test_a_retry_and_a_run_that_was_moved() -> None:
+    """Both wait for the next agent."""
+    world = moved_beside_a_retry(at("12:00:08"))
     assert sorted(world.states("backup").values()) == ["completed", "ready", "retrying"]
     world.agent("a2", takes_s=20.0)
     world.advance(70)
@@ -154,19 +163,7 @@ def test_a_chain_active_job_still_takes_turns() -> None:
 
 
 def test_a_moved_run_waits_for_the_retry_of_a_request_that_has_begun() -> None:
-    world = started(takes_s=1.0)
-    world.apply(job("backup", retry=Retry(max=3, interval_s=30.0)))
-    world.request(trigger(FIRST))
-    world.advance(6)
-    world.agents["a1"].ends_as = Outcome.FAILED
-    world.request(trigger("20261122T120008.000Z-02"))
-    world.advance(4)
-    world.agents["a1"].ends_as = Outcome.COMPLETED
-    world.agents["a1"].takes_s = 1000.0
-    world.request(resubmit("20261122T120011.000Z-04", FIRST))
-    world.advance(2)
-    world.agents["a1"].kill()
-    world.advance(60)
+    world = moved_beside_a_retry()
     world.agent("a2", takes_s=20.0, slots=1)
     world.advance(5)
     world.agent("a3", takes_s=20.0, slots=1)

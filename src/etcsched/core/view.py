@@ -266,7 +266,7 @@ class View:
         job = self.jobs.get(run.job)
         if not run.host or (job is not None and job.record.per_host):
             return []
-        if run.occasion is not None and run.occasion.is_shutdown:
+        if run.is_for_shutdown:
             return []  # Its agent waits for it to go: what runs elsewhere mustn't keep it.
         return [other for other in self.active_runs(run.job) if not other.host]
 

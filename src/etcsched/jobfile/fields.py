@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from etcsched.core.checks import MOST_S
 from etcsched.core.durations import format_duration, parse_duration_s
 from etcsched.core.names import LABEL, flaw_of_label
 from etcsched.core.records import MAX_PARAMS_BYTES, Keep, Retry, params_bytes, params_clash
@@ -139,7 +140,7 @@ def integer(least: int, most: int) -> Callable[[Value], int]:
     return read
 
 
-def duration(least_s: float, most_s: float = 10 * 365 * 86400.0) -> Callable[[Value], float]:
+def duration(least_s: float, most_s: float = MOST_S) -> Callable[[Value], float]:
     def read(value: Value) -> float:
         given = value.text()
         try:

@@ -66,7 +66,7 @@ class Turns(Rule):
         if host == other:
             return True
         run = self.state.record(Run, Kind.RUN, job.name, run_id)
-        if run is not None and run.occasion is not None and run.occasion.is_shutdown:
+        if run is not None and run.is_for_shutdown:
             return False  # Its agent waits for it to go.
         is_apart = bool(host) and (bool(other) or job.per_host)
         return not is_apart and self._was_assigned(job.name, other_id, step)

@@ -235,7 +235,7 @@ class Lifecycles(Rule):
             run = held.record
             if not isinstance(run, Run) or run.incarnation != live.incarnation:
                 continue
-            is_shutdown = run.occasion is not None and run.occasion.is_shutdown
+            is_shutdown = run.is_for_shutdown
             if is_shutdown and run.state is not RunState.HELD:
                 yield run
 

@@ -94,11 +94,8 @@ class Chains:
 
     def _has_window_left(self, job: str) -> bool:
         """In which it is no more disabled."""
-        entry, now_ms = self._view.jobs.get(job), self._context.wall_ms
-        return entry is not None and any(
-            ms_of(w.until) > now_ms and w.state not in (None, JobState.DISABLED)
-            for w in entry.record.current.windows
-        )
+        entry = self._view.jobs.get(job)
+        return entry is not None and self._context.states_ahead(entry.record) != {JobState.DISABLED}
 
     def _is_in_progress(self, job: str, instance: str) -> bool:
         runs = self._view.runs_of_job.get(job, ())

@@ -433,12 +433,13 @@ class Context:
 
     def may_ever_start(self, job: Job) -> bool:
         """... or will let them run after a window, or in one."""
+        return JobState.ENABLED in self.states_ahead(job)
+
+    def states_ahead(self, job: Job) -> set[JobState]:
+        """The definition's own, and those of its windows that aren't over."""
         version = job.current
-        states = (
-            version.state,
-            *(w.state for w in version.windows if ms_of(w.until) > self.wall_ms),
-        )
-        return JobState.ENABLED in states
+        left = (w.state for w in version.windows if ms_of(w.until) > self.wall_ms)
+        return {version.state, *(state for state in left if state is not None)}
 
     def waits_for_agent(self, job: Job) -> bool:
         """A job that will start no more waits for nobody: its ticks are missed."""

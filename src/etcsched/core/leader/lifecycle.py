@@ -316,7 +316,7 @@ class LiveAgents:
         for key in self._view.bound_to.get(live.agent, ()):
             run = self._view.runs[key].record
             is_mine = run.incarnation == live.incarnation and run.state is not RunState.HELD
-            if is_mine and run.occasion is not None and run.occasion.is_shutdown:
+            if is_mine and run.is_for_shutdown:
                 return True
         return False
 

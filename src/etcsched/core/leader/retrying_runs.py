@@ -91,29 +91,31 @@ class RetryingRuns:
     def held_up_by(self, run: Run) -> str | None:
         """What of its job a due retry has to wait for: for ticks that are due, since each may end
         it, and, unless the job may overlap, for another run's end."""
-        name = run.job
-        gap = self._view.gaps.get(name)
-        is_coming = self._context.is_coming_beside(run) or self._context.is_coming(name)
-        if run.occasion is not None and run.occasion.is_shutdown:
-            pass  # Its agent waits for it to go: the ticks of an outage may wait for its successor.
-        elif is_coming or self._open.first_of(name) is not None:
-            return "a tick of its job is being decided"
-        elif name in self._recovering or (gap is not None and not gap.record.closed):
-            return "its job's outage isn't over"
-        job = self._view.jobs.get(name)
-        if job is None:
-            return None
-        if takes_turns(run, job.record) and self._context.is_turn_taken(run):
+        # An agent that stops waits for its shutdown's retry: an outage may wait for its successor.
+        ahead = None if run.is_for_shutdown else self._ticks_ahead(run)
+        job = self._view.jobs.get(run.job)
+        if ahead is not None or job is None:
+            return ahead
+        may_overlap = job.record.overlap is Overlap.ALLOW
+        is_beginning = takes_turns(run, job.record) and self._context.is_turn_taken(run)
+        if is_beginning or (not may_overlap and self._context.is_starting(run.lane)):
             return "another run of its job is just being assigned"
-        if job.record.overlap is Overlap.ALLOW:
+        if may_overlap:
             return None
-        if self._context.is_starting(run.lane):
-            return "another run of its job is just being assigned"
         for other in (*self._view.active_runs(run.lane), *self._view.unbound_beside(run)):
             if other.state is RunState.ASSIGNED:
                 return f"{other.job}/{other.id} runs on {other.agent}"
             if other.state is RunState.HELD:
                 return f"{other.job}/{other.id} is held"
+        return None
+
+    def _ticks_ahead(self, run: Run) -> str | None:
+        name, gap = run.job, self._view.gaps.get(run.job)
+        is_coming = self._context.is_coming_beside(run) or self._context.is_coming(name)
+        if is_coming or self._open.first_of(name) is not None:
+            return "a tick of its job is being decided"
+        if name in self._recovering or (gap is not None and not gap.record.closed):
+            return "its job's outage isn't over"
         return None
 
     def give_up(self, entry: Entry[Run], why: str, consumed: fx.Consumed | None = None) -> None:

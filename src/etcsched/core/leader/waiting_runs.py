@@ -6,7 +6,7 @@ They are ``ready``, ``queued`` behind another run of their job, or ``conflicted`
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import takewhile
 from typing import Any
 
@@ -204,10 +204,9 @@ class WaitingRuns:
         if job is None or job.record.overlap is not Overlap.ALLOW:
             if self._context.is_coming_beside(run):
                 return lambda: "another run of its job is just being made"
-            for other in view.unbound_beside(run):
-                if other.state in HOLDING:
-                    name = f"{other.job}/{other.id}"
-                    return lambda: f"behind {name}"
+            behind = _behind(view.unbound_beside(run))
+            if behind is not None:
+                return behind
             places = view.queued_of.get(lane, [])
             if places and places[0][2] == run.id and not view.has_unqueued(lane):
                 return None
@@ -234,11 +233,7 @@ class WaitingRuns:
         others = view.runs_in(run.job, *HOLDING)
         if run.host:
             others = [*view.active_runs(run.lane), *view.unbound_beside(run)]
-        for other in others:
-            if other.state in HOLDING and not _is_beside_others(other):
-                name = f"{other.job}/{other.id}"
-                return lambda: f"behind {name}"
-        return None
+        return _behind(other for other in others if not _is_beside_others(other))
 
     def _wait_behind(self, entry: Entry[Run], in_front: Callable[[], str]) -> None:
         """In a queue, and so outside any buffer."""
@@ -469,6 +464,15 @@ class WaitingRuns:
         """Whoever asks for its turn takes it, until the view shows that."""
         asks = not _is_beside_others(run) and takes_turns(run, job)
         return (turn_matter(run.lane),) if asks else ()
+
+
+def _behind(others: Iterable[Run]) -> Callable[[], str] | None:
+    """None: none of them is assigned or held."""
+    for other in others:
+        if other.state in HOLDING:
+            name = f"{other.job}/{other.id}"
+            return lambda: f"behind {name}"
+    return None
 
 
 def _is_beside_others(run: Run) -> bool:

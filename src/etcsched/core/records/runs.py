@@ -141,6 +141,10 @@ class Run(Record, frozen=True, kw_only=True):
         return self.occasion is not None and bool(self.host)
 
     @property
+    def is_for_shutdown(self) -> bool:
+        return self.occasion is not None and self.occasion.is_shutdown
+
+    @property
     def since(self) -> Utc:
         """When it came into its state."""
         return self.history[-1].at if self.history else self.created_at
