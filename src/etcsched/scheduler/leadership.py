@@ -148,6 +148,10 @@ class Leadership:
                     self._end(effect.reason)
                 case fx.Note():
                     _log(effect)
+                case fx.Defect():
+                    self._metrics.defects.inc()
+                    text = "%s can't be decided, it is left for a minute: %s"
+                    log.error(text, effect.about, effect.trace)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._tasks is not None

@@ -59,6 +59,11 @@ class SchedulerMetrics(NodeMetrics):
             "How often this scheduler came to lead.",
             registry=self.registry,
         )
+        self.defects = Counter(
+            "etcsched_defects",
+            "Decisions that raised; each is left for a minute and tried again.",
+            registry=self.registry,
+        )
         self._members: tuple[MemberStatus, ...] = ()
         self.add_gauges(
             {

@@ -59,7 +59,8 @@ class _Path(NamedTuple):
 
 class ModelStore:
     """``now_s`` is virtual and moves only by ``advance``. ``no_space`` is the alarm of that name,
-    for whoever drives the model to raise and clear. Without a leader (``lose_leader``) nothing
+    for whoever drives the model to raise and clear; ``rejects`` are transactions whose form it
+    doesn't take beyond those that no etcd does. Without a leader (``lose_leader``) nothing
     expires; that nothing is answered then either is for whoever drives the model to see to.
 
     Errors are those of ``core.errors``; a call that raises has changed nothing.
@@ -78,6 +79,7 @@ class ModelStore:
         self.now_s = now_s
         self.raft_term = raft_term
         self.no_space = False
+        self.rejects: Callable[[Txn], bool] | None = None
         self.has_leader = True
         self._least_ttl_s = least_ttl_s
         self._max_txn_ops = max_txn_ops
@@ -105,6 +107,8 @@ class ModelStore:
 
     def txn(self, txn: Txn) -> TxnResult:
         check_form(txn, self._max_txn_ops, self._max_request_bytes)
+        if self.rejects is not None and self.rejects(txn):
+            raise InvalidTransaction("rejected as a fault")
         if self.no_space and _puts(txn):
             raise NoSpace("database space exceeded")
         path = self._decide(txn)

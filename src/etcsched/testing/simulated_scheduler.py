@@ -17,7 +17,7 @@ from etcsched.core.candidate import (
     TakeTerm,
 )
 from etcsched.core.clock import Instant
-from etcsched.core.errors import LeaseGone
+from etcsched.core.errors import InvalidTransaction, LeaseGone
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
@@ -54,6 +54,7 @@ class SimulatedScheduler:
         self.is_cut_off = False
         self.leader: LeaderMachine | None = None
         self.notes: list[fx.Note] = []
+        self.defects: list[fx.Defect] = []
         self.demotions: list[str] = []
         self.wall_offset_ms = 0
         self._world = world
@@ -186,7 +187,14 @@ class SimulatedScheduler:
         world = self._world
         assert self._guard is not None
         outer = guarded(self._guard, [self._transactions.build(write)])
-        result = world.store.txn(outer)
+        result = None
+        if not world.rejects(write):
+            with suppress(InvalidTransaction):
+                result = world.store.txn(outer)
+        if result is None:
+            world.rejected.append(write)
+            self._answers.append(ev.WriteRefused(write.seq, None))
+            return
         if not result.succeeded:
             self._do(self._candidate.step_down("refused guard", self._now()))
             return
@@ -250,6 +258,9 @@ class SimulatedScheduler:
                     self._do(self._candidate.step_down(effect.reason, self._now()))
                 case fx.Note():
                     self.notes.append(effect)
+                case fx.Defect():
+                    assert self._world.has_defects, effect.trace
+                    self.defects.append(effect)
                 case _:
                     self._answers.append(self._asked(effect))
 

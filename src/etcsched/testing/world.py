@@ -16,6 +16,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from etcsched.core import timeline
+from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Options
 from etcsched.core.records import (
     CLUSTER,
@@ -64,6 +65,9 @@ class World:
 
     ``leader_dies_after``: the leader that commits this many-th write of all leaders is killed
     before it learns of it.
+
+    ``rejects``: the leaders' writes whose form etcd doesn't take. ``has_defects``: a decision that
+    raises is a part of the story; else it ends the test.
     """
 
     def __init__(
@@ -82,6 +86,9 @@ class World:
         self.raft_term_since_s = -1000.0
         self.leader_writes = 0
         self.leader_dies_after: int | None = None
+        self.rejects: Callable[[fx.Write], bool] = lambda write: False
+        self.rejected: list[fx.Write] = []
+        self.has_defects = False
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
 

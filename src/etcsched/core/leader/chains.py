@@ -40,6 +40,9 @@ MAX_JOIN_BYTES = 256 << 10
 """Of the parameters that those who have come to a join hand on: it is one record, and goes into
 one transaction with the run that comes."""
 
+MAX_JOINS_BYTES = 768 << 10
+"""Of all joins that one run comes to, likewise."""
+
 MAX_CHAIN_DEPTH = 100
 """Runs one behind the other. A cycle that two edits made at once ends here."""
 
@@ -246,6 +249,7 @@ class _Plan:
         self._created: list[Run] = []
         self._joins: list[fx.JoinChange] = []
         self._jobs: dict[str, int] = {run.job: entry.mod_revision}
+        self._joins_bytes = 0
         self.follows: list[Follow] = []
 
     def following(self) -> fx.Following:
@@ -312,11 +316,13 @@ class _Plan:
         run_id = join.run if join is not None else self._id_for(target.name)
         missing = self._chains.missing_of(target.name, self._instance, arrived)
         size = sum(params_bytes(arrival.params) for arrival in arrived)
-        if missing and size > MAX_JOIN_BYTES:
-            why = f"what waits there takes {size} bytes, more than {MAX_JOIN_BYTES}"
+        most = min(MAX_JOIN_BYTES, MAX_JOINS_BYTES - self._joins_bytes)
+        if missing and size > most:
+            why = f"what waits there takes {size} bytes, more than {most}"
             self._skip(target.name, why)
             return
         if missing:
+            self._joins_bytes += size
             changed = Join(
                 job=target.name,
                 instance=self._instance,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -29,6 +31,15 @@ from etcsched.core.view import Entry, RunKey, View
 
 REJECTED_WAIT_S = 5.0
 """A write whose form etcd won't take is a defect; until it is mended, it isn't tried in a loop."""
+
+ASIDE_S = 60.0
+"""So long a job is set aside for a write that was rejected again, unless it gets through; and so
+long what a defect keeps from being decided rests."""
+
+DEFECT_WAIT_S = 1.0
+"""Then a job whose decision has raised is looked at again, to open its gap."""
+
+ASIDE_REASON = "what has to come first can't be written or decided, see the scheduler's log"
 
 MOST_STALE_WAITS = 8
 """In a row of refusals the rest grows up to so many times the first."""
@@ -93,6 +104,11 @@ class Reservation(msgspec.Struct):
     exists: bool = False
 
     @property
+    def subject(self) -> Matter:
+        """What it is about, told from other writes about the same."""
+        return (type(self.write).__name__, *self.matters[0])
+
+    @property
     def starts(self) -> RunKey | None:
         """Whom it assigns."""
         match self.write:
@@ -120,6 +136,10 @@ class Context:
         self._reserved_slots: defaultdict[str, int] = defaultdict(int)
         self._refused: dict[Matter, int] = {}
         """How often in a row."""
+        self._aside: defaultdict[str, dict[Matter, float]] = defaultdict(dict)
+        """By job: what etcd rejects again and again of it, until when it is set aside."""
+        self._resting: dict[Matter, float] = {}
+        """What has raised, and until when it isn't decided."""
         self._starting: Counter[str] = Counter()
         """Assignments in flight, by job and by lane (a job's own lane has its name)."""
         self.conflicts = Conflicts(view, self.is_starting)
@@ -153,9 +173,8 @@ class Context:
 
     def write(self, write: fx.Write, *matters: Matter, agent: str | None = None) -> None:
         """Send a write and reserve what it is about, and a slot of ``agent``."""
-        for matter in matters:
-            assert matter not in self._busy, (matter, write)
-            self._busy[matter] = write.seq
+        assert not self.is_busy(*matters), (matters, write)
+        self._busy |= dict.fromkeys(matters, write.seq)
         if agent is not None:
             self._reserved_slots[agent] += 1
             self.load_changed(agent)
@@ -226,6 +245,7 @@ class Context:
             reservation.revision = revision if is_shown else 0
             for matter in reservation.matters:
                 self._refused.pop(matter, None)
+            self._is_taken(reservation)
             self._answered.append(seq)
         return reservation
 
@@ -243,6 +263,10 @@ class Context:
         if not is_decided:
             before = max((self._refused.get(m, 0) for m in reservation.matters), default=0)
             self._refused |= dict.fromkeys(reservation.matters, before + 1)
+        if revision is not None:
+            self._is_taken(reservation)
+        elif before:
+            self._set_aside(reservation)
         rests = min(2 ** max(0, before - 1), MOST_STALE_WAITS)
         wait_s = rests * self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
         reservation.revision = NEVER if revision is None or before else revision
@@ -251,6 +275,54 @@ class Context:
         self.wake_at(reservation.release_at_s, ("reservations",))
         self._answered.append(seq)
         return reservation
+
+    def _set_aside(self, reservation: Reservation) -> None:
+        """The jobs whose ticks would wait for what etcd rejects: they'd hold up everybody's."""
+        until_s, subject = self.mono_s + ASIDE_S, reservation.subject
+        following = getattr(reservation.write, "following", None)
+        jobs = {run.job for run in following.created} if following is not None else set()
+        for matter in reservation.matters:
+            if matter[0] == "job" or (matter[0] == "run" and matter[1:] in self.view.runs):
+                jobs.add(matter[1])
+        for job in jobs:
+            if not self.is_set_aside(job):
+                text = f"etcd takes no write about {'/'.join(reservation.matters[0][1:])}: "
+                self.say(f"{text}{job} is set aside, so that others go on", warn=True)
+            self._aside[job][subject] = until_s
+            self.wake_at(until_s, job_matter(job))
+
+    def _is_taken(self, reservation: Reservation) -> None:
+        if self._aside:
+            for job in [job for job, why in self._aside.items() if reservation.subject in why]:
+                del self._aside[job][reservation.subject]
+                self.wake_at(self.mono_s, job_matter(job))
+
+    @contextmanager
+    def contain(self, matter: Matter) -> Iterator[None]:
+        """If what is decided about this raises, it alone is left for later: one run's, request's or
+        job's defect mustn't stop all others."""
+        try:
+            yield
+        except Exception:
+            self._has_raised(matter)
+
+    def _has_raised(self, matter: Matter) -> None:
+        about = "/".join(matter[1:])
+        self.effects.append(fx.Defect(about=about, trace=traceback.format_exc()))
+        self._resting[matter] = until_s = self.mono_s + ASIDE_S
+        self.wake_at(until_s, matter)
+        if matter[0] == "job":
+            self._aside[matter[1]][matter] = until_s
+            self.wake_at(self.mono_s + DEFECT_WAIT_S, matter)
+
+    def rests(self, matter: Matter) -> bool:
+        """Whether it is left for later, since its decision has raised."""
+        return self._resting.get(matter, 0.0) > self.mono_s
+
+    def is_set_aside(self, job: str) -> bool:
+        """Whether the job's ticks wait in its outage, since etcd rejects a write that would have to
+        come first, or since a defect keeps them from being decided."""
+        return any(until_s > self.mono_s for until_s in self._aside.get(job, {}).values())
 
     def release(self) -> list[Reservation]:
         """The reservations whose results the view shows by now; they hold nothing any more."""
@@ -444,3 +516,9 @@ class Context:
     def waits_for_agent(self, job: Job) -> bool:
         """A job that will start no more waits for nobody: its ticks are missed."""
         return self.may_ever_start(job) and not self.has_eligible(requirement_of(job))
+
+    def why_outage(self, job: Job) -> str:
+        """What its outage that begins now is for, in words."""
+        if self.is_set_aside(job.name):
+            return ASIDE_REASON
+        return self.why_none(requirement_of(job))

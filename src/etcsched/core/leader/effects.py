@@ -387,4 +387,11 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     is_warning: bool = False
 
 
-Effect = Write | ConfirmLoss | ListArchive | ReadArchived | StepDown | Note
+class Defect(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision raised. It is left out and tried again later, so that all others are made."""
+
+    about: str
+    trace: str
+
+
+Effect = Write | ConfirmLoss | ListArchive | ReadArchived | StepDown | Note | Defect

@@ -14,7 +14,7 @@ import msgspec
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.buffers import buffer_end_ms
-from etcsched.core.leader.context import Context, Options
+from etcsched.core.leader.context import ASIDE_REASON, Context, Options
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.overlap import Away, state_by_overlap
@@ -223,6 +223,8 @@ class Explainer:
         if gap is None or gap.record.closed:
             return None
         begun = outage_begun(gap.record)
+        if gap.record.reason == ASIDE_REASON:
+            return Reason(Why.OUTAGE, f"{begun}; that is tried again each minute")
         if self._plain.waits_for_agent(job):
             now = self._plain.why_none(requirement_of(job))
             return Reason(Why.OUTAGE, f"{begun}; now: {now}" if now != gap.record.reason else begun)

@@ -97,7 +97,7 @@ class FanOuts:
         making: set[str] = set()
         for key in sorted(key for key in self._view.fan_outs if key[0] in dirty):
             entry = self._view.fan_outs[key]
-            if not self._make_runs(key, entry):
+            if not self._make_runs_safely(key, entry):
                 making.add(key[0])
                 continue
             if self._may_be_decided_again(entry.record):
@@ -117,6 +117,13 @@ class FanOuts:
         if watermark is None or watermark.record.through < at:
             return True
         return gap is not None and not gap.record.closed and gap.record.decided_through < at
+
+    def _make_runs_safely(self, key: RunKey, entry: Entry[FanOut]) -> bool:
+        matter, is_done = fan_out_matter(key), False
+        if not self._context.rests(matter):
+            with self._context.contain(matter):
+                is_done = self._make_runs(key, entry)
+        return is_done
 
     def _make_runs(self, key: RunKey, entry: Entry[FanOut]) -> bool:
         """Whether all of them are there, and shown."""

@@ -29,6 +29,9 @@ LIVE: Matter = ("live",)
 MOST_AT_ONCE = 20
 """Of agents, and of runs, so that one transaction holds them."""
 
+MOST_DUE_BYTES = 512 << 10
+"""Of what is due to run on them: each record says it by name."""
+
 GONE_KEPT_S = 3600.0
 """A presence that was deleted by hand comes back; longer than any lease lives without it."""
 
@@ -56,6 +59,7 @@ class _Plan:
         """The live set: whoever is here, and isn't going as the last or going already."""
         self.come: dict[str, Live] = {}
         self.all_have_come = True
+        self.due_bytes = 0
         self.changes: list[fx.LiveChange] = []
         self.created: list[Run] = []
         self.jobs: dict[str, int] = {}
@@ -63,6 +67,8 @@ class _Plan:
 
     @property
     def is_full(self) -> bool:
+        if self.due_bytes >= MOST_DUE_BYTES or not self.all_have_come:
+            return True
         return len(self.changes) >= MOST_AT_ONCE or not self.runs_left
 
     @property
@@ -116,11 +122,15 @@ class LiveAgents:
         """All that come, before any goes: also one that came only to be told to stop is one more
         that another may rely on, or has to wait for."""
         for agent in agents[:MOST_AT_ONCE]:
+            if plan.due_bytes >= MOST_DUE_BYTES:
+                break
             if self._is_new(agent):
-                plan.come[agent] = self._come(self._view.presences[agent].record, plan)
+                live = self._come(self._view.presences[agent].record, plan)
             else:
-                plan.come[agent] = self._stay(self._view.live[agent].record, plan)
-        plan.all_have_come = len(agents) <= MOST_AT_ONCE
+                live = self._stay(self._view.live[agent].record, plan)
+            plan.come[agent] = live
+            plan.due_bytes += _due_bytes(live)
+        plan.all_have_come = len(agents) == len(plan.come)
 
     def _comes(self, agent: str) -> bool:
         return self._is_new(agent) or self._returns(agent)
@@ -177,6 +187,8 @@ class LiveAgents:
                 after = step
             if after is before:
                 return
+            if agent not in plan.come:
+                plan.due_bytes += _due_bytes(after)
         change = fx.LiveChange(
             agent=agent, revision=self._view.seen(Kind.LIVE, agent),
             presence_revision=revision_of(presence), live=after,
@@ -378,6 +390,10 @@ def _not_yet_begun(live: Live) -> tuple[Due, ...]:
     """What is still to run for its coming, should it be away for a moment only. What runs for its
     going is found anew: it goes anew."""
     return live.due if live.stage is Stage.HERE else ()
+
+
+def _due_bytes(live: Live | None) -> int:
+    return sum(len(due.job) + 64 for due in live.due) if live is not None else 0
 
 
 def _wanted(job: Job, presence: Presence) -> Requirement:

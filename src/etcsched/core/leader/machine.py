@@ -149,6 +149,10 @@ class LeaderMachine:
         """Writes without a result that the view shows."""
         return self._context.in_flight
 
+    def is_set_aside(self, job: str) -> bool:
+        """Whether its ticks wait, since etcd takes no write about it, or a decision raises."""
+        return self._context.is_set_aside(job)
+
     @property
     def open_ticks(self) -> int:
         """Ticks that are due and not decided yet."""
@@ -378,6 +382,8 @@ class LeaderMachine:
                 self._upkeep.late_report((agent, job, run, token))
             case ("live", agent):
                 self._live.look_at(agent)
+            case ("fan_out", job, _):
+                self._fan_outs.look_at(job)
             case ("pace",):
                 self._runs.look_at_paced()
             case ("history",):

@@ -118,6 +118,21 @@ class Outages:
     def due_ticks(self, job: Job, after_ms: int, through_ms: int) -> Iterator[int]:
         return ticks(job, self._view.limits_of(job), after_ms, through_ms)
 
+    def holds(self, entry: Entry[Job], tick_ms: int) -> bool:
+        """Of a job that is set aside: whether its open gap has this tick by now. If not, it is
+        opened, and the tick is asked about again."""
+        name = entry.record.name
+        recovering, gap = self._recoveries.get(name), self._view.gaps.get(name)
+        if self._context.is_busy(job_matter(name)):
+            return False
+        if recovering is not None:
+            self._due[name] = None
+        if gap is not None and (not gap.record.closed or tick_ms <= self.after_ms(name)):
+            return True
+        if recovering is None or tick_ms <= recovering.alone_ms:
+            self.open_gap(entry, tick_ms - 1)
+        return False
+
     # --- events
 
     def leader_was_away(self, job: Job) -> None:
@@ -183,7 +198,9 @@ class Outages:
             self._take_in_waiting(name)
         due, self._due = self._due, {}
         for name in due:
-            if name in self._recoveries:
+            if name not in self._recoveries:
+                continue
+            with self._context.contain(job_matter(name)):
                 self._go_on(name)
 
     # --- gaps
@@ -195,7 +212,7 @@ class Outages:
             job=name,
             since=context.now,
             decided_through=utc_of(decided_through_ms),
-            reason=context.why_none(requirement_of(entry.record)),
+            reason=context.why_outage(entry.record),
         )
         write = fx.OpenGap(
             seq=context.next_seq(),
@@ -222,11 +239,21 @@ class Outages:
         entry = self._view.jobs.get(name)
         if entry is None or name in self._recoveries:
             return
-        if not self._context.waits_for_agent(entry.record):
+        if not self._lasts(entry.record):
             after_ms = ms_of(self._view.gaps[name].record.decided_through)
             self._begin_recovery(entry.record, after_ms, self._context.wall_ms)
         else:
             self._wake_at_window(entry.record)
+
+    def _lasts(self, job: Job) -> bool:
+        """Whether an outage of the job can't end now."""
+        return self._context.waits_for_agent(job) or self._context.is_set_aside(job.name)
+
+    def _is_unsettled(self, name: str) -> bool:
+        """What a job that is set aside has in flight may never get through."""
+        if self._context.is_set_aside(name):
+            return self._context.is_busy(job_matter(name))
+        return self._runs.is_unsettled(name)
 
     def _wake_at_window(self, job: Job) -> None:
         """With its last window a job may start no more, and then its outage is over."""
@@ -253,7 +280,7 @@ class Outages:
         plan = self._plan(job, after_ms, through_ms)
         alone_ms = after_ms
         if not self.has_open_gap(name):
-            if not self._context.waits_for_agent(job):
+            if not self._lasts(job):
                 alone_ms = max(after_ms, min(self._maybe_decided_ms, through_ms))
                 for tick_ms in self.due_ticks(job, after_ms, alone_ms):
                     self._open.add(name, tick_ms, job.priority)
@@ -269,10 +296,10 @@ class Outages:
     def _go_on(self, name: str) -> None:
         """One step, once all before it is settled (else whatever settles wakes the job again)."""
         recovering = self._recoveries[name]
-        if self._runs.is_unsettled(name):
-            return
         entry = self._view.jobs.get(name)
-        if entry is not None and not self._context.waits_for_agent(entry.record):
+        if self._is_unsettled(name):
+            return
+        if entry is not None and not self._lasts(entry.record):
             self._resolve_waiting(entry, recovering)
             if self._runs.is_unsettled(name):
                 return  # The oldest of all: they go first.
@@ -288,7 +315,7 @@ class Outages:
         is_done = gap is not None and gap.record.closed and after_ms >= recovering.plan.through_ms
         if entry is None or is_done:
             self._recovered(name)
-        elif not self._context.waits_for_agent(entry.record):
+        elif not self._lasts(entry.record):
             if self.has_open_gap(name):
                 # From here on the gap holds what is undecided; the watermark needn't.
                 self._open.release(name)
@@ -312,7 +339,9 @@ class Outages:
         if not context.can_start(job):  # Its last window may have closed since it was planned.
             plan = replace(plan, chosen=frozenset(), late_from_ms=now_ms + 1)
         most = 1 if recovering.is_cautious else recovery.MAX_TICKS_PER_STEP
-        part = recovery.next_step(job, self._view.limits_of(job), plan, after_ms, most)
+        agents = context.eligible(requirement_of(job)) if job.per_host else ()
+        most_runs = recovery.most_runs(agents)
+        part = recovery.next_step(job, self._view.limits_of(job), plan, after_ms, most, most_runs)
         active = self._view.active_runs(name)
         created, archived = records_of(context.author, job, part, active)
         fan_outs = self._fan_outs_of(job, part) if job.per_host else ()
@@ -387,7 +416,7 @@ class Outages:
             return
         if self._runs.is_unsettled(name):
             self._runs.look_at_job(name)
-        elif not self._context.waits_for_agent(entry.record):
+        elif not self._lasts(entry.record):
             if self._open.first_of(name) is not None:
                 self._runs.look_at_job(name)  # A later tick is a run first, if it becomes one.
             else:

@@ -6,6 +6,8 @@ here costs more than what it returns: a long outage is summarised in steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from etcsched.core.limits import Limits
@@ -16,6 +18,8 @@ from etcsched.core.timeline import ticks
 
 MAX_TICKS_PER_STEP = 5_000
 MAX_RUNS_PER_STEP = 16
+MAX_NAMES_BYTES = 512 << 10
+"""Of the agents that one step's fan-outs name: it is one transaction."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -78,8 +82,19 @@ def newest(job: Job, limits: Limits, after_ms: int, through_ms: int, count: int)
         span_ms *= 4
 
 
+def most_runs(agents: Iterable[str]) -> int:
+    """That one step begins, where each of them is one for each of these agents."""
+    each_bytes = sum(len(agent) + 3 for agent in agents)
+    return max(1, min(MAX_RUNS_PER_STEP, MAX_NAMES_BYTES // max(1, each_bytes)))
+
+
 def next_step(
-    job: Job, limits: Limits, whole: Plan, after_ms: int, most_ticks: int = MAX_TICKS_PER_STEP
+    job: Job,
+    limits: Limits,
+    whole: Plan,
+    after_ms: int,
+    most_ticks: int = MAX_TICKS_PER_STEP,
+    most_runs: int = MAX_RUNS_PER_STEP,
 ) -> Step:
     """The first part of what is left of a plan after ``after_ms``."""
     first_ms: int | None = None
@@ -88,7 +103,7 @@ def next_step(
     missed: list[Stretch] = []
     extends = False
     for seen, tick_ms in enumerate(ticks(job, limits, after_ms, whole.through_ms)):
-        if seen == most_ticks or len(chosen) + len(late) == MAX_RUNS_PER_STEP:
+        if seen == most_ticks or len(chosen) + len(late) == most_runs:
             return Step(tick_ms - 1, tuple(chosen), tuple(late), tuple(missed), first_ms)
         if seen == 0:
             first_ms = tick_ms

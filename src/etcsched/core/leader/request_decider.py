@@ -53,22 +53,27 @@ class RequestDecider:
         dirty, self._dirty = self._dirty, {}
         for request_id in sorted(dirty):
             entry = self._view.requests.get(request_id)
-            if entry is None or self._context.is_busy(request_matter(request_id)):
+            matter = request_matter(request_id)
+            if entry is None or self._context.is_busy(matter) or self._context.rests(matter):
                 continue
-            match entry.record.kind:
-                case RequestKind.TRIGGER:
-                    self._trigger(entry)
-                case RequestKind.CANCEL:
-                    self._cancel(entry)
-                case RequestKind.RESUBMIT if request_id in self._granted:
-                    self._granted.discard(request_id)
-                    self._resubmissions.granted_before(entry)
-                case RequestKind.RESUBMIT:
-                    self._resubmissions.decide(entry)
-                case RequestKind.RELEASE:
-                    self._release(entry)
-                case other:
-                    assert_never(other)
+            with self._context.contain(matter):
+                self._decide(request_id, entry)
+
+    def _decide(self, request_id: str, entry: Entry[Request]) -> None:
+        match entry.record.kind:
+            case RequestKind.TRIGGER:
+                self._trigger(entry)
+            case RequestKind.CANCEL:
+                self._cancel(entry)
+            case RequestKind.RESUBMIT if request_id in self._granted:
+                self._granted.discard(request_id)
+                self._resubmissions.granted_before(entry)
+            case RequestKind.RESUBMIT:
+                self._resubmissions.decide(entry)
+            case RequestKind.RELEASE:
+                self._release(entry)
+            case other:
+                assert_never(other)
 
     def _consumed(
         self, entry: Entry[Request], accepted: bool, message: str, run: str = ""

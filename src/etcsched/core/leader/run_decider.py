@@ -130,9 +130,11 @@ class RunDecider:
                 self.waiting.discard(key)
                 self.retrying.forget(key)
                 continue
-            if not self._context.is_busy(run_matter(key)):
+            matter = run_matter(key)
+            if not (self._context.is_busy(matter) or self._context.rests(matter)):
                 self.waiting.is_looked_at(key)
-                self._decide(key, entry)
+                with self._context.contain(matter):
+                    self._decide(key, entry)
         self.waiting.fill_slots()
 
     def _decide(self, key: RunKey, entry: Entry[Run]) -> None:

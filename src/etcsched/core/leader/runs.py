@@ -38,6 +38,9 @@ MAX_WORDS = 300
 MAX_TAILS = 16
 """Of so many attempts, the last ones, a run's record has the output's tail."""
 
+MAX_ATTEMPTS = 500
+"""Kept of a run: of one that was retried more often, the first and the newest."""
+
 
 class Author(msgspec.Struct, frozen=True):
     """Who decides, and when: stands in every step of every run."""
@@ -127,6 +130,9 @@ def _cut(words: str) -> str:
 
 def _bounded(run: Run) -> Run:
     """A run may be retried a thousand times, and its record has to fit into one request of etcd."""
+    if len(run.attempts) > MAX_ATTEMPTS:
+        kept = (run.attempts[0], *run.attempts[1 - MAX_ATTEMPTS :])
+        run = replace(run, attempts=kept)
     early = run.attempts[:-MAX_TAILS]
     if not early or not early[-1].tail:
         return run

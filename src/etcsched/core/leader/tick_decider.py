@@ -107,7 +107,10 @@ class TickDecider:
                 return
             self._left_in_plan -= 1
             tick_ms, _, name = place
-            if not self._decide_tick(name, tick_ms):
+            is_taken = False
+            with self._context.contain(job_matter(name)):
+                is_taken = self._decide_tick(name, tick_ms)
+            if not is_taken:
                 self._open.park(place)
 
     @property
@@ -163,11 +166,20 @@ class TickDecider:
         """False: something that it depends on is unsettled; ask again when that is settled."""
         key = (name, tick_id(tick_ms))
         entry = self._view.jobs.get(name)
-        if self._context.is_busy(run_matter(key)) or self._is_unsettled(name, entry):
-            return False
         # An earlier leader decided it.
         is_known = key in self._view.runs or key in self._view.fan_outs
-        if entry is None or is_known or not self._is_due(entry.record, tick_ms):
+        if entry is not None and not is_known and self._context.is_set_aside(name):
+            is_held = self._outages.holds(entry, tick_ms)
+            if is_held:
+                self.confirm(name, tick_ms)
+            return is_held
+        if self._context.is_busy(run_matter(key)) or self._is_unsettled(name, entry):
+            return False
+        return self._decide_settled(name, tick_ms, None if is_known else entry)
+
+    def _decide_settled(self, name: str, tick_ms: int, entry: Entry[Job] | None) -> bool:
+        """``entry`` None: there is nothing to decide any more."""
+        if entry is None or not self._is_due(entry.record, tick_ms):
             self.confirm(name, tick_ms)
             return True
         match self._outages.ruling(name, tick_ms):

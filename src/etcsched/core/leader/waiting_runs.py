@@ -213,12 +213,17 @@ class WaitingRuns:
             return lambda: self._words_of_queue(run)
         for other_id in view.recovering_of.get(lane, ()):
             other = view.runs[(run.job, other_id)].record
-            is_in_front = other.state in (RunState.READY, RunState.CONFLICTED, RunState.ASSIGNED)
-            if other.state is RunState.QUEUED:
-                is_in_front = queue_place(other) < queue_place(run)
-            if is_in_front:
-                name = f"{other.job}/{other.id}"
-                return lambda: f"behind {name}, which catches up on an outage"
+            if other.state in (RunState.READY, RunState.CONFLICTED, RunState.ASSIGNED):
+                return _behind_catching_up(other)
+        return self._what_catches_up_first(run)
+
+    def _what_catches_up_first(self, run: Run) -> Callable[[], str] | None:
+        """An older queued run of its lane that catches up on an outage, too."""
+        view = self._view
+        for other_id in view.recovering_of.get(run.lane, ()):
+            other = view.runs[(run.job, other_id)].record
+            if other.state is RunState.QUEUED and queue_place(other) < queue_place(run):
+                return _behind_catching_up(other)
         return None
 
     def _what_began_meanwhile(self, run: Run, job: Job) -> Callable[[], str] | None:
@@ -228,7 +233,7 @@ class WaitingRuns:
         if self._context.is_turn_taken(run):
             return lambda: "another run of its job is just being assigned"
         if job.overlap is Overlap.ALLOW:
-            return None
+            return self._what_catches_up_first(run)
         view = self._view
         others = view.runs_in(run.job, *HOLDING)
         if run.host:
@@ -322,7 +327,7 @@ class WaitingRuns:
             self._ends.end_waiting(entry, RunState.MISSED, "missed in an outage")
 
     def fill_slots(self) -> None:
-        self._waiting.serve(self._offer)
+        self._waiting.serve(self._offer_safely)
         cleared, self._cleared = self._cleared, {}
         for key in cleared:
             if key in self._waiting:
@@ -339,6 +344,12 @@ class WaitingRuns:
         if end_ms is None or self._context.wall_ms < end_ms:
             why = self._context.why_none(requirement_of_run(job.record, run))
             self._wait_as(entry, RunState.READY, f"its conflict group is free; {why}")
+
+    def _offer_safely(self, requirement: Requirement, key: RunKey) -> bool:
+        has_place: bool | None = None
+        with self._context.contain(run_matter(key)):
+            has_place = self._offer(requirement, key)
+        return has_place is not False  # One whose decision has raised waits no more.
 
     def _offer(self, requirement: Requirement, key: RunKey) -> bool:
         entry = self._view.runs.get(key)
@@ -473,6 +484,11 @@ def _behind(others: Iterable[Run]) -> Callable[[], str] | None:
             name = f"{other.job}/{other.id}"
             return lambda: f"behind {name}"
     return None
+
+
+def _behind_catching_up(other: Run) -> Callable[[], str]:
+    name = f"{other.job}/{other.id}"
+    return lambda: f"behind {name}, which catches up on an outage"
 
 
 def _is_beside_others(run: Run) -> bool:

@@ -66,7 +66,8 @@ def _free(leader: SimScheduler) -> list[tuple[str, str, str, int]]:
 
 def _ended(leader: SimScheduler) -> list[tuple[str, str, str, int]]:
     """Outages for want of an agent, and one is there. Their recovery puts the gap at each step."""
-    view = leader.view
+    view, machine = leader.view, leader.machine
+    assert machine is not None
     context = Context(view, 0, "", Options())
     context.it_is(leader.process.clock.now().wall_ms, 0.0)
     return [
@@ -75,4 +76,5 @@ def _ended(leader: SimScheduler) -> list[tuple[str, str, str, int]]:
         if not gap.record.closed
         and (job := view.jobs.get(name)) is not None
         and not context.waits_for_agent(job.record)
+        and not machine.is_set_aside(name)
     ]

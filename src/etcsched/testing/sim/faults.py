@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from etcsched.audit.history import FaultKind
 from etcsched.core.records import Kind
-from etcsched.keyspace.ops import Delete, Txn
+from etcsched.keyspace.ops import Delete, Put, Txn
 from etcsched.testing.sim.etcd import Outage
 from etcsched.testing.sim.scenario import FaultPlan
 
@@ -349,6 +349,33 @@ def _no_space(cluster: Cluster, plan: FaultPlan) -> Begun | None:
     return Begun(FaultKind.ETCD, "etcd", "alarm NOSPACE", heal)
 
 
+def _etcd_rejects(cluster: Cluster, plan: FaultPlan) -> Begun | None:
+    """Whatever is written of one job's runs is too large for etcd, say, or otherwise faulty."""
+    store, keys, job = cluster.store, cluster.keys, plan.target
+    if store.rejects is not None:
+        return None
+    begins = (
+        keys.of(Kind.RUN, job, ""),
+        keys.of(Kind.FAN_OUT, job, ""),
+        keys.archive(job, ""),
+    )
+
+    def rejects(txn: Txn) -> bool:
+        return any(
+            rejects(each) if isinstance(each, Txn) else isinstance(each, Put) and is_about(each)
+            for each in txn.then
+        )
+
+    def is_about(put: Put) -> bool:
+        return put.key.startswith(begins)
+
+    def heal() -> None:
+        store.rejects = None
+
+    store.rejects = rejects
+    return Begun(FaultKind.OTHER, job, "etcd takes no write of its runs", heal)
+
+
 KINDS: dict[str, Callable[[Cluster, FaultPlan], Begun | None]] = {
     "scheduler killed": _scheduler_killed,
     "leader killed at write": _leader_killed_at_write,
@@ -379,6 +406,7 @@ KINDS: dict[str, Callable[[Cluster, FaultPlan], Begun | None]] = {
     "member frozen": _member_frozen,
     "compacted": _compacted,
     "no space": _no_space,
+    "etcd rejects": _etcd_rejects,
 }
 
 __all__ = ["KINDS", "Begun", "begin"]

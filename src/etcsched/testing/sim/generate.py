@@ -84,6 +84,8 @@ takes the watermark with it: a limit that is known."""
 
 _MORE = 12
 
+_REJECTED_SHARE = 0.1
+
 _UNDONE_BY = {
     "disable": "enable", "pause": "resume", "pause cluster": "resume cluster", "drain": "undrain"
 }  # fmt: skip
@@ -139,7 +141,8 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
     made = with_lifecycle(random.Random(f"lifecycle {seed}"), made)
     made = with_meetings(random.Random(f"meetings {seed}"), made)
     made = _with_a_start_before_ticks(random.Random(f"milliseconds {seed}"), made)
-    return with_moments(random.Random(f"moments {seed}"), made)
+    made = with_moments(random.Random(f"moments {seed}"), made)
+    return _with_rejections(random.Random(f"rejections {seed}"), made)
 
 
 def _with_a_start_before_ticks(chance: random.Random, scenario: Scenario) -> Scenario:
@@ -148,6 +151,24 @@ def _with_a_start_before_ticks(chance: random.Random, scenario: Scenario) -> Sce
     early_ms = chance.choice([0, 0, *range(1, 9)])
     start = utc_of(ms_of(Utc(scenario.start)) - early_ms)
     return msgspec.structs.replace(scenario, start=start)
+
+
+def _with_rejections(chance: random.Random, scenario: Scenario) -> Scenario:
+    """Now and then etcd doesn't take what the leader writes of one job's runs."""
+    if chance.random() >= _REJECTED_SHARE:
+        return scenario
+    target = chance.choice(scenario.jobs).name
+    rejected = tuple(
+        FaultPlan(
+            at_s=round(chance.uniform(3.0, scenario.faulty_s - 1.0), 3),
+            kind="etcd rejects",
+            target=target,
+            for_s=round(chance.choice([4.0, 12.0, 25.0, 80.0]) + chance.uniform(0.0, 5.0), 3),
+        )
+        for _ in range(chance.choice([1, 1, 2]))
+    )
+    faults = sorted((*scenario.faults, *rejected), key=lambda plan: plan.at_s)
+    return msgspec.structs.replace(scenario, faults=tuple(faults))
 
 
 def _faults(

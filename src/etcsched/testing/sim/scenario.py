@@ -35,7 +35,7 @@ class AgentPlan(Plan, frozen=True, kw_only=True):
 
 
 class FaultPlan(Plan, frozen=True, kw_only=True):
-    """``target``: a node's name, ``leader``, or empty for etcd's own. ``amount``: of what, see
+    """``target``: a node or a job, ``leader``, or empty for etcd itself. ``amount``: of what, see
     ``faults``."""
 
     at_s: float

@@ -274,6 +274,8 @@ class SimScheduler:
                     self._step_down(leadership, effect.reason)
                 case fx.Note():
                     self.cluster.noted(self.name, effect)
+                case fx.Defect():
+                    raise AssertionError(f"{effect.about}: {effect.trace}")
                 case fx.ConfirmLoss():
                     self._confirm_loss(leadership, effect)
                 case fx.ListArchive():

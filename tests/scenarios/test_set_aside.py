@@ -1,0 +1,149 @@
+"""What etcd takes in no form, and what can't be decided, costs its own job, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader.context import ASIDE_REASON
+from etcsched.core.leader.request_decider import RequestDecider
+from etcsched.core.leader.run_decider import RunDecider
+from etcsched.core.leader.tick_decider import TickDecider
+from etcsched.core.records import Gap, Kind, Link
+from etcsched.core.schedule import Cron
+from etcsched.core.states import Overlap, Recovery
+from etcsched.testing.world import World
+from tests.support.jobs import job, trigger
+
+EACH_MINUTE = Cron("* * * * *")
+ASKED = "20261122T120001.000Z-aa"
+
+
+def started() -> World:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", slots=10, takes_s=1.0)
+    world.advance(1)
+    world.apply(job("other", EACH_MINUTE))
+    return world
+
+
+def is_about(write: fx.Write, name: str) -> bool:
+    match write:
+        case fx.CreateRun() | fx.EndRun() | fx.Dispatch() | fx.Requeue():
+            return write.run.job == name
+        case fx.CreateFanOut():
+            return write.fan_out.job == name
+        case fx.RecoverTicks():
+            return write.job == name
+    return False
+
+
+KINDS = [
+    pytest.param(fx.CreateRun, {}, id="a tick's run"),
+    pytest.param(fx.CreateFanOut, {"per_host": True}, id="a fan-out"),
+    pytest.param(fx.EndRun, {}, id="a run's end"),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), KINDS)
+def test_what_etcd_rejects_of_one_job(kind: type[fx.Write], fields: dict[str, Any]) -> None:
+    world = started()
+    world.rejects = lambda write: isinstance(write, kind) and is_about(write, "bad")
+    world.apply(job("bad", EACH_MINUTE, recovery=Recovery.ALL, **fields))
+    world.advance(600)
+    assert world.rejected
+    assert list(world.states("other").values()) == ["completed"] * 10
+    gap = world.records(Kind.GAP)[("bad",)].record
+    assert isinstance(gap, Gap)
+    assert (gap.closed, gap.reason) == (False, ASIDE_REASON)
+    world.rejects = lambda write: False
+    world.advance(120)
+    assert list(world.states("bad").values()) == ["completed"] * 12
+    assert list(world.states("other").values()) == ["completed"] * 12
+
+
+def test_a_step_of_a_recovery() -> None:
+    world = started()
+    world.apply(job("bad", EACH_MINUTE, hosts=("a2",), recovery=Recovery.ALL))
+    world.advance(130)
+    world.rejects = lambda write: isinstance(write, fx.RecoverTicks)
+    world.agent("a2", slots=10, takes_s=1.0)
+    world.advance(600)
+    assert list(world.states("other").values()) == ["completed"] * 12
+    world.rejects = lambda write: False
+    world.advance(120)
+    assert list(world.states("bad").values()) == ["completed"] * 14
+
+
+def test_after_a_time_without_a_leader() -> None:
+    world = started()
+    world.apply(job("bad", EACH_MINUTE, recovery=Recovery.ALL))
+    world.advance(60)
+    world.nodes["s1"].kill()
+    world.advance(300)
+    world.rejects = lambda write: is_about(write, "bad")
+    world.scheduler("s2")
+    world.advance(300)
+    assert len(world.states("other")) > 5
+    assert "ready" not in world.states("other").values()
+    world.rejects = lambda write: False
+    world.advance(120)
+    assert list(world.states("bad").values()) == ["completed"] * 13
+
+
+def test_a_chain_that_etcd_rejects_keeps_its_target_from_nothing() -> None:
+    world = started()
+    world.apply(job("target", EACH_MINUTE, recovery=Recovery.ALL))
+    world.apply(job("source", chain=(Link(to="target"),)))
+    world.rejects = lambda write: isinstance(write, fx.EndRun) and write.run.job == "source"
+    world.request(trigger(ASKED, "source"))
+    world.advance(300)
+    assert list(world.states("other").values()) == ["completed"] * 5
+    world.rejects = lambda write: False
+    world.advance(120)
+    assert list(world.states("target").values()) == ["completed"] * 8
+
+
+def test_one_rejection_is_tried_again() -> None:
+    world = started()
+    world.apply(job("bad", EACH_MINUTE))
+    left = [1]
+
+    def rejects(write: fx.Write) -> bool:
+        return is_about(write, "bad") and bool(left) and bool(left.pop())
+
+    world.rejects = rejects
+    world.advance(70)
+    assert list(world.states("bad").values()) == ["completed"]
+    assert not world.records(Kind.GAP)
+
+
+@pytest.mark.parametrize(
+    ("decider", "method"),
+    [(TickDecider, "_decide_ordinary"), (RunDecider, "_decide"), (RequestDecider, "_trigger")],
+)
+def test_a_decision_that_raises(
+    monkeypatch: pytest.MonkeyPatch, decider: type, method: str
+) -> None:
+    world = started()
+    world.has_defects = True
+    world.apply(job("bad", EACH_MINUTE, recovery=Recovery.ALL, overlap=Overlap.QUEUE))
+    decide = getattr(decider, method)
+
+    def raises(self: object, *args: object) -> object:
+        if "bad" in str(args):
+            raise ArithmeticError("a defect")
+        return decide(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decider, method, raises)
+        world.request(trigger(ASKED, "bad"))
+        world.advance(300)
+        assert any("a defect" in defect.trace for defect in world.nodes["s1"].defects)
+        assert len(world.nodes["s1"].defects) < 50
+        assert list(world.states("other").values()) == ["completed"] * 5
+    world.advance(180)
+    assert list(world.states("bad").values()) == ["completed"] * 9

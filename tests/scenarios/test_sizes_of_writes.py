@@ -1,0 +1,83 @@
+"""What is written at once fits into one request of etcd's, however long the names are."""
+
+from __future__ import annotations
+
+from etcsched.core.leader import effects as fx
+from etcsched.core.records import Kind, Link, Presence, Watermark
+from etcsched.core.schedule import At, Every
+from etcsched.core.states import JobState, Lifecycle, Recovery, RunState
+from etcsched.core.times import Utc
+from etcsched.testing.world import World
+from tests.support.jobs import job
+
+NOON = Utc("2026-11-22T12:00:00.000Z")
+LONG = "n" * 120
+
+
+def named(number: int) -> str:
+    return f"{LONG}-{number:03}"
+
+
+def world_of(agents: int, *, slots: int) -> World:
+    """Agents that are here and do nothing."""
+    world = World()
+    for number in range(agents):
+        presence = Presence(
+            agent=named(number), incarnation=f"{number + 1:x}", supervisor="s", slots=slots,
+            host="h", pid=1, since=NOON, clock=NOON, version="0", users=("app",),
+            default_user="app",
+        )  # fmt: skip
+        world.put(Kind.PRESENCE, presence, named(number))
+    return world
+
+
+def rejected(world: World, kind: type[fx.Write]) -> bool:
+    return any(isinstance(write, kind) for write in world.rejected)
+
+
+def test_agents_that_come_together_with_much_to_run() -> None:
+    world = world_of(20, slots=1)
+    for number in range(500):
+        world.apply(job(named(number), lifecycle=Lifecycle.HOST_STARTUP))
+    world.rejects = lambda write: isinstance(write, fx.Dispatch)
+    world.scheduler("s1")
+    world.advance(1)
+    assert not rejected(world, fx.ChangeLive)
+    assert len(world.records(Kind.RUN)) == 500 * 20
+
+
+def test_a_recovery_on_many_agents() -> None:
+    world = world_of(1000, slots=1)
+    every = Every(60, NOON)
+    world.apply(job("check", every, per_host=True, recovery=Recovery.ALL, catch_up_limit=14))
+    world.put(Kind.WATERMARK, Watermark(through=NOON, term=0))
+    world.advance(15 * 60)
+    world.rejects = lambda write: isinstance(write, fx.CreateRun)
+    world.scheduler("s1")
+    world.advance(1)
+    assert not rejected(world, fx.RecoverTicks)
+    assert len(world.records(Kind.FAN_OUT)) == 15
+
+
+def test_a_run_that_comes_to_many_joins() -> None:
+    """What doesn't fit in is left out, and its record says so."""
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=1.0, slots=100)
+    world.advance(0.5)
+    targets = [f"t{number}" for number in range(16)]
+    for name in targets:
+        world.apply(job(name, state=JobState.CHAIN_ACTIVE))
+    links = tuple(Link(to=name, joins=True) for name in targets)
+    sources = [f"s{number:02}" for number in range(14)]
+    for name in sources:
+        agent.hands_on[name] = {"found": ("x" * 15_000,)}
+        world.apply(job(name, At(Utc("2026-11-22T12:00:05.000Z")), chain=links))
+    world.apply(job("never", state=JobState.AD_HOC_ACTIVE, chain=links))
+    world.advance(20)
+    assert not world.rejected
+    runs = [run for name in sources for run in world.runs(name).values()]
+    assert [run.state for run in runs] == [RunState.COMPLETED] * 14
+    notes = [follow.note for run in runs for follow in run.followed_by]
+    assert len(notes) == 14 * 16
+    assert any("more than" in note for note in notes)
