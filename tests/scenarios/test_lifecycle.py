@@ -701,3 +701,29 @@ def test_a_shutdown_is_retried_beside_what_runs_elsewhere(is_held: bool) -> None
     world.advance(60)
     states = [state for run, state in world.states("down").items() if "@a1" in run]
     assert states == ["completed"]
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+@pytest.mark.parametrize("written", [1, 2, 3])
+def test_a_clusters_startup_goes_on_though_leader_and_first_agent_die(
+    written: int, comes_again: bool
+) -> None:
+    """Its runs are made in several transactions."""
+    world = World()
+    for number in range(45):
+        world.apply(job(f"up{number:02}", lifecycle=Lifecycle.CLUSTER_STARTUP))
+    world.scheduler("s1")
+    world.advance(1)
+    world.leader_dies_after = world.leader_writes + written
+    world.agent("a1", slots=0)
+    world.agent("a2", slots=50, takes_s=1.0)
+    world.advance(0.1)
+    world.agents["a1"].kill()
+    world.advance(30)
+    if comes_again:
+        world.agent("a1", slots=50, takes_s=1.0)
+    world.advance(1)
+    world.scheduler("s2")
+    world.advance(30)
+    for number in range(45):
+        assert list(world.states(f"up{number:02}").values()) == ["completed"]

@@ -8,12 +8,15 @@ import pytest
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import ASIDE_REASON
+from etcsched.core.leader.explaining import Explainer
 from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.records import Gap, Kind, Link
 from etcsched.core.schedule import Cron
 from etcsched.core.states import Overlap, Recovery
+from etcsched.core.times import ms_of
+from etcsched.core.view import View
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
 
@@ -28,6 +31,15 @@ def started() -> World:
     world.advance(1)
     world.apply(job("other", EACH_MINUTE))
     return world
+
+
+def explained(world: World, name: str) -> str:
+    view = View()
+    for kind in (Kind.GAP, Kind.JOB):
+        view.apply(world.records(kind).values(), world.store.revision)
+    outage = Explainer(view, ms_of(world.now)).outage(view.jobs[name].record)
+    assert outage is not None
+    return outage.text
 
 
 def is_about(write: fx.Write, name: str) -> bool:
@@ -59,6 +71,7 @@ def test_what_etcd_rejects_of_one_job(kind: type[fx.Write], fields: dict[str, An
     gap = world.records(Kind.GAP)[("bad",)].record
     assert isinstance(gap, Gap)
     assert (gap.closed, gap.reason) == (False, ASIDE_REASON)
+    assert explained(world, "bad").endswith("that is tried again each minute")
     world.rejects = lambda write: False
     world.advance(120)
     assert list(world.states("bad").values()) == ["completed"] * 12

@@ -39,7 +39,7 @@ long what a defect keeps from being decided rests."""
 DEFECT_WAIT_S = 1.0
 """Then a job whose decision has raised is looked at again, to open its gap."""
 
-ASIDE_REASON = "what has to come first can't be written or decided, see the scheduler's log"
+ASIDE_REASON = "it is set aside: what comes first can't be written or decided; see the leader's log"
 
 MOST_STALE_WAITS = 8
 """In a row of refusals the rest grows up to so many times the first."""

@@ -174,10 +174,7 @@ class LiveAgents:
         if presence is None:
             if before is None or not self._is_news(before):
                 return
-            has_left = before.stage in (Stage.DISMISSED, Stage.GONE)
-            after = None if has_left else self._at(before, Stage.GONE, _not_yet_begun(before))
-            if after is not None:
-                self._context.say("is gone", agent=agent, warn=True)
+            after = self._without_agent(before, plan)
             plan.in_force.discard(agent)
         else:
             after = plan.come.get(agent, before)
@@ -198,7 +195,21 @@ class LiveAgents:
     def _is_news(self, live: Live) -> bool:
         """Whether there is anything to do about an agent that isn't here."""
         age_s = (self._context.wall_ms - ms_of(live.since)) / 1000
-        return live.stage is not Stage.GONE or age_s > GONE_KEPT_S
+        is_over = live.stage is Stage.GONE and not _for_any_agent(live)
+        return not is_over or age_s > GONE_KEPT_S
+
+    def _without_agent(self, live: Live, plan: _Plan) -> Live | None:
+        """What the cluster's startup begins is for any agent, also if the first one, whose record
+        says what is still to be made, is away again. None: the record goes."""
+        for_any = _for_any_agent(live)
+        if live.stage in (Stage.DISMISSED, Stage.GONE) and not for_any:
+            return None
+        if live.stage is not Stage.GONE:
+            self._context.say("is gone", agent=live.agent, warn=True)
+        rest = tuple(due for due in _not_yet_begun(live) if due not in for_any)
+        made = self._make_runs(replace(live, due=for_any), plan) if for_any else None
+        left = made.due if made is not None else for_any
+        return self._at(live, Stage.GONE, (*left, *rest))
 
     def _write(self, plan: _Plan) -> None:
         context = self._context
@@ -251,6 +262,8 @@ class LiveAgents:
         due: list[Due] = []
         if is_first:
             due += [_due(Occasion.CLUSTER_STARTUP, j) for j in self._jobs_at_cluster_startup()]
+        elif (before := self._view.live.get(agent)) is not None:
+            due += _for_any_agent(before.record)
         if not presence.draining:
             due += [
                 _due(Occasion.HOST_STARTUP, j)
@@ -389,7 +402,11 @@ _CAUSES = {
 def _not_yet_begun(live: Live) -> tuple[Due, ...]:
     """What is still to run for its coming, should it be away for a moment only. What runs for its
     going is found anew: it goes anew."""
-    return live.due if live.stage is Stage.HERE else ()
+    return live.due if live.stage in (Stage.HERE, Stage.GONE) else ()
+
+
+def _for_any_agent(live: Live) -> tuple[Due, ...]:
+    return tuple(due for due in live.due if due.occasion is Occasion.CLUSTER_STARTUP)
 
 
 def _due_bytes(live: Live | None) -> int:
