@@ -78,6 +78,7 @@ def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
     """
     from etcsched.operator.calendars import delete_calendar
 
+    names = tuple(dict.fromkeys(names))
     if not yes:
         confirm_delete(names)
 

@@ -75,6 +75,7 @@ def delete(settings: Settings, groups: tuple[str, ...], yes: bool) -> None:
     """
     from etcsched.operator.conflicts import delete_group
 
+    groups = tuple(dict.fromkeys(groups))
     if not yes:
         confirm_delete(groups)
 

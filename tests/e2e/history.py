@@ -80,7 +80,9 @@ class History:
                 continue
             self.now[key] = event.kv
             if key.startswith(self._keys.archive_prefix):
-                self.archive[self._keys.parse_archive(key)] = decode(Run, event.kv.value)
+                place = self._keys.parse_archive(key)
+                assert place is not None
+                self.archive[place] = decode(Run, event.kv.value)
         self.events += entry.events
         self.revision = entry.revision
 

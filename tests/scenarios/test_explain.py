@@ -402,3 +402,23 @@ def test_a_preview_knows_what_is_decided_for_each_agent(world: World) -> None:
     assert told is not None
     assert told.since < (tick.scheduled_at or "")
     assert tick.scheduled_at not in (*told.late, *told.recovered)
+
+
+def test_the_preview_of_a_late_tick_beside_one_that_waits_for_a_slot() -> None:
+    """It had never begun, so the tick overlaps nothing."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=60.0, slots=1)
+    world.advance(0.5)
+    ticks = [At(Utc(f"2026-11-22T12:00:{second}.000Z")) for second in ("03", "10", "40")]
+    world.apply(job("hog", ticks[0]))
+    world.apply(job("backup", *ticks[1:], pickup_buffer_s=300.0))
+    world.advance(15)
+    world.nodes["s1"].kill()
+    world.advance(40)
+    found = preview_of(world, "backup")
+    assert found is not None
+    assert (len(found.late), len(found.overlapped)) == (1, 0)
+    world.scheduler("s2")
+    world.advance(300)
+    assert world.states("backup")["120040"] == "completed"

@@ -181,3 +181,70 @@ def test_the_agents_return_with_the_outcome_decides(world: World) -> None:
     world.advance(5)
     run = only_run(world)
     assert (run.state.value, outcomes(run)) == ("completed", ["a1 completed"])
+
+
+# --- its agent's word came while nobody led
+
+
+@pytest.fixture
+def reported(world: World) -> World:
+    """The agent has come back and said how the attempt ended; no leader has heard of it."""
+    world.advance(20)
+    assert world.states("backup") == {"120005": "held"}
+    token = world.records(Kind.ASSIGNMENT)[("a1", "backup", RUN)].mod_revision
+    world.nodes["s1"].kill()
+    agent = world.agent("a1")
+    agent.claims_nothing = True
+    agent.late_report("backup", RUN, token)
+    world.agent("a2", takes_s=1.0)
+    world.advance(3)
+    return world
+
+
+@pytest.mark.parametrize("word", [*Release, None])
+def test_an_operators_word_comes_too_late_for_what_has_ended(
+    reported: World, word: Release | None
+) -> None:
+    asked = cancel("r1", RUN) if word is None else release("r1", RUN, word)
+    reported.request(asked)
+    reported.advance(1)
+    reported.scheduler("s2")
+    reported.advance(30)
+    (run,) = reported.runs("backup").values()
+    assert run.state.value == "completed"
+    assert [attempt.agent for attempt in run.attempts] == ["a1"]
+    answer = reported.answer("r1")
+    assert answer is not None
+    assert not answer.accepted
+
+
+def test_a_job_that_is_deleted_after_its_held_run_had_ended(reported: World) -> None:
+    reported.delete("backup")
+    reported.advance(1)
+    reported.scheduler("s2")
+    reported.advance(8)
+    assert list(reported.states("backup").values()) == ["completed"]
+
+
+def test_a_release_comes_too_late_for_what_runs_again() -> None:
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=200.0)
+    world.advance(0.5)
+    on_disconnect = OnDisconnect.CONTINUE
+    world.apply(job("backup", ONCE, on_agent_loss=OnAgentLoss.HOLD, on_disconnect=on_disconnect))
+    world.advance(6)
+    agent.is_cut_off = True
+    world.agent("a2", takes_s=50.0)
+    world.advance(30)
+    assert world.states("backup") == {"120005": "held"}
+    world.nodes["s1"].kill()
+    agent.is_cut_off = False
+    world.advance(6)
+    world.request(release("r1", RUN, Release.REASSIGN))
+    world.advance(1)
+    world.scheduler("s2")
+    world.advance(20)
+    (run,) = world.runs("backup").values()
+    assert (run.state.value, run.agent) == ("assigned", "a1")
+    assert not world.agents["a2"].spans

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from etcsched.core.records import CLUSTER, Assignment, Kind, Release, Retry, Run
+from etcsched.core.records import CLUSTER, Assignment, Condition, Kind, Link, Release, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import (
+    ConditionOp,
     JobState,
     OnAgentLoss,
     Origin,
@@ -432,3 +433,82 @@ def test_a_retry_waits_for_a_held_run_of_its_job(world: World) -> None:
     world.request(release("20261122T120108-r", "20261122T120008-t", Release.DIED))
     world.advance(5)
     assert run_of(world).state is RunState.COMPLETED
+
+
+@pytest.mark.parametrize("how", ["the last", "stopped", "the next tick"])
+def test_what_a_failed_attempt_hands_on_is_there_when_its_retry_is_given_up(how: str) -> None:
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", ends_as=Outcome.FAILED)
+    agent.hands_on = {"backup": {"code": ("7",)}}
+    world.advance(0.5)
+    when = (Condition(name="code", op=ConditionOp.EQUALS, values=("7",)),)
+    link = Link(to="alarm", on=(RunState.FAILED,), when=when)
+    retry = Retry(max=0 if how == "the last" else 3, interval_s=300.0)
+    world.apply(job("alarm", state=JobState.CHAIN_ACTIVE))
+    world.apply(job("backup", every_s=60, retry=retry, chain=(link,)))
+    world.advance(70)
+    if how == "stopped":
+        world.set_state("backup", JobState.DISABLED)
+    elif how == "the next tick":
+        world.advance(60)
+    world.advance(5)
+    assert world.runs("backup")["20261122T120100Z"].state is RunState.FAILED
+    assert len(world.runs("alarm")) == 1
+
+
+@pytest.mark.parametrize("is_free", [True, False])
+def test_a_retry_that_nobody_claimed_ends_by_the_next_tick(is_free: bool) -> None:
+    """Whether or not another agent is free as it moves."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    retry = Retry(max=3, interval_s=40.0)
+    world.apply(job("backup", every_s=60, overlap=Overlap.QUEUE, retry=retry))
+    world.advance(64.5)
+    world.agents["a1"].claims_nothing = True
+    world.advance(60)
+    if is_free:
+        world.agent("a2")
+        world.advance(1)
+    world.drain("a1")
+    world.advance(1)
+    if not is_free:
+        world.agent("a2")
+    world.advance(5)
+    assert world.states("backup")["120100"] == "failed"
+
+
+def test_a_bound_retry_doesnt_wait_for_agents_that_its_job_was_moved_to() -> None:
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    ticks = [At(Utc(f"2026-11-22T12:00:{second}.000Z")) for second in ("05", "20")]
+    fields: dict[str, Any] = {"per_host": True, "retry": Retry(max=3, interval_s=20.0)}
+    world.apply(job("backup", *ticks, hosts=("a1",), **fields))
+    world.advance(10)
+    world.apply(job("backup", *ticks, hosts=("a2",), **fields))
+    agent.ends_as = Outcome.COMPLETED
+    world.advance(60)
+    assert world.states("backup")["120005Z@a1"] == "completed"
+
+
+def test_a_bound_retry_that_was_paused_outlasts_its_agents_restart() -> None:
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    tick, retry = At(Utc("2026-11-22T12:00:05.000Z")), Retry(max=3, interval_s=20.0)
+    world.apply(job("backup", tick, per_host=True, pickup_buffer_s=60.0, retry=retry))
+    world.advance(10)
+    world.pause("backup")
+    world.advance(300)
+    agent.leave()
+    world.advance(2)
+    world.agent("a1", takes_s=1.0)
+    world.advance(2)
+    world.resume("backup")
+    world.advance(60)
+    assert list(world.states("backup").values()) == ["completed"]

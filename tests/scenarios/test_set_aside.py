@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,12 +10,14 @@ import pytest
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import ASIDE_REASON
 from etcsched.core.leader.explaining import Explainer
+from etcsched.core.leader.outages import Outages
+from etcsched.core.leader.recovery import Plan
 from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.tick_decider import TickDecider
-from etcsched.core.records import Gap, Kind, Link
+from etcsched.core.records import Gap, Job, Kind, Link
 from etcsched.core.schedule import Cron
-from etcsched.core.states import Overlap, Recovery
+from etcsched.core.states import JobState, Overlap, Recovery, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import View
 from etcsched.testing.world import World
@@ -35,7 +38,7 @@ def started() -> World:
 
 def explained(world: World, name: str) -> str:
     view = View()
-    for kind in (Kind.GAP, Kind.JOB):
+    for kind in (Kind.GAP, Kind.JOB, Kind.PRESENCE):
         view.apply(world.records(kind).values(), world.store.revision)
     outage = Explainer(view, ms_of(world.now)).outage(view.jobs[name].record)
     assert outage is not None
@@ -160,3 +163,103 @@ def test_a_decision_that_raises(
         assert list(world.states("other").values()) == ["completed"] * 5
     world.advance(180)
     assert list(world.states("bad").values()) == ["completed"] * 9
+
+
+def test_a_run_whose_tick_an_earlier_leader_decided() -> None:
+    world = started()
+    world.apply(job("bad", EACH_MINUTE, recovery=Recovery.ALL))
+    world.rejects = lambda write: isinstance(write, fx.EndRun) and is_about(write, "bad")
+    world.advance(58)
+    while not world.runs("bad"):
+        world.advance(0.05)
+    world.nodes["s1"].kill()
+    world.advance(5)
+    world.scheduler("s2")
+    world.advance(300)
+    assert len(world.states("other")) >= 5
+
+
+def test_others_come_to_the_join_that_a_rejected_one_comes_to() -> None:
+    world = started()
+    world.apply(job("target", state=JobState.CHAIN_ACTIVE))
+    for name in ("bad", "second"):
+        world.apply(job(name, EACH_MINUTE, chain=(Link(to="target", joins=True),)))
+    world.rejects = lambda write: isinstance(write, fx.EndRun) and is_about(write, "bad")
+    world.advance(600)
+    assert list(world.states("second").values()) == ["completed"] * 10
+    world.rejects = lambda write: False
+    world.advance(30)
+    assert "completed" in world.states("target").values()
+
+
+def test_one_agents_run_of_a_job_that_runs_on_each() -> None:
+    world = started()
+    world.agent("a2", slots=10, takes_s=1.0)
+    world.apply(job("bad", EACH_MINUTE, per_host=True))
+    world.rejects = lambda write: (
+        isinstance(write, fx.EndRun) and is_about(write, "bad") and write.run.host == "a2"
+    )
+    world.advance(600)
+    ended = [run.host for run in world.runs("bad").values() if run.state is RunState.COMPLETED]
+    assert ended == ["a1"] * 10
+
+
+def test_a_refusal_and_then_one_rejection_lose_no_tick() -> None:
+    world = started()
+    fields: dict[str, Any] = {"recovery": Recovery.NONE, "pickup_buffer_s": 30.0}
+    world.apply(job("bad", EACH_MINUTE, **fields))
+    tries = itertools.count(1)
+
+    def rejects(write: fx.Write) -> bool:
+        if not (isinstance(write, fx.CreateRun) and is_about(write, "bad")):
+            return False
+        number = next(tries)
+        if number == 1:
+            world.apply(job("bad", EACH_MINUTE, priority=1, **fields))  # It is refused for that.
+        return number == 2
+
+    world.rejects = rejects
+    world.advance(200)
+    assert list(world.states("bad").values()) == ["completed"] * 3
+
+
+@pytest.mark.parametrize("is_unled", [False, True])
+def test_an_outage_whose_end_cant_be_planned(
+    monkeypatch: pytest.MonkeyPatch, is_unled: bool
+) -> None:
+    world = started()
+    world.has_defects = True
+    hosts = () if is_unled else ("a2",)
+    world.apply(job("bad", EACH_MINUTE, hosts=hosts, recovery=Recovery.ALL))
+    world.advance(70)
+    plan = Outages._plan
+
+    def raises(self: Outages, definition: Job, *args: int) -> Plan:
+        if definition.name == "bad":
+            raise ArithmeticError("a defect")
+        return plan(self, definition, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Outages, "_plan", raises)
+        if is_unled:
+            world.nodes["s1"].kill()
+            world.advance(130)
+            world.scheduler("s2")
+        world.agent("a2", slots=10, takes_s=1.0)
+        world.advance(180)
+        assert len(world.states("other")) >= 4
+    world.advance(130)
+    minutes = int(world.now_s // 60)
+    assert list(world.states("other").values()) == ["completed"] * minutes
+    assert list(world.states("bad").values()) == ["completed"] * minutes
+
+
+def test_what_is_said_once_it_waits_for_an_agent() -> None:
+    world = started()
+    world.rejects = lambda write: isinstance(write, fx.CreateRun) and is_about(write, "bad")
+    world.apply(job("bad", EACH_MINUTE, recovery=Recovery.ALL))
+    world.advance(90)
+    world.rejects = lambda write: False
+    world.agents["a1"].kill()
+    world.advance(120)
+    assert explained(world, "bad").endswith("now: no agent is here")

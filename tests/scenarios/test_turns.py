@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,15 @@ import pytest
 
 from etcsched.core.records import ClusterSettings, Kind, Link, Retry
 from etcsched.core.schedule import At
-from etcsched.core.states import HostsFor, JobState, Lifecycle, Outcome, Overlap, RunState
+from etcsched.core.states import (
+    HostsFor,
+    JobState,
+    Lifecycle,
+    OnAgentLoss,
+    Outcome,
+    Overlap,
+    RunState,
+)
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import job, resubmit, trigger
@@ -283,3 +292,45 @@ def test_a_run_that_waits_behind_a_retry_can_still_end_with_its_agent() -> None:
     a1.kill()
     world.advance(60)
     assert "died" in world.states("backup").values()
+
+
+@pytest.mark.parametrize("order", range(20))
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE])
+def test_a_tick_beside_the_fan_out_of_when_its_job_ran_on_each_agent(
+    order: int, overlap: Overlap
+) -> None:
+    """The leader died once it was written; the bound run is made while the tick's run is."""
+    world = World(chance=random.Random(order))
+    world.scheduler("s1")
+    world.agent("a1", takes_s=20.0, slots=4)
+    world.advance(0.5)
+    ticks = (at("12:00:05"), at("12:00:08"))
+    world.apply(job("backup", *ticks, per_host=True, overlap=overlap))
+    world.advance(4)
+
+    def last_write() -> None:
+        world.leader_dies_after = world.leader_writes + 1
+
+    world.at(4.95, last_write)
+    world.advance(1)
+    world.apply(job("backup", *ticks, overlap=overlap))
+    world.advance(6)
+    world.leader_dies_after = None
+    world.scheduler("s2")
+    world.advance(100)
+    assert_one_at_a_time(world, 2)
+
+
+def test_ticks_dont_wait_for_one_that_is_queued_for_an_agent_that_is_gone() -> None:
+    """Its job ran on each agent, and doesn't any more."""
+    world = started(takes_s=1000.0)
+    world.agent("a2", takes_s=1.0, slots=4)
+    fields: dict[str, Any] = {"on_agent_loss": OnAgentLoss.DIED}
+    world.apply(
+        job("backup", every_s=10, hosts=("a1",), per_host=True, overlap=Overlap.QUEUE, **fields)
+    )
+    world.advance(22)
+    world.agents["a1"].kill()
+    world.apply(job("backup", every_s=10, overlap=Overlap.SKIP))
+    world.advance(600)
+    assert list(world.states("backup").values()).count("completed") > 55

@@ -15,7 +15,7 @@ from etcsched.core.schedule import At, Cron
 from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
-from tests.support.jobs import job
+from tests.support.jobs import job, resubmit
 
 HOG = At(Utc("2026-11-22T12:00:05.000Z"))
 """It takes the only slot, for long."""
@@ -283,3 +283,65 @@ def test_its_buffer_goes_by_the_splay_it_was_made_with(is_led: bool, splay_s: fl
         world.scheduler("s2", ttl_s=5)
     world.advance(10)
     assert world.states("backup") == {"120005": "completed"}
+
+
+def test_a_late_tick_beside_a_resubmission() -> None:
+    """Resubmissions overlap nothing: it waits for the one that runs."""
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    ticks = [At(Utc(f"2026-11-22T12:00:{second}.000Z")) for second in ("05", "30")]
+    world.apply(job("backup", *ticks))
+    world.advance(10)
+    agent.leave()
+    world.advance(5)
+    world.request(resubmit("20261122T120015.000Z-01", "20261122T120005Z"))
+    world.advance(30)
+    world.agent("a1", takes_s=1.0)
+    world.advance(60)
+    assert world.states("backup")["120030"] == "completed"
+
+
+def test_a_late_tick_waits_for_what_catches_up_also_where_runs_may_overlap() -> None:
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=1000.0, slots=1)
+    world.advance(0.5)
+    world.apply(job("hog", At(Utc("2026-11-22T12:00:01.000Z"))))
+    ticks = [At(Utc(f"2026-11-22T12:00:{second}.000Z")) for second in ("05", "30")]
+    fields: dict[str, Any] = {"recovery": Recovery.ALL, "pickup_buffer_s": 20.0}
+    world.apply(job("backup", *ticks, overlap=Overlap.ALLOW, **fields))
+    world.advance(10)
+    agent.leave()
+    world.advance(30)
+    world.agent("a2", takes_s=5.0, slots=4)
+    world.advance(60)
+    (_, first_s), (_, second_s) = started(world)
+    assert second_s >= first_s + 5.0
+
+
+@pytest.mark.parametrize("back_s", [0.0, 3.0])
+def test_a_bound_run_goes_by_its_mode_though_its_agent_is_back_after_the_leader(
+    back_s: float,
+) -> None:
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=8.0, slots=1)
+    world.advance(0.5)
+    world.apply(job("other", At(Utc("2026-11-22T12:00:04.000Z"))))
+    ticks = [At(Utc(f"2026-11-22T12:0{time}.000Z")) for time in ("0:05", "2:00")]
+    fields: dict[str, Any] = {"recovery": Recovery.ALL, "pickup_buffer_s": 20.0}
+    world.apply(job("backup", *ticks, per_host=True, **fields))
+    world.advance(7)
+    world.nodes["s1"].kill()
+    agent.kill()
+    world.advance(200)
+    if not back_s:
+        world.agent("a1")
+    world.scheduler("s2")
+    world.advance(back_s)
+    if back_s:
+        world.agent("a1")
+    world.advance(60)
+    assert list(world.states("backup").values()) == ["completed"] * 2

@@ -94,8 +94,6 @@ class AgentMetrics(NodeMetrics):
                 self.session_opened(deadline_s)
             case ev.SessionRenewed(deadline_s):
                 self.session_renewed(deadline_s)
-            case ev.SessionLost():
-                self.session_lost()
             case _:
                 pass
 

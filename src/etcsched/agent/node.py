@@ -256,6 +256,9 @@ class AgentNode:
             case fx.StartSupervisor():
                 self._supervised.restart()
             case fx.OpenSession():
+                # Its deadline may have passed before the session's own thread could say so.
+                self._metrics.session_lost()
+                log.error("a new session is opened; what has no disconnect_grace is stopped")
                 self._stop_writer()
                 self._sessions.open()
             case fx.ReadReports(create_revision):

@@ -197,7 +197,7 @@ class SessionKeeper:
 
     def _lost(self, session: Session, loss: SessionLoss) -> None:
         if session is self._session:
-            log.error("%s; what has no disconnect_grace is stopped", loss.text)
+            log.error("%s", loss.text)
             self._report(ev.SessionLost(lease_gone=loss.end is SessionEnd.LEASE_GONE))
 
     async def leave(self, *, revoke: bool, is_id_in_use: bool = False) -> None:

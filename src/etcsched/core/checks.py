@@ -47,18 +47,19 @@ from etcsched.core.schedule.zone import check_timezone
 from etcsched.core.states import FINAL, ConditionOp, RunState
 from etcsched.core.times import Utc, ms_of
 
-_PARTS_OF_LATE = 4
 MOST_S = 10 * 365 * 86400.0
 """As job files take it: no time that follows lies beyond the year 9999."""
 
 _LEASE = re.compile(r"[0-9a-f]{1,16}\Z")
+_TOKEN = re.compile(r"[0-9]{1,19}\Z")
 
 
-def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
-    """Why a record makes no sense under the key that ends with these ids (None: under whatever
-    key); None: it does."""
+def problem_with(
+    ids: tuple[str, ...], record: Record, *, is_late_report: bool = False
+) -> str | None:
+    """Why a record makes no sense under the key that ends with these ids; None: it does."""
     named = _names_in(record)
-    if ids is not None and named is not None and named != ids[-len(named) :]:
+    if named is not None and named != ids[-len(named) :]:
         return f"it is a record of {'/'.join(named)}"
     try:
         for time in _times_in(record):
@@ -87,10 +88,8 @@ def problem_with(ids: tuple[str, ...] | None, record: Record) -> str | None:
                 not record.attempts or record.attempts[-1].outcome not in RETRIED
             ):
                 return "it has no attempt that is retried"
-            case Report() if (
-                ids is not None
-                and len(ids) == _PARTS_OF_LATE
-                and (record.outcome is None or not (ids[-1].isascii() and ids[-1].isdigit()))
+            case Report() if is_late_report and (
+                record.outcome is None or not _TOKEN.match(ids[-1])
             ):
                 return "a late report names an outcome, and a token in its key"
             case Presence() if record.slots < 0:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from typing import Final
 
+from etcsched.core.checks import problem_with
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
+from etcsched.core.records import Run
+from etcsched.keyspace.codec import MalformedRecord, decode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Range, RangeResult
+from etcsched.keyspace.ops import KeyValue, Range, RangeResult
 
-__all__ = ["listed", "listing"]
+__all__ = ["listed", "listing", "record_at"]
 
 _OF_A_JOB: Final = 5_000
 _A_PAGE: Final = 500
+
+
+def record_at(effect: fx.ReadArchived, kv: KeyValue) -> Run:
+    """``MalformedRecord`` also for one that is another run's: a hand has copied it."""
+    run = decode(Run, kv.value)
+    problem = problem_with((effect.job, effect.run_id), run)
+    if problem is not None:
+        raise MalformedRecord(problem)
+    return run
 
 
 def listing(keys: Keys, effect: fx.ListArchive) -> Range:
@@ -32,8 +44,9 @@ def listed(keys: Keys, effect: fx.ListArchive, found: RangeResult | None) -> ev.
     return ev.ArchiveListed(
         effect.job,
         tuple(
-            (*keys.parse_archive(kv.key), kv.mod_revision, len(kv.key) + len(kv.value))
+            (*place, kv.mod_revision, len(kv.key) + len(kv.value))
             for kv in found.kvs
+            if (place := keys.parse_archive(kv.key)) is not None
         ),
         is_last=not found.more,
         count=found.count,

@@ -131,7 +131,7 @@ def change_of(keys: Keys, kv: KeyValue) -> Change | None:
         record: Record = Edited()  # Only its revision counts; no value may hold the watermark up.
     else:
         record = decode(RECORD_TYPES[kind], kv.value)
-    problem = problem_with(ids, record)
+    problem = problem_with(ids, record, is_late_report=kind is Kind.LATE_REPORT)
     if problem is not None:
         raise MalformedRecord(problem)
     return Change(

@@ -146,10 +146,10 @@ class Keys:
         _, end = self.all_of(Kind.FAN_OUT, job)
         return self.of(Kind.FAN_OUT, job, tick), end
 
-    def parse_archive(self, key: str) -> tuple[str, str]:
-        """(job, run) of an archive key."""
-        job, run = key[len(self.archive_prefix) :].split("/", 1)
-        return job, run
+    def parse_archive(self, key: str) -> tuple[str, str] | None:
+        """(job, run) of an archive key; None for one that isn't ours."""
+        job, slash, run = key[len(self.archive_prefix) :].partition("/")
+        return (job, run) if slash else None
 
     def election(self, lease: int) -> str:
         """As etcd's own election recipe names a candidate: the lease in hexadecimal."""

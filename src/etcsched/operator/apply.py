@@ -16,6 +16,7 @@ import msgspec
 from etcsched.core import timeline
 from etcsched.core.errors import NotFound, Refused
 from etcsched.core.records import Job, Kind, Watermark
+from etcsched.core.schedule import At
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.jobfile.writing import fields_of
@@ -232,7 +233,17 @@ async def _look(etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc) -> _Seen
 
 def _revised(seen: _Seen, index: int, new: Job) -> Job:
     (old, _), decided = seen.jobs[index], seen.decided[index]
-    return timeline.revise(old, new, decided.begin, seen.watermark, decided.open_from)
+    revised = timeline.revise(old, new, decided.begin, seen.watermark, decided.open_from)
+    current, had = revised.current, old.current.patterns if old is not None else ()
+    for pattern in current.patterns:
+        # As files were read it was still to come: whoever was asked, or etcd, took their time, or
+        # the schedulers' clocks are ahead.
+        if isinstance(pattern, At) and pattern.time < current.since and pattern not in had:
+            raise Refused(
+                f"job {new.name}: at {pattern.time[:19]}Z has passed meanwhile (what is applied "
+                f"now holds from {current.since} on); give a later time, or take the pattern out"
+            )
+    return revised
 
 
 def _change(old: Job | None, new: Job) -> JobChange:

@@ -45,10 +45,12 @@ async def drain(
     for _ in range(_TRIES):
         places = [keys.of(Kind.DRAIN, agent), keys.of(Kind.EDITED)]
         (at_drain, at_edited), _revision = await read(etcd, places)
-        if at_drain is not None:
-            return is_sent and found(Drain, at_drain) == wanted
+        there = found(Drain, at_drain)
+        if there is not None:
+            return is_sent and there == wanted
         is_sent = True
-        txn = write_drain(keys, wanted, mod_of(at_edited))
+        # One that can't be read counts for nobody.
+        txn = write_drain(keys, wanted, mod_of(at_edited), mod_of(at_drain))
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return True
         await give_way()

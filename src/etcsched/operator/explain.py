@@ -232,7 +232,7 @@ async def preview_recovery(
     context.it_is(now_ms, 0.0)
     has_leader = Explainer(view, now_ms).has_leader
     previews = []
-    for name in sorted(names or view.jobs):
+    for name in sorted(set(names) or view.jobs):
         job = view.jobs[name].record
         begin_ms = outage_begin_ms(view, job, has_leader)
         if begin_ms is None or begin_ms >= now_ms:
@@ -251,5 +251,6 @@ async def _decided(
     _, archive = keys.runs_from(job.name, tick_id((begin_ms // 1000 + 1) * 1000))
     kvs = await listed(etcd, archive, keys_only=True)
     end = tick_id((begin_ms + int(ahead_s * 1000)) // 1000 * 1000)
-    ids = (fan_out_in(keys.parse_archive(kv.key)[1]) for kv in kvs)
+    places = (keys.parse_archive(kv.key) for kv in kvs)
+    ids = (fan_out_in(place[1]) for place in places if place is not None)
     return frozenset(id_ for id_ in ids if id_ <= end)

@@ -185,7 +185,10 @@ async def archived_keys(
     found_at: list[tuple[int, str]] = []
     async for page in pages(etcd, *keys.archive_of(wanted.job), keys_only=True):
         for kv in page.kvs:
-            job, run = keys.parse_archive(kv.key)
+            place = keys.parse_archive(kv.key)
+            if place is None:
+                continue
+            job, run = place
             if (jobs is None or job in jobs) and wanted.may_have(run):
                 found_at.append((kv.create_revision, kv.key))
     found_at.sort(reverse=True)

@@ -121,14 +121,14 @@ async def read_all(etcd: Etcd, span: tuple[str, str], type_: type[R], limit: int
 
 
 def found(type_: type[R], kv: KeyValue | None) -> R | None:
-    """The record there; None for nothing, and for what can't be read or makes no sense."""
+    """The record there; None for nothing, and for what can't be read or makes no sense there."""
     if kv is None:
         return None
     try:
         record = decode(type_, kv.value)
     except MalformedRecord:
         return None
-    return record if problem_with(None, record) is None else None
+    return record if problem_with(tuple(kv.key.split("/")), record) is None else None
 
 
 def mod_of(kv: KeyValue | None) -> int:

@@ -16,11 +16,10 @@ from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
-from etcsched.core.records import Run
 from etcsched.etcd.writer import Writer, WriteResult
 from etcsched.keyspace import archive_listing
 from etcsched.keyspace.answers import leader_event
-from etcsched.keyspace.codec import MalformedRecord, decode
+from etcsched.keyspace.codec import MalformedRecord
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range
 from etcsched.keyspace.transactions import LeaderGuard, LeaderTransactions
@@ -187,7 +186,8 @@ class Leadership:
         run, revision = None, 0
         if found.kvs:
             try:
-                run, revision = decode(Run, found.kvs[0].value), found.kvs[0].mod_revision
+                run = archive_listing.record_at(effect, found.kvs[0])
+                revision = found.kvs[0].mod_revision
             except MalformedRecord as error:
                 log.warning("%s: %s", key, error)
         self.tell(ev.ArchivedRead(effect.job, effect.run_id, run, revision))

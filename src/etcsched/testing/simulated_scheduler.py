@@ -22,12 +22,12 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
 from etcsched.core.leader.ticks import TickIndex
-from etcsched.core.records import Candidate, Change, Job, Kind, Run
+from etcsched.core.records import Candidate, Change, Job, Kind
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View
 from etcsched.keyspace import archive_listing
 from etcsched.keyspace.answers import refusal_of
-from etcsched.keyspace.codec import decode
+from etcsched.keyspace.codec import MalformedRecord
 from etcsched.keyspace.ops import Range, TxnResult
 from etcsched.keyspace.transactions import (
     LeaderGuard,
@@ -275,6 +275,9 @@ class SimulatedScheduler:
                 return archive_listing.listed(keys, effect, found)
             case fx.ReadArchived():
                 kvs = store.range(Range(keys.archive(effect.job, effect.run_id))).kvs
-                run = decode(Run, kvs[0].value) if kvs else None
-                revision = kvs[0].mod_revision if kvs else 0
+                run, revision = None, 0
+                if kvs:
+                    with suppress(MalformedRecord):
+                        run = archive_listing.record_at(effect, kvs[0])
+                        revision = kvs[0].mod_revision
                 return ev.ArchivedRead(effect.job, effect.run_id, run, revision)

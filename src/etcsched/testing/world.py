@@ -294,8 +294,9 @@ class World:
         }
         begin, end = self.keys.archive_of(job)
         over = {
-            self.keys.parse_archive(kv.key)[1]: decode(Run, kv.value)
+            place[1]: decode(Run, kv.value)
             for kv in self.store.range(Range(begin, end)).kvs
+            if (place := self.keys.parse_archive(kv.key)) is not None
         }
         assert not active.keys() & over.keys(), "a run is active and over"
         return dict(sorted({**active, **over}.items()))

@@ -72,5 +72,5 @@ def test_sessions(script: Script, metrics: AgentMetrics) -> None:
     script.passes(2)
     metrics.happened(ev.SessionRenewed(deadline_s + 2))
     assert value(metrics, "session_slack_seconds_sum") == 6
-    metrics.happened(ev.SessionLost())
+    metrics.session_lost()
     assert value(metrics, "sessions_lost_total") == 1

@@ -6,10 +6,13 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader.outage_records import late_state
-from etcsched.core.records import Run
-from etcsched.core.states import Origin, Overlap, RunState
-from etcsched.core.times import Utc
-from tests.support.jobs import job
+from etcsched.core.records import Attempt, Run
+from etcsched.core.states import Origin, Outcome, Overlap, RunState
+from etcsched.core.times import Utc, ms_of
+from etcsched.core.view import View
+from tests.support.jobs import NOON, job
+
+TICK_MS = ms_of(NOON)
 
 BEFORE = Run(
     job="backup",
@@ -19,9 +22,14 @@ BEFORE = Run(
     created_at=Utc("2026-11-22T11:59:00.004Z"),
     scheduled_at=Utc("2026-11-22T11:59:00.000Z"),
 )
-BORN_LATE = replace(BEFORE, created_at=Utc("2026-11-22T12:00:10.000Z"))
+WAITS = replace(BEFORE, state=RunState.READY)
+LOST = Attempt(number=1, agent="a1", token=1, assigned_at=NOON, outcome=Outcome.DIED)
+BEGUN = replace(BEFORE, attempts=(LOST,))
+BORN_LATE = replace(BEGUN, created_at=Utc("2026-11-22T12:00:10.000Z"))
 QUEUED = replace(BORN_LATE, state=RunState.QUEUED)
-TRIGGERED = replace(BEFORE, scheduled_at=None, origin=Origin.REQUEST)
+TRIGGERED = replace(BEGUN, scheduled_at=None, origin=Origin.REQUEST)
+RESUBMITTED = replace(BEGUN, origin=Origin.RESUBMISSION)
+RECOVERED = replace(BEGUN, origin=Origin.RECOVERY)
 
 SKIP, QUEUE, ALLOW = Overlap.SKIP, Overlap.QUEUE, Overlap.ALLOW
 
@@ -30,20 +38,26 @@ SKIP, QUEUE, ALLOW = Overlap.SKIP, Overlap.QUEUE, Overlap.ALLOW
     ("overlap", "active", "state"),
     [
         (SKIP, [], RunState.READY),
-        (SKIP, [BEFORE], RunState.OVERLAPPED),
+        (SKIP, [BEFORE], RunState.QUEUED),
+        (SKIP, [WAITS], RunState.QUEUED),
+        (SKIP, [BEGUN], RunState.OVERLAPPED),
+        (SKIP, [RESUBMITTED], RunState.QUEUED),
         (SKIP, [TRIGGERED], RunState.OVERLAPPED),
         (SKIP, [BORN_LATE], RunState.QUEUED),
-        (SKIP, [BORN_LATE, BEFORE], RunState.OVERLAPPED),
+        (SKIP, [BORN_LATE, BEGUN], RunState.OVERLAPPED),
         (SKIP, [QUEUED], RunState.QUEUED),
         (QUEUE, [], RunState.READY),
-        (QUEUE, [BEFORE], RunState.QUEUED),
-        (ALLOW, [BEFORE], RunState.READY),
+        (QUEUE, [BEGUN], RunState.QUEUED),
+        (ALLOW, [BEGUN], RunState.READY),
+        (ALLOW, [RECOVERED], RunState.QUEUED),
         (ALLOW, [QUEUED], RunState.QUEUED),
     ],
 )
 def test_late_state(overlap: Overlap, active: list[Run], state: RunState) -> None:
-    assert late_state(job(overlap=overlap), active, is_catching_up=False) is state
+    assert late_state(View(), job(overlap=overlap), TICK_MS, active, is_catching_up=False) is state
 
 
 def test_a_job_that_catches_up_queues_its_late_ticks() -> None:
-    assert late_state(job(overlap=SKIP), [], is_catching_up=True) is RunState.QUEUED
+    assert (
+        late_state(View(), job(overlap=SKIP), TICK_MS, [], is_catching_up=True) is RunState.QUEUED
+    )

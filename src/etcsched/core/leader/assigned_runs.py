@@ -186,7 +186,8 @@ class AssignedRuns:
             changes = {"attempts": (*run.attempts, over), "reassigns": run.reassigns + 1}
         presence, is_paced = None, False
         is_free = context.conflicts.holder(run.job) is None  # Groups can change while it runs.
-        if job is not None and is_free and not self._view.is_paused(run.job):
+        is_retry = report is None and is_waiting_for_retry(run)  # Not begun: it may end still.
+        if job is not None and is_free and not is_retry and not self._view.is_paused(run.job):
             tried = tried_by(replace(run, **changes))
             presence = context.choose(requirement_of_run(job.record, run), run.job, tried)
             if presence is not None and not self._pace.allow():
@@ -199,8 +200,8 @@ class AssignedRuns:
             new = assignment_of(context.author, moved, job.record, presence.record, seen)
         else:
             state = RunState.READY
-            if report is None and is_waiting_for_retry(run):
-                state = RunState.RETRYING  # It hasn't begun: what ends a retry can end it still.
+            if is_retry:
+                state = RunState.RETRYING
             elif is_paced and report is None and not run.attempts:
                 state = RunState.QUEUED  # Outside any buffer, as whatever waits for its turn.
             moved = step(context.author, run, entry.mod_revision, state, cause, agent="", **changes)

@@ -16,26 +16,48 @@ from etcsched.core.records import Job, Run
 from etcsched.core.retry import state_without_retry
 from etcsched.core.states import RunState
 from etcsched.core.times import Utc, ms_of
-from etcsched.core.view import Entry
+from etcsched.core.view import Entry, RunKey
+
+_HELD_UP_OTHERWISE = (RunState.RETRYING, RunState.QUEUED)
+"""They may have waited for something else as long as their agent was here, within no buffer."""
 
 
 class BoundRuns:
     def __init__(self, context: Context, ends: RunEnds) -> None:
         self._context = context
         self._ends = ends
+        self._gone_ms: dict[RunKey, int] = {}
+        """By run, since when this leader knows that its agent isn't here."""
+
+    def forget(self, key: RunKey) -> None:
+        """The run is over."""
+        self._gone_ms.pop(key, None)
 
     def is_agent_here(self, run: Run, job: Job) -> bool:
         """As far as the run is bound: whether its agent lives and may run it."""
-        return not run.host or self._context.has_eligible(requirement_of_run(job, run))
+        if not run.host:
+            return True
+        key = (run.job, run.id)
+        is_here = self._context.has_eligible(requirement_of_run(job, run))
+        if is_here:
+            self._gone_ms.pop(key, None)
+        else:
+            self._gone_ms.setdefault(key, self._context.wall_ms)
+        return is_here
 
     def end_if_given_up(self, entry: Entry[Run], job: Job) -> bool:
-        """For a run whose agent isn't here. False: it waits on."""
+        """For a run whose agent isn't here, and for which it has waited long enough since it went,
+        as far as this leader knows. False: it waits on."""
         context, run = self._context, entry.record
         if run.is_bound_to_incarnation:
             return False
-        wait_ms = ms_of(_waits_since(run)) + int(_waits_s(run, job) * 1000) - context.wall_ms
+        key = (run.job, run.id)
+        since_ms = ms_of(_waits_since(run))
+        if run.state in _HELD_UP_OTHERWISE:
+            since_ms = max(since_ms, self._gone_ms.get(key, 0))
+        wait_ms = since_ms + int(_waits_s(run, job) * 1000) - context.wall_ms
         if wait_ms > 0:
-            context.wake_at(context.mono_s + wait_ms / 1000, run_matter((run.job, run.id)))
+            context.wake_at(context.mono_s + wait_ms / 1000, run_matter(key))
             return False
         cause = f"{context.why_none(requirement_of_run(job, run))}, as long as it waited"
         self._end(entry, cause)

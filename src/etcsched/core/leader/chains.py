@@ -62,6 +62,7 @@ class Chains:
         self._blocked: set[RunKey] = set()
         self._behind: defaultdict[Matter, dict[Matter, None]] = defaultdict(dict)
         """By the join that one is just coming to: who comes to it, too."""
+        self._again: dict[Matter, float] = {}
         for name in self._view.jobs:
             self.job_changed(name)
 
@@ -108,6 +109,8 @@ class Chains:
         """Joins that wait for nobody any more, since a source was stopped or taken out."""
         for matter in [m for m in self._behind if not self._context.is_busy(m)]:
             del self._behind[matter]
+        for matter in [m for m, at_s in self._again.items() if at_s < self._context.mono_s]:
+            del self._again[matter]
         for (target, instance), entry in self._view.joins.items():
             job, join = self._view.jobs.get(target), entry.record
             if job is None or self.missing_of(target, instance, join.arrived):
@@ -187,7 +190,9 @@ class Chains:
         free, one after the other."""
         context = self._context
         for matter in matters:
-            context.wake_at(context.mono_s + LOOK_AGAIN_S, matter)
+            if self._again.get(matter, 0.0) <= context.mono_s:  # One timer each.
+                self._again[matter] = again_s = context.mono_s + LOOK_AGAIN_S
+                context.wake_at(again_s, matter)
         for change in following.joins if following is not None else ():
             join = join_matter(change.target, change.instance)
             if context.is_busy(join):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 import msgspec
 
@@ -117,6 +117,30 @@ class Reservation(msgspec.Struct):
         return None
 
 
+class Contained:
+    """``with context.contain(matter)``: what raises within is taken down, and goes no further."""
+
+    __slots__ = ("_context", "_matter")
+
+    def __init__(self, context: Context, matter: Matter) -> None:
+        self._context = context
+        self._matter = matter
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._context.has_raised(self._matter)
+        return True
+
+
 class Context:
     """Plans are made on the view plus the reservations; plans in flight are never facts."""
 
@@ -136,6 +160,8 @@ class Context:
         self._reserved_slots: defaultdict[str, int] = defaultdict(int)
         self._refused: dict[Matter, int] = {}
         """How often in a row."""
+        self._rejected: set[Matter] = set()
+        """What etcd rejected the last time."""
         self._aside: defaultdict[str, dict[Matter, float]] = defaultdict(dict)
         """By job: what etcd rejects again and again of it, until when it is set aside."""
         self._resting: dict[Matter, float] = {}
@@ -245,6 +271,7 @@ class Context:
             reservation.revision = revision if is_shown else 0
             for matter in reservation.matters:
                 self._refused.pop(matter, None)
+            self._rejected.difference_update(reservation.matters)
             self._is_taken(reservation)
             self._answered.append(seq)
         return reservation
@@ -264,9 +291,13 @@ class Context:
             before = max((self._refused.get(m, 0) for m in reservation.matters), default=0)
             self._refused |= dict.fromkeys(reservation.matters, before + 1)
         if revision is not None:
+            self._rejected.difference_update(reservation.matters)
             self._is_taken(reservation)
-        elif before:
-            self._set_aside(reservation)
+        else:
+            if not self._rejected.isdisjoint(reservation.matters):
+                self._set_aside(reservation)
+            self._rejected.update(reservation.matters)
+            self._free_joins(reservation)
         rests = min(2 ** max(0, before - 1), MOST_STALE_WAITS)
         wait_s = rests * self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
         reservation.revision = NEVER if revision is None or before else revision
@@ -276,13 +307,21 @@ class Context:
         self._answered.append(seq)
         return reservation
 
+    def _free_joins(self, reservation: Reservation) -> None:
+        """What etcd rejects rests, and others come to its joins meanwhile."""
+        for matter in reservation.matters:
+            if matter[0] == "join":
+                del self._busy[matter]
+                self.wake_at(self.mono_s, matter)
+        reservation.matters = tuple(m for m in reservation.matters if m[0] != "join")
+
     def _set_aside(self, reservation: Reservation) -> None:
         """The jobs whose ticks would wait for what etcd rejects: they'd hold up everybody's."""
         until_s, subject = self.mono_s + ASIDE_S, reservation.subject
         following = getattr(reservation.write, "following", None)
         jobs = {run.job for run in following.created} if following is not None else set()
         for matter in reservation.matters:
-            if matter[0] == "job" or (matter[0] == "run" and matter[1:] in self.view.runs):
+            if matter[0] == "job" or (matter[0] == "run" and self._do_ticks_wait_for(matter[1:])):
                 jobs.add(matter[1])
         for job in jobs:
             if not self.is_set_aside(job):
@@ -291,22 +330,23 @@ class Context:
             self._aside[job][subject] = until_s
             self.wake_at(until_s, job_matter(job))
 
+    def _do_ticks_wait_for(self, run: Matter) -> bool:
+        """A job that runs on each agent decides its ticks whatever its runs are about."""
+        job = self.view.jobs.get(run[0])
+        return run in self.view.runs and not (job is not None and job.record.per_host)
+
     def _is_taken(self, reservation: Reservation) -> None:
         if self._aside:
             for job in [job for job, why in self._aside.items() if reservation.subject in why]:
                 del self._aside[job][reservation.subject]
                 self.wake_at(self.mono_s, job_matter(job))
 
-    @contextmanager
-    def contain(self, matter: Matter) -> Iterator[None]:
+    def contain(self, matter: Matter) -> Contained:
         """If what is decided about this raises, it alone is left for later: one run's, request's or
         job's defect mustn't stop all others."""
-        try:
-            yield
-        except Exception:
-            self._has_raised(matter)
+        return Contained(self, matter)
 
-    def _has_raised(self, matter: Matter) -> None:
+    def has_raised(self, matter: Matter) -> None:
         about = "/".join(matter[1:])
         self.effects.append(fx.Defect(about=about, trace=traceback.format_exc()))
         self._resting[matter] = until_s = self.mono_s + ASIDE_S
@@ -443,11 +483,12 @@ class Context:
             self._last_in_rotation(job) if requirement.placement is Placement.ROUND_ROBIN else None
         )
         agent = pool.choose(tried.agents, after, job)
-        if agent in tried.unable:
-            agent = pool.choose(tried.unable, after, job)
-        elif agent is not None and agent == tried.last:
-            # All have tried it: then at least another than the last time.
-            agent = pool.choose(tried.unable | {agent}, after, job)
+        if agent in tried.agents:
+            # All have tried it: then at least another than the last time, or one that could.
+            for avoid in (tried.unable | {tried.last}, tried.unable):
+                agent = pool.choose(avoid, after, job)
+                if agent not in avoid:
+                    break
         return self.view.presences[agent] if agent is not None else None
 
     def rotate(self, job: Job, agent: str | None) -> Rotation | None:

@@ -223,11 +223,11 @@ class Explainer:
         if gap is None or gap.record.closed:
             return None
         begun = outage_begun(gap.record)
-        if gap.record.reason == ASIDE_REASON:
-            return Reason(Why.OUTAGE, f"{begun}; that is tried again each minute")
         if self._plain.waits_for_agent(job):
             now = self._plain.why_none(requirement_of(job))
             return Reason(Why.OUTAGE, f"{begun}; now: {now}" if now != gap.record.reason else begun)
+        if gap.record.reason == ASIDE_REASON:
+            return Reason(Why.OUTAGE, f"{begun}; that is tried again each minute")
         return Reason(Why.OUTAGE, f"{begun}; it is over, its ticks are being decided")
 
     def _window_until(self, job: Job) -> Utc | None:

@@ -119,11 +119,11 @@ class FanOuts:
         return gap is not None and not gap.record.closed and gap.record.decided_through < at
 
     def _make_runs_safely(self, key: RunKey, entry: Entry[FanOut]) -> bool:
-        matter, is_done = fan_out_matter(key), False
+        matter = fan_out_matter(key)
         if not self._context.rests(matter):
             with self._context.contain(matter):
-                is_done = self._make_runs(key, entry)
-        return is_done
+                return self._make_runs(key, entry)
+        return False
 
     def _make_runs(self, key: RunKey, entry: Entry[FanOut]) -> bool:
         """Whether all of them are there, and shown."""

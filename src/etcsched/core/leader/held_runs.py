@@ -73,17 +73,17 @@ class HeldRuns:
 
     def decide(self, key: RunKey, entry: Entry[Run], finish: Finish) -> None:
         """``finish`` is what an outcome that has come leads to, as for any attempt."""
+        place = (entry.record.agent, *key)
+        assignment, report = self._view.assignments.get(place), self._view.reports.get(place)
+        if assignment is not None and report is not None and report.record.outcome is not None:
+            finish(entry, assignment, report)
+            return
         job = self._view.jobs.get(entry.record.job)
         if job is None or job.record.current.state is JobState.DELETED:
             self.end(entry, RunState.CANCELLED, "the job was deleted while it was held")
             return
-        place = (entry.record.agent, *key)
-        assignment, report = self._view.assignments.get(place), self._view.reports.get(place)
         self._context.because(key, Why.HELD, lambda: why_held(entry.record))
         if assignment is None or report is None:
-            return
-        if report.record.outcome is not None:
-            finish(entry, assignment, report)
             return
         presence = self._view.presences.get(entry.record.agent)
         if presence is not None and presence.record.incarnation == report.record.incarnation:
@@ -104,6 +104,17 @@ class HeldRuns:
             run_matter((run.job, run.id)),
         )
         context.say(cause, run=(run.job, run.id), agent=run.agent)
+
+    def is_decided(self, run: Run) -> bool:
+        """Whether its agent has said how the attempt ended, or has taken it up again."""
+        if run.state is not RunState.HELD:
+            return False
+        assignment, report = self._ends.attempt_of(run)
+        if assignment is None or report is None:
+            return False
+        presence = self._view.presences.get(run.agent)
+        is_back = presence is not None and presence.record.incarnation == report.record.incarnation
+        return report.record.outcome is not None or is_back
 
     # --- an operator's word
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import recovery
 from etcsched.core.leader.buffers import buffer_end_ms
+from etcsched.core.leader.overlap import had_begun
 from etcsched.core.leader.runs import Author, tick_run
 from etcsched.core.records import Job, Run
 from etcsched.core.splay import longest_delay_ms
@@ -20,7 +21,7 @@ BORN_LATE_MS = 1_000
 
 
 def records_of(
-    author: Author, job: Job, part: recovery.Step, active: Sequence[Run]
+    view: View, author: Author, job: Job, part: recovery.Step, active: Sequence[Run]
 ) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
     """The runs to create, and the records of ticks that don't run. ``active`` are the job's."""
     created: list[Run] = []
@@ -31,7 +32,8 @@ def records_of(
         cause = "recovered: missed in an outage"
         created.append(tick_run(author, job, tick_ms, RunState.QUEUED, cause, Origin.RECOVERY))
     for tick_ms in part.late:
-        state = late_state(job, [*active, *created], is_catching_up=bool(part.chosen))
+        beside = [*active, *created]
+        state = late_state(view, job, tick_ms, beside, is_catching_up=bool(part.chosen))
         cause = "late after an outage"
         if state is RunState.OVERLAPPED:
             archived.append(tick_run(author, job, tick_ms, state, cause))
@@ -108,14 +110,19 @@ def buffer_ms(job: Job) -> int:
     return int(job.pickup_buffer_s * 1000) + longest_delay_ms(job)
 
 
-def late_state(job: Job, active: Sequence[Run], *, is_catching_up: bool) -> RunState:
+def late_state(
+    view: View, job: Job, tick_ms: int, active: Sequence[Run], *, is_catching_up: bool
+) -> RunState:
     """What a late tick becomes beside its job's active runs. Late ticks run one after the other:
     that they came at once is no fault of the job's."""
-    if is_catching_up or any(run.state is RunState.QUEUED for run in active):
+    is_behind = any(r.state is RunState.QUEUED or r.origin is Origin.RECOVERY for r in active)
+    if is_catching_up or is_behind:
         return RunState.QUEUED
     if job.overlap is Overlap.ALLOW or not active:
         return RunState.READY
-    if job.overlap is Overlap.SKIP and not all(was_born_late(run) for run in active):
+    others = (run for run in active if run.origin is not Origin.RESUBMISSION)  # They overlap none.
+    overlaps = any(had_begun(view, run, tick_ms) for run in others if not was_born_late(run))
+    if overlaps and job.overlap is Overlap.SKIP:
         return RunState.OVERLAPPED
     return RunState.QUEUED
 

@@ -241,7 +241,8 @@ class Outages:
             return
         if not self._lasts(entry.record):
             after_ms = ms_of(self._view.gaps[name].record.decided_through)
-            self._begin_recovery(entry.record, after_ms, self._context.wall_ms)
+            with self._context.contain(job_matter(name)):
+                self._begin_recovery(entry.record, after_ms, self._context.wall_ms)
         else:
             self._wake_at_window(entry.record)
 
@@ -251,7 +252,9 @@ class Outages:
 
     def _is_unsettled(self, name: str) -> bool:
         """What a job that is set aside has in flight may never get through."""
-        if self._context.is_set_aside(name):
+        entry = self._view.jobs.get(name)
+        is_per_host = entry is not None and entry.record.per_host
+        if is_per_host or self._context.is_set_aside(name):
             return self._context.is_busy(job_matter(name))
         return self._runs.is_unsettled(name)
 
@@ -301,7 +304,7 @@ class Outages:
             return
         if entry is not None and not self._lasts(entry.record):
             self._resolve_waiting(entry, recovering)
-            if self._runs.is_unsettled(name):
+            if self._is_unsettled(name):
                 return  # The oldest of all: they go first.
         elif entry is not None and self.has_open_gap(name):
             self._drop(name)
@@ -343,7 +346,7 @@ class Outages:
         most_runs = recovery.most_runs(agents)
         part = recovery.next_step(job, self._view.limits_of(job), plan, after_ms, most, most_runs)
         active = self._view.active_runs(name)
-        created, archived = records_of(context.author, job, part, active)
+        created, archived = records_of(self._view, context.author, job, part, active)
         fan_outs = self._fan_outs_of(job, part) if job.per_host else ()
         made = (
             *(run_matter((run.job, run.id)) for run in created),

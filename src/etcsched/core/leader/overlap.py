@@ -28,6 +28,9 @@ def state_by_overlap(
 ) -> RunState:
     """A job that catches up on an outage queues its new ticks, whatever ``overlap`` says."""
     all_active = view.active_runs(lane)
+    if not job.per_host:
+        # What is queued for its own agent, which may be gone, goes behind others of the job.
+        all_active = [r for r in all_active if not (r.host and r.state is RunState.QUEUED)]
     if any(run.origin is Origin.RECOVERY for run in all_active):
         return RunState.QUEUED
     active = [run for run in all_active if run.origin is not Origin.RESUBMISSION]
@@ -48,7 +51,7 @@ def state_by_overlap(
                 away.from_ms < ms_of(run.due_at) <= away.until_ms for run in active
             )
             is_late = now_ms - tick_ms > HELD_UP_MS or all(map(_was_late, active))
-            were_held_up = is_late and not any(_had_begun(view, run, tick_ms) for run in active)
+            were_held_up = is_late and not any(had_begun(view, run, tick_ms) for run in active)
             return RunState.QUEUED if were_away or were_held_up else RunState.OVERLAPPED
         case other:
             assert_never(other)
@@ -58,7 +61,7 @@ def _was_late(run: Run) -> bool:
     return ms_of(run.created_at) - ms_of(run.due_at) > HELD_UP_MS
 
 
-def _had_begun(view: View, run: Run, at_ms: int) -> bool:
+def had_begun(view: View, run: Run, at_ms: int) -> bool:
     """Whether any attempt of it ran before that, as its agents tell."""
     if run.attempts:
         return True

@@ -72,7 +72,7 @@ def preview(
     while after_ms < plan.through_ms and steps < MOST_STEPS:
         part, steps = recovery.next_step(job, limits, plan, after_ms), steps + 1
         part = _without(part, job, view, decided)
-        created, archived = records_of(author, job, part, active)
+        created, archived = records_of(view, author, job, part, active)
         active += created
         recovered += [utc_of(ms) for ms in part.chosen]
         dropped = {r.scheduled_at for r in archived if r.state is RunState.OVERLAPPED}

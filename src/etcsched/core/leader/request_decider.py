@@ -183,6 +183,8 @@ class RequestDecider:
             self._answer(entry, False, message, request.run)
         elif self._context.is_busy(run_matter(key)):
             self.look_at(request.id)  # Its run is in motion; asked again with the next event.
+        elif self._runs.held.is_decided(run.record):
+            self.look_at(request.id)  # Its agent's word came first.
         elif run.record.state is RunState.HELD:
             consumed = self._consumed(entry, True, "cancelled", request.run)
             self._runs.held.end(run, RunState.CANCELLED, _cause(request), consumed)
@@ -224,8 +226,8 @@ class RequestDecider:
         if run is None:
             message = f"run {request.job}/{request.run} is over, or never was"
             self._answer(entry, False, message, request.run)
-        elif self._context.is_busy(run_matter(key)):
-            self.look_at(request.id)
+        elif self._context.is_busy(run_matter(key)) or self._runs.held.is_decided(run.record):
+            self.look_at(request.id)  # Its agent's word came first.
         elif run.record.state is not RunState.HELD or request.release is None:
             message = f"run {request.job}/{request.run} isn't held: it is {run.record.state.value}"
             self._answer(entry, False, message, request.run)

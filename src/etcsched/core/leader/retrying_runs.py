@@ -51,6 +51,7 @@ class RetryingRuns:
     def forget(self, key: RunKey) -> None:
         """The run is over."""
         self._wakes_s.pop(key, None)
+        self._bound.forget(key)
 
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
@@ -114,9 +115,19 @@ class RetryingRuns:
         is_coming = self._context.is_coming_beside(run) or self._context.is_coming(name)
         if is_coming or self._open.first_of(name) is not None:
             return "a tick of its job is being decided"
-        if name in self._recovering or (gap is not None and not gap.record.closed):
+        is_gap_open = gap is not None and not gap.record.closed
+        if name in self._recovering or (is_gap_open and not self._is_others_outage(run)):
             return "its job's outage isn't over"
         return None
+
+    def _is_others_outage(self, run: Run) -> bool:
+        """Of one whose agent is here, while its job waits for agents that it was moved to: no tick
+        of that outage will be in its lane."""
+        entry = self._view.jobs.get(run.job)
+        if entry is None or not (run.host and entry.record.per_host):
+            return False
+        is_here = self._bound.is_agent_here(run, entry.record)
+        return is_here and self._context.waits_for_agent(entry.record)
 
     def give_up(self, entry: Entry[Run], why: str, consumed: fx.Consumed | None = None) -> None:
         """The run ends as its last attempt did."""
@@ -146,6 +157,7 @@ class RetryingRuns:
         retrying = step(
             context.author, run, entry.mod_revision, RunState.RETRYING, text,
             agent="", attempts=(*run.attempts, over), retries=run.retries + 1, retry_at=due,
+            results=report.record.results, results_problem=report.record.results_problem,
         )  # fmt: skip
         context.write(
             fx.MoveRun(

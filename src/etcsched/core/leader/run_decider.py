@@ -126,8 +126,7 @@ class RunDecider:
         for key in sorted(dirty):
             entry = self._view.runs.get(key)
             if entry is None:
-                self.waiting.is_looked_at(key)
-                self.waiting.discard(key)
+                self.waiting.forget(key)
                 self.retrying.forget(key)
                 continue
             matter = run_matter(key)

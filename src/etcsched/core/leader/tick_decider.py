@@ -63,7 +63,14 @@ class TickDecider:
         """Decide what was due while no one led: all jobs that had ticks since the watermark."""
         for name in self._index.skip_to(self._begun_ms):
             if not self._outages.has_open_gap(name):
-                self._outages.leader_was_away(self._view.jobs[name].record)
+                self._leader_was_away(self._view.jobs[name].record)
+
+    def _leader_was_away(self, job: Job) -> None:
+        with self._context.contain(job_matter(job.name)):
+            self._outages.leader_was_away(job)
+            return
+        # A defect: from here on its ticks wait in a gap, which this instant stands for.
+        self._open.add(job.name, self._outages.after_ms(job.name) + 1, job.priority)
 
     def job_changed(self, name: str) -> None:
         """A new or changed definition: what it makes due up to the index's place, and after."""
@@ -168,14 +175,17 @@ class TickDecider:
         entry = self._view.jobs.get(name)
         # An earlier leader decided it.
         is_known = key in self._view.runs or key in self._view.fan_outs
-        if entry is not None and not is_known and self._context.is_set_aside(name):
+        if is_known:
+            self.confirm(name, tick_ms)
+            return True
+        if entry is not None and self._context.is_set_aside(name):
             is_held = self._outages.holds(entry, tick_ms)
             if is_held:
                 self.confirm(name, tick_ms)
             return is_held
         if self._context.is_busy(run_matter(key)) or self._is_unsettled(name, entry):
             return False
-        return self._decide_settled(name, tick_ms, None if is_known else entry)
+        return self._decide_settled(name, tick_ms, entry)
 
     def _decide_settled(self, name: str, tick_ms: int, entry: Entry[Job] | None) -> bool:
         """``entry`` None: there is nothing to decide any more."""

@@ -79,6 +79,12 @@ class WaitingRuns:
         """The run waits no more."""
         self._waiting.discard(key)
 
+    def forget(self, key: RunKey) -> None:
+        """The run is over."""
+        self.is_looked_at(key)
+        self.discard(key)
+        self._bound.forget(key)
+
     def is_looked_at(self, key: RunKey) -> None:
         """What keeps the run from going is found out anew."""
         for by_job in (self._blocked, self._passed_over):
@@ -119,11 +125,13 @@ class WaitingRuns:
             return
         requirement = requirement_of_run(job.record, run)
         is_here = self._bound.is_agent_here(run, job.record)
-        if not is_here and self._bound.end_if_given_up(entry, job.record):
+        was_unled = self._ended_unled(run, job.record)
+        if not (is_here or was_unled) and self._bound.end_if_given_up(entry, job.record):
             self.discard(key)
             return
         is_buffered = run.state in (RunState.READY, RunState.CONFLICTED)
-        if is_buffered and is_here and self._is_buffer_over(key, entry, job.record):
+        can_be_over = is_buffered and (is_here or was_unled)
+        if can_be_over and self._is_buffer_over(key, entry, job.record):
             self.discard(key)
             return
         if self._view.is_paused(run.job):
@@ -234,6 +242,9 @@ class WaitingRuns:
             return lambda: "another run of its job is just being assigned"
         if job.overlap is Overlap.ALLOW:
             return self._what_catches_up_first(run)
+        is_beside = bool(run.host) and not (job.per_host or run.is_for_shutdown)
+        if is_beside and self._context.is_busy(job_matter(run.job)):
+            return lambda: "another run of its job is just being made"
         view = self._view
         others = view.runs_in(run.job, *HOLDING)
         if run.host:
@@ -312,6 +323,12 @@ class WaitingRuns:
             )
         return True
 
+    def _ended_unled(self, run: Run, job: Job) -> bool:
+        """Of a tick's run that is bound to an agent, which may come back a little later than the
+        leader: whether its buffer ended while nobody led, so that the job's mode decides."""
+        end_ms = buffer_end_ms(run, job) if run.host and run.is_tick else None
+        return end_ms is not None and end_ms <= self._led_from_ms
+
     def _recover_bound(self, key: RunKey, entry: Entry[Run], job: Job) -> None:
         """A tick's run that is bound to an agent, and whose buffer ended in an outage, goes by the
         mode, among the ticks of its lane."""
@@ -346,10 +363,9 @@ class WaitingRuns:
             self._wait_as(entry, RunState.READY, f"its conflict group is free; {why}")
 
     def _offer_safely(self, requirement: Requirement, key: RunKey) -> bool:
-        has_place: bool | None = None
         with self._context.contain(run_matter(key)):
-            has_place = self._offer(requirement, key)
-        return has_place is not False  # One whose decision has raised waits no more.
+            return self._offer(requirement, key)
+        return True  # One whose decision has raised waits no more.
 
     def _offer(self, requirement: Requirement, key: RunKey) -> bool:
         entry = self._view.runs.get(key)

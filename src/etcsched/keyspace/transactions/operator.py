@@ -137,12 +137,15 @@ def _edit(keys: Keys) -> Put:
     return Put(keys.of(Kind.EDITED), encode(Edited()))
 
 
-def write_drain(keys: Keys, drain: Drain, edited_revision: int) -> Txn:
+def write_drain(keys: Keys, drain: Drain, edited_revision: int, seen: int = 0) -> Txn:
     """Where there is none, and nobody has edited anything since: that one isn't there says nothing
     to a copy that a frozen member of etcd commits as it wakes, when this one is long over."""
     key = keys.of(Kind.DRAIN, drain.agent)
     return Txn(
-        (Compare(key, Target.MOD, 0), Compare(keys.of(Kind.EDITED), Target.MOD, edited_revision)),
+        (
+            Compare(key, Target.MOD, seen),
+            Compare(keys.of(Kind.EDITED), Target.MOD, edited_revision),
+        ),
         (Put(key, encode(drain)), _edit(keys)),
     )
 

@@ -381,7 +381,8 @@ class Cluster:
     def archived_runs(self, job: str) -> list[str]:
         """Their ids, the oldest first."""
         kvs = self.store.range(Range(*self.keys.archive_of(job), keys_only=True)).kvs
-        return [self.keys.parse_archive(kv.key)[1] for kv in kvs]
+        places = (self.keys.parse_archive(kv.key) for kv in kvs)
+        return [place[1] for place in places if place is not None]
 
     def _job_names(self) -> list[str]:
         return [

@@ -11,12 +11,11 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
 from etcsched.core.leader.standby import Standby
-from etcsched.core.records import Candidate, Run
+from etcsched.core.records import Candidate
 from etcsched.core.times import utc_of
 from etcsched.etcd.high_water import HighWater
 from etcsched.keyspace import archive_listing
 from etcsched.keyspace.answers import leader_event
-from etcsched.keyspace.codec import decode
 from etcsched.keyspace.ops import Range, RangeResult, Snapshot, Txn, WatchUpdate
 from etcsched.keyspace.outbox import WriteResult
 from etcsched.keyspace.transactions import leave_election, update_candidate
@@ -314,7 +313,8 @@ class SimScheduler:
             assert isinstance(found, RangeResult)
             run, revision = None, 0
             if found.kvs:
-                run, revision = decode(Run, found.kvs[0].value), found.kvs[0].mod_revision
+                run = archive_listing.record_at(effect, found.kvs[0])
+                revision = found.kvs[0].mod_revision
             self._tell_in(leadership, ev.ArchivedRead(effect.job, effect.run_id, run, revision))
 
         self.link.until_definite(
