@@ -16,6 +16,7 @@ from etcsched.core.records import (
     Answer,
     Assignment,
     Calendar,
+    CalendarVersion,
     ClusterSettings,
     ConflictGroup,
     Drain,
@@ -393,6 +394,33 @@ def test_a_job_that_is_named_twice_is_deleted_once(cluster: Console) -> None:
     twice = ["close_books", "rotate_logs", "close_books"]
     told = "close_books is deleted\nrotate_logs is deleted\n"
     assert cluster.ok("jobs", "delete", "--yes", *twice) == told
+
+
+def test_a_group_and_a_calendar_that_are_named_twice_are_deleted_once(cluster: Console) -> None:
+    cluster.put(ConflictGroup(group="g", jobs=("close_books", "rotate_logs")), Kind.CONFLICT, "g")
+    cluster.ok("conflicts", "delete", "g", "g", "--yes")
+    version = CalendarVersion(since=NOW, exclude=("2026-12-25",))
+    cluster.put(Calendar(name="c", versions=(version,)), Kind.CALENDAR, "c")
+    cluster.ok("calendars", "delete", "c", "c", "--yes")
+
+
+def test_a_time_that_passes_while_somebody_is_asked_is_refused(
+    cluster: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text("jobs:\n  gone: {run: {exec: [/bin/true]}, schedule: {every: 1h}}\n")
+    cluster.ok("apply", str(file))
+    file.write_text(
+        "jobs:\n  once: {run: {exec: [/bin/true]}, schedule: {at: 2026-11-22T19:00:30Z}}\n"
+    )
+
+    def takes_its_time(*_: object) -> None:
+        cluster.at(Utc("2026-11-22T19:02:00.000Z"))
+
+    monkeypatch.setattr("etcsched_cli.apply.confirm", takes_its_time)
+    said = cluster.fails(5, "apply", "--prune", str(file))
+    assert "at 2026-11-22T19:00:30Z has passed meanwhile" in said
+    assert "once" not in cluster.ok("jobs", "list")
 
 
 def test_of_jobs_of_which_one_isnt_there_none_is_deleted(console: Console) -> None:

@@ -94,6 +94,8 @@ def test_a_job_in_an_outage(console: Console, world: World) -> None:
         1 would run, if it ended now
         """  # noqa: E501
     )
+    once = console.ok("recovery", "preview", "backup")
+    assert console.ok("recovery", "preview", "backup", "backup") == once
     assert console.ok("recovery", "preview", "hourly") == "no outage: nothing is to be recovered\n"
     assert "nothing" in console.fails(4, "recovery", "preview", "nothing")
     for node in world.nodes.values():

@@ -12,6 +12,7 @@ from etcsched.core.records import ClusterSettings, Keep, Kind, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import HostsFor, JobState, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc
+from etcsched.keyspace.ops import Put, Range, Txn
 from etcsched.testing.world import World
 from tests.support.jobs import cancel, job, resubmit, trigger
 
@@ -433,3 +434,22 @@ def test_what_was_asked_for_isnt_bound_to_hosts_when_it_is_resubmitted() -> None
     world.request(resubmit("20261122T120010.000Z-r", asked))
     world.advance(20)
     assert world.runs("backup")["20261122T120010.000Z-r"].state is RunState.COMPLETED
+
+
+def test_a_record_that_a_hand_copied_from_another_job_is_answered() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:05.000Z"))))
+    world.apply(job("other"))
+    world.advance(10)
+    run = "20261122T120005Z"
+    (kv,) = world.store.range(Range(world.keys.archive("backup", run))).kvs
+    world.store.txn(Txn((), (Put(world.keys.archive("other", run), kv.value),)))
+    again = "20261122T120020.000Z-01"
+    world.request(resubmit(again, run, name="other"))
+    world.advance(5)
+    answer = world.answer(again)
+    assert answer is not None
+    assert not answer.accepted

@@ -9,7 +9,7 @@ import pytest
 from etcsched.core.leader.context import Context, Options
 from etcsched.core.leader.effects import ForgetGap
 from etcsched.core.leader.open_ticks import OpenTicks
-from etcsched.core.leader.placement import Requirement, requirement_of, why_not
+from etcsched.core.leader.placement import Requirement, Tried, requirement_of, why_not
 from etcsched.core.leader.runs import Author, new_run
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Change, Kind, Presence, Run
@@ -193,3 +193,30 @@ def test_what_is_refused_again_and_again_is_tried_ever_more_seldom() -> None:
     assert rests == pytest.approx([0.25, 0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0])
     rest_s(refused=False)
     assert rest_s() == pytest.approx(0.25)
+
+
+def test_a_retry_goes_to_another_than_the_last_though_one_couldnt_start_it() -> None:
+    """a1 is the least loaded, and couldn't start it; a2 had it last."""
+    view = View()
+    agents = [presence("a1", slots=8), presence("a2", slots=4), presence("a3", slots=2)]
+    view.apply(
+        [
+            Change(
+                kind=Kind.PRESENCE, ids=(each.agent,), record=each, mod_revision=5,
+                create_revision=5, lease=5,
+            )
+            for each in agents
+        ],
+        5,
+    )  # fmt: skip
+    context = Context(view, 1, "s1", Options())
+
+    def chosen(tried: Tried) -> str:
+        entry = context.choose(requirement_of(job()), "backup", tried)
+        assert entry is not None
+        return entry.record.agent
+
+    everywhere = frozenset({"a1", "a2", "a3"})
+    assert chosen(Tried(everywhere, frozenset({"a1"}), "a2")) == "a3"
+    assert chosen(Tried(everywhere, frozenset({"a1", "a3"}), "a2")) == "a2"
+    assert chosen(Tried(everywhere, everywhere, "a2")) == "a1"

@@ -38,7 +38,7 @@ from etcsched.core.records import (
     ScheduleVersion,
     Watermark,
 )
-from etcsched.core.schedule import Every
+from etcsched.core.schedule import At, Every
 from etcsched.core.states import JobState, Origin, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.codec import decode, encode
@@ -534,3 +534,13 @@ async def test_agents_that_show_their_clock_only_as_they_join_hold_up_no_edit(
     candidate = Candidate(node="s", host="h", pid=1, since=NOW, clock=NOW, version="0")
     put(etcd, KEYS.of(Kind.ELECTION, "1"), encode(candidate))
     assert await pause(etcd, KEYS, "a", NOW, "anna", timeout_s=TIMEOUT_S)
+
+
+async def test_a_time_that_the_schedulers_have_passed_is_refused(etcd: Faulty) -> None:
+    """Their clocks are ahead of the operator's: the job would never be due, and say nothing."""
+    ahead = Watermark(through=Utc("2026-11-22T19:00:03.000Z"), term=1)
+    put(etcd, KEYS.watermark, encode(ahead))
+    version = ScheduleVersion(since=NOW, patterns=(At(Utc("2026-11-22T19:00:01.000Z")),))
+    with pytest.raises(Refused, match="has passed meanwhile"):
+        await applied(etcd, Job(name="a", run=Noop(), versions=(version,)))
+    assert not etcd.store.range(Range(KEYS.of(Kind.JOB, "a"))).kvs
