@@ -44,7 +44,14 @@ from etcsched.testing.sim.loop import Clock, Loop
 from etcsched.testing.sim.network import Link
 from etcsched.testing.sim.operators import Operators
 from etcsched.testing.sim.parts import PRODUCT, Parts
-from etcsched.testing.sim.scenario import Act, AgentPlan, FaultPlan, Scenario, SchedulerPlan
+from etcsched.testing.sim.scenario import (
+    OPERATORS,
+    Act,
+    AgentPlan,
+    FaultPlan,
+    Scenario,
+    SchedulerPlan,
+)
 from etcsched.testing.sim.scheduler import SimScheduler
 from etcsched.testing.sim.supervisor import Behaviour, by_argv
 from etcsched.testing.sim.virtual_asyncio import VirtualLoop
@@ -262,6 +269,8 @@ class Cluster:
         return self.hosts[target].plan.agent if target in self.hosts else target
 
     def link_of(self, target: str) -> Link | None:
+        if target == OPERATORS:
+            return self.operators.link
         node = self.scheduler_of(target)
         if node is not None:
             return node.link

@@ -22,7 +22,14 @@ from etcsched.testing.sim.jobs import (
 )
 from etcsched.testing.sim.lifecycle import with_lifecycle
 from etcsched.testing.sim.meetings import with_meetings, with_moments
-from etcsched.testing.sim.scenario import Act, AgentPlan, FaultPlan, Scenario, SchedulerPlan
+from etcsched.testing.sim.scenario import (
+    OPERATORS,
+    Act,
+    AgentPlan,
+    FaultPlan,
+    Scenario,
+    SchedulerPlan,
+)
 
 STARTS = (
     "2026-11-22T12:00:00.000Z",
@@ -85,6 +92,7 @@ takes the watermark with it: a limit that is known."""
 _MORE = 12
 
 _REJECTED_SHARE = 0.1
+_OPERATORS_CUT_OFF_SHARE = 0.15
 
 _UNDONE_BY = {
     "disable": "enable", "pause": "resume", "pause cluster": "resume cluster", "drain": "undrain"
@@ -134,7 +142,6 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
         jobs=jobs,
         acts=acts,
         faults=faults,
-        loss=chance.choice([0.0, 0.0, 0.0, 0.02, 0.1]),
     )
     ticks_at_once = random.Random(f"ticks at once {seed}").choice([0, 1, 2, 3])
     made = msgspec.structs.replace(made, ticks_at_once=ticks_at_once)
@@ -142,7 +149,8 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
     made = with_meetings(random.Random(f"meetings {seed}"), made)
     made = _with_a_start_before_ticks(random.Random(f"milliseconds {seed}"), made)
     made = with_moments(random.Random(f"moments {seed}"), made)
-    return _with_rejections(random.Random(f"rejections {seed}"), made)
+    made = _with_rejections(random.Random(f"rejections {seed}"), made)
+    return _with_operators_cut_off(random.Random(f"operators {seed}"), made)
 
 
 def _with_a_start_before_ticks(chance: random.Random, scenario: Scenario) -> Scenario:
@@ -151,6 +159,26 @@ def _with_a_start_before_ticks(chance: random.Random, scenario: Scenario) -> Sce
     early_ms = chance.choice([0, 0, *range(1, 9)])
     start = utc_of(ms_of(Utc(scenario.start)) - early_ms)
     return msgspec.structs.replace(scenario, start=start)
+
+
+def _with_operators_cut_off(chance: random.Random, scenario: Scenario) -> Scenario:
+    """Now and then their calls, or the answers, are lost, around some of what they do."""
+    if chance.random() >= _OPERATORS_CUT_OFF_SHARE or not scenario.acts:
+        return scenario
+    plans = []
+    for act in chance.choices(scenario.acts, k=chance.choice([1, 2, 3])):
+        kind = chance.choice(["cut", "lossy", "slow"])
+        _, _, (least_s, most_s), amounts = _FAULTS[kind]
+        plan = FaultPlan(
+            at_s=round(max(2.0, act.at_s - chance.choice([0.0, 0.001, 1.0])), 4),
+            kind=kind,
+            target=OPERATORS,
+            for_s=round(chance.uniform(least_s, most_s), 3),
+            amount=chance.choice(amounts),
+        )
+        plans.append(plan)
+    faults = sorted((*scenario.faults, *plans), key=lambda plan: plan.at_s)
+    return msgspec.structs.replace(scenario, faults=tuple(faults))
 
 
 def _with_rejections(chance: random.Random, scenario: Scenario) -> Scenario:

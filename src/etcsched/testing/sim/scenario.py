@@ -9,7 +9,11 @@ import msgspec
 
 from etcsched.core.records import Calendar, ConflictGroup, Job
 
-__all__ = ["Act", "AgentPlan", "FaultPlan", "Scenario", "SchedulerPlan"]
+__all__ = ["OPERATORS", "Act", "AgentPlan", "FaultPlan", "Scenario", "SchedulerPlan"]
+
+
+OPERATORS = "operators"
+"""They have a host of their own, and so a link."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -35,7 +39,7 @@ class AgentPlan(Plan, frozen=True, kw_only=True):
 
 
 class FaultPlan(Plan, frozen=True, kw_only=True):
-    """``target``: a node or a job, ``leader``, or empty for etcd itself. ``amount``: of what, see
+    """``target``: a node or a job, ``leader``, ``OPERATORS``, or empty for etcd. ``amount``: see
     ``faults``."""
 
     at_s: float
@@ -60,10 +64,9 @@ class Act(Plan, frozen=True, kw_only=True):
 
 
 class Scenario(Plan, frozen=True, kw_only=True):
-    """After ``faulty_s`` everything is healed; ``loss``: the share of answers lost all along;
-    ``operators_off_s``: how far their clock is ahead of the others; ``ticks_at_once``: of the
-    leaders' options, small where one is to be interrupted as a large cluster's is; 0: as it is by
-    default."""
+    """After ``faulty_s`` everything is healed. ``operators_off_s``: how far their clock is ahead of
+    the others; ``ticks_at_once``: of the leaders' options, small where one is to be interrupted as
+    a large cluster's is; 0: as it is by default."""
 
     seed: int
     start: str
@@ -73,7 +76,6 @@ class Scenario(Plan, frozen=True, kw_only=True):
     jobs: tuple[Job, ...]
     acts: tuple[Act, ...] = ()
     faults: tuple[FaultPlan, ...] = ()
-    loss: float = 0.0
     busy_etcd_s: float = 0.0
     operators_off_s: float = 0.0
     ticks_at_once: int = 0

@@ -60,8 +60,6 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
     last_s = 1.0 + max([4.0, *ends_s, *(act.at_s for act in scenario.acts)])
     if last_s < scenario.faulty_s - 1:
         yield replace(scenario, faulty_s=round(last_s, 3))
-    if scenario.loss:
-        yield replace(scenario, loss=0.0)
     for index, job in enumerate(scenario.jobs):
         for field in ("require", "hosts", "retry", "timeout_s", "priority", "catch_up_limit"):
             default = _default_of(job, field)
