@@ -10,11 +10,13 @@ from msgspec.structs import replace
 
 from etcsched.core.leader.chains import chained_id
 from etcsched.core.leader.context import Options
+from etcsched.core.leader.explaining import Explainer
 from etcsched.core.leader.runs import Author, new_run, tick_run
 from etcsched.core.records import Condition, Follow, Job, Kind, Link, Retry, Run, Window
 from etcsched.core.schedule import At
 from etcsched.core.states import ConditionOp, JobState, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc, ms_of
+from etcsched.core.view import View
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Put, Txn
 from etcsched.testing.world import World
@@ -595,3 +597,76 @@ def test_a_join_waits_for_a_disabled_source_until_its_windows_are_over(
     assert bool(world.runs("report")) == (waits_s == 0)
     world.advance(waits_s)
     assert world.runs("report")
+
+
+# --- what is handed on, and when it counts
+
+
+def test_a_chained_run_gets_what_its_source_ran_with(world: World) -> None:
+    """Also parameters that the job has had for less long than the run."""
+    world.agents["a1"].ends_as = Outcome.FAILED
+    world.apply(job("load", ONCE))
+    world.advance(10)
+    link = Link(to="report", on=(RunState.FAILED,))
+    world.apply(job("load", ONCE, params={"site": "berlin"}, chain=(link,)))
+    world.apply(target())
+    world.advance(1)
+    again = "20261122T120012.000Z-bb"
+    world.request(resubmit(again, TICK, name="load"))
+    world.advance(5)
+    given = world.agents["a1"].given[("load", again)]
+    assert only_run(world, "report").params == given == {"site": "berlin"}
+
+
+def test_a_window_of_a_link_meets_the_runs_end_not_its_last_attempts(world: World) -> None:
+    world.agents["a1"].ends_as = Outcome.FAILED
+    link = Link(to="report", on=(RunState.CANCELLED,), within="0-1 12 * * *")
+    world.apply(source(link, retry=Retry(max=3, interval_s=3600)))
+    world.apply(target())
+    world.advance(600)
+    world.request(cancel("r1", TICK, name="load"))
+    world.advance(5)
+    assert world.runs("report") == {}
+
+
+def test_a_window_of_a_link_and_a_run_that_was_lost_and_cancelled_later(world: World) -> None:
+    world.agents["a1"].takes_s = 1000.0
+    link = Link(to="report", on=(RunState.CANCELLED,), within="* 13 * * *")
+    world.apply(source(link))
+    world.apply(target())
+    world.advance(60)
+    world.agents["a1"].kill()
+    world.advance(3700)
+    world.request(cancel("r1", TICK, name="load"))
+    world.advance(5)
+    assert len(world.runs("report")) == 1
+
+
+def test_a_job_that_is_made_anew_takes_up_no_join_of_the_deleted_one(world: World) -> None:
+    link = Link(to="report", joins=True)
+    world.apply(source(link, name="one"))
+    world.apply(job("two", chain=(link,)))
+    world.apply(target())
+    world.advance(10)
+    for name in ("one", "two", "report"):
+        world.delete(name)
+    world.advance(40)
+    world.apply(target())
+    world.advance(40)
+    assert world.runs("report") == {}
+
+
+def test_what_a_join_whose_target_is_disabled_waits_for(world: World) -> None:
+    link = Link(to="report", joins=True)
+    world.apply(source(link, name="one"))
+    world.apply(job("two", chain=(link,)))
+    world.apply(target())
+    world.advance(10)
+    world.set_state("report", JobState.DISABLED)
+    world.delete("two")
+    world.advance(40)
+    view = View()
+    for kind in (Kind.JOB, Kind.JOIN):
+        view.apply(world.records(kind).values(), world.store.revision)
+    ((_, reason),) = Explainer(view, ms_of(world.now)).joins_of("report")
+    assert "waits for report, which is disabled" in reason.text

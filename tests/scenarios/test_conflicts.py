@@ -10,7 +10,15 @@ import pytest
 
 from etcsched.core.records import Kind, Retry
 from etcsched.core.schedule import At
-from etcsched.core.states import JobState, OnAgentLoss, OnDisconnect, Outcome, Overlap, Recovery
+from etcsched.core.states import (
+    JobState,
+    OnAgentLoss,
+    OnDisconnect,
+    Outcome,
+    Overlap,
+    Recovery,
+    RunState,
+)
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
@@ -485,3 +493,27 @@ def test_one_of_a_jobs_runs_whose_own_agent_is_full_doesnt_speak_for_the_others(
     world.advance(15)
     assert world.states("z-above")["120005Z@a2"] == "assigned"
     assert world.states("a-below") == {"120005": "conflicted"}
+
+
+def test_one_that_lets_another_go_first_asks_who_comes_before_that(world: World) -> None:
+    """c is offered first, and b goes before it; but a, whose runs are just being made, before b."""
+    world.agent("a2", takes_s=10.0)
+    world.apply(job("a", NOON_5, per_host=True))
+    world.apply(job("b", NOON_5))
+    world.apply(job("c", NOON_5, priority=9))
+    world.group("one", "a", "b")
+    world.group("two", "b", "c")
+    world.advance(60)
+    assert order(world, "a", "b")[0] == "a"
+
+
+def test_what_a_pause_kept_is_not_said_to_be_a_conflicts_fault(world: World) -> None:
+    world.apply(job("a", NOON_5))
+    world.apply(job("b", NOON_5, pickup_buffer_s=30.0))
+    world.group("ledger", "a", "b")
+    world.advance(7)
+    world.pause("b")
+    world.advance(60)
+    (run,) = world.runs("b").values()
+    assert run.state is RunState.ABANDONED
+    assert "the job was paused" in run.history[-1].cause

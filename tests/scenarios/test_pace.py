@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from etcsched.core.records import ClusterSettings, Kind
+from etcsched.core.leader.waiting_runs import WaitingRuns
+from etcsched.core.records import ClusterSettings, Kind, Run
 from etcsched.core.schedule import At
 from etcsched.core.splay import delay_ms
 from etcsched.core.states import Overlap
 from etcsched.core.times import Utc
+from etcsched.core.view import Entry, RunKey
 from etcsched.testing.world import World
 from tests.support.jobs import job
 
@@ -201,3 +205,58 @@ def test_what_starts_by_its_splay_after_the_outage_is_not_held_up() -> None:
     is_due_later = {each.name for each in jobs if delay_ms(each) > 6_000}
     assert len(is_due_later) > 6
     assert all(late_s[name] < 0.1 for name in is_due_later), late_s
+
+
+def test_few_look_before_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One timer is enough for all that wait."""
+    world = lost_world()
+    looks: list[RunKey] = []
+    decide = WaitingRuns.decide
+
+    def counted(self: WaitingRuns, key: RunKey, entry: Entry[Run]) -> None:
+        looks.append(key)
+        decide(self, key, entry)
+
+    monkeypatch.setattr(WaitingRuns, "decide", counted)
+    world.advance(25)
+    assert len(started(world, "a3")) == JOBS
+    assert len(looks) <= 4 * JOBS
+
+
+def test_it_is_said_once() -> None:
+    world = lost_world()
+    world.advance(25)
+    said = [note.text for note in world.nodes["s1"].notes if note.text.startswith("starts after")]
+    assert len(said) <= 2
+
+
+def test_what_cant_start_takes_no_turn_from_others() -> None:
+    world = lost_world(1.0)
+    for number in range(30):
+        world.pause(f"j{number}")
+    world.advance(15 + 32)
+    starts = started(world, "a3")
+    assert len(starts) == 30
+    check_bounded(starts, 1.0)
+
+
+def test_a_turn_that_comes_while_its_conflict_group_is_held_is_kept() -> None:
+    """Else those below it that aren't paced went first, as long as others use up the pace."""
+    world = World()
+    world.scheduler("s1")
+    world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=1.0))
+    world.agent("a1", slots=1000, takes_s=1000.0)
+    world.agent("a2", slots=1000, takes_s=2.0)
+    world.advance(0.5)
+    both: dict[str, Any] = {"hosts": ("a1", "a2"), "prefer": ("a1",)}
+    for number in range(40):
+        world.apply(job(f"j{number:02}", ONCE, **both))
+    world.apply(job("high", ONCE, priority=9, max_reassigns=5, **both))
+    low: dict[str, Any] = {"overlap": Overlap.QUEUE, "pickup_buffer_s": 600.0}
+    world.apply(job("low", every_s=1, hosts=("a2",), **low))
+    world.group("ledger", "high", "low")
+    world.advance(6)
+    world.agents["a1"].kill()
+    world.advance(24)
+    spans = [span for agent in world.agents.values() for span in agent.spans]
+    assert len([span for span in spans if span.job == "high"]) == 2

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
 
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader import events as ev
 from etcsched.core.leader.resubmission import MAX_READS
 from etcsched.core.records import ClusterSettings, Keep, Kind, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import HostsFor, JobState, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.ops import Put, Range, Txn
-from etcsched.testing.world import World
+from etcsched.testing.world import SimulatedScheduler, World
 from tests.support.jobs import cancel, job, resubmit, trigger
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
@@ -453,3 +457,49 @@ def test_a_record_that_a_hand_copied_from_another_job_is_answered() -> None:
     answer = world.answer(again)
     assert answer is not None
     assert not answer.accepted
+
+
+def test_what_was_read_for_a_request_that_was_refused_answers_no_later_one() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", ends_as=Outcome.FAILED)
+    world.advance(0.5)
+    run = "20261122T120005Z"
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:05.000Z"))))
+    world.advance(1)
+    leader = world.nodes["s1"]
+    with slow_reads(leader):
+        world.request(resubmit("20261122T120002.000Z-aa", run))
+        world.advance(0.5)
+        world.set_state("backup", JobState.DISABLED)
+        world.advance(0.5)
+    world.advance(0.5)
+    first = world.answer("20261122T120002.000Z-aa")
+    assert first is not None
+    assert "disabled" in first.message
+    world.set_state("backup", JobState.ENABLED)
+    world.advance(10)
+    world.request(resubmit("20261122T120012.000Z-bb", run))
+    world.advance(5)
+    second = world.answer("20261122T120012.000Z-bb")
+    assert second is not None
+    assert second.accepted, second.message
+
+
+@contextmanager
+def slow_reads(node: SimulatedScheduler) -> Iterator[None]:
+    """What it reads of the archive comes at the end."""
+    asked, held = node._asked, []
+
+    def hold(effect: fx.ConfirmLoss | fx.ListArchive | fx.ReadArchived) -> ev.LeaderEvent:
+        answer = asked(effect)
+        if isinstance(answer, ev.ArchivedRead):
+            held.append(answer)
+            return ev.TimerFired()
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node, "_asked", hold)
+        yield
+    assert held
+    node._answers.extend(held)

@@ -263,3 +263,15 @@ def test_what_is_said_once_it_waits_for_an_agent() -> None:
     world.agents["a1"].kill()
     world.advance(120)
     assert explained(world, "bad").endswith("now: no agent is here")
+
+
+def test_what_is_queued_for_a_target_whose_sources_end_is_rejected() -> None:
+    world = started()
+    world.agent("slow", slots=4, takes_s=100.0)
+    world.apply(job("target", EACH_MINUTE, overlap=Overlap.QUEUE, hosts=("slow",)))
+    world.apply(job("source", hosts=("a1",), chain=(Link(to="target"),)))
+    world.advance(130)
+    world.rejects = lambda write: isinstance(write, fx.EndRun) and write.run.job == "source"
+    world.request(trigger(ASKED, "source"))
+    world.advance(600)
+    assert list(world.states("target").values()).count("completed") >= 2

@@ -81,3 +81,26 @@ def test_a_run_that_comes_to_many_joins() -> None:
     notes = [follow.note for run in runs for follow in run.followed_by]
     assert len(notes) == 14 * 16
     assert any("more than" in note for note in notes)
+
+
+def test_what_takes_more_room_as_json() -> None:
+    """Three joins at their limit, and as much again in runs that follow at once."""
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=1.0, slots=100)
+    world.advance(0.5)
+    joined = [f"t{number}" for number in range(3)]
+    plain = [f"p{number:02}" for number in range(13)]
+    for name in (*joined, *plain):
+        world.apply(job(name, state=JobState.CHAIN_ACTIVE))
+    links = tuple(Link(to=name, joins=True) for name in joined)
+    sources = [f"s{number:02}" for number in range(17)]
+    for name in sources:
+        agent.hands_on[name] = {"found": ('"' * 15_000,)}
+        chain = (*links, *(Link(to=each) for each in plain)) if name == "s16" else links
+        world.apply(job(name, At(Utc("2026-11-22T12:00:05.000Z")), chain=chain))
+    world.apply(job("never", state=JobState.AD_HOC_ACTIVE, chain=links))
+    world.advance(30)
+    assert not world.rejected
+    runs = [run for name in sources for run in world.runs(name).values()]
+    assert [run.state for run in runs] == [RunState.COMPLETED] * 17

@@ -14,6 +14,7 @@ from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
 from etcsched.core.errors import (
     ClusterUnreachable,
+    Compacted,
     EtcschedError,
     LeaseGone,
     NoSpace,
@@ -139,7 +140,7 @@ class PresenceKeeper:
         while True:
             try:
                 return await call()
-            except (OutcomeUnknown, ClusterUnreachable, NoSpace) as error:
+            except (OutcomeUnknown, ClusterUnreachable, NoSpace, Compacted) as error:
                 log.warning("presence: tried again: %s", error)
             if self._steps.superseded:
                 raise _Superseded

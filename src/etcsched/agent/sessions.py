@@ -46,6 +46,7 @@ class SessionKeeper:
         self._config = config
         self._etcd = etcd
         self._state = state
+        self._place = state.place
         self._report = report
         self._past = state.read_session()
         self._saved = self._past if self._is_of_here(self._past) else None
@@ -64,7 +65,7 @@ class SessionKeeper:
 
     def _is_of_here(self, saved: SavedSession | None) -> bool:
         """A lease that may be another live agent's is neither renewed nor revoked."""
-        if saved is None or saved.place in ("", self._state.place):
+        if saved is None or saved.place in ("", self._place):
             return True
         log.info(
             "session %x was opened before a reboot or in another directory: not resumed",
@@ -143,7 +144,7 @@ class SessionKeeper:
             lease=session.lease,
             incarnation=incarnation,
             ttl_s=round(session.ttl_s),
-            place=self._state.place,
+            place=self._place,
             before=before,
         )
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,8 @@ from etcsched.keyspace.codec import MalformedRecord, decode, encode
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".json"
+_NAME_MOST = 200
+"""Of 255 that a file system takes: those of a job and of an agent may have 128 each."""
 
 
 class Spool:
@@ -22,6 +26,7 @@ class Spool:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._thread.submit(int)  # Now: later this host may have no thread left.
 
     def read(self) -> tuple[Report, ...]:
         """All that is there, in the order in which the attempts ended. A file that isn't a report
@@ -30,9 +35,12 @@ class Spool:
         for path in self._directory.glob(f"*{_SUFFIX}"):
             try:
                 reports.append(decode(Report, path.read_bytes()))
-            except (OSError, MalformedRecord) as error:
+            except OSError as error:
                 log.error("spooled outcome %s can't be read: %s", path, error)  # noqa: TRY400
-                path.replace(path.with_suffix(".bad"))
+            except MalformedRecord as error:
+                log.error("spooled outcome %s can't be read: %s", path, error)  # noqa: TRY400
+                with contextlib.suppress(OSError):
+                    path.replace(path.with_suffix(".bad"))
         return tuple(sorted(reports, key=lambda report: report.ended_at or report.claimed_at))
 
     def store(self, attempt_id: str, report: Report, done: Callable[[str, bool], None]) -> None:
@@ -67,4 +75,7 @@ class Spool:
 
     def _path(self, attempt_id: str) -> Path:
         """No id has a ``~`` (the names of jobs and runs don't)."""
-        return self._directory / (attempt_id.replace("/", "~") + _SUFFIX)
+        name = attempt_id.replace("/", "~")
+        if len(name) > _NAME_MOST:
+            name = hashlib.sha256(name.encode()).hexdigest()
+        return self._directory / (name + _SUFFIX)

@@ -183,7 +183,10 @@ class Supervised:
 def _event_of(outcome: messages.Outcome) -> ev.ProcessEnded | ev.StartFailed:
     if isinstance(outcome, messages.StartFailed):
         return ev.StartFailed(
-            attempt_id=outcome.attempt_id, reason=outcome.reason, failed_ms=outcome.failed_ms
+            attempt_id=outcome.attempt_id,
+            reason=outcome.reason,
+            failed_ms=outcome.failed_ms,
+            died=outcome.died,
         )
     return ev.ProcessEnded(
         attempt_id=outcome.attempt_id,

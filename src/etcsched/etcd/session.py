@@ -102,9 +102,14 @@ class Session:
         self._started = self._loop.create_future()
         self._ended = self._loop.create_future()
         self._progress_s = boottime_s()
-        threading.Thread(
+        thread = threading.Thread(
             target=self._run, args=(timeout_s,), name="etcd-session", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # The host's limit of processes is reached.
+            self._ended.set_result(None)
+            raise ClusterUnreachable(f"no thread for the session: {error}") from error
         try:
             async with asyncio.timeout(timeout_s + self._wanted_ttl_s * _STOP_WITHIN_OF_TTL):
                 await self._started

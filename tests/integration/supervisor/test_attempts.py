@@ -409,3 +409,35 @@ async def test_nothing_starts_that_would_leave_too_few_descriptors(host: Host) -
         await agent.started("a")
         agent.shell("b", "true")
         assert "enough for 1 attempts at once" in (await agent.start_failed("b")).reason
+
+
+async def test_what_a_supervisor_that_shuts_down_is_given_has_died(host: Host) -> None:
+    """Elsewhere it would start: it is no failure of its own."""
+    script = "trap 'echo > $PHONE' TERM; echo > $PHONE; while :; do sleep 0.01; done"
+    async with host.agent() as agent:
+        agent.shell("a", script)
+        await agent.started("a")
+        await host.phone.line()
+        os.kill(agent.supervisor_pid(), signal.SIGTERM)
+        await host.phone.line()
+        agent.shell("b", "true")
+        failed = await agent.start_failed("b")
+        assert "shutting down" in failed.reason
+        assert failed.died
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs jobs of other users")
+async def test_a_results_file_that_cant_be_made_changes_no_outcome_of_another_users_command(
+    host: Host,
+) -> None:
+    """As on a full disk: a file stands where its directory would be."""
+    host.let_others_through()
+    (host.directory / "output").mkdir()
+    (host.directory / "output" / "job").write_text("")
+    path = host.directory / "output" / "job" / "run" / "1"
+    paths = {"output_path": f"{path}.log", "results_path": f"{path}.results"}
+    async with host.agent() as agent:
+        agent.shell("own", "exit 0", **paths)
+        assert (await agent.ended("own")).exit_code == 0
+        agent.shell("other", "exit 0", user="nobody", **paths)
+        assert (await agent.ended("other")).exit_code == 0

@@ -308,3 +308,40 @@ def test_lifecycle_runs_that_were_there_before_count(story: Agents) -> None:
     found = [v.text for v in rest.verdict().violations if v.invariant is Invariant.I16]
     assert len(found) == 1
     assert "a second host_startup" in found[0]
+
+
+# --- a startup that goes on without the first
+
+
+def begun(story: Agents) -> None:
+    """What is due at the cluster's startup isn't made yet as its first agent is gone."""
+    story.staffed("a")
+    story.staffed("b")
+    due = (Due(occasion=FIRST, job="whole"), Due(occasion=UP, job="host"))
+    story.put(story.live("a", Stage.HERE, *due), story.live("b", Stage.HERE, due[1]))
+    story.put(story.live("b", Stage.HERE), story.run_at(UP, "b"))
+    story.delete(KEYS.of(Kind.PRESENCE, "a"))
+
+
+def test_it_goes_on_while_the_first_is_gone(story: Agents) -> None:
+    begun(story)
+    left = story.live("a", Stage.GONE, Due(occasion=UP, job="host"))
+    story.put(left, story.run_at(FIRST, "a"))
+    check(story)
+
+
+def test_it_goes_on_as_the_first_comes_anew(story: Agents) -> None:
+    begun(story)
+    story.staffed("a", incarnation="a2")
+    made = [story.run_at(occasion, "a", incarnation="a2")[1] for occasion in (FIRST, UP)]
+    runs = [replace(run, id=run.id.replace("a1", "a2")) for run in made]
+    live = replace(story.live("a", Stage.HERE)[1], incarnation="a2")
+    story.put((KEYS.of(Kind.LIVE, "a"), live), *((KEYS.of(Kind.RUN, r.job, r.id), r) for r in runs))
+    check(story)
+
+
+def test_it_doesnt_go_on_beyond_what_was_left(story: Agents) -> None:
+    begun(story)
+    story.put(story.live("a", Stage.GONE, Due(occasion=UP, job="host")))
+    story.put(story.run_at(FIRST, "a"))
+    check(story, "session a1 isn't there")

@@ -142,6 +142,7 @@ class StartFailed(msgspec.Struct, frozen=True, kw_only=True, tag="start_failed")
     attempt_id: str
     reason: str
     failed_ms: int
+    died: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):

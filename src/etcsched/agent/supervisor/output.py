@@ -95,7 +95,7 @@ class Output:
             self._given_up = True
 
     def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             return os.open(self._path, flags, 0o600)
         except FileNotFoundError:
@@ -119,7 +119,8 @@ class Output:
 def end_of_file(path: str) -> str:
     """The last bytes of an output file whose attempt nobody saw end; empty if there is none."""
     try:
-        with open(path, "rb") as file:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(path, flags), "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - TAIL_MAX_BYTES))
             return file.read(TAIL_MAX_BYTES).decode("utf-8", "replace")

@@ -48,7 +48,7 @@ from etcsched.agent.supervisor.messages import (
 )
 from etcsched.agent.supervisor.output import Output, end_of_file
 from etcsched.agent.supervisor.results_file import read_results
-from etcsched.agent.supervisor.spawn import Beginning, CannotStart, Running, Spawner
+from etcsched.agent.supervisor.spawn import Beginning, CannotStart, NotHere, Running, Spawner
 
 REQUESTS_PER_TURN = 16
 REQUESTS_PER_TURN_S = 0.01
@@ -379,15 +379,15 @@ class Supervisor:
         try:
             output, process = self._spawn(start)
         except (CannotStart, OSError) as error:
-            self._fail_start(attempt_id, str(error))
+            self._fail_start(attempt_id, str(error), died=isinstance(error, NotHere))
             return
         self._adopt(start, output, process)
 
     def _spawn(self, start: Start) -> tuple[Output, Running | Beginning]:
         if self._stopping:
-            raise CannotStart("the agent's supervisor is shutting down")
+            raise NotHere("the agent's supervisor is shutting down")
         if start.deadline_mono_s <= boottime_s():
-            raise CannotStart("its deadline had passed before it could start")
+            raise NotHere("its deadline had passed before it could start")
         if len(self._attempts) >= self._attempts_most:
             raise CannotStart(
                 f"this host's limit of open files (ulimit -n) is enough for {self._attempts_most} "
@@ -475,8 +475,10 @@ class Supervisor:
             Started(attempt_id=attempt.attempt_id, pid=attempt.pid, started_ms=attempt.started_ms)
         )
 
-    def _fail_start(self, attempt_id: str, reason: str) -> None:
-        self._conclude(StartFailed(attempt_id=attempt_id, reason=reason, failed_ms=wall_ms()))
+    def _fail_start(self, attempt_id: str, reason: str, *, died: bool = False) -> None:
+        self._conclude(
+            StartFailed(attempt_id=attempt_id, reason=reason, failed_ms=wall_ms(), died=died)
+        )
 
     def _pump(self, output: Output) -> None:
         if not output.pump():

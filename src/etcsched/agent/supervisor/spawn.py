@@ -48,6 +48,10 @@ class CannotStart(Exception):
     """No process was started; the text is for people."""
 
 
+class NotHere(CannotStart):
+    """Not the command's fault: elsewhere, or later, it would start."""
+
+
 class _Account:
     def __init__(self, name: str) -> None:
         try:
@@ -375,8 +379,10 @@ def _make_results_file(path: str, account: _Account) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         handle = os.open(path, flags, 0o600)
-    except (OSError, ValueError) as error:
+    except FileExistsError as error:
         raise CannotStart(f"results file {path} can't be made: {_words(error)}") from None
+    except (OSError, ValueError):
+        return  # The disk is full, say: the command goes on, and hands nothing on.
     try:
         os.fchown(handle, account.uid, account.gid)
     finally:

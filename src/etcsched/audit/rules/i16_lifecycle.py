@@ -8,7 +8,7 @@ from etcsched.audit.history import Quiet
 from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import ARCHIVE, Held, Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Job, Kind, Live, Presence, Run
+from etcsched.core.records import Due, Job, Kind, Live, Presence, Run
 from etcsched.core.states import JobState, Lifecycle, Occasion, Origin, RunState, Stage
 
 _AT: dict[Occasion, tuple[Lifecycle, ...]] = {
@@ -68,6 +68,8 @@ class Lifecycles(Rule):
         if job is not None:
             text = f"{name}: its job's lifecycle is {job.lifecycle.value}"
             self.expect(job.lifecycle in _AT[occasion], text, step)
+        if self._is_left(run, occasion, step):
+            return  # Its first agent may be gone, or have come anew.
         held = self._presence_of(run.incarnation)
         presence = held.record if held is not None else None
         is_here = isinstance(presence, Presence)
@@ -81,6 +83,18 @@ class Lifecycles(Rule):
             text = f"{name}: made, and {presence.agent} wasn't told to stop"
             self.expect(presence.draining, text, step)
         self._judge_first_and_last(run, occasion, presence.agent, step)
+
+    def _is_left(self, run: Run, occasion: Occasion, step: Step) -> bool:
+        """Whether a record said that this start of the cluster was still to be made."""
+        if occasion is not Occasion.CLUSTER_STARTUP:
+            return False
+        for write in step.writes:
+            live = _live(write.before) if write.place is Kind.LIVE else None
+            if live is None or Due(occasion=occasion, job=run.job) not in live.due:
+                continue
+            after = _live(write.after)
+            return after is None or run.incarnation in (live.incarnation, after.incarnation)
+        return False
 
     def _judge_first_and_last(self, run: Run, occasion: Occasion, agent: str, step: Step) -> None:
         """When it was decided; more of its runs may be made later."""

@@ -11,11 +11,13 @@ from etcsched.core.times import ms_of
 
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 _NOT_IN_NAMES = re.compile(r"[^A-Z0-9_]")
+_ARGV_MOST = 4 << 20
+"""No host takes more by default; a parameter may be named thousands of times."""
 _OF_THE_AGENTS_USER = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "MAIL"})
 
 
 class UnknownParameter(Exception):
-    """An element of argv names a parameter that the run doesn't have."""
+    """No command can be made: it names a parameter that the run doesn't have, or grows too long."""
 
 
 def argv_of(assignment: Assignment) -> tuple[str, ...]:
@@ -24,6 +26,8 @@ def argv_of(assignment: Assignment) -> tuple[str, ...]:
     match assignment.action:
         case Exec(argv):
             values = {**assignment.params, **_builtins(assignment)}
+            if sum(_most_length(element, values) for element in argv) > _ARGV_MOST:
+                raise UnknownParameter(f"with its parameters it is beyond {_ARGV_MOST} characters")
             return tuple(_substitute(element, values) for element in argv)
         case Shell(command):
             return ("/bin/sh", "-c", command)
@@ -82,6 +86,11 @@ def _in_zone(moment: datetime, timezone: str) -> datetime:
         return moment.astimezone(ZoneInfo(timezone))
     except (LookupError, ValueError, OSError):
         raise UnknownParameter(f"this agent's host doesn't know the zone {timezone}") from None
+
+
+def _most_length(element: str, values: dict[str, str]) -> int:
+    named = _PLACEHOLDER.finditer(element) if "{" in element else ()
+    return len(element) + sum(len(values.get(match[1], "")) for match in named)
 
 
 def _substitute(element: str, values: dict[str, str]) -> str:

@@ -38,9 +38,12 @@ class ProcessStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StartFailed(msgspec.Struct, frozen=True, kw_only=True):
+    """``died``: for no reason of its own, it would start elsewhere."""
+
     attempt_id: str
     reason: str
     failed_ms: int
+    died: bool = False
 
 
 class ProcessEnded(msgspec.Struct, frozen=True, kw_only=True):

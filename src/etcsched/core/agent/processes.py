@@ -132,9 +132,8 @@ class Processes:
         else:
             at = utc_of(over.failed_ms)
             claim = self._outcomes.claim_of(attempt, at)
-            self._outcomes.conclude(
-                attempt, without_process(claim, Outcome.FAILED, over.reason, at), now
-            )
+            outcome = Outcome.DIED if over.died else Outcome.FAILED
+            self._outcomes.conclude(attempt, without_process(claim, outcome, over.reason, at), now)
 
     def session_over(self) -> None:
         """Theirs may be the leader's next attempts elsewhere, but for those with a grace: the

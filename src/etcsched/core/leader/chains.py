@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 
+import msgspec
 from msgspec.structs import replace
 
 from etcsched.core.conditions import first_unmet, is_within
@@ -30,10 +31,10 @@ from etcsched.core.records import (
 )
 from etcsched.core.results import as_params
 from etcsched.core.states import JobState, Origin, Overlap, RunState
-from etcsched.core.times import ms_of, tick_id
+from etcsched.core.times import Utc, ms_of, tick_id
 from etcsched.core.view import Entry, RunKey
 
-_CHAINABLE = (JobState.ENABLED, JobState.CHAIN_ACTIVE)
+CHAINABLE = (JobState.ENABLED, JobState.CHAIN_ACTIVE)
 
 LOOK_AGAIN_S = 0.05
 MAX_JOIN_BYTES = 256 << 10
@@ -115,7 +116,7 @@ class Chains:
             job, join = self._view.jobs.get(target), entry.record
             if job is None or self.missing_of(target, instance, join.arrived):
                 continue
-            if self._context.state_of(job.record) in _CHAINABLE:
+            if self._context.state_of(job.record) in CHAINABLE:
                 self._begin_join(instance, entry, job)
 
     def _begin_join(self, instance: str, entry: Entry[Join], target: Entry[Job]) -> None:
@@ -158,8 +159,9 @@ class Chains:
 
     # --- what a write carries
 
-    def after(self, run: Run) -> tuple[Run, fx.Following | None]:
-        """The final record with its links, and what comes with it (None: nothing)."""
+    def after(self, run: Run, ended_at: Utc | None = None) -> tuple[Run, fx.Following | None]:
+        """The final record with its links, and what comes with it (None: nothing). ``ended_at``: of
+        the attempt that it ends with."""
         entry = self._view.jobs.get(run.job)
         if entry is None or not entry.record.chain or run.missed_count > 1:
             return run, None
@@ -168,7 +170,7 @@ class Chains:
         links = [link for link in entry.record.chain if run.state in link.on]
         if not links:
             return run, None
-        plan = _Plan(self, self._context, run, entry)
+        plan = _Plan(self, self._context, run, entry, ended_at or self._context.now)
         for link in links:
             plan.take(link)
         followed = replace(run, followed_by=tuple(plan.follows))
@@ -244,12 +246,15 @@ class Chains:
 class _Plan:
     """What one run's end begins."""
 
-    def __init__(self, chains: Chains, context: Context, run: Run, entry: Entry[Job]) -> None:
+    def __init__(
+        self, chains: Chains, context: Context, run: Run, entry: Entry[Job], ended_at: Utc
+    ) -> None:
         self._chains = chains
         self._context = context
         self._view = context.view
         self._run = run
         self._entry = entry
+        self._ended_at = ended_at
         self._instance = run.chain
         self._created: list[Run] = []
         self._joins: list[fx.JoinChange] = []
@@ -279,9 +284,7 @@ class _Plan:
         self._context.say(text, run=(self._run.job, self._run.id))
 
     def _why_not(self, link: Link, target: Entry[Job] | None) -> str | None:
-        run, at = self._run, self._context.now
-        if run.attempts and run.attempts[-1].ended_at is not None:
-            at = run.attempts[-1].ended_at
+        run, at = self._run, self._ended_at
         unmet = first_unmet(link.when, run.results)
         if unmet is not None:
             return f"its condition doesn't hold: {unmet}"
@@ -291,7 +294,7 @@ class _Plan:
         if target is None or target.record.current.state is JobState.DELETED:
             return "there is no such job"
         state = self._context.state_of(target.record)
-        if state not in _CHAINABLE:
+        if state not in CHAINABLE:
             return f"that job is {state.value}"
         if run.depth >= MAX_CHAIN_DEPTH:
             return f"{MAX_CHAIN_DEPTH} runs are chained one behind the other; is it a cycle?"
@@ -310,7 +313,7 @@ class _Plan:
             at=self._context.now,
             depth=run.depth,
             scheduled_at=run.scheduled_at,
-            params={**run.params, **as_params(run.results)},
+            params={**self._entry.record.params, **run.params, **as_params(run.results)},
         )
 
     def _join(self, link: Link, target: Job) -> None:
@@ -320,7 +323,7 @@ class _Plan:
         arrived = (*(a for a in before if a.job != self._run.job), self._arrival())
         run_id = join.run if join is not None else self._id_for(target.name)
         missing = self._chains.missing_of(target.name, self._instance, arrived)
-        size = sum(params_bytes(arrival.params) for arrival in arrived)
+        size = sum(len(msgspec.json.encode(arrival.params)) for arrival in arrived)  # As written.
         most = min(MAX_JOIN_BYTES, MAX_JOINS_BYTES - self._joins_bytes)
         if missing and size > most:
             why = f"what waits there takes {size} bytes, more than {most}"

@@ -102,6 +102,7 @@ class Reservation(msgspec.Struct):
     revision: int | None = None
     release_at_s: float | None = None
     exists: bool = False
+    is_rejected: bool = False
 
     @property
     def subject(self) -> Matter:
@@ -303,6 +304,7 @@ class Context:
         reservation.revision = NEVER if revision is None or before else revision
         reservation.release_at_s = self.mono_s + wait_s
         reservation.exists = exists
+        reservation.is_rejected = revision is None
         self.wake_at(reservation.release_at_s, ("reservations",))
         self._answered.append(seq)
         return reservation

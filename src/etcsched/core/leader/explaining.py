@@ -14,6 +14,7 @@ import msgspec
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.buffers import buffer_end_ms
+from etcsched.core.leader.chains import CHAINABLE
 from etcsched.core.leader.context import ASIDE_REASON, Context, Options
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
@@ -144,10 +145,15 @@ class Explainer:
             join = entry.record
             missing = self._runs.chains.missing_of(job, instance, join.arrived)
             there = ", ".join(f"{a.job}/{a.run}" for a in join.arrived)
-            what = ", ".join(sorted(missing)) or "nothing more"
+            what = ", ".join(sorted(missing)) or self._what_holds_joins_of(job)
             text = f"chain {instance} waits for {what}; {there} is there"
             found.append((join.run, Reason(Why.JOIN, text)))
         return found
+
+    def _what_holds_joins_of(self, name: str) -> str:
+        entry = self._view.jobs.get(name)
+        state = self._plain.state_of(entry.record) if entry is not None else JobState.DELETED
+        return "nothing more" if state in CHAINABLE else f"{name}, which is {state.value}"
 
     # --- agents
 

@@ -59,6 +59,8 @@ class _Plan:
         """The live set: whoever is here, and isn't going as the last or going already."""
         self.come: dict[str, Live] = {}
         self.all_have_come = True
+        self.is_begun_anew = False
+        """The first of all comes: what an earlier start of the cluster left to do is void."""
         self.due_bytes = 0
         self.changes: list[fx.LiveChange] = []
         self.created: list[Run] = []
@@ -110,9 +112,12 @@ class LiveAgents:
         waiting = {a for a, entry in view.live.items() if entry.record.stage is Stage.LEAVING}
         agents = self._in_order({*self._dirty, *waiting})
         self._let_come([agent for agent in agents if self._comes(agent)], plan)
+        left = self._leave_what_is_void(plan) if plan.is_begun_anew else set()
         for agent in agents:
             if plan.is_full and agent not in plan.come:
                 break
+            if agent in left:
+                continue
             self._dirty.pop(agent, None)
             self._look(agent, plan)
         if plan.changes:
@@ -131,6 +136,23 @@ class LiveAgents:
             plan.come[agent] = live
             plan.due_bytes += _due_bytes(live)
         plan.all_have_come = len(agents) == len(plan.come)
+
+    def _leave_what_is_void(self, plan: _Plan) -> set[str]:
+        """As the cluster begins anew, all its startup jobs do: what is left of an earlier beginning
+        isn't begun. Answered: whose records said so."""
+        left: set[str] = set()
+        for agent, entry in self._view.live.items():
+            live = entry.record
+            if agent in plan.come or agent in self._view.presences or not _for_any_agent(live):
+                continue
+            rest = tuple(due for due in live.due if due.occasion is not Occasion.CLUSTER_STARTUP)
+            change = fx.LiveChange(
+                agent=agent, revision=self._view.seen(Kind.LIVE, agent),
+                presence_revision=0, live=replace(live, due=rest),
+            )  # fmt: skip
+            plan.changes.append(change)
+            left.add(agent)
+        return left
 
     def _comes(self, agent: str) -> bool:
         return self._is_new(agent) or self._returns(agent)
@@ -261,8 +283,9 @@ class LiveAgents:
         plan.in_force.add(agent)
         due: list[Due] = []
         if is_first:
+            plan.is_begun_anew = True
             due += [_due(Occasion.CLUSTER_STARTUP, j) for j in self._jobs_at_cluster_startup()]
-        elif (before := self._view.live.get(agent)) is not None:
+        elif not plan.is_begun_anew and (before := self._view.live.get(agent)) is not None:
             due += _for_any_agent(before.record)
         if not presence.draining:
             due += [

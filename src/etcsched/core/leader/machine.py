@@ -10,7 +10,7 @@ it; every write gets exactly one of ``WriteCommitted`` and ``WriteRefused``, or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -322,6 +322,12 @@ class LeaderMachine:
             case fx.RecoverTicks(job=job) if event.exists:
                 self._outages.step_refused(job)
         self._context.refused(event.seq, event.revision, exists=event.exists, is_decided=is_decided)
+        following = getattr(write, "following", None)
+        if event.revision is None and following is not None:
+            # It rests: what it would begin isn't on its way, and nobody waits for that.
+            self._runs.chains.settled(following)
+            for run in following.created:
+                self._runs.look_at_waiting(run.job)
 
     def _released(self, reservation: Reservation) -> None:
         """A write is settled and seen: whatever waited for its matters is looked at again."""
@@ -330,10 +336,11 @@ class LeaderMachine:
                 fx.CreateRun(run=run, following=following) | fx.EndRun(run=run, following=following)
             ):
                 exists = reservation.exists and isinstance(reservation.write, fx.EndRun)
-                self._runs.chains.settled(following)
+                if not reservation.is_rejected:
+                    self._runs.chains.settled(following)
                 if exists:
                     self._runs.chains.block((run.job, run.id), following)
-            case fx.BeginJoin(following=following):
+            case fx.BeginJoin(following=following) if not reservation.is_rejected:
                 self._runs.chains.settled(following)
         for matter in reservation.matters:
             self._look_at(matter)
@@ -389,11 +396,14 @@ class LeaderMachine:
             case ("history",):
                 self._retention.next_page()
             case ("sweep",):
-                self._upkeep.sweep()
-                self._runs.chains.sweep()
-                self._live.sweep()
+                self._sweep()
             case _:
                 pass
+
+    def _sweep(self) -> None:
+        for sweep in (self._upkeep.sweep, self._runs.chains.sweep, self._live.sweep):
+            with self._context.contain(("part", "sweep")):
+                sweep()
 
     # --- plans
 
@@ -407,8 +417,8 @@ class LeaderMachine:
             self._look_at(matter)
         for reservation in context.release():
             self._released(reservation)
-        self._seats.decide()
-        self._live.decide()
+        self._apart("seats", self._seats.decide)
+        self._apart("live", self._live.decide)
         self._ticks.time_passed()
         self._requests.decide()
         self._runs.decide()
@@ -417,10 +427,17 @@ class LeaderMachine:
         if self._runs.is_due:
             self._runs.decide()
             self._decide_ticks()  # A buffer that has just ended may belong to an outage.
-        self._upkeep.decide()
+        self._apart("upkeep", self._upkeep.decide)
         self._advance_watermark()
         effects, context.effects = context.effects, []
         return effects
+
+    def _apart(self, part: str, decide: Callable[[], None]) -> None:
+        """Should it raise, it rests, and all else goes on."""
+        matter = ("part", part)
+        if not self._context.rests(matter):
+            with self._context.contain(matter):
+                decide()
 
     def _decide_ticks(self) -> None:
         """Ticks and outages wait for each other: until neither has anything to say."""

@@ -49,6 +49,12 @@ class Pace:
         self._held: list[_Place] = []
         self._members: set[RunKey] = set()
         self._is_told = False
+        self._kept: set[RunKey] = set()
+        self._wakes_s: float | None = None
+        """When ``due`` is asked next: one timer is enough for all that wait."""
+        self._at_once = 1
+        """How many get a turn though none of those before may have used theirs: what its job's
+        pause or a conflict group keeps, say, takes no time from the others."""
 
     @property
     def rate(self) -> float:
@@ -58,13 +64,20 @@ class Pace:
     def reason(self) -> str:
         return f"starts after an outage or a loss are paced ({self.rate:g}/s)"
 
-    def allow(self) -> bool:
+    @property
+    def is_free(self) -> bool:
+        return self._context.mono_s >= self._free_at_s()
+
+    def allow(self, key: RunKey | None = None) -> bool:
         """Whether one may start now; then it is counted."""
         now_s = self._context.mono_s
-        if now_s < self._free_at_s():
+        if not self.is_free and key not in self._kept:
             return False
+        if key is not None:
+            self._kept.discard(key)
         self._spent = max(0.0, self._spent - (now_s - self._spent_at_s) * self.rate) + 1
         self._spent_at_s = now_s
+        self._at_once = 1
         return True
 
     def _free_at_s(self) -> float:
@@ -77,23 +90,45 @@ class Pace:
         if key not in self._members:
             self._members.add(key)
             heapq.heappush(self._held, (-run.priority, run.starts_at, key))
-        context.wake_at(max(self._free_at_s(), context.mono_s), MATTER)
+        self._wake_at(max(self._free_at_s(), context.mono_s))
         if not self._is_told:
             self._is_told = True
             context.say(self.reason, warn=True)
 
+    def keep_turn(self, key: RunKey) -> None:
+        """Its turn has come, and its conflict groups keep it: once they are free it goes, before
+        others of the groups that aren't paced, whoever uses up the pace then."""
+        if self.is_free:
+            self._kept.add(key)
+
+    def forget(self, key: RunKey) -> None:
+        self._kept.discard(key)
+
     def due(self) -> list[RunKey]:
         """Those whose turn it is; whoever can't start then comes back by ``hold``."""
         context = self._context
+        if self._wakes_s is None or context.mono_s < self._wakes_s:
+            return []  # A timer of before.
+        self._wakes_s = None
+        if not self._held:
+            self._is_told = False
+            return []
+        if not self.is_free:
+            self._wake_at(self._free_at_s())
+            return []
         due: list[RunKey] = []
         count = 1 + int((context.mono_s - self._free_at_s()) * self.rate + 1e-6)
+        count = max(count, self._at_once)
+        self._at_once = 2 * count
         while self._held and len(due) < count:
             key = heapq.heappop(self._held)[2]
             self._members.discard(key)
             if key in context.view.runs:
                 due.append(key)
-        if self._held:
-            context.wake_at(context.mono_s + 1 / self.rate, MATTER)
-        else:
-            self._is_told = False
+        self._wake_at(context.mono_s)  # Whether they have used it.
         return due
+
+    def _wake_at(self, mono_s: float) -> None:
+        if self._wakes_s is None or mono_s < self._wakes_s:
+            self._wakes_s = mono_s
+            self._context.wake_at(mono_s, MATTER)

@@ -51,6 +51,7 @@ class Resubmissions:
     def decide(self, entry: Entry[Request]) -> None:
         request = entry.record
         key = (request.job, request.run)
+        original = self._originals.pop(key, None)  # As read just now; later it is read anew.
         refusal = self._refusal_by_job(request)
         if refusal is not None:
             self._refuse(entry, refusal)
@@ -68,8 +69,8 @@ class Resubmissions:
                     f"run {_name(request)} is {state}; only one that is over, or retrying, can be "
                     "resubmitted",
                 )
-        elif key in self._originals:
-            self._resubmit(entry, *self._originals.pop(key))
+        elif original is not None:
+            self._resubmit(entry, *original)
         else:
             self._waiting.setdefault(key, {})[request.id] = None
             self._read_some()

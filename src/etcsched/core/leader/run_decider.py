@@ -84,6 +84,8 @@ class RunDecider:
                 self.look_at_bound(other)
                 for key in self.waiting.to_look_at(other):
                     self._dirty[key] = None
+                for key in self.waiting.blocked_of(other):
+                    self._dirty[key] = None
                 for blocked in self._view.runs_in(other, *_BLOCKED):
                     self._dirty[(other, blocked.id)] = None
 

@@ -163,7 +163,8 @@ class RunEnds:
         context, run = self._context, entry.record
         self._waiting.discard((run.job, run.id))
         over = step(context.author, run, entry.mod_revision, state, cause, **changes)
-        over, following = self._chains.after(over)
+        ended_at = over.attempts[-1].ended_at if "attempts" in changes else None
+        over, following = self._chains.after(over, ended_at)
         if self._chains.is_beginning(following):
             self._chains.wait(following, *_matters(run, consumed))
             return

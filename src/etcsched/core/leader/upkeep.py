@@ -64,12 +64,15 @@ class Upkeep:
                 context.write(write, matter)
 
     def _forget_joins(self) -> None:
-        """Sources that failed may never come."""
+        """Sources that failed may never come. Nor does a job of this name that is made anew take up
+        what came to a deleted one."""
         context = self._context
         oldest = utc_of(context.wall_ms - int(context.options.join_kept_s * 1000))
         for (target, instance), entry in self._view.joins.items():
             matter = join_matter(target, instance)
-            if entry.record.since >= oldest or context.is_busy(matter):
+            job = self._view.jobs.get(target)
+            is_gone = job is None or job.record.current.state is JobState.DELETED
+            if (entry.record.since >= oldest and not is_gone) or context.is_busy(matter):
                 continue
             write = fx.ForgetJoin(
                 seq=context.next_seq(),
@@ -148,7 +151,8 @@ class Upkeep:
         for place in self._view.late_reports:
             if place[1:3] != (job, run_id):
                 continue
-            if self._context.is_busy(("late", *place), ("run", job, run_id)):
+            is_active = (job, run_id) in self._view.runs  # By now, or once more.
+            if is_active or self._context.is_busy(("late", *place), ("run", job, run_id)):
                 self._late[place] = None  # One at a time: the record changes with each.
             else:
                 self._fold(place, run, revision, in_archive=True)

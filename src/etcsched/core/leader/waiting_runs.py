@@ -83,6 +83,7 @@ class WaitingRuns:
         """The run is over."""
         self.is_looked_at(key)
         self.discard(key)
+        self._pace.forget(key)
         self._bound.forget(key)
 
     def is_looked_at(self, key: RunKey) -> None:
@@ -104,6 +105,10 @@ class WaitingRuns:
             for key in keys
             if self._could_take(key)
         ]
+
+    def blocked_of(self, job: str) -> Iterable[RunKey]:
+        """Runs of the job that their conflict groups kept as they were looked at last."""
+        return self._blocked.get(job, ())
 
     def place_of(self, key: RunKey) -> int | None:
         """Of one that waits for an agent: how many get one before it."""
@@ -170,6 +175,8 @@ class WaitingRuns:
         key = (entry.record.job, entry.record.id)
         self.discard(key)
         self._blocked[key[0]][key] = None
+        if is_paced(entry.record):
+            self._pace.keep_turn(key)
         self._context.because(key, Why.CONFLICT, lambda: cause)
         if entry.record.state is RunState.READY:
             self._wait_as(entry, RunState.CONFLICTED, f"waits: {cause}")
@@ -299,7 +306,9 @@ class WaitingRuns:
             self._wait_as(entry, RunState.QUEUED, f"its buffer ended while {why}: it waits on")
             return True
         holder = self._context.conflicts.holder(run.job)
-        is_blocked = holder is not None or run.state is RunState.CONFLICTED
+        is_paused = self._view.is_paused(run.job)  # Then the group may have been free for long.
+        was_blocked = run.state is RunState.CONFLICTED and not is_paused
+        is_blocked = holder is not None or was_blocked
         if holder is not None and job.recovery is Recovery.CONFLICTED:
             self._block(entry, f"{holder}")  # However late.
         elif is_blocked and not nobody_led:
@@ -400,10 +409,12 @@ class WaitingRuns:
                 self._block(entry, f"{rival} comes first")
                 self._passed_over[job][key] = None
                 return True
-            ahead = conflicts.ahead_of(job, self._could_start)
+            ahead = conflicts.ahead_of(job, self._could_go_first)
             first = self._first_to_start(ahead) if ahead is not None else None
             if ahead is None or first is None:
                 return False
+            if context.is_busy(run_matter(first)):
+                return True  # Likewise.
             presence = self._choose_for(first)
             assert presence is not None, ahead
             self._waiting.discard(first)
@@ -417,6 +428,12 @@ class WaitingRuns:
 
     def _could_start(self, job: str) -> bool:
         return self._first_to_start(job) is not None
+
+    def _could_go_first(self, job: str) -> bool:
+        """Not before what comes first in other groups of its own, and is just being made."""
+        return self._could_start(job) and not any(
+            self._is_coming(rival) for rival in self._context.conflicts.above(job)
+        )
 
     def _first_to_start(self, job: str) -> RunKey | None:
         """Each may ask for an agent of its own: that the first gets none says nothing of others."""
@@ -454,7 +471,7 @@ class WaitingRuns:
             return
         cause = _why_now(entry.record)
         if is_paced(entry.record):
-            if not self._pace.allow():
+            if not self._pace.allow(key):
                 self._hold_back(entry)
                 return
             cause = f"its turn has come: {self._pace.reason}"

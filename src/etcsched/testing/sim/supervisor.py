@@ -121,6 +121,7 @@ class SimSupervisor:
                     attempt_id=start.attempt_id,
                     reason="its deadline had passed before it could start",
                     failed_ms=self._wall_ms(),
+                    died=True,
                 )
             )
         else:
