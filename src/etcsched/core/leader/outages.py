@@ -20,9 +20,9 @@ from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outage_records import belonging_runs, buffer_ms, records_of
 from etcsched.core.leader.placement import requirement_of
+from etcsched.core.leader.requeue import requeue
 from etcsched.core.leader.run_decider import RunDecider
-from etcsched.core.leader.runs import step
-from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Kind, Run
+from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Kind
 from etcsched.core.states import Origin, RunState
 from etcsched.core.timeline import ticks
 from etcsched.core.times import ms_of, utc_of
@@ -445,19 +445,7 @@ class Outages:
             if context.is_busy(run_matter(key)):
                 self._runs.look_at(key)
             elif is_chosen:
-                self._make_queued(run)
+                cause = "recovered: its buffer ended in an outage"
+                requeue(context, run, RunState.QUEUED, cause, origin=Origin.RECOVERY)
             else:
                 self._runs.ends.end_waiting(run, RunState.MISSED, "missed in an outage")
-
-    def _make_queued(self, entry: Entry[Run]) -> None:
-        context, run = self._context, entry.record
-        queued = step(
-            context.author,
-            run,
-            entry.mod_revision,
-            RunState.QUEUED,
-            "recovered: its buffer ended in an outage",
-            origin=Origin.RECOVERY,
-        )
-        write = fx.Requeue(seq=context.next_seq(), run=queued, run_revision=entry.mod_revision)
-        context.write(write, run_matter((run.job, run.id)))

@@ -84,7 +84,7 @@ class RunDecider:
                 self.look_at_bound(other)
                 for key in self.waiting.to_look_at(other):
                     self._dirty[key] = None
-                for key in self.waiting.blocked_of(other):
+                for key in self.waiting.turns.blocked_of(other):
                     self._dirty[key] = None
                 for blocked in self._view.runs_in(other, *_BLOCKED):
                     self._dirty[(other, blocked.id)] = None
@@ -124,7 +124,7 @@ class RunDecider:
     def decide(self) -> None:
         """Look at everything that is due for a look, then fill free slots."""
         dirty, self._dirty = self._dirty, {}
-        dirty |= dict.fromkeys(self.waiting.passed_over_no_more())
+        dirty |= dict.fromkeys(self.waiting.turns.passed_over_no_more())
         for key in sorted(dirty):
             entry = self._view.runs.get(key)
             if entry is None:
@@ -133,7 +133,7 @@ class RunDecider:
                 continue
             matter = run_matter(key)
             if not (self._context.is_busy(matter) or self._context.rests(matter)):
-                self.waiting.is_looked_at(key)
+                self.waiting.turns.is_looked_at(key)
                 with self._context.contain(matter):
                     self._decide(key, entry)
         self.waiting.fill_slots()

@@ -5,10 +5,8 @@ They are ``ready``, ``queued`` behind another run of their job, or ``conflicted`
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import takewhile
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -17,6 +15,7 @@ from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.conflicts import HOLDING
 from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
+from etcsched.core.leader.group_turns import GroupTurns
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outage_records import is_bound_chosen, was_born_late
 from etcsched.core.leader.pace import Pace, is_paced
@@ -27,11 +26,12 @@ from etcsched.core.leader.placement import (
 )
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.replacing import Replacing
+from etcsched.core.leader.requeue import requeue
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
-from etcsched.core.leader.runs import assigned, assignment_of, may_start, step, takes_turns
+from etcsched.core.leader.runs import assigned, assignment_of, may_start, takes_turns
 from etcsched.core.leader.waiting import Waiting
-from etcsched.core.records import Job, Presence, Run
+from etcsched.core.records import Job, Run
 from etcsched.core.states import Origin, Overlap, Recovery, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey, job_of, queue_place
@@ -60,13 +60,10 @@ class WaitingRuns:
         self._retrying = retrying
         self._pace = pace
         self._open = open_ticks
+        self.turns = GroupTurns(context, waiting, pace, open_ticks, self._dispatch)
         self._replacing = Replacing(context, ends)
         self._bound = BoundRuns(context, ends)
         self._cleared: dict[RunKey, None] = {}
-        self._blocked: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
-        """By job: runs that their conflict groups keep from going, in whatever state they wait."""
-        self._passed_over: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
-        """By job: those of them that leave their turn to one of higher priority."""
         self._led_from_ms = led_from_ms
         self._waiting = waiting
         self.outage_jobs: dict[str, None] = {}
@@ -81,34 +78,10 @@ class WaitingRuns:
 
     def forget(self, key: RunKey) -> None:
         """The run is over."""
-        self.is_looked_at(key)
+        self.turns.is_looked_at(key)
         self.discard(key)
         self._pace.forget(key)
         self._bound.forget(key)
-
-    def is_looked_at(self, key: RunKey) -> None:
-        """What keeps the run from going is found out anew."""
-        for by_job in (self._blocked, self._passed_over):
-            if (runs := by_job.get(key[0])) is not None:
-                runs.pop(key, None)
-                if not runs:
-                    del by_job[key[0]]
-
-    def passed_over_no_more(self) -> list[RunKey]:
-        """Runs that left their turn to another that can't take it any more: it is paused, say, or
-        its agent is gone. They can now, or they would only be put to and fro."""
-        conflicts = self._context.conflicts
-        return [
-            key
-            for job, keys in self._passed_over.items()
-            if conflicts.passed_over(job, self._could_go) is None
-            for key in keys
-            if self._could_take(key)
-        ]
-
-    def blocked_of(self, job: str) -> Iterable[RunKey]:
-        """Runs of the job that their conflict groups kept as they were looked at last."""
-        return self._blocked.get(job, ())
 
     def place_of(self, key: RunKey) -> int | None:
         """Of one that waits for an agent: how many get one before it."""
@@ -153,7 +126,7 @@ class WaitingRuns:
             return
         holder = self._context.conflicts.holder(run.job)
         if holder is not None:
-            self._block(entry, f"{holder}")
+            self.turns.block(entry, f"{holder}")
             return
         self._context.because(key, Why.NO_AGENT, lambda: self._context.why_none(requirement))
         self._waiting.put(run, requirement)
@@ -168,25 +141,6 @@ class WaitingRuns:
             words = f"it starts at {run.not_before}, by its job's splay"
             self._context.because(key, Why.SPLAY, lambda: words, self._context.wall_ms + wait_ms)
         return wait_ms <= 0
-
-    def _block(self, entry: Entry[Run], cause: str) -> None:
-        """It waits until its conflict groups are free. What waits behind its own job or for a
-        retry says so in its state, and stays in it."""
-        key = (entry.record.job, entry.record.id)
-        self.discard(key)
-        self._blocked[key[0]][key] = None
-        if is_paced(entry.record):
-            self._pace.keep_turn(key)
-        self._context.because(key, Why.CONFLICT, lambda: cause)
-        if entry.record.state is RunState.READY:
-            self._wait_as(entry, RunState.CONFLICTED, f"waits: {cause}")
-
-    def _wait_as(self, entry: Entry[Run], state: RunState, cause: str, **changes: Any) -> None:
-        context, run = self._context, entry.record
-        changed = step(context.author, run, entry.mod_revision, state, cause, **changes)
-        write = fx.Requeue(seq=context.next_seq(), run=changed, run_revision=entry.mod_revision)
-        context.write(write, run_matter((run.job, run.id)))
-        context.say(f"{state.value}: {cause}", run=(run.job, run.id))
 
     def to_look_at(self, lane: str) -> list[RunKey]:
         """The queued runs for which something may have changed because another one of the lane
@@ -263,7 +217,7 @@ class WaitingRuns:
         run = entry.record
         self._context.because((run.job, run.id), Why.QUEUED, in_front)
         if run.state is not RunState.QUEUED:
-            self._wait_as(entry, RunState.QUEUED, in_front())
+            requeue(self._context, entry, RunState.QUEUED, in_front())
 
     def _words_of_queue(self, run: Run) -> str:
         view, lane = self._view, run.lane
@@ -303,14 +257,16 @@ class WaitingRuns:
         if is_kept:
             # A chain goes on where it was, and a cluster starts once: neither may be missed.
             why = "no scheduler led" if nobody_led else "it was paused"
-            self._wait_as(entry, RunState.QUEUED, f"its buffer ended while {why}: it waits on")
+            requeue(
+                self._context, entry, RunState.QUEUED, f"its buffer ended while {why}: it waits on"
+            )
             return True
         holder = self._context.conflicts.holder(run.job)
         is_paused = self._view.is_paused(run.job)  # Then the group may have been free for long.
         was_blocked = run.state is RunState.CONFLICTED and not is_paused
         is_blocked = holder is not None or was_blocked
         if holder is not None and job.recovery is Recovery.CONFLICTED:
-            self._block(entry, f"{holder}")  # However late.
+            self.turns.block(entry, f"{holder}")  # However late.
         elif is_blocked and not nobody_led:
             why = f"{holder}" if holder is not None else "its conflict group was held"
             cause = f"{why}, as its pickup buffer of {job.pickup_buffer_s:g} s was over"
@@ -348,7 +304,7 @@ class WaitingRuns:
             context.because(key, Why.OUTAGE, lambda: words)
         elif is_bound_chosen(self._view, job, run, context.wall_ms):
             cause = "recovered: its buffer ended in an outage"
-            self._wait_as(entry, RunState.QUEUED, cause, origin=Origin.RECOVERY)
+            requeue(self._context, entry, RunState.QUEUED, cause, origin=Origin.RECOVERY)
         else:
             self._ends.end_waiting(entry, RunState.MISSED, "missed in an outage")
 
@@ -369,7 +325,7 @@ class WaitingRuns:
         end_ms = buffer_end_ms(replace(run, state=RunState.READY), job.record)
         if end_ms is None or self._context.wall_ms < end_ms:
             why = self._context.why_none(requirement_of_run(job.record, run))
-            self._wait_as(entry, RunState.READY, f"its conflict group is free; {why}")
+            requeue(self._context, entry, RunState.READY, f"its conflict group is free; {why}")
 
     def _offer_safely(self, requirement: Requirement, key: RunKey) -> bool:
         with self._context.contain(run_matter(key)):
@@ -383,76 +339,10 @@ class WaitingRuns:
         presence = self._context.choose(requirement, key[0], tried_by(entry.record))
         if presence is None:
             return False
-        if self._context.conflicts.is_in_group(key[0]) and self._is_blocked(key):
+        if self._context.conflicts.is_in_group(key[0]) and self.turns.is_left(key):
             return True
         self._dispatch(key, presence.record.agent)
         return True
-
-    def _is_blocked(self, key: RunKey) -> bool:
-        """Whether a run has to leave its turn to others of its conflict groups: because they hold
-        one, or because they come first, and then go now."""
-        context, conflicts, job = self._context, self._context.conflicts, key[0]
-        entry = self._view.runs.get(key)
-        if entry is None or context.is_busy(run_matter(key)):
-            return True  # It is looked at again when its write is settled.
-        if any(self._is_coming(rival) for rival in conflicts.above(job)):
-            words = "a run of higher priority in its conflict group is just being made"
-            context.because(key, Why.CONFLICT, lambda: words)
-            return True  # Likewise: what is due at one instant goes by its place in the group.
-        while True:
-            holder = conflicts.holder(job)
-            if holder is not None:
-                self._block(entry, f"{holder}")
-                return True
-            rival = conflicts.passed_over(job, self._could_go)
-            if rival is not None:
-                self._block(entry, f"{rival} comes first")
-                self._passed_over[job][key] = None
-                return True
-            ahead = conflicts.ahead_of(job, self._could_go_first)
-            first = self._first_to_start(ahead) if ahead is not None else None
-            if ahead is None or first is None:
-                return False
-            if context.is_busy(run_matter(first)):
-                return True  # Likewise.
-            presence = self._choose_for(first)
-            assert presence is not None, ahead
-            self._waiting.discard(first)
-            self._dispatch(first, presence.record.agent)
-
-    def _is_coming(self, job: str) -> bool:
-        """Whether a run of the job may be there in a moment: a tick is due or decided, or not yet
-        there on each agent."""
-        is_due = self._open.first_of(job) is not None or job in self._context.fanning_out
-        return is_due or self._context.is_busy(job_matter(job))
-
-    def _could_start(self, job: str) -> bool:
-        return self._first_to_start(job) is not None
-
-    def _could_go_first(self, job: str) -> bool:
-        """Not before what comes first in other groups of its own, and is just being made."""
-        return self._could_start(job) and not any(
-            self._is_coming(rival) for rival in self._context.conflicts.above(job)
-        )
-
-    def _first_to_start(self, job: str) -> RunKey | None:
-        """Each may ask for an agent of its own: that the first gets none says nothing of others."""
-        return next(filter(self._could_take, self._waiting.firsts_of(job)), None)
-
-    def _could_go(self, job: str) -> bool:
-        """But for its conflict groups."""
-        is_one_blocked = any(map(self._could_take, self._blocked.get(job, ())))
-        return is_one_blocked or self._could_start(job)
-
-    def _could_take(self, key: RunKey) -> bool:
-        return not self._view.is_paused(key[0]) and self._choose_for(key) is not None
-
-    def _choose_for(self, key: RunKey) -> Entry[Presence] | None:
-        job, entry = self._view.jobs.get(key[0]), self._view.runs.get(key)
-        if job is None or entry is None:
-            return None
-        requirement = requirement_of_run(job.record, entry.record)
-        return self._context.choose(requirement, key[0], tried_by(entry.record))
 
     def _dispatch(self, key: RunKey, agent: str) -> None:
         context = self._context
@@ -500,7 +390,7 @@ class WaitingRuns:
         run = entry.record
         self._context.because((run.job, run.id), Why.PACED, lambda: self._pace.reason)
         if run.state in (RunState.READY, RunState.CONFLICTED) and not run.attempts:
-            self._wait_as(entry, RunState.QUEUED, f"it waits, since {self._pace.reason}")
+            requeue(self._context, entry, RunState.QUEUED, f"it waits, since {self._pace.reason}")
         else:
             self._pace.hold(run)
 

@@ -1,0 +1,149 @@
+"""Who of a conflict group goes first: what a run that waits has to let go before itself.
+
+``conflicts`` says who holds a group, and in which order its jobs stand; here is who of them could
+take their turn now.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from etcsched.core.leader.context import Context, job_matter, run_matter
+from etcsched.core.leader.open_ticks import OpenTicks
+from etcsched.core.leader.pace import Pace, is_paced
+from etcsched.core.leader.placement import requirement_of_run, tried_by
+from etcsched.core.leader.reasons import Why
+from etcsched.core.leader.requeue import requeue
+from etcsched.core.leader.waiting import Waiting
+from etcsched.core.records import Presence, Run
+from etcsched.core.states import RunState
+from etcsched.core.view import Entry, RunKey
+
+
+class GroupTurns:
+    def __init__(
+        self,
+        context: Context,
+        waiting: Waiting,
+        pace: Pace,
+        open_ticks: OpenTicks,
+        dispatch: Callable[[RunKey, str], None],
+    ) -> None:
+        """``dispatch`` gives a run to an agent."""
+        self._context = context
+        self._view = context.view
+        self._waiting = waiting
+        self._pace = pace
+        self._open = open_ticks
+        self._dispatch = dispatch
+        self._blocked: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
+        """By job: runs that their conflict groups keep from going, in whatever state they wait."""
+        self._passed_over: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
+        """By job: those of them that leave their turn to one of higher priority."""
+
+    # --- runs that wait for their groups
+
+    def is_looked_at(self, key: RunKey) -> None:
+        """What keeps the run from going is found out anew."""
+        for by_job in (self._blocked, self._passed_over):
+            if (runs := by_job.get(key[0])) is not None:
+                runs.pop(key, None)
+                if not runs:
+                    del by_job[key[0]]
+
+    def passed_over_no_more(self) -> list[RunKey]:
+        """Runs that left their turn to another that can't take it any more: it is paused, say, or
+        its agent is gone. They can now, or they would only be put to and fro."""
+        conflicts = self._context.conflicts
+        return [
+            key
+            for job, keys in self._passed_over.items()
+            if conflicts.passed_over(job, self._could_go) is None
+            for key in keys
+            if self._could_take(key)
+        ]
+
+    def blocked_of(self, job: str) -> Iterable[RunKey]:
+        """Runs of the job that their conflict groups kept as they were looked at last."""
+        return self._blocked.get(job, ())
+
+    def block(self, entry: Entry[Run], cause: str) -> None:
+        """It waits until its conflict groups are free. What waits behind its own job or for a
+        retry says so in its state, and stays in it."""
+        key = (entry.record.job, entry.record.id)
+        self._waiting.discard(key)
+        self._blocked[key[0]][key] = None
+        if is_paced(entry.record):
+            self._pace.keep_turn(key)
+        self._context.because(key, Why.CONFLICT, lambda: cause)
+        if entry.record.state is RunState.READY:
+            requeue(self._context, entry, RunState.CONFLICTED, f"waits: {cause}")
+
+    # --- a turn
+
+    def is_left(self, key: RunKey) -> bool:
+        """Whether a run has to leave its turn to others of its conflict groups: because they hold
+        one, or because they come first, and then go now."""
+        context, conflicts, job = self._context, self._context.conflicts, key[0]
+        entry = self._view.runs.get(key)
+        if entry is None or context.is_busy(run_matter(key)):
+            return True  # It is looked at again when its write is settled.
+        if any(self._is_coming(rival) for rival in conflicts.above(job)):
+            words = "a run of higher priority in its conflict group is just being made"
+            context.because(key, Why.CONFLICT, lambda: words)
+            return True  # Likewise: what is due at one instant goes by its place in the group.
+        while True:
+            holder = conflicts.holder(job)
+            if holder is not None:
+                self.block(entry, f"{holder}")
+                return True
+            rival = conflicts.passed_over(job, self._could_go)
+            if rival is not None:
+                self.block(entry, f"{rival} comes first")
+                self._passed_over[job][key] = None
+                return True
+            ahead = conflicts.ahead_of(job, self._could_go_first)
+            first = self._first_to_start(ahead) if ahead is not None else None
+            if ahead is None or first is None:
+                return False
+            if context.is_busy(run_matter(first)):
+                return True  # Likewise.
+            presence = self._choose_for(first)
+            assert presence is not None, ahead
+            self._waiting.discard(first)
+            self._dispatch(first, presence.record.agent)
+
+    def _is_coming(self, job: str) -> bool:
+        """Whether a run of the job may be there in a moment: a tick is due or decided, or not yet
+        there on each agent."""
+        is_due = self._open.first_of(job) is not None or job in self._context.fanning_out
+        return is_due or self._context.is_busy(job_matter(job))
+
+    def _could_start(self, job: str) -> bool:
+        return self._first_to_start(job) is not None
+
+    def _could_go_first(self, job: str) -> bool:
+        """Not before what comes first in other groups of its own, and is just being made."""
+        return self._could_start(job) and not any(
+            self._is_coming(rival) for rival in self._context.conflicts.above(job)
+        )
+
+    def _first_to_start(self, job: str) -> RunKey | None:
+        """Each may ask for an agent of its own: that the first gets none says nothing of others."""
+        return next(filter(self._could_take, self._waiting.firsts_of(job)), None)
+
+    def _could_go(self, job: str) -> bool:
+        """But for its conflict groups."""
+        is_one_blocked = any(map(self._could_take, self._blocked.get(job, ())))
+        return is_one_blocked or self._could_start(job)
+
+    def _could_take(self, key: RunKey) -> bool:
+        return not self._view.is_paused(key[0]) and self._choose_for(key) is not None
+
+    def _choose_for(self, key: RunKey) -> Entry[Presence] | None:
+        job, entry = self._view.jobs.get(key[0]), self._view.runs.get(key)
+        if job is None or entry is None:
+            return None
+        requirement = requirement_of_run(job.record, entry.record)
+        return self._context.choose(requirement, key[0], tried_by(entry.record))
