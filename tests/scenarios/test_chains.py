@@ -642,7 +642,10 @@ def test_a_window_of_a_link_and_a_run_that_was_lost_and_cancelled_later(world: W
     assert len(world.runs("report")) == 1
 
 
-def test_a_job_that_is_made_anew_takes_up_no_join_of_the_deleted_one(world: World) -> None:
+@pytest.mark.parametrize("after_s", [1, 3, 10, 40])
+def test_a_job_that_is_made_anew_takes_up_no_join_of_the_deleted_one(
+    world: World, after_s: int
+) -> None:
     link = Link(to="report", joins=True)
     world.apply(source(link, name="one"))
     world.apply(job("two", chain=(link,)))
@@ -650,9 +653,9 @@ def test_a_job_that_is_made_anew_takes_up_no_join_of_the_deleted_one(world: Worl
     world.advance(10)
     for name in ("one", "two", "report"):
         world.delete(name)
-    world.advance(40)
+    world.advance(after_s)
     world.apply(target())
-    world.advance(40)
+    world.advance(80)
     assert world.runs("report") == {}
 
 

@@ -517,3 +517,19 @@ def test_what_a_pause_kept_is_not_said_to_be_a_conflicts_fault(world: World) -> 
     (run,) = world.runs("b").values()
     assert run.state is RunState.ABANDONED
     assert "the job was paused" in run.history[-1].cause
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_below_waits_as_long_as_one_above_it_does(seed: int) -> None:
+    """mid lets x go first, whose run is just being made, though no agent will ever take it."""
+    world = World(chance=random.Random(seed))
+    world.scheduler("s1")
+    world.agent("a1", slots=100, takes_s=20.0)
+    world.advance(0.5)
+    world.apply(job("x", NOON_5, hosts=("elsewhere",)))
+    world.apply(job("mid", NOON_5))
+    world.apply(job("low", NOON_5))
+    world.group("one", "x", "mid")
+    world.group("two", "mid", "low")
+    world.advance(15)
+    assert list(world.states("mid").values()) == ["assigned"]

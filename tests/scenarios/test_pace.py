@@ -260,3 +260,28 @@ def test_a_turn_that_comes_while_its_conflict_group_is_held_is_kept() -> None:
     world.advance(24)
     spans = [span for agent in world.agents.values() for span in agent.spans]
     assert len([span for span in spans if span.job == "high"]) == 2
+
+
+@pytest.mark.parametrize("rate", [1.0, 4.0])
+def test_turns_that_are_kept_dont_come_all_at_once(rate: float) -> None:
+    """Beyond the pace no more than another second's worth."""
+    world = World()
+    world.scheduler("s1")
+    world.put(Kind.SETTINGS, ClusterSettings(recovery_rate=rate))
+    world.agent("a1", slots=100, takes_s=1000.0)
+    world.agent("a3", slots=1, takes_s=60.0)
+    world.advance(0.5)
+    for number in range(30):
+        world.apply(job(f"j{number}", ONCE, hosts=("a1", "a2")))
+    world.apply(job("block", ONCE, hosts=("a3",)))
+    world.advance(6)
+    for number in range(30):
+        world.group(f"g{number}", "block", f"j{number}")
+    world.agents["a1"].kill()
+    world.agent("a2", slots=100, takes_s=1000.0)
+    world.advance(120)
+    starts = started(world, "a2")
+    assert len(starts) == 30
+    for number, first in enumerate(starts):
+        for count, later in enumerate(starts[number:], start=1):
+            assert count <= 2 * max(1.0, rate) + (later - first) * rate + 1e-3

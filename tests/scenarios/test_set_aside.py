@@ -10,14 +10,15 @@ import pytest
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import ASIDE_REASON
 from etcsched.core.leader.explaining import Explainer
+from etcsched.core.leader.lifecycle import LiveAgents
 from etcsched.core.leader.outages import Outages
 from etcsched.core.leader.recovery import Plan
 from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.tick_decider import TickDecider
-from etcsched.core.records import Gap, Job, Kind, Link
+from etcsched.core.records import Gap, Job, Kind, Link, Live
 from etcsched.core.schedule import Cron
-from etcsched.core.states import JobState, Overlap, Recovery, RunState
+from etcsched.core.states import JobState, Overlap, Recovery, RunState, Stage
 from etcsched.core.times import ms_of
 from etcsched.core.view import View
 from etcsched.testing.world import World
@@ -275,3 +276,47 @@ def test_what_is_queued_for_a_target_whose_sources_end_is_rejected() -> None:
     world.request(trigger(ASKED, "source"))
     world.advance(600)
     assert list(world.states("target").values()).count("completed") >= 2
+
+
+@pytest.mark.parametrize("per_host", [False, True])
+def test_those_below_it_in_a_conflict_group(per_host: bool) -> None:
+    world = started()
+    world.rejects = lambda write: isinstance(write, fx.CreateRun) and is_about(write, "bad")
+    world.apply(job("bad", EACH_MINUTE, per_host=per_host))
+    world.apply(job("low", EACH_MINUTE))
+    world.group("g", "bad", "low")
+    world.advance(900)
+    assert list(world.states("low").values()).count("completed") >= 10
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_a_defect_as_an_agent_comes_or_goes(
+    monkeypatch: pytest.MonkeyPatch, is_stopping: bool
+) -> None:
+    """It is looked at again."""
+    world = World()
+    world.has_defects = True
+    world.scheduler("s1")
+    world.advance(1)
+    if is_stopping:
+        world.agent("a1")
+        world.advance(1)
+    look = LiveAgents._look
+    left = [1]
+
+    def raises_once(self: LiveAgents, *args: Any) -> None:
+        if left:
+            left.pop()
+            raise ArithmeticError("a defect")
+        look(self, *args)
+
+    monkeypatch.setattr(LiveAgents, "_look", raises_once)
+    if is_stopping:
+        world.agents["a1"].stop()
+    else:
+        world.agent("a1")
+    world.advance(200)
+    assert not left
+    lives = [change.record for change in world.records(Kind.LIVE).values()]
+    stages = [live.stage for live in lives if isinstance(live, Live)]
+    assert stages == ([] if is_stopping else [Stage.HERE])

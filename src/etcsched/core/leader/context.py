@@ -343,6 +343,10 @@ class Context:
                 del self._aside[job][reservation.subject]
                 self.wake_at(self.mono_s, job_matter(job))
 
+    def is_run_rejected(self, job: str) -> bool:
+        """Whether etcd takes no write about one of the job's runs: it may never be there."""
+        return any(matter[:2] == ("run", job) for matter in self._rejected)
+
     def contain(self, matter: Matter) -> Contained:
         """If what is decided about this raises, it alone is left for later: one run's, request's or
         job's defect mustn't stop all others."""

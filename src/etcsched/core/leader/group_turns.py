@@ -41,11 +41,14 @@ class GroupTurns:
         """By job: runs that their conflict groups keep from going, in whatever state they wait."""
         self._passed_over: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
         """By job: those of them that leave their turn to one of higher priority."""
+        self._let_first: dict[RunKey, str] = {}
+        """Runs that leave their turn to a job that itself waits for what is just being made."""
 
     # --- runs that wait for their groups
 
     def is_looked_at(self, key: RunKey) -> None:
         """What keeps the run from going is found out anew."""
+        self._let_first.pop(key, None)
         for by_job in (self._blocked, self._passed_over):
             if (runs := by_job.get(key[0])) is not None:
                 runs.pop(key, None)
@@ -56,7 +59,8 @@ class GroupTurns:
         """Runs that left their turn to another that can't take it any more: it is paused, say, or
         its agent is gone. They can now, or they would only be put to and fro."""
         conflicts = self._context.conflicts
-        return [
+        come = [key for key, job in self._let_first.items() if not self._is_any_coming_above(job)]
+        return come + [
             key
             for job, keys in self._passed_over.items()
             if conflicts.passed_over(job, self._could_go) is None
@@ -89,7 +93,7 @@ class GroupTurns:
         entry = self._view.runs.get(key)
         if entry is None or context.is_busy(run_matter(key)):
             return True  # It is looked at again when its write is settled.
-        if any(self._is_coming(rival) for rival in conflicts.above(job)):
+        if self._is_any_coming_above(job):
             words = "a run of higher priority in its conflict group is just being made"
             context.because(key, Why.CONFLICT, lambda: words)
             return True  # Likewise: what is due at one instant goes by its place in the group.
@@ -103,31 +107,36 @@ class GroupTurns:
                 self.block(entry, f"{rival} comes first")
                 self._passed_over[job][key] = None
                 return True
-            ahead = conflicts.ahead_of(job, self._could_go_first)
+            ahead = conflicts.ahead_of(job, self._could_start)
             first = self._first_to_start(ahead) if ahead is not None else None
             if ahead is None or first is None:
                 return False
-            if context.is_busy(run_matter(first)):
-                return True  # Likewise.
+            if context.is_busy(run_matter(first)) or self._is_any_coming_above(ahead):
+                self._let_go_first(key, ahead)
+                return True
             presence = self._choose_for(first)
             assert presence is not None, ahead
             self._waiting.discard(first)
             self._dispatch(first, presence.record.agent)
 
+    def _let_go_first(self, key: RunKey, job: str) -> None:
+        self._let_first[key] = job
+        words = f"{job} comes first, and waits for what is just being made"
+        self._context.because(key, Why.CONFLICT, lambda: words)
+
     def _is_coming(self, job: str) -> bool:
         """Whether a run of the job may be there in a moment: a tick is due or decided, or not yet
         there on each agent."""
-        is_due = self._open.first_of(job) is not None or job in self._context.fanning_out
-        return is_due or self._context.is_busy(job_matter(job))
+        context = self._context
+        is_fanning_out = job in context.fanning_out and not context.is_run_rejected(job)
+        is_due = self._open.first_of(job) is not None or is_fanning_out
+        return is_due or context.is_busy(job_matter(job))
 
     def _could_start(self, job: str) -> bool:
         return self._first_to_start(job) is not None
 
-    def _could_go_first(self, job: str) -> bool:
-        """Not before what comes first in other groups of its own, and is just being made."""
-        return self._could_start(job) and not any(
-            self._is_coming(rival) for rival in self._context.conflicts.above(job)
-        )
+    def _is_any_coming_above(self, job: str) -> bool:
+        return any(self._is_coming(rival) for rival in self._context.conflicts.above(job))
 
     def _first_to_start(self, job: str) -> RunKey | None:
         """Each may ask for an agent of its own: that the first gets none says nothing of others."""

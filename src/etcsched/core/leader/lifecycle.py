@@ -143,12 +143,13 @@ class LiveAgents:
         left: set[str] = set()
         for agent, entry in self._view.live.items():
             live = entry.record
-            if agent in plan.come or agent in self._view.presences or not _for_any_agent(live):
-                continue
+            if agent in plan.come or not _for_any_agent(live):
+                continue  # (One that is here comes with a later transaction.)
             rest = tuple(due for due in live.due if due.occasion is not Occasion.CLUSTER_STARTUP)
             change = fx.LiveChange(
                 agent=agent, revision=self._view.seen(Kind.LIVE, agent),
-                presence_revision=0, live=replace(live, due=rest),
+                presence_revision=revision_of(self._view.presences.get(agent)),
+                live=replace(live, due=rest),
             )  # fmt: skip
             plan.changes.append(change)
             left.add(agent)
@@ -271,7 +272,8 @@ class LiveAgents:
 
     def _stay(self, live: Live, plan: _Plan) -> Live:
         plan.in_force.add(live.agent)
-        return self._at(live, Stage.HERE, live.due)
+        void = _for_any_agent(live) if plan.is_begun_anew else ()
+        return self._at(live, Stage.HERE, tuple(due for due in live.due if due not in void))
 
     def _come(self, presence: Presence, plan: _Plan) -> Live:
         """An incarnation that is new. A host that stops already isn't started."""

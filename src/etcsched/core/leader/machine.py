@@ -35,6 +35,7 @@ from etcsched.core.leader.upkeep import Upkeep
 from etcsched.core.records import (
     CLUSTER,
     Change,
+    Job,
     Kind,
     Presence,
     Run,
@@ -43,7 +44,7 @@ from etcsched.core.records import (
     host_in,
     lane_of,
 )
-from etcsched.core.states import FINAL, RunState
+from etcsched.core.states import FINAL, JobState, RunState
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View, job_of, revision_of
 
@@ -103,8 +104,7 @@ class LeaderMachine:
         self._requests.look_at_all()
         self._fan_outs.look_at_all()
         self._live.look_at_all()
-        for place in self._view.late_reports:
-            self._upkeep.late_report(place)
+        self._upkeep.look_at_all()
         self._ticks.take_over()
         self._outages.eligibility_changed()
         return self._plan()
@@ -228,6 +228,9 @@ class LeaderMachine:
                 self._ticks.job_changed(change.ids[0])
                 self._outages.job_changed(change.ids[0])
                 self._runs.look_at_job(change.ids[0])
+                record = change.record
+                if isinstance(record, Job) and record.current.state is JobState.DELETED:
+                    self._upkeep.job_deleted()
             case Kind.PAUSE | Kind.CALENDAR:
                 self._limits_changed(change.kind, change.ids[0])
             case Kind.CONFLICT:
@@ -358,7 +361,7 @@ class LeaderMachine:
             ) if reservation.exists:
                 self._requests.found_run_of(answer.request)
 
-    def _look_at(self, matter: Matter) -> None:
+    def _look_at(self, matter: Matter) -> None:  # noqa: C901 - one case a matter
         match matter:
             case ("run", job, run):
                 self._runs.look_at((job, run))
@@ -397,6 +400,10 @@ class LeaderMachine:
                 self._retention.next_page()
             case ("sweep",):
                 self._sweep()
+            case ("part", "live"):
+                self._live.look_at_all()
+            case ("part", "upkeep"):
+                self._upkeep.look_at_all()
             case _:
                 pass
 
@@ -433,7 +440,8 @@ class LeaderMachine:
         return effects
 
     def _apart(self, part: str, decide: Callable[[], None]) -> None:
-        """Should it raise, it rests, and all else goes on."""
+        """Should it raise, it rests, and all else goes on. Then it looks at everything: what it was
+        about to look at is lost."""
         matter = ("part", part)
         if not self._context.rests(matter):
             with self._context.contain(matter):

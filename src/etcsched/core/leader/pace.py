@@ -71,8 +71,9 @@ class Pace:
     def allow(self, key: RunKey | None = None) -> bool:
         """Whether one may start now; then it is counted."""
         now_s = self._context.mono_s
-        if not self.is_free and key not in self._kept:
-            return False
+        ahead_s = max(1.0, 1 / self.rate) if key in self._kept else 0.0
+        if now_s < self._free_at_s() - ahead_s:
+            return False  # (Nor do kept turns take more than a second's worth, or one, beyond it.)
         if key is not None:
             self._kept.discard(key)
         self._spent = max(0.0, self._spent - (now_s - self._spent_at_s) * self.rate) + 1

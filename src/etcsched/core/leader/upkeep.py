@@ -24,6 +24,8 @@ class Upkeep:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._view = context.view
+        self._is_job_deleted = False
+        """Whether one was: what came to its joins goes before it may be made anew."""
         self._late: dict[tuple[str, str, str, str], None] = {}
         self._reading: set[tuple[str, str]] = set()
         context.wake_at(context.mono_s + SWEEP_EVERY_S, _SWEEP)
@@ -124,13 +126,23 @@ class Upkeep:
             text = "its run was deleted by hand: its assignment and report go too"
             context.say(text, run=(job, run_id), agent=agent, warn=True)
 
+    def job_deleted(self) -> None:
+        self._is_job_deleted = True
+
     # --- late reports
+
+    def look_at_all(self) -> None:
+        for place in self._view.late_reports:
+            self._late[place] = None
 
     def late_report(self, place: tuple[str, str, str, str]) -> None:
         self._late[place] = None
 
     def decide(self) -> None:
         """Fold late reports into their runs' records, wherever those are by now."""
+        if self._is_job_deleted:
+            self._is_job_deleted = False
+            self._forget_joins()
         late, self._late = self._late, {}
         for place in late:
             _, job, run_id, _ = place
