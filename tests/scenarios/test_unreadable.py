@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from etcsched.core.records import ClusterSettings, Kind, Link
+from etcsched.core.records import ClusterSettings, Kind, Link, Report
 from etcsched.core.schedule import Cron
-from etcsched.core.states import Lifecycle
+from etcsched.core.states import Lifecycle, Outcome
+from etcsched.keyspace.codec import MalformedRecord, decode, encode
 from etcsched.keyspace.ops import Put, Txn
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
@@ -107,3 +108,33 @@ def test_an_assignment() -> None:
     spoil(world, Kind.ASSIGNMENT, "a1", "backup", "20261122T120100Z")
     world.advance(600)
     assert list(world.states("backup").values()).count("completed") > 8
+
+
+DEEP = [b"[" * 2000, b'{"v":1,"x":' + b"[" * 2000 + b"]" * 2000 + b"}"]
+
+
+@pytest.mark.parametrize("value", DEEP)
+def test_a_value_that_is_nested_too_deeply(value: bytes) -> None:
+    """Where an agent may write."""
+    with pytest.raises(MalformedRecord):
+        decode(Report, value)
+    world = started("a1")
+    world.apply(job("other", EACH_MINUTE))
+    world.store.txn(Txn((), (Put(world.keys.of(Kind.REPORT, "a1", "any", "run"), value),)))
+    world.advance(300)
+    assert list(world.states("other").values()) == ["completed"] * 5
+
+
+def test_a_late_report_under_a_key_that_is_no_text() -> None:
+    world = started("a1")
+    world.apply(job("other", EACH_MINUTE))
+    world.advance(62)
+    (run,) = world.runs("other")
+    report = Report(
+        job="other", run=run, attempt=1, token=7, incarnation="5", supervisor="5",
+        claimed_at=world.now, ended_at=world.now, outcome=Outcome.COMPLETED,
+    )  # fmt: skip
+    key = world.keys.of(Kind.LATE_REPORT, "\udcff", "other", run, "7")
+    world.store.txn(Txn((), (Put(key, encode(report)),)))
+    world.advance(300)
+    assert list(world.states("other").values()) == ["completed"] * 6

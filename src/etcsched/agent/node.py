@@ -395,7 +395,7 @@ class AgentNode:
                 if boottime_s() >= prune_at_s:
                     prune_at_s = boottime_s() + _PRUNE_EVERY_S
                     await self._prune()
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # (The host may have no thread left.)
                 log.error("state directory %s: %s", self._state.path, error)  # noqa: TRY400
             await asyncio.sleep(_REVISION_EVERY_S)
 

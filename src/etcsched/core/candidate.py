@@ -91,11 +91,14 @@ class CandidateMachine:
         return self._demote(reason)
 
     def view_changed(
-        self, changes: tuple[Change, ...], is_live: bool, now: Instant
+        self, changes: tuple[Change, ...], is_live: bool, now: Instant, late_through: int = 0
     ) -> list[CandidateEffect]:
-        """``is_live``: seen as it was written, so that the clocks in it say something."""
+        """``is_live``: seen as it was written, so that the clocks in it say something; unless it
+        is of a revision up to ``late_through``: a watch that was lost has made up for it."""
         if is_live:
             for change in changes:
+                if change.mod_revision <= late_through:
+                    continue
                 match change.record:
                     case Candidate(node=node, clock=clock) | Presence(agent=node, clock=clock):
                         if node != self._node:
@@ -197,7 +200,8 @@ class CandidateMachine:
             self.leading = term.record
             return [Lead(term.record, term.mod_revision)]
         new = Term(
-            number=term.record.number + 1 if term is not None else 1,
+            # Also where somebody deleted the record: the terms begin anew above those given up.
+            number=max(term.record.number if term is not None else 0, self._given_up) + 1,
             leader=self._node,
             election_key=f"{lease:x}",
             token=token,

@@ -25,7 +25,7 @@ from etcsched.etcd.connection import HAS_LEADER, Connection, is_given_up
 from etcsched.etcd.refusals import Verdict, error_of, judge
 from etcsched.etcd.stubs import rpc_pb2
 from etcsched.etcd.wire import key_bytes, range_end_bytes, watch_events
-from etcsched.keyspace.ops import KeyValue, Range
+from etcsched.keyspace.ops import KeyValue, Range, WatchBatch
 from etcsched.ports import Snapshot, WatchUpdate
 
 if TYPE_CHECKING:
@@ -160,12 +160,15 @@ class _Watch:
                 response = await call.read()
             self._check(connection, token, response)
             self._doubted = False
+            opened_at = response.header.revision
             yield None
             async with contextlib.aclosing(self._responses(call)) as responses:
                 async for response in responses:
                     self._check(connection, token, response)
                     client.observe_raft_term(response.header.raft_term)
                     update = _update_of(response, assembler)
+                    if isinstance(update, WatchBatch):
+                        update = update.seen_late(opened_at)
                     if update is not None:
                         yield update
         except grpc.aio.AioRpcError as error:

@@ -97,7 +97,7 @@ def decode(type_: type[R], raw: bytes) -> R:
     """
     try:
         return _decoders[type_].decode(raw)  # type: ignore[return-value]
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:  # The latter: it is nested too deeply.
         newer = _decode_newer(type_, raw)
         if newer is None:
             raise MalformedRecord(f"no valid {type_.__name__} record: {error}") from None
@@ -116,7 +116,7 @@ def _decode_newer(type_: type[R], raw: bytes) -> R | None:
         mine = {name: value for name, value in fields.items() if name in known}
         record = msgspec.convert({**mine, "v": SCHEMA_VERSION}, type_)
         return msgspec.structs.replace(record, unknown=unknown)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
 
 

@@ -161,6 +161,8 @@ class Keys:
     def parse(self, key: str) -> tuple[Kind, tuple[str, ...]] | None:
         """The kind and ids of a key of the watched range; None for one that isn't ours."""
         first, _, rest = key[len(self.prefix) :].partition("/")
+        if not rest.isascii():
+            return None  # No name has others; bytes that are no text couldn't stand in a record.
         parser = self._parsers.get(first)
         return parser(rest.split("/")) if parser is not None and rest else None
 

@@ -148,10 +148,20 @@ class WatchEvent(msgspec.Struct, frozen=True):
 
 class WatchBatch(msgspec.Struct, frozen=True):
     """All changes of the watched range up to and including ``revision``, from after the batch
-    before. A revision is never split over two batches. No events: a progress notice."""
+    before. A revision is never split over two batches. No events: a progress notice.
+
+    ``late_through``: what is of a revision up to this one wasn't seen as it was written: the watch
+    was away, and has made up for it."""
 
     events: tuple[WatchEvent, ...]
     revision: int
+    late_through: int = 0
+
+    def seen_late(self, through: int) -> WatchBatch:
+        """As a watch tells it that was opened as the store was at revision ``through``."""
+        if not self.events or self.events[0].kv.mod_revision > through:
+            return self
+        return msgspec.structs.replace(self, late_through=through)
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -43,6 +43,6 @@ async def check_etcd(
             log.debug("%s", error)
         try:
             await asyncio.to_thread(high_water.write)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # (The host may have no thread left.)
             log.warning("can't write the revision seen: %s", error)
         await asyncio.sleep(CHECK_EVERY_S)

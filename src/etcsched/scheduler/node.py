@@ -34,7 +34,7 @@ from etcsched.core.errors import ClusterUnreachable, EtcschedError, LeaseGone, N
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.machine import LeaderMachine
 from etcsched.core.leader.standby import Standby
-from etcsched.core.records import Barred, Candidate
+from etcsched.core.records import Barred, Candidate, Kind
 from etcsched.core.times import ms_of, utc_of
 from etcsched.core.view import View
 from etcsched.etcd.client import EtcdClient
@@ -224,7 +224,8 @@ class SchedulerNode:
         self._has_snapshot.set()
         if self._leadership is None:
             self._standby.follow(changes)
-        self._do(self._candidate.view_changed(changes, is_live, instant_now()))
+        late_through = 0 if isinstance(update, Snapshot) else update.late_through
+        self._do(self._candidate.view_changed(changes, is_live, instant_now(), late_through))
         self._refuse_to_lead_on_ruins()
         if self._leadership is not None:
             if is_live:
@@ -356,7 +357,14 @@ class SchedulerNode:
         for effect in effects:
             match effect:
                 case Join():
-                    txn = join_election(self._keys, effect.lease, Candidate(**self._own_word()))
+                    seen = self._view.seen(Kind.ELECTION, f"{effect.lease:x}")
+                    own = Candidate(**self._own_word())
+                    txn = (
+                        # A hand wrote over it: its place in the queue stays, and its lease.
+                        update_candidate(self._keys, effect.lease, seen, own)
+                        if seen
+                        else join_election(self._keys, effect.lease, own)
+                    )
                     self._step(self._send(txn))
                 case Leave():
                     reason = self._candidate.barred_because or "it is stopped"

@@ -148,7 +148,10 @@ class _Serving:
                 b"give the token: Authorization: Bearer ...\n",
                 headers=(("WWW-Authenticate", 'Bearer realm="etcsched"'),),
             )
-        target = urlsplit(head.target.decode("ascii", "replace"))
+        try:
+            target = urlsplit(head.target.decode("ascii", "replace"))
+        except ValueError:
+            return Response.line(HTTPStatus.BAD_REQUEST, "no path")
         handler = self._routes.get("/" + target.path[1:].partition("/")[0])
         if handler is None:
             known = ", ".join(self._routes)

@@ -51,7 +51,8 @@ class SimulatedScheduler:
     def __init__(self, world: World, name: str, ttl_s: int) -> None:
         self.name = name
         self.is_alive = True
-        self.is_cut_off = False
+        self._is_cut_off = False
+        self._late_through = 0
         self.leader: LeaderMachine | None = None
         self.notes: list[fx.Note] = []
         self.defects: list[fx.Defect] = []
@@ -89,6 +90,16 @@ class SimulatedScheduler:
         self._world.at(self._world.now_s + KEEPALIVE_S, self._keep_alive)
 
     # --- faults
+
+    @property
+    def is_cut_off(self) -> bool:
+        return self._is_cut_off
+
+    @is_cut_off.setter
+    def is_cut_off(self, is_cut_off: bool) -> None:
+        """What was written meanwhile is seen late."""
+        self._is_cut_off = is_cut_off
+        self._late_through = self._world.store.revision
 
     def kill(self) -> None:
         """As by SIGKILL: whatever isn't committed is gone."""
@@ -154,7 +165,8 @@ class SimulatedScheduler:
         self._view.apply(changes, revision)
         if self.leader is None:
             self._follow_index(changes)
-        self._do(self._candidate.view_changed(changes, self._is_live, self._now()))
+        now, late_through = self._now(), self._late_through
+        self._do(self._candidate.view_changed(changes, self._is_live, now, late_through))
         self._is_live = True
         self._tell(ev.ViewChanged(changes))
 

@@ -195,3 +195,38 @@ def test_records_of_a_newer_schema(desk: Desk) -> None:
         assert "upgrade etcsched" in desk.machine.barred_because
     assert desk.term(3, 1) == [Join(10)]
     assert desk.machine.barred_because == ""
+
+
+def test_what_a_watch_makes_up_for_says_nothing_of_clocks(desk: Desk) -> None:
+    """A minute of others' clocks at once."""
+    desk.machine.session_opened(10, desk.now)
+    desk.now_s += 60.0
+    changes = []
+    for number in range(10):
+        clock = utc_of(START_MS + 6000 * number)
+        record = Candidate(
+            node=f"s{number}", host="h", pid=1, since=clock, clock=clock, version="0"
+        )
+        changes.append(
+            Change(
+                kind=Kind.ELECTION, ids=(f"{number + 100:x}",), record=record,
+                mod_revision=number + 1, create_revision=number + 10,
+            )
+        )  # fmt: skip
+    desk.view.apply(changes, 10)
+    desk.machine.view_changed(tuple(changes), True, desk.now, 10)
+    desk.machine.time_passed(desk.now)
+    assert desk.machine.barred_because == ""
+
+
+def test_a_term_that_was_deleted_by_hand(desk: Desk) -> None:
+    """The next one is above those that were given up."""
+    desk.machine.session_opened(10, desk.now)
+    desk.stands("a", 5)
+    desk.term(500, 5)
+    assert desk.machine.leading is not None
+    desk.see(Kind.TERM, (), None)
+    (take,) = [e for e in desk.machine.time_passed(desk.now) if isinstance(e, TakeTerm)]
+    assert take.write.term.number == 501
+    effects = desk.see(Kind.TERM, (), take.write.term)
+    assert any(isinstance(effect, Lead) for effect in effects)

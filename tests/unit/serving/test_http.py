@@ -166,3 +166,13 @@ async def test_it_ends_with_its_block_whoever_is_connected(
     with pytest.raises(OSError):
         await asyncio.open_connection(address.host, address.port)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("path", ["//[", "/echo?a=%ff", "http://[/echo", "*", "/\xe9", "//x]/echo"])
+async def test_an_odd_path_is_answered(
+    server: Address, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        status, _ = await get(server, path)
+    assert status in (200, 400, 404)
+    assert not caplog.records

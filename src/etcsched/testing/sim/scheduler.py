@@ -102,7 +102,9 @@ class SimScheduler:
         if self.machine is None:
             self._standby.follow(changes)
         is_live = not isinstance(update, Snapshot)
-        self._do(self._candidate.view_changed(changes, is_live, self.process.clock.now()))
+        late_through = 0 if isinstance(update, Snapshot) else update.late_through
+        now = self.process.clock.now()
+        self._do(self._candidate.view_changed(changes, is_live, now, late_through))
         self._refuse_to_lead_on_ruins()
         self._tell(ev.ViewChanged(changes))
         if not self._has_snapshot:

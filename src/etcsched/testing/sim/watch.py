@@ -34,6 +34,7 @@ class Watch:
         self._stream = 0
         """Number of the stream that counts; what comes from others is void."""
         self._sent = 0
+        self._opened_at = 0
         self._is_open = False
         self._is_scheduled = False
         self._is_stuck = False
@@ -126,7 +127,7 @@ class Watch:
         assert self._assembler is not None
         batch = self._assembler.events(events, more_fragments=more)
         if batch is not None:
-            self._on_update(batch)
+            self._on_update(batch.seen_late(self._opened_at))
 
     # --- the member's end
 
@@ -140,6 +141,7 @@ class Watch:
             # A member that lags behind may tell again what the client has.
             position = min(position, max(etcd.store.compact_revision - 1, position - 3))
         self._sent = position
+        self._opened_at = etcd.store.revision
         self._is_open, self._is_stuck = True, False
         self._schedule()
 
