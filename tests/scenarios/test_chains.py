@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from etcsched.core.leader import effects as fx
 from etcsched.core.leader.chains import chained_id
 from etcsched.core.leader.context import Options
 from etcsched.core.leader.explaining import Explainer
@@ -673,3 +674,47 @@ def test_what_a_join_whose_target_is_disabled_waits_for(world: World) -> None:
         view.apply(world.records(kind).values(), world.store.revision)
     ((_, reason),) = Explainer(view, ms_of(world.now)).joins_of("report")
     assert "waits for report, which is disabled" in reason.text
+
+
+@pytest.mark.parametrize("is_in_flight", [False, True])
+def test_a_job_that_is_deleted_as_an_end_comes_to_its_join(is_in_flight: bool) -> None:
+    world = World()
+    world.scheduler("s1")
+    for name, takes_s in (("a1", 1.0), ("a2", 2.0), ("a3", 20.0)):
+        world.agent(name, takes_s=takes_s)
+    world.advance(0.5)
+    link = Link(to="report", joins=True)
+    for name, agent in (("one", "a1"), ("two", "a2"), ("three", "a3")):
+        world.apply(job(name, ONCE, hosts=(agent,), chain=(link,)))
+    world.apply(target())
+    left = [1] if is_in_flight else []
+
+    def deletes(write: fx.Write) -> bool:
+        if left and isinstance(write, fx.EndRun) and write.run.job == "two":
+            left.pop()
+            world.delete("report")  # So etcd refuses it.
+        return False
+
+    world.rejects = deletes
+    world.advance(7)
+    if not is_in_flight:
+        world.delete("report")
+    world.advance(1.5)
+    world.apply(job("two", ONCE, hosts=("a2",)))
+    world.apply(target())
+    world.advance(60)
+    assert not left
+    assert world.runs("report") == {}
+
+
+def test_a_job_that_is_deleted_and_made_anew_before_anybody_looks(world: World) -> None:
+    world.agent("a3", takes_s=20.0)
+    link = Link(to="report", joins=True)
+    world.apply(source(link, name="one", hosts=("a1",)))
+    world.apply(source(link, name="three", hosts=("a3",)))
+    world.apply(target())
+    world.advance(7)
+    world.delete("report")
+    world.apply(target())
+    world.advance(60)
+    assert world.runs("report") == {}

@@ -10,6 +10,7 @@ import pytest
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import ASIDE_REASON
 from etcsched.core.leader.explaining import Explainer
+from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.lifecycle import LiveAgents
 from etcsched.core.leader.outages import Outages
 from etcsched.core.leader.recovery import Plan
@@ -320,3 +321,45 @@ def test_a_defect_as_an_agent_comes_or_goes(
     lives = [change.record for change in world.records(Kind.LIVE).values()]
     stages = [live.stage for live in lives if isinstance(live, Live)]
     assert stages == ([] if is_stopping else [Stage.HERE])
+
+
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE])
+def test_a_start_that_is_rejected_holds_no_conflict_group(overlap: Overlap) -> None:
+    world = started()
+    world.rejects = lambda write: isinstance(write, fx.Dispatch) and is_about(write, "bad")
+    world.apply(job("bad", EACH_MINUTE, overlap=overlap, priority=5))
+    world.apply(job("low", EACH_MINUTE, overlap=overlap))
+    world.group("g", "bad", "low")
+    world.advance(900)
+    assert list(world.states("low").values()).count("completed") >= 10
+
+
+def test_a_fan_out_whose_runs_cant_be_decided_holds_nobody_up_below(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def raises(*_: object) -> None:
+        raise ArithmeticError("a defect")
+
+    world = started()
+    world.has_defects = True
+    monkeypatch.setattr(FanOuts, "_make", raises)
+    world.apply(job("bad", EACH_MINUTE, per_host=True, priority=5))
+    world.apply(job("low", every_s=10))
+    world.group("g", "bad", "low")
+    world.advance(300)
+    assert list(world.states("low").values()).count("completed") >= 20
+
+
+def test_a_fan_outs_run_on_one_agent_holds_up_no_queue_on_others() -> None:
+    world = World()
+    world.scheduler("s1")
+    for name in ("a1", "a2"):
+        world.agent(name, slots=4, takes_s=8.0)
+    world.advance(0.5)
+    world.rejects = lambda write: (
+        isinstance(write, fx.CreateRun) and write.run.host == "a2" and world.now_s > 12
+    )
+    world.apply(job("bad", every_s=5, per_host=True, overlap=Overlap.QUEUE))
+    world.advance(60)
+    ended = [run.host for run in world.runs("bad").values() if run.state is RunState.COMPLETED]
+    assert ended.count("a1") >= 5

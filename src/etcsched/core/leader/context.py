@@ -238,7 +238,8 @@ class Context:
         """Likewise, of the run's own lane."""
         if run.host:
             is_being_made = self.is_busy(lane_matter(run.lane), job_matter(run.job))
-            return is_being_made or run.job in self.fanning_out
+            is_fanning_out = run.job in self.fanning_out and not self.is_run_rejected(run.job)
+            return is_being_made or is_fanning_out
         return self.is_coming(run.job)
 
     def is_starting(self, lane: str) -> bool:
@@ -299,6 +300,7 @@ class Context:
                 self._set_aside(reservation)
             self._rejected.update(reservation.matters)
             self._free_joins(reservation)
+            self._count_start(reservation, -1)  # It holds no conflict group while it rests.
         rests = min(2 ** max(0, before - 1), MOST_STALE_WAITS)
         wait_s = rests * self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
         reservation.revision = NEVER if revision is None or before else revision
@@ -344,8 +346,11 @@ class Context:
                 self.wake_at(self.mono_s, job_matter(job))
 
     def is_run_rejected(self, job: str) -> bool:
-        """Whether etcd takes no write about one of the job's runs: it may never be there."""
-        return any(matter[:2] == ("run", job) for matter in self._rejected)
+        """Whether etcd takes no write about one of the job's runs, or its fan-out's decision has
+        raised: it may never be there."""
+        return any(matter[:2] == ("run", job) for matter in self._rejected) or any(
+            matter[:2] == ("fan_out", job) and self.rests(matter) for matter in self._resting
+        )
 
     def contain(self, matter: Matter) -> Contained:
         """If what is decided about this raises, it alone is left for later: one run's, request's or
@@ -384,7 +389,8 @@ class Context:
                 del self._reservations[seq]
                 for matter in reservation.matters:
                     del self._busy[matter]
-                self._count_start(reservation, -1)
+                if not reservation.is_rejected:
+                    self._count_start(reservation, -1)
                 if reservation.agent is not None:
                     self._reserved_slots[reservation.agent] -= 1
                     self.load_changed(reservation.agent)

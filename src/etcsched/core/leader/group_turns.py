@@ -96,6 +96,7 @@ class GroupTurns:
         if self._is_any_coming_above(job):
             words = "a run of higher priority in its conflict group is just being made"
             context.because(key, Why.CONFLICT, lambda: words)
+            self._let_first[key] = job
             return True  # Likewise: what is due at one instant goes by its place in the group.
         while True:
             holder = conflicts.holder(job)

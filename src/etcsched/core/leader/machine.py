@@ -230,7 +230,7 @@ class LeaderMachine:
                 self._runs.look_at_job(change.ids[0])
                 record = change.record
                 if isinstance(record, Job) and record.current.state is JobState.DELETED:
-                    self._upkeep.job_deleted()
+                    self._upkeep.job_deleted(change.ids[0], change.mod_revision)
             case Kind.PAUSE | Kind.CALENDAR:
                 self._limits_changed(change.kind, change.ids[0])
             case Kind.CONFLICT:
@@ -325,6 +325,8 @@ class LeaderMachine:
             case fx.RecoverTicks(job=job) if event.exists:
                 self._outages.step_refused(job)
         self._context.refused(event.seq, event.revision, exists=event.exists, is_decided=is_decided)
+        if event.revision is None and isinstance(write, fx.Dispatch):
+            self._runs.look_at_waiting(write.run.job)  # Those that it would have kept waiting.
         following = getattr(write, "following", None)
         if event.revision is None and following is not None:
             # It rests: what it would begin isn't on its way, and nobody waits for that.

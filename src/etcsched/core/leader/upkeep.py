@@ -24,8 +24,9 @@ class Upkeep:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._view = context.view
-        self._is_job_deleted = False
-        """Whether one was: what came to its joins goes before it may be made anew."""
+        self._deleted: dict[str, int] = {}
+        """As of which revision a job was: what came to its joins before goes, also where it is made
+        anew at once, as soon as nobody is just coming to them."""
         self._late: dict[tuple[str, str, str, str], None] = {}
         self._reading: set[tuple[str, str]] = set()
         context.wake_at(context.mono_s + SWEEP_EVERY_S, _SWEEP)
@@ -74,6 +75,7 @@ class Upkeep:
             matter = join_matter(target, instance)
             job = self._view.jobs.get(target)
             is_gone = job is None or job.record.current.state is JobState.DELETED
+            is_gone = is_gone or entry.create_revision < self._deleted.get(target, 0)
             if (entry.record.since >= oldest and not is_gone) or context.is_busy(matter):
                 continue
             write = fx.ForgetJoin(
@@ -126,8 +128,8 @@ class Upkeep:
             text = "its run was deleted by hand: its assignment and report go too"
             context.say(text, run=(job, run_id), agent=agent, warn=True)
 
-    def job_deleted(self) -> None:
-        self._is_job_deleted = True
+    def job_deleted(self, job: str, revision: int) -> None:
+        self._deleted[job] = revision
 
     # --- late reports
 
@@ -140,9 +142,11 @@ class Upkeep:
 
     def decide(self) -> None:
         """Fold late reports into their runs' records, wherever those are by now."""
-        if self._is_job_deleted:
-            self._is_job_deleted = False
+        if self._deleted:
             self._forget_joins()
+            joins = self._view.joins
+            left = {t for (t, _), e in joins.items() if e.create_revision < self._deleted.get(t, 0)}
+            self._deleted = {job: self._deleted[job] for job in left}
         late, self._late = self._late, {}
         for place in late:
             _, job, run_id, _ = place
