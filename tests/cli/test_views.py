@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from etcsched.core.leader.context import ASIDE_REASON
 from etcsched.core.records import (
     Barred,
     Candidate,
@@ -753,3 +754,12 @@ def test_the_doctor_reminds_of_pauses(cluster: Console) -> None:
 
 def test_no_colour_without_a_terminal(cluster: Console) -> None:
     assert "\x1b" not in cluster.ok("status") + cluster.ok("runs", "list")
+
+
+def test_doctor_tells_what_is_set_aside_from_what_has_no_agent(cluster: Console) -> None:
+    for name, reason in (("close_books", "no agent"), ("rotate_logs", ASIDE_REASON)):
+        gap = Gap(job=name, since=SINCE, decided_through=SINCE, reason=reason)
+        cluster.put(gap, Kind.GAP, name)
+    said = cluster.run("doctor").output
+    assert "without an agent: close_books (no agent)" in said
+    assert "set aside, since something of them can't be written or decided: rotate_logs" in said

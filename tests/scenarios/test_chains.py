@@ -718,3 +718,23 @@ def test_a_job_that_is_deleted_and_made_anew_before_anybody_looks(world: World) 
     world.apply(target())
     world.advance(60)
     assert world.runs("report") == {}
+
+
+def test_a_job_that_is_made_anew_while_nobody_leads(world: World) -> None:
+    """The next leader tells by the job's timeline that it was deleted."""
+    link = Link(to="report", joins=True)
+    world.apply(source(link, name="one"))
+    world.apply(job("two", chain=(link,)))
+    world.apply(target())
+    world.advance(10)
+    world.nodes["s1"].kill()
+    world.advance(1)
+    for name in ("one", "two", "report"):
+        world.delete(name)
+    world.advance(1)
+    world.apply(target())
+    world.advance(15)
+    world.scheduler("s2")
+    world.advance(30)
+    assert world.runs("report") == {}
+    assert world.records(Kind.JOIN) == {}

@@ -512,3 +512,25 @@ def test_a_bound_retry_that_was_paused_outlasts_its_agents_restart() -> None:
     world.resume("backup")
     world.advance(60)
     assert list(world.states("backup").values()) == ["completed"]
+
+
+def test_what_a_failed_attempt_handed_on_isnt_that_of_the_one_that_died_after_it() -> None:
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", ends_as=Outcome.FAILED)
+    agent.hands_on = {"backup": {"code": ("7",)}}
+    world.advance(0.5)
+    retry = Retry(max=3, interval_s=10.0)
+    tick = At(Utc("2026-11-22T12:00:05.000Z"))
+    world.apply(job("backup", tick, retry=retry, on_agent_loss=OnAgentLoss.REASSIGN))
+    world.advance(10)
+    agent.takes_s = 1000.0
+    world.advance(12)
+    (run,) = world.runs("backup").values()
+    assert (run.state, run.results) == (RunState.ASSIGNED, {"code": ("7",)})
+    agent.kill()
+    world.advance(30)
+    world.request(cancel("r1", "20261122T120005Z"))
+    world.advance(2)
+    (run,) = world.runs("backup").values()
+    assert (run.state, run.results) == (RunState.CANCELLED, {})

@@ -95,7 +95,7 @@ class SchedulerMetrics(NodeMetrics):
                     lambda: len(view.requests),
                 ),
                 "etcsched_outages": (
-                    "Jobs that no agent can run now.",
+                    "Jobs that no agent can run now, or that are set aside.",
                     "",
                     lambda: sum(not entry.record.closed for entry in view.gaps.values()),
                 ),

@@ -13,6 +13,7 @@ from etcsched.core.view import View
 from tests.support.jobs import NOON, job
 
 TICK_MS = ms_of(NOON)
+AT_ONCE = Utc("2026-11-22T11:59:00.005Z")
 
 BEFORE = Run(
     job="backup",
@@ -23,8 +24,9 @@ BEFORE = Run(
     scheduled_at=Utc("2026-11-22T11:59:00.000Z"),
 )
 WAITS = replace(BEFORE, state=RunState.READY)
-LOST = Attempt(number=1, agent="a1", token=1, assigned_at=NOON, outcome=Outcome.DIED)
+LOST = Attempt(number=1, agent="a1", token=1, assigned_at=AT_ONCE, outcome=Outcome.DIED)
 BEGUN = replace(BEFORE, attempts=(LOST,))
+BEGUN_LATER = replace(BEFORE, attempts=(replace(LOST, claimed_at=Utc("2026-11-22T12:00:01.000Z")),))
 BORN_LATE = replace(BEGUN, created_at=Utc("2026-11-22T12:00:10.000Z"))
 QUEUED = replace(BORN_LATE, state=RunState.QUEUED)
 TRIGGERED = replace(BEGUN, scheduled_at=None, origin=Origin.REQUEST)
@@ -41,6 +43,7 @@ SKIP, QUEUE, ALLOW = Overlap.SKIP, Overlap.QUEUE, Overlap.ALLOW
         (SKIP, [BEFORE], RunState.QUEUED),
         (SKIP, [WAITS], RunState.QUEUED),
         (SKIP, [BEGUN], RunState.OVERLAPPED),
+        (SKIP, [BEGUN_LATER], RunState.QUEUED),
         (SKIP, [RESUBMITTED], RunState.QUEUED),
         (SKIP, [TRIGGERED], RunState.OVERLAPPED),
         (SKIP, [BORN_LATE], RunState.QUEUED),

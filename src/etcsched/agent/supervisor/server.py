@@ -379,7 +379,8 @@ class Supervisor:
         try:
             output, process = self._spawn(start)
         except (CannotStart, OSError) as error:
-            self._fail_start(attempt_id, str(error), died=isinstance(error, NotHere))
+            is_its_fault = isinstance(error, CannotStart) and not isinstance(error, NotHere)
+            self._fail_start(attempt_id, str(error), died=not is_its_fault)
             return
         self._adopt(start, output, process)
 
@@ -389,13 +390,13 @@ class Supervisor:
         if start.deadline_mono_s <= boottime_s():
             raise NotHere("its deadline had passed before it could start")
         if len(self._attempts) >= self._attempts_most:
-            raise CannotStart(
+            raise NotHere(
                 f"this host's limit of open files (ulimit -n) is enough for {self._attempts_most} "
                 "attempts at once"
             )
         hanging = self._forest.given_up()
         if hanging >= HANGING_STARTS_MAX:
-            raise CannotStart(
+            raise NotHere(
                 f"{hanging} starts before it hang on file systems that don't answer, and their "
                 "processes can't be killed: nothing starts here until some have ended"
             )

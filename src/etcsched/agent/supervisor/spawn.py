@@ -169,7 +169,7 @@ class Spawner:
                 setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
             )
         except (OSError, ValueError) as error:
-            raise CannotStart(_exec_failure(path, error)) from None
+            raise _cannot_exec(path, error) from None
         finally:
             descriptors.set_limits(own)
 
@@ -196,7 +196,7 @@ class Spawner:
                 preexec_fn=self._set_limits,  # noqa: PLW1509 - there is one thread here
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            raise CannotStart(_exec_failure(path, error)) from None
+            raise _cannot_exec(path, error) from None
         process.returncode = 0  # Waited for by the supervisor's own loop, not by this object.
         return process.pid
 
@@ -217,7 +217,7 @@ class Spawner:
                 signal.pthread_sigmask(signal.SIG_SETMASK, ())
         except OSError as error:
             os.close(report_fd)
-            raise CannotStart(_exec_failure(start.argv[0], error)) from None
+            raise _cannot_exec(start.argv[0], error) from None
         finally:
             os.close(told_fd)
         return Beginning(start, pid, report_fd, self._start_within_s)
@@ -270,7 +270,7 @@ def _execute(start: Start, incarnation: str, supervisor: int) -> NoReturn:
     try:
         os.execve(path, start.argv, environment)
     except (OSError, ValueError) as error:
-        raise CannotStart(_exec_failure(path, error)) from None
+        raise _cannot_exec(path, error) from None
 
 
 def _environment(start: Start, incarnation: str) -> dict[str, str]:
@@ -288,7 +288,7 @@ def _enter(cwd: str) -> None:
 def _die_with(supervisor: int) -> None:
     kernel.die_with_parent()
     if os.getppid() != supervisor:
-        raise CannotStart("its supervisor died")
+        raise NotHere("its supervisor died")
 
 
 def _account_needed(name: str | None, environment: dict[str, str]) -> _Account | None:
@@ -347,6 +347,15 @@ def _cwd_failure(cwd: str, error: OSError | ValueError) -> str:
             return f"permission denied: working directory {cwd}"
         case _:
             return f"working directory {cwd!r} can't be used: {_words(error)}"
+
+
+_OF_THE_HOST = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""What it lacks for now."""
+
+
+def _cannot_exec(path: str, error: Exception) -> CannotStart:
+    is_the_hosts = getattr(error, "errno", None) in _OF_THE_HOST
+    return (NotHere if is_the_hosts else CannotStart)(_exec_failure(path, error))
 
 
 def _exec_failure(path: str, error: Exception) -> str:

@@ -183,7 +183,11 @@ class AssignedRuns:
         changes: dict[str, object] = {}
         if report is not None:
             over = self._ends.attempt_over(assignment, report, cause)
-            changes = {"attempts": (*run.attempts, over), "reassigns": run.reassigns + 1}
+            changes = {
+                "attempts": (*run.attempts, over),
+                "reassigns": run.reassigns + 1,
+                **self._ends.results_of(report),
+            }
         presence, is_paced = None, False
         is_free = context.conflicts.holder(run.job) is None  # Groups can change while it runs.
         is_retry = report is None and is_waiting_for_retry(run)  # Not begun: it may end still.

@@ -345,6 +345,12 @@ class Context:
                 del self._aside[job][reservation.subject]
                 self.wake_at(self.mono_s, job_matter(job))
 
+    def forget_rejected(self, job: str) -> None:
+        """Of its runs that are over, or are made no more."""
+        for matter in [m for m in self._rejected if m[:2] == ("run", job)]:
+            if matter[1:] not in self.view.runs:
+                self._rejected.discard(matter)
+
     def is_run_rejected(self, job: str) -> bool:
         """Whether etcd takes no write about one of the job's runs, or its fan-out's decision has
         raised: it may never be there."""

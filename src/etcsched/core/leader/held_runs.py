@@ -58,7 +58,11 @@ class HeldRuns:
         changes: dict[str, object] = {}
         if is_over:
             over = self._ends.attempt_over(assignment, report, cause)
-            changes = {"attempts": (*run.attempts, over), "agent": ""}
+            changes = {
+                "attempts": (*run.attempts, over),
+                "agent": "",
+                **self._ends.results_of(report),
+            }
         context.write(
             fx.HoldRun(
                 seq=context.next_seq(),
@@ -142,18 +146,22 @@ class HeldRuns:
         """It waits for an agent as after any loss, and never ends by its pickup buffer."""
         context, run = self._context, entry.record
         assignment, report = self._ends.attempt_of(run)
-        old, attempts = None, run.attempts
+        old: fx.OldAttempt | None = None
+        changes: dict[str, object] = {}
         if assignment is not None:
             old = self._ends.old_attempt(entry, assignment, report)
             if report is not None:
                 lost = self._ends.attempt_over(assignment, report, f"{run.agent} was lost")
-                attempts = (*attempts, lost)
+                changes = {
+                    "attempts": (*run.attempts, lost),
+                    **self._ends.results_of(report),
+                }
         context.write(
             fx.MoveRun(
                 seq=context.next_seq(),
                 run=step(
                     context.author, run, entry.mod_revision, RunState.READY, cause,
-                    agent="", attempts=attempts, reassigns=run.reassigns + 1,
+                    agent="", reassigns=run.reassigns + 1, **changes,
                 ),
                 run_revision=entry.mod_revision,
                 old=old,

@@ -191,6 +191,7 @@ class LeaderMachine:
                 self._runs.look_at((change.ids[0], change.ids[1]))
                 if change.record is None:
                     self._retention.archived(change.ids[0])
+                    self._context.forget_rejected(change.ids[0])
                 elif isinstance(change.record, Run):
                     self._live.work_changed(change.record.agent)
                     if change.record.state in (RunState.HELD, RunState.ASSIGNED):
@@ -202,6 +203,7 @@ class LeaderMachine:
                 self._fan_outs.look_at(change.ids[0])
                 if change.record is None:
                     self._fan_outs.gone((change.ids[0], change.ids[1]))
+                    self._context.forget_rejected(change.ids[0])
                 else:
                     self._fan_outs.came(change.ids[0])
             case Kind.ASSIGNMENT | Kind.REPORT:

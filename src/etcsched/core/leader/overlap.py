@@ -63,7 +63,7 @@ def _was_late(run: Run) -> bool:
 
 def had_begun(view: View, run: Run, at_ms: int) -> bool:
     """Whether any attempt of it ran before that, as its agents tell."""
-    if run.attempts:
+    if any(ms_of(attempt.claimed_at or attempt.assigned_at) < at_ms for attempt in run.attempts):
         return True
     report = view.reports.get((run.agent, run.job, run.id))
     return report is not None and ms_of(report.record.claimed_at) < at_ms

@@ -157,7 +157,7 @@ class RetryingRuns:
         retrying = step(
             context.author, run, entry.mod_revision, RunState.RETRYING, text,
             agent="", attempts=(*run.attempts, over), retries=run.retries + 1, retry_at=due,
-            results=report.record.results, results_problem=report.record.results_problem,
+            **self._ends.results_of(report),
         )  # fmt: skip
         context.write(
             fx.MoveRun(

@@ -64,6 +64,11 @@ class RunEnds:
         else:
             self.end_assigned(entry, assignment, report, state, cause, consumed)
 
+    def results_of(self, report: Entry[Report]) -> dict[str, object]:
+        """Of the attempt that is over, for its run: another may follow, or none."""
+        record = report.record
+        return {"results": record.results, "results_problem": record.results_problem}
+
     def attempt_of(self, run: Run) -> tuple[Entry[Assignment] | None, Entry[Report] | None]:
         place = (run.agent, run.job, run.id)
         return self._view.assignments.get(place), self._view.reports.get(place)

@@ -8,10 +8,10 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader.chains import join_matter
 from etcsched.core.leader.context import Context, Matter, job_matter
 from etcsched.core.leader.runs import late_attempt_of
-from etcsched.core.records import CLUSTER, Kind, Report, Run
+from etcsched.core.records import CLUSTER, Job, Join, Kind, Report, Run
 from etcsched.core.states import JobState
 from etcsched.core.times import utc_of
-from etcsched.core.view import revision_of
+from etcsched.core.view import Entry, revision_of
 
 SWEEP_EVERY_S = 10.0
 MAX_LATE_REPORTS = 8
@@ -76,6 +76,7 @@ class Upkeep:
             job = self._view.jobs.get(target)
             is_gone = job is None or job.record.current.state is JobState.DELETED
             is_gone = is_gone or entry.create_revision < self._deleted.get(target, 0)
+            is_gone = is_gone or (job is not None and _is_made_anew(job, entry))
             if (entry.record.since >= oldest and not is_gone) or context.is_busy(matter):
                 continue
             write = fx.ForgetJoin(
@@ -86,7 +87,10 @@ class Upkeep:
             )
             context.write(write, matter)
             names = ", ".join(f"{a.job}/{a.run}" for a in entry.record.arrived)
-            context.say(f"{names} waited in vain for the others that {target} joins", warn=True)
+            why = f"waited for {target}, which was deleted"
+            if not is_gone:
+                why = f"waited in vain for the others that {target} joins"
+            context.say(f"{names} {why}", warn=True)
 
     def _forget_jobs(self) -> None:
         context, watermark = self._context, self._view.watermark
@@ -134,6 +138,7 @@ class Upkeep:
     # --- late reports
 
     def look_at_all(self) -> None:
+        self._forget_joins()
         for place in self._view.late_reports:
             self._late[place] = None
 
@@ -209,6 +214,14 @@ class Upkeep:
             agent=agent,
             warn=True,
         )
+
+
+def _is_made_anew(job: Entry[Job], join: Entry[Join]) -> bool:
+    """Whether the job was deleted since somebody came to the join."""
+    if job.create_revision > join.create_revision:
+        return True
+    versions = job.record.versions
+    return any(v.state is JobState.DELETED and v.since > join.record.since for v in versions)
 
 
 def _has_folded(run: Run, report: Report) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from etcsched.core.durations import format_duration
+from etcsched.core.leader.context import ASIDE_REASON
 from etcsched.core.limits import Limits
 from etcsched.core.records import (
     CLUSTER,
@@ -147,10 +148,20 @@ async def check_ticks(
     if missing:
         text = f"not there, so that they exclude nothing: {some(missing)}"
         findings.append(Finding("calendars", Level.BAD, text, "apply the files that name them"))
-    waiting = [f"{gap.job} ({gap.reason})" for gap in gaps if not gap.closed]
+    return findings + _outages([gap for gap in gaps if not gap.closed])
+
+
+def _outages(gaps: list[Gap]) -> list[Finding]:
+    findings = []
+    aside = [gap.job for gap in gaps if gap.reason == ASIDE_REASON]
+    waiting = [f"{gap.job} ({gap.reason})" for gap in gaps if gap.reason != ASIDE_REASON]
     if waiting:
         text = f"without an agent: {some(waiting)}"
         advice = "start an agent that their hosts and labels allow"
+        findings.append(Finding("outages", Level.BAD, text, advice))
+    if aside:
+        text = f"set aside, since something of them can't be written or decided: {some(aside)}"
+        advice = "the leader's log says what; mend the job, or report it"
         findings.append(Finding("outages", Level.BAD, text, advice))
     return findings
 
