@@ -46,12 +46,11 @@ FOLDED = {
         "LATE": ["12 ms (median of the last 2 starts, worst 12 ms (close_books/20261122T023000Z))"],
         "OUTAGE": [
             "an outage since 2026-11-22T18:00:00.000Z: no agent; now: no agent may run it: "
-            "host-a is not among the job's hosts (gone); host-b is not among the job's hosts (gone)"
+            "host-a (and 1 more) is not among the job's hosts (gone)"
         ],
         "WAITS": [
-            "no agent may run it: host-a doesn't run jobs as root (see its --allow-user and "
-            "--default-user); host-b doesn't run jobs as root (see its --allow-user and "
-            "--default-user)"
+            "no agent may run it: host-a (and 1 more) has no --default-user, and the job names "
+            "no user"
         ],
     },
     80: {
@@ -61,15 +60,12 @@ FOLDED = {
         ],
         "OUTAGE": [
             "an outage since 2026-11-22T18:00:00.000Z: no agent;",
-            "                           now: no agent may run it: host-a is not among the",
-            "                           job's hosts (gone); host-b is not among the job's",
-            "                           hosts (gone)",
+            "                           now: no agent may run it: host-a (and 1 more) is not",
+            "                           among the job's hosts (gone)",
         ],
         "WAITS": [
-            "no agent may run it: host-a doesn't run jobs as root",
-            "                           (see its --allow-user and --default-user); host-b",
-            "                           doesn't run jobs as root (see its --allow-user and",
-            "                           --default-user)",
+            "no agent may run it: host-a (and 1 more) has no",
+            "                           --default-user, and the job names no user",
         ],
     },
 }

@@ -220,3 +220,18 @@ def test_a_retry_goes_to_another_than_the_last_though_one_couldnt_start_it() -> 
     assert chosen(Tried(everywhere, frozenset({"a1"}), "a2")) == "a3"
     assert chosen(Tried(everywhere, frozenset({"a1", "a3"}), "a2")) == "a2"
     assert chosen(Tried(everywhere, everywhere, "a2")) == "a1"
+
+
+def test_what_keeps_few_agents_is_said_first() -> None:
+    """The others aren't meant for it."""
+    view = View()
+    agents = [presence(f"a{number}") for number in range(4)]
+    agents += [presence("b", labels={"disk": "ssd"}, users=(), default_user="")]
+    for each in agents:
+        change = Change(kind=Kind.PRESENCE, ids=(each.agent,), record=each, mod_revision=5)
+        view.apply([change], 5)
+    words = Context(view, 1, "s1", Options()).why_none(requirement_of(job(require={"disk": "ssd"})))
+    assert words == (
+        "no agent may run it: b has no --default-user, and the job names no user; "
+        "a0 (and 3 more) has no label disk, the job requires disk=ssd"
+    )

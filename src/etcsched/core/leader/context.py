@@ -485,11 +485,16 @@ class Context:
             return "no agent is here"
         if self.has_eligible(requirement):
             return "every agent that may run it is full"
+        names_by_reason: defaultdict[str, list[str]] = defaultdict(list)
+        for name, entry in sorted(self.view.presences.items()):
+            names_by_reason[self.why_not(requirement, entry.record) or ""].append(name)
+        # What keeps few is most likely what can be mended: the others aren't meant for it.
+        rarest = sorted(names_by_reason.items(), key=lambda each: (len(each[1]), each[1]))
         reasons = [
-            f"{name} {self.why_not(requirement, entry.record)}"
-            for name, entry in sorted(self.view.presences.items())
+            f"{names[0]}{f' (and {len(names) - 1} more)' if len(names) > 1 else ''} {reason}"
+            for reason, names in rarest
         ]
-        more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+        more = f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
         return f"no agent may run it: {'; '.join(reasons[:3])}{more}"
 
     def choose(

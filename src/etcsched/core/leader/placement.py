@@ -85,7 +85,9 @@ def why_not(
             return f"{has}, the job requires {name}={value}"
     user = requirement.user or presence.default_user
     if not allows(presence.users, user):
-        return f"doesn't run jobs as {user or 'root'} (see its --allow-user and --default-user)"
+        if not user:
+            return "has no --default-user, and the job names no user"
+        return f"doesn't run jobs as {user} (see its --allow-user and --default-user)"
     return None
 
 

@@ -187,11 +187,13 @@ class WaitingRuns:
         return self._what_catches_up_first(run)
 
     def _what_catches_up_first(self, run: Run) -> Callable[[], str] | None:
-        """An older queued run of its lane that catches up on an outage, too."""
+        """A run of its lane that catches up on an outage, too, and has begun, or is queued and
+        older."""
         view = self._view
         for other_id in view.recovering_of.get(run.lane, ()):
             other = view.runs[(run.job, other_id)].record
-            if other.state is RunState.QUEUED and queue_place(other) < queue_place(run):
+            is_older = other.state is RunState.QUEUED and queue_place(other) < queue_place(run)
+            if is_older or other.state is RunState.ASSIGNED:
                 return _behind_catching_up(other)
         return None
 
