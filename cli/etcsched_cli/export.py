@@ -54,6 +54,7 @@ def _export(defined: Defined, names: tuple[str, ...], tags: tuple[str, ...], now
     from etcsched.core.records import ClusterSettings
     from etcsched.core.states import JobState
     from etcsched.jobfile.exporting import export as exported
+    from etcsched.jobfile.notify import notifications_of
 
     jobs = {n: job for n, job in defined.jobs.items() if job.current.state is not JobState.DELETED}
     for name in names:
@@ -70,6 +71,8 @@ def _export(defined: Defined, names: tuple[str, ...], tags: tuple[str, ...], now
     chosen = [
         job for job in jobs.values() if (not names or job.name in names) and {*tags} <= {*job.tags}
     ]
+    told = {name for job in chosen for name in notifications_of(job, jobs)}
+    chosen += [jobs[name] for name in sorted(told - {job.name for job in chosen})]
     used = {name for job in chosen for name in job.current.calendars}
     calendars = [one for name, one in defined.calendars.items() if name in used]
     return exported(chosen, calendars, (), ClusterSettings(), now_ms)

@@ -348,16 +348,9 @@ def _next_in_full(view: JobView, now_ms: int) -> str:
 
 def _definition(name: str, fields: dict[str, Any]) -> str:
     """As it would stand in a job file."""
-    from io import StringIO
+    from etcsched.jobfile.exporting import to_yaml
 
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="rt", pure=True)
-    yaml.default_flow_style = None
-    yaml.width = 100
-    text = StringIO()
-    yaml.dump({"jobs": {name: fields}}, text)
-    return text.getvalue().rstrip("\n")
+    return to_yaml({"jobs": {name: fields}}, 100).rstrip("\n")
 
 
 def _render_ticks(ticks: Sequence[ComingTick]) -> Iterable[RenderableType]:

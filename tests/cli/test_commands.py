@@ -782,3 +782,20 @@ def test_help_imports_neither_etcd_nor_rich() -> None:
 def test_every_command_has_an_example(console: Console) -> None:
     for args in (["apply"], ["jobs", "trigger"], ["runs", "wait"], ["agents", "drain"], ["doctor"]):
         assert "etcsched " + " ".join(args) in console.ok(*args, "--help").split("\n", 1)[1]
+
+
+def test_a_group_says_that_a_job_of_it_is_deleted(console: Console) -> None:
+    jobs = "jobs:\n" + "".join(
+        f"  {name}: {{run: {{shell: x}}, state: ad_hoc_active}}\n" for name in ("a", "b")
+    )
+    console.ok("apply", "-", stdin=f"{jobs}conflicts: {{g: [a, b]}}\n")
+    console.ok("jobs", "delete", "b", "--yes")
+    assert "b (no such job)" in console.ok("conflicts", "show", "g")
+
+
+def test_the_doctor_names_no_pause_of_a_deleted_job(console: Console) -> None:
+    console.ok("apply", "-", stdin="jobs: {a: {run: {shell: x}, schedule: {cron: 0 3 * * *}}}")
+    console.ok("jobs", "pause", "a")
+    assert "paused jobs" in console.run("doctor").stdout
+    console.ok("jobs", "delete", "a", "--yes")
+    assert "paused jobs" not in console.run("doctor").stdout

@@ -233,9 +233,9 @@ def test_an_export_of_some_jobs_has_their_calendars(console: Console, file: Path
     assert list(_sections(result.stdout)) == ["calendars:", "jobs:"]
     assert "  close_books:\n" in result.stdout
     assert "once" not in result.stdout
+    assert "    notify:\n" in result.stdout
     assert result.stderr == (
         "note: close_books: chains to report, which isn't there; apply refuses that\n"
-        "note: close_books: chains to close_books.notify, which isn't there; apply refuses that\n"
     )
     assert console.fails(4, "export", "nightly") == (
         "etcsched: job nightly: there is none; see etcsched jobs list"

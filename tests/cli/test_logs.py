@@ -152,6 +152,12 @@ def test_of_an_agent_that_died_nothing_is_known(console: Console) -> None:
     assert says(console, RUN) == ("", "-- agent host-b isn't here; what it wrote isn't known\n")
 
 
+def test_of_an_agent_that_was_lost_nothing_is_known(console: Console) -> None:
+    """Though it is known when that was believed."""
+    over(console, attempt(outcome=Outcome.DIED), state=RunState.DIED)
+    assert says(console, RUN) == ("", "-- agent host-b isn't here; what it wrote isn't known\n")
+
+
 def test_what_is_pruned(console: Console, agent: OutputService) -> None:
     over(console, attempt(output_bytes=9000, tail="the end\n"))
     text, note = says(console, RUN)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import LiteralScalarString
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
 from etcsched.core.records import Calendar, ClusterSettings, ConflictGroup, Job, Noop
 from etcsched.core.schedule import At
@@ -60,12 +60,12 @@ def export(
     return Export(document, (*notes, *group_notes, *_notes(written, now_ms)))
 
 
-def to_yaml(document: dict[str, Any]) -> str:
+def to_yaml(document: dict[str, Any], width: int = 1 << 20) -> str:
     """Block style, short maps and lists in one line; texts of several lines stay readable."""
     yaml = YAML(typ="rt", pure=True)
     yaml.default_flow_style = None
     yaml.allow_unicode = False
-    yaml.width = 1 << 20
+    yaml.width = width
     text = StringIO()
     yaml.dump(_readable(document), text)
     return text.getvalue()
@@ -141,4 +141,7 @@ def _readable(value: Any) -> Any:
             return [_readable(inner) for inner in value]
         case str() if _PLAIN_LINES.fullmatch(value):
             return LiteralScalarString(value)
+        case str() if value.startswith((":", "?")):
+            # Within braces it would be written as it is, and not be read again.
+            return DoubleQuotedScalarString(value)
     return value

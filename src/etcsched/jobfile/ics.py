@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -40,7 +41,11 @@ def days_of_events(text: str, now_ms: int, years: int) -> EventDays:
         calendar: Any = Ics.from_ical(text)
         for event in calendar.walk("VEVENT"):
             _check(event)
-        events = recurring_ical_events.of(calendar).between(since, through)
+        singles, others = _parted(calendar)
+        events = list(recurring_ical_events.of(others).between(since, through))
+        if singles.subcomponents:
+            alone = recurring_ical_events.of(singles).all()
+            events += [event for event in alone if _days_of(event)[1] >= since]
     except (ArithmeticError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidJobFile([f"no iCalendar file that can be read: {error}"]) from None
     found: dict[tuple[date, date], str] = {}
@@ -54,6 +59,33 @@ def days_of_events(text: str, now_ms: int, years: int) -> EventDays:
         day = first.isoformat() if first == last else f"{first}/{last}"
         days.append((day, name))
     return EventDays(tuple(days), since, through)
+
+
+def _parted(calendar: Any) -> tuple[Any, Any]:
+    """Events that stand for themselves, whatever their time, each with a UID of its own (files give
+    one to several); and what recurs, with its exceptions."""
+    recurring = {
+        str(event.get("UID"))
+        for event in calendar.walk("VEVENT")
+        if event.keys() & {"RRULE", "RDATE", "RECURRENCE-ID"}
+    }
+    newest: dict[str, int] = {}
+    for event in calendar.walk("VEVENT"):
+        uid, sequence = str(event.get("UID")), int(event.get("SEQUENCE", 0))
+        newest[uid] = max(sequence, newest.get(uid, 0))
+    singles, others = copy(calendar), copy(calendar)
+    singles.subcomponents, others.subcomponents = [], []
+    for number, part in enumerate(calendar.subcomponents):
+        uid = str(part.get("UID"))
+        if part.name == "VTIMEZONE":
+            singles.subcomponents.append(part)
+            others.subcomponents.append(part)
+        elif part.name != "VEVENT" or (uid in recurring and "UID" in part):
+            others.subcomponents.append(part)
+        elif "UID" not in part or int(part.get("SEQUENCE", 0)) == newest[uid]:
+            part["UID"] = str(number)
+            singles.subcomponents.append(part)
+    return singles, others
 
 
 def _check(event: Any) -> None:

@@ -192,4 +192,4 @@ def unknown_text(kind: str, given: str, known: list[str]) -> str:
     near = get_close_matches(given, known, n=3, cutoff=0.7)
     if near:
         return f"unknown {kind} {given!r}; did you mean {' or '.join(near)}?"
-    return f"unknown {kind} {given!r}; known are {', '.join(known)}"
+    return f"unknown {kind} {given!r}; known are {', '.join(known) or 'none'}"

@@ -10,7 +10,7 @@ import msgspec
 from etcsched.core.errors import NotFound, Refused
 from etcsched.core.leader.conflicts import HOLDING, holds_groups
 from etcsched.core.records import Assignment, ConflictGroup, Job, Kind, Run
-from etcsched.core.states import RunState
+from etcsched.core.states import JobState, RunState
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
 from etcsched.keyspace.transactions import MAX_BYTES, write_group
@@ -182,7 +182,7 @@ async def _views(etcd: Etcd, keys: Keys, groups: Sequence[ConflictGroup]) -> lis
     jobs = sorted({job for group in groups for job in group.jobs})
     ranges = [Range(*keys.all_of(Kind.RUN, job)) for job in jobs]
     results, revision = await read_ranges(etcd, ranges)
-    there, _ = await read(etcd, [keys.of(Kind.JOB, job) for job in jobs], keys_only=True)
+    there, _ = await read(etcd, [keys.of(Kind.JOB, job) for job in jobs])
     runs = {
         job: [run for kv in result.kvs if (run := found(Run, kv)) is not None]
         for job, result in zip(jobs, results, strict=True)
@@ -194,12 +194,17 @@ async def _views(etcd: Etcd, keys: Keys, groups: Sequence[ConflictGroup]) -> lis
             job,
             tuple(run.id for run in runs[job] if (job, run.id) in holders),
             tuple(run.id for run in runs[job] if run.state in _BLOCKED),
-            at_job is not None,
+            _is_there(at_job),
         )
     return [
         GroupView(group.group, tuple(members[job] for job in group.jobs), group.changed_by)
         for group in groups
     ]
+
+
+def _is_there(kv: KeyValue | None) -> bool:
+    job = found(Job, kv)
+    return kv is not None and (job is None or job.current.state is not JobState.DELETED)
 
 
 async def _holders(

@@ -15,7 +15,7 @@ import msgspec
 
 from etcsched.core.errors import EtcschedError, NotFound
 from etcsched.core.records import Attempt, Kind, OutputAccess, Presence
-from etcsched.core.states import FINAL, RunState
+from etcsched.core.states import FINAL, Outcome, RunState
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.patience import Patience
 from etcsched.operator.runs import RunView, read_run
@@ -192,7 +192,7 @@ def _instead(chosen: _Try, offset: int, error: EtcschedError) -> list[Text | Not
         raise OutputUnavailable(f"{error}; what attempt {chosen.number} wrote is there alone")
     tail = over.tail.encode()
     missing = over.output_bytes - offset
-    if missing <= 0 and (over.output_bytes or over.ended_at is not None):
+    if missing <= 0 and (over.output_bytes or _is_known(over)):
         return []
     if not tail:
         what = "what followed isn't known" if offset else "what it wrote isn't known"
@@ -201,6 +201,11 @@ def _instead(chosen: _Try, offset: int, error: EtcschedError) -> list[Text | Not
         return [Text(tail[-missing:])]
     shown = f"the last {len(tail)} of {over.output_bytes} bytes"
     return [Note(f"{error}; this is the tail that it reported, {shown}:"), Text(tail)]
+
+
+def _is_known(over: Attempt) -> bool:
+    """Whether its agent has told its end: of one that was lost nobody knows how much it wrote."""
+    return over.outcome is not Outcome.DIED or (over.exit_code, over.signal) != (None, None)
 
 
 def _beyond_cap(view: RunView, followed: _Try, reader: _Reader) -> list[Text | Note]:

@@ -75,3 +75,23 @@ def test_the_horizon_and_names() -> None:
 def test_what_is_no_calendar(text: str, why: str) -> None:
     with pytest.raises(InvalidJobFile, match=why):
         days_of_events(text, NOW_MS, 1)
+
+
+def of_one_uid(*events: str) -> list[str]:
+    made = "".join(f"BEGIN:VEVENT\r\nUID:1\r\n{event}\r\nEND:VEVENT\r\n" for event in events)
+    text = f"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//test//EN\r\n{made}END:VCALENDAR\r\n"
+    return [day for day, _ in days_of_events(text, NOW_MS, 1).days]
+
+
+def test_events_that_share_a_uid() -> None:
+    """Files give one to several; of revisions of one event the last counts."""
+    christmas, boxing = "DTSTART;VALUE=DATE:20261225", "DTSTART;VALUE=DATE:20261226"
+    assert of_one_uid(christmas, boxing) == ["2026-12-25", "2026-12-26"]
+    revised = of_one_uid(f"{christmas}\r\nSEQUENCE:1", f"{boxing}\r\nSEQUENCE:2")
+    assert revised == ["2026-12-26"]
+    with pytest.raises(InvalidJobFile, match="no iCalendar file that can be read"):
+        of_one_uid(f"{christmas}\r\nSEQUENCE:x", boxing)
+
+
+def test_an_event_that_doesnt_recur_counts_however_far_ahead_it_is() -> None:
+    assert [day for day, _ in days("DTSTART;VALUE=DATE:20401225")] == ["2040-12-25"]

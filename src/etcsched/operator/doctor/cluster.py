@@ -19,7 +19,7 @@ from etcsched.core.records import (
     Run,
     Watermark,
 )
-from etcsched.core.states import RunState
+from etcsched.core.states import JobState, RunState
 from etcsched.core.text import some
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -130,8 +130,9 @@ async def check_ticks(
                 gaps += [gap] if (gap := found(Gap, kv)) is not None else []
             case _:
                 pass
+    there = {CLUSTER, *(job.name for job in jobs if job.current.state is not JobState.DELETED)}
     findings = [
-        *_paused(pauses),
+        *_paused({name: pause for name, pause in pauses.items() if name in there}),
         _next_tick(jobs, pauses, calendars, watermark.through if watermark else None, now_ms),
     ]
     ahead_ms = ms_of(watermark.through) - now_ms if watermark is not None else 0
