@@ -350,7 +350,7 @@ def _definition(name: str, fields: dict[str, Any]) -> str:
     """As it would stand in a job file."""
     from etcsched.jobfile.exporting import to_yaml
 
-    return to_yaml({"jobs": {name: fields}}, 100).rstrip("\n")
+    return to_yaml({"jobs": {name: fields}}).rstrip("\n")
 
 
 def _render_ticks(ticks: Sequence[ComingTick]) -> Iterable[RenderableType]:

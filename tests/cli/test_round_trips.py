@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from etcsched.jobfile.crontab import read_crontab
@@ -46,3 +47,18 @@ def test_one_job_with_its_notifications(console: Console, tmp_path: Path) -> Non
     exported = console.run("export", "a")
     assert exported.stderr == ""
     assert "2 created" in Console(tmp_path / "other").ok("apply", "-", stdin=exported.stdout)
+
+
+def test_what_jobs_show_says_of_a_long_command(console: Console) -> None:
+    """Wherever a line would be folded."""
+    for length in range(60, 100):
+        text = f"éecho 'sa{'a' * (length - 9)}\\b{' cb' * 9}"
+        console.ok(
+            "apply",
+            "-",
+            stdin=json.dumps(
+                {"jobs": {"long": {"run": {"exec": ["sh", "-c", text]}, "state": "ad_hoc_active"}}}
+            ),
+        )
+        shown = console.ok("jobs", "show", "long").partition("\n\n")[2]
+        assert "1 unchanged" in console.ok("apply", "-", stdin=shown)

@@ -738,3 +738,23 @@ def test_a_job_that_is_made_anew_while_nobody_leads(world: World) -> None:
     world.advance(30)
     assert world.runs("report") == {}
     assert world.records(Kind.JOIN) == {}
+
+
+def test_a_join_begun_after_its_target_was_made_anew_by_a_clock_that_is_ahead() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0, slots=8)
+    world.agent("a3", takes_s=25.0, slots=8)
+    world.advance(1)
+    link = Link(to="report", joins=True)
+    world.apply(source(link, name="one", hosts=("a1",)))
+    world.apply(source(link, name="two", hosts=("a3",)))
+    world.apply(target())
+    world.advance(1)
+    world.start_ms += 5_000
+    world.delete("report")
+    world.start_ms += 1  # (Each version is in force for a while.)
+    world.apply(target())
+    world.start_ms -= 5_001
+    world.advance(60)
+    assert len(world.runs("report")) == 1

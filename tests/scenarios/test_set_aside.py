@@ -18,9 +18,9 @@ from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.records import Gap, Job, Kind, Link, Live
-from etcsched.core.schedule import Cron
+from etcsched.core.schedule import At, Cron
 from etcsched.core.states import JobState, Overlap, Recovery, RunState, Stage
-from etcsched.core.times import ms_of
+from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
@@ -363,3 +363,19 @@ def test_a_fan_outs_run_on_one_agent_holds_up_no_queue_on_others() -> None:
     world.advance(60)
     ended = [run.host for run in world.runs("bad").values() if run.state is RunState.COMPLETED]
     assert ended.count("a1") >= 5
+
+
+def test_an_end_on_one_agent_forgets_nothing_of_what_is_rejected_on_another() -> None:
+    world = World()
+    world.scheduler("s1")
+    for name in ("a1", "a2"):
+        world.agent(name, slots=4, takes_s=8.0)
+    world.advance(0.5)
+    world.rejects = lambda write: (
+        isinstance(write, fx.CreateRun) and write.run.host == "a2" and world.now_s > 12
+    )
+    ticks = [At(Utc(f"2026-11-22T12:00:{second}.000Z")) for second in (10, 15, 20)]
+    world.apply(job("bad", *ticks, per_host=True, overlap=Overlap.QUEUE))
+    world.advance(45)
+    ended = [run.host for run in world.runs("bad").values() if run.state is RunState.COMPLETED]
+    assert ended.count("a1") == 3

@@ -60,12 +60,12 @@ def export(
     return Export(document, (*notes, *group_notes, *_notes(written, now_ms)))
 
 
-def to_yaml(document: dict[str, Any], width: int = 1 << 20) -> str:
+def to_yaml(document: dict[str, Any]) -> str:
     """Block style, short maps and lists in one line; texts of several lines stay readable."""
     yaml = YAML(typ="rt", pure=True)
     yaml.default_flow_style = None
     yaml.allow_unicode = False
-    yaml.width = width
+    yaml.width = 1 << 20
     text = StringIO()
     yaml.dump(_readable(document), text)
     return text.getvalue()

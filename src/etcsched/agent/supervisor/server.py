@@ -469,7 +469,7 @@ class Supervisor:
             self._log(f"{attempt_id}: {reason}")
             self._forget_start(attempt)
             self._forget(attempt)
-            self._fail_start(attempt_id, reason)
+            self._fail_start(attempt_id, reason, died=beginning.is_the_hosts)
 
     def _tell_started(self, attempt: Attempt) -> None:
         self._tell(
@@ -558,7 +558,7 @@ class Supervisor:
             self._forget_start(attempt)
         began, output = self._forget(attempt)
         if beginning is not None and beginning.failure is not None:
-            self._fail_start(attempt_id, beginning.failure)
+            self._fail_start(attempt_id, beginning.failure, died=beginning.is_the_hosts)
             return
         results, results_cut = read_results(began.results_path)
         exit_code, signal_number = exit_and_signal(status)

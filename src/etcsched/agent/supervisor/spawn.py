@@ -16,7 +16,7 @@ import pwd
 import signal
 import stat
 import subprocess
-from typing import NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from etcsched.agent.supervisor import descriptors, kernel
 from etcsched.agent.supervisor.kernel import boottime_s
@@ -42,6 +42,10 @@ _HANDLED_OR_IGNORED = (
 )
 """By the supervisor; the command gets the default."""
 _PATH_WHERE_NONE_IS_GIVEN = "/usr/local/bin:/usr/bin:/bin"
+
+
+_HOSTS: Final = "\x01"
+"""Before a failure that is told through the pipe: it is the host's (``NotHere``)."""
 
 
 class CannotStart(Exception):
@@ -82,6 +86,8 @@ class Beginning:
         self.give_up_at_s = boottime_s() + within_s
         self.failure: str | None = None
         """Why it didn't become the command, in one line for people."""
+        self.is_the_hosts = False
+        """... and that this isn't the command's fault (``NotHere``)."""
         self._start = start
         self._within_s = within_s
 
@@ -93,7 +99,8 @@ class Beginning:
         except BlockingIOError:
             return False
         if said:
-            self.failure = said.decode("utf-8", "replace")
+            failure = said.decode("utf-8", "replace")
+            self.failure, self.is_the_hosts = failure.removeprefix(_HOSTS), failure[0] == _HOSTS
         return True
 
     def what_hangs(self) -> str:
@@ -231,7 +238,9 @@ class Spawner:
             told_fd = _REPORT_FD
             _execute(start, self._incarnation, supervisor)
         except CannotStart as error:
-            failure = str(error)
+            failure = f"{_HOSTS if isinstance(error, NotHere) else ''}{error}"
+        except OSError as error:
+            failure = f"{_HOSTS}{start.argv[0]} can't be started: {error!r}"
         except BaseException as error:  # Else two supervisors would go on from here.
             failure = f"{start.argv[0]} can't be started: {error!r}"
         try:

@@ -23,7 +23,7 @@ from etcsched.core.leader.placement import (
 from etcsched.core.leader.pool import Member, Pool, pool_of
 from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.runs import Author
-from etcsched.core.records import Job, Presence, Rotation, Run, lane_of
+from etcsched.core.records import Job, Presence, Rotation, Run, fan_out_in, lane_of
 from etcsched.core.seats import Seating
 from etcsched.core.states import JobState, Occasion, Placement
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -345,10 +345,11 @@ class Context:
                 del self._aside[job][reservation.subject]
                 self.wake_at(self.mono_s, job_matter(job))
 
-    def forget_rejected(self, job: str) -> None:
-        """Of its runs that are over, or are made no more."""
+    def forget_rejected(self, job: str, run: str) -> None:
+        """The run is over; or the fan-out is, and its runs are made no more."""
         for matter in [m for m in self._rejected if m[:2] == ("run", job)]:
-            if matter[1:] not in self.view.runs:
+            is_it = matter[2] == run or fan_out_in(matter[2]) == run
+            if is_it and matter[1:] not in self.view.runs:
                 self._rejected.discard(matter)
 
     def is_run_rejected(self, job: str) -> bool:

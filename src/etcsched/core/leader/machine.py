@@ -191,7 +191,7 @@ class LeaderMachine:
                 self._runs.look_at((change.ids[0], change.ids[1]))
                 if change.record is None:
                     self._retention.archived(change.ids[0])
-                    self._context.forget_rejected(change.ids[0])
+                    self._context.forget_rejected(change.ids[0], change.ids[1])
                 elif isinstance(change.record, Run):
                     self._live.work_changed(change.record.agent)
                     if change.record.state in (RunState.HELD, RunState.ASSIGNED):
@@ -203,7 +203,7 @@ class LeaderMachine:
                 self._fan_outs.look_at(change.ids[0])
                 if change.record is None:
                     self._fan_outs.gone((change.ids[0], change.ids[1]))
-                    self._context.forget_rejected(change.ids[0])
+                    self._context.forget_rejected(change.ids[0], change.ids[1])
                 else:
                     self._fan_outs.came(change.ids[0])
             case Kind.ASSIGNMENT | Kind.REPORT:
@@ -329,6 +329,8 @@ class LeaderMachine:
         self._context.refused(event.seq, event.revision, exists=event.exists, is_decided=is_decided)
         if event.revision is None and isinstance(write, fx.Dispatch):
             self._runs.look_at_waiting(write.run.job)  # Those that it would have kept waiting.
+        if event.revision is None and isinstance(write, fx.CreateRun) and write.run.host:
+            self._runs.look_at_bound(write.run.job)  # They don't wait for it any more.
         following = getattr(write, "following", None)
         if event.revision is None and following is not None:
             # It rests: what it would begin isn't on its way, and nobody waits for that.

@@ -27,6 +27,7 @@ class Upkeep:
         self._deleted: dict[str, int] = {}
         """As of which revision a job was: what came to its joins before goes, also where it is made
         anew at once, as soon as nobody is just coming to them."""
+        self._looks_at_joins = False
         self._late: dict[tuple[str, str, str, str], None] = {}
         self._reading: set[tuple[str, str]] = set()
         context.wake_at(context.mono_s + SWEEP_EVERY_S, _SWEEP)
@@ -138,7 +139,7 @@ class Upkeep:
     # --- late reports
 
     def look_at_all(self) -> None:
-        self._forget_joins()
+        self._looks_at_joins = True
         for place in self._view.late_reports:
             self._late[place] = None
 
@@ -147,7 +148,8 @@ class Upkeep:
 
     def decide(self) -> None:
         """Fold late reports into their runs' records, wherever those are by now."""
-        if self._deleted:
+        if self._deleted or self._looks_at_joins:
+            self._looks_at_joins = False
             self._forget_joins()
             joins = self._view.joins
             left = {t for (t, _), e in joins.items() if e.create_revision < self._deleted.get(t, 0)}
@@ -220,6 +222,8 @@ def _is_made_anew(job: Entry[Job], join: Entry[Join]) -> bool:
     """Whether the job was deleted since somebody came to the join."""
     if job.create_revision > join.create_revision:
         return True
+    if join.create_revision > job.mod_revision:
+        return False  # Whatever the clocks of who wrote the job said.
     versions = job.record.versions
     return any(v.state is JobState.DELETED and v.since > join.record.since for v in versions)
 

@@ -116,10 +116,12 @@ async def check_ticks(
     pauses: dict[str, Pause] = {}
     calendars: dict[str, Calendar] = {}
     gaps: list[Gap] = []
+    there = {CLUSTER}
     for kv in kvs:
         place = keys.parse(kv.key)
         match place[0] if place is not None else None:
-            case Kind.JOB:
+            case Kind.JOB if place is not None:
+                there.add(place[1][0])
                 jobs += [job] if (job := found(Job, kv)) is not None else []
             case Kind.PAUSE if place is not None:
                 pauses |= {place[1][0]: pause} if (pause := found(Pause, kv)) is not None else {}
@@ -130,7 +132,7 @@ async def check_ticks(
                 gaps += [gap] if (gap := found(Gap, kv)) is not None else []
             case _:
                 pass
-    there = {CLUSTER, *(job.name for job in jobs if job.current.state is not JobState.DELETED)}
+    there -= {job.name for job in jobs if job.current.state is JobState.DELETED}
     findings = [
         *_paused({name: pause for name, pause in pauses.items() if name in there}),
         _next_tick(jobs, pauses, calendars, watermark.through if watermark else None, now_ms),
