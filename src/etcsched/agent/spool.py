@@ -35,12 +35,11 @@ class Spool:
         for path in self._directory.glob(f"*{_SUFFIX}"):
             try:
                 reports.append(decode(Report, path.read_bytes()))
-            except OSError as error:
+            except (OSError, MalformedRecord) as error:
                 log.error("spooled outcome %s can't be read: %s", path, error)  # noqa: TRY400
-            except MalformedRecord as error:
-                log.error("spooled outcome %s can't be read: %s", path, error)  # noqa: TRY400
-                with contextlib.suppress(OSError):
-                    path.replace(path.with_suffix(".bad"))
+                if isinstance(error, MalformedRecord):  # Else the next start may read it.
+                    with contextlib.suppress(OSError):
+                        path.replace(path.with_suffix(".bad"))
         return tuple(sorted(reports, key=lambda report: report.ended_at or report.claimed_at))
 
     def store(self, attempt_id: str, report: Report, done: Callable[[str, bool], None]) -> None:

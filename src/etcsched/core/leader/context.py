@@ -322,7 +322,7 @@ class Context:
     def _set_aside(self, reservation: Reservation) -> None:
         """The jobs whose ticks would wait for what etcd rejects: they'd hold up everybody's."""
         until_s, subject = self.mono_s + ASIDE_S, reservation.subject
-        following = getattr(reservation.write, "following", None)
+        following = fx.following_of(reservation.write)
         jobs = {run.job for run in following.created} if following is not None else set()
         for matter in reservation.matters:
             if matter[0] == "job" or (matter[0] == "run" and self._do_ticks_wait_for(matter[1:])):

@@ -91,6 +91,11 @@ class CreateRun(Write, frozen=True, kw_only=True):
     following: Following | None = None
 
 
+def following_of(write: Write | None) -> Following | None:
+    """What a write begins beside what it is about."""
+    return write.following if isinstance(write, CreateRun | EndRun | BeginJoin) else None
+
+
 class CreateFanOut(Write, frozen=True, kw_only=True):
     """T1 of a tick that will be one run for each of several agents."""
 

@@ -327,13 +327,17 @@ class LeaderMachine:
             case fx.RecoverTicks(job=job) if event.exists:
                 self._outages.step_refused(job)
         self._context.refused(event.seq, event.revision, exists=event.exists, is_decided=is_decided)
-        if event.revision is None and isinstance(write, fx.Dispatch):
-            self._runs.look_at_waiting(write.run.job)  # Those that it would have kept waiting.
-        if event.revision is None and isinstance(write, fx.CreateRun) and write.run.host:
-            self._runs.look_at_bound(write.run.job)  # They don't wait for it any more.
-        following = getattr(write, "following", None)
-        if event.revision is None and following is not None:
-            # It rests: what it would begin isn't on its way, and nobody waits for that.
+        if event.revision is None:
+            self._rejected(write)
+
+    def _rejected(self, write: fx.Write | None) -> None:
+        """It rests: what it would begin isn't on its way, and nobody waits for that any more."""
+        if isinstance(write, fx.Dispatch):
+            self._runs.look_at_waiting(write.run.job)
+        elif isinstance(write, fx.CreateRun) and write.run.host:
+            self._runs.look_at_bound(write.run.job)
+        following = fx.following_of(write)
+        if following is not None:
             self._runs.chains.settled(following)
             for run in following.created:
                 self._runs.look_at_waiting(run.job)
