@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
 from etcsched.core.errors import Refused
 from etcsched.core.states import OnDisconnect
+from etcsched.core.text import some
 from etcsched.core.times import utc_of
 from etcsched.jobfile import Draft, load, read_files
 from etcsched.jobfile.lint import lint
@@ -128,6 +129,7 @@ def apply(
         calendars = dict(there.calendars) if there is not None else {}
         calendars |= {one.name: one for one in wanted.calendars}
         others = there.jobs if there is not None else {}
+        await _say_what_is_paused(etcd, keys, changes)
         _warn(lint(wanted.jobs, calendars, now_ms, _changed_jobs(changes), others))
         return changes
 
@@ -218,6 +220,25 @@ async def _apply(
         raise
     _say_what_is_waived(wanted.jobs, changes)
     return changes
+
+
+async def _say_what_is_paused(etcd: Etcd, keys: Keys, changes: Sequence[Change]) -> None:
+    from etcsched.operator.jobs import paused_among
+
+    created = [change.job for change in changes if _is_new_job(change)]
+    paused = await paused_among(etcd, keys, created)
+    if paused:
+        click.echo(
+            f"note: paused before, and so still: {some(paused)}; etcsched jobs resume lets them go "
+            "on",
+            err=True,
+        )
+
+
+def _is_new_job(change: Change) -> TypeGuard[JobChange]:
+    from etcsched.operator.apply import ChangeKind, JobChange
+
+    return isinstance(change, JobChange) and change.kind is ChangeKind.CREATE
 
 
 def _confirm(gone: Defined) -> None:

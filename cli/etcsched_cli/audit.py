@@ -19,7 +19,7 @@ from etcsched.audit.recorder import Recorder, now_ms
 from etcsched.audit.recording import RecordingWriter, lines_of, read_recording
 from etcsched.audit.verdict import Bounds, Outcome, Result, Verdict, plain
 from etcsched.core.durations import parse_duration_s
-from etcsched.core.errors import NotFound, UsageError
+from etcsched.core.errors import ClusterUnreachable, NotFound, UsageError
 from etcsched.core.times import utc_of
 from etcsched.files import opened
 from etcsched.keyspace.ops import Range
@@ -168,7 +168,7 @@ def _judge_live(
                             if recorder.began.is_set() or patience.trouble:
                                 draw(_progress(auditor), patience.trouble)
                             await _pause(stopped, end_s)
-                    through = await recorder.catch_up()
+                    through = await _told_last(recorder)
             finally:
                 following.cancel()
                 await asyncio.wait([following])
@@ -178,6 +178,17 @@ def _judge_live(
             return auditor.finish()
 
     return run(settings, work)
+
+
+async def _told_last(recorder: Recorder) -> int:
+    """The revision through which all is told, also where etcd is away as this ends."""
+    try:
+        return await recorder.catch_up()
+    except ClusterUnreachable as error:
+        if not recorder.began.is_set():
+            raise
+        say(f"{error}; judged is what was told before")
+        return recorder.revision
 
 
 @contextlib.contextmanager

@@ -11,16 +11,25 @@ from etcsched.core.errors import Refused
 from etcsched.core.states import FINAL, RunState
 from etcsched.core.times import utc_of
 from etcsched.operator import cancel as operator
+from etcsched.operator.bulk import Progress
 from etcsched.operator.choosing import Wanted
 from etcsched.operator.ids import request_id
 from etcsched.operator.requests import check_active, check_known
 from etcsched.operator.runs import parse_run_name
-from etcsched_cli.choosing import chosen_or_named, count, states_counted, tags_of_jobs, times
+from etcsched_cli.choosing import (
+    chosen_or_named,
+    count,
+    states_counted,
+    tags_of_jobs,
+    times,
+    told_if_interrupted,
+)
 from etcsched_cli.completion import complete_jobs, complete_runs
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.options import confirm, yes_option
 from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled, table
 from etcsched_cli.settings import Settings
+from etcsched_cli.signals import signals_raised
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,18 +94,23 @@ def cancel(
     if chosen and not yes:
         confirm(f"Cancel {_summary(chosen)}?", "nothing was cancelled")
 
-    async def work(etcd: Etcd, keys: Keys) -> list[Cancelled]:
-        return await operator.cancel_all(
-            etcd,
-            keys,
-            runs,
-            request_id=request_id(now_ms, environment.entropy()),
-            now=utc_of(now_ms),
-            by=settings.operator,
-            timeout_s=settings.timeout_s,
-        )
+    progress = Progress()
 
-    asked = run_connected(settings, work)
+    async def work(etcd: Etcd, keys: Keys) -> list[Cancelled]:
+        with signals_raised():
+            return await operator.cancel_all(
+                etcd,
+                keys,
+                runs,
+                request_id=request_id(now_ms, environment.entropy()),
+                now=utc_of(now_ms),
+                by=settings.operator,
+                timeout_s=settings.timeout_s,
+                progress=progress,
+            )
+
+    with told_if_interrupted(progress):
+        asked = run_connected(settings, work)
     _report(asked, as_json, wanted is not None)
     if any(not each.accepted for each in asked):
         ctx.exit(Refused.exit_code)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,6 +20,7 @@ from etcsched_cli.settings import Settings
 
 if TYPE_CHECKING:
     from etcsched.keyspace.keys import Keys
+    from etcsched.operator.bulk import Progress
     from etcsched.ports import Etcd
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "states_counted",
     "tags_of_jobs",
     "times",
+    "told_if_interrupted",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,6 +108,21 @@ def named_or_tagged(
     if not found:
         raise NotFound(f"jobs with the tag {' and '.join(tags)}: there are none")
     return tuple(sorted(found))
+
+
+@contextmanager
+def told_if_interrupted(progress: Progress) -> Iterator[None]:
+    """Whoever interrupts a command that asks for much learns how far it came; errors say it
+    themselves."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        if progress.number:
+            perhaps_more = progress.asked < progress.number
+            click.echo(f"note: {progress.told(perhaps_more)}", err=True)
+        raise
 
 
 def count(number: int, noun: str) -> str:

@@ -79,7 +79,7 @@ def crontab(
         texts = _read(files or tuple(path for path in _SYSTEM if Path(path).exists()))
     zone, zone_note = (timezone, "") if timezone else _local_zone()
     found = import_crontabs(
-        [read_crontab(name, text, is_system=system) for name, text in texts],
+        [read_crontab(name, text, is_system=system or _is_system(name)) for name, text in texts],
         timezone=zone,
         user=user or "",
         host=host,
@@ -138,6 +138,12 @@ def _read(paths: Sequence[str]) -> list[tuple[str, str]]:
             names = [str(entry) for entry in inside if not {".", "~"} & {*entry.name}]
         found += [(name, read_file(name, _MAX_BYTES)) for name in names]
     return found
+
+
+def _is_system(name: str) -> bool:
+    """Whether --system goes without saying."""
+    path = Path(name).absolute()
+    return any(path.is_relative_to(place) for place in _SYSTEM)
 
 
 def _local_zone() -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from etcsched.core.leader.reasons import Why
 from etcsched.core.states import JobState
 from etcsched.core.text import some
 from etcsched.core.times import ms_of, utc_of
@@ -14,6 +15,7 @@ from etcsched.jobfile.writing import fields_of, schedule_text
 from etcsched.operator import apply as operator
 from etcsched.operator import requests
 from etcsched.operator.coming import ComingTick, read_coming
+from etcsched.operator.explain import explain_job
 from etcsched.operator.ids import request_id
 from etcsched.operator.jobs import JobView, Pausing, chaining_to, list_jobs, read_job
 from etcsched_cli.choosing import named_or_tagged, tags_of_jobs
@@ -40,11 +42,13 @@ from etcsched_cli.signals import signals_raised
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from etcsched.core.leader.reasons import Reason
     from etcsched.core.records import Answer
     from etcsched.keyspace.keys import Keys
     from etcsched.operator.runs import RunView
     from etcsched.ports import Etcd
 
+_KEEPS_TICKS_FROM_COMING = (Why.STATE, Why.PAUSED, Why.SCHEDULE)
 _STATES = click.Choice([s.value for s in JobState if s is not JobState.DELETED])
 
 
@@ -136,12 +140,20 @@ def next_(settings: Settings, job: str, count: int, as_json: bool, watch: bool) 
     now_ms = settings.environment.now_ms
 
     async def work(etcd: Etcd, keys: Keys) -> Any:
-        return await show(
-            lambda: read_coming(etcd, keys, job, now_ms(), count),
-            _render_ticks,
-            as_json=as_json,
-            watch=watch,
-        )
+        why: tuple[Reason, ...] = ()
+
+        async def read() -> list[ComingTick]:
+            nonlocal why
+            ticks = await read_coming(etcd, keys, job, now_ms(), count)
+            told = await explain_job(etcd, keys, job, now_ms()) if not ticks else None
+            why = told.reasons if told is not None else ()
+            return ticks
+
+        def render(ticks: Sequence[ComingTick]) -> Iterable[RenderableType]:
+            yield from _render_ticks(ticks)
+            yield from (reason.text for reason in why if reason.why in _KEEPS_TICKS_FROM_COMING)
+
+        return await show(read, render, as_json=as_json, watch=watch)
 
     run(settings, work)
 
@@ -239,7 +251,13 @@ def delete(settings: Settings, names: tuple[str, ...], tags: tuple[str, ...], ye
     etcsched jobs delete close_books
     """
     names = tuple(dict.fromkeys(named_or_tagged(settings, names, tags)))
-    for target, sources in run(settings, lambda e, k: chaining_to(e, k, names)).items():
+
+    async def look(etcd: Etcd, keys: Keys) -> dict[str, list[str]]:
+        for name in names:
+            await requests.check_known(etcd, keys, name)
+        return await chaining_to(etcd, keys, names)
+
+    for target, sources in run(settings, look).items():
         click.echo(f"note: {some(sources)} won't go on with {target} any more", err=True)
     if not yes:
         confirm_delete(names)
@@ -371,7 +389,7 @@ def _render_ticks(ticks: Sequence[ComingTick]) -> Iterable[RenderableType]:
             )
             for tick in ticks
         ],
-        empty="nothing is due: no schedule, disabled or paused",
+        empty="nothing is due",
     )
     if ticks and ticks[0].starts_at is None:
         yield ""

@@ -11,16 +11,25 @@ from etcsched.core.errors import Refused
 from etcsched.core.states import FINAL, RunState
 from etcsched.core.times import utc_of
 from etcsched.operator import resubmit as operator
+from etcsched.operator.bulk import Progress
 from etcsched.operator.choosing import Wanted
 from etcsched.operator.ids import request_id
 from etcsched.operator.requests import check_known
 from etcsched.operator.runs import parse_run_name
-from etcsched_cli.choosing import chosen_or_named, count, states_counted, tags_of_jobs, times
+from etcsched_cli.choosing import (
+    chosen_or_named,
+    count,
+    states_counted,
+    tags_of_jobs,
+    times,
+    told_if_interrupted,
+)
 from etcsched_cli.completion import complete_runs
 from etcsched_cli.connect import run as run_connected
 from etcsched_cli.options import confirm, read_params, yes_option
 from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled, table
 from etcsched_cli.settings import Settings
+from etcsched_cli.signals import signals_raised
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -87,23 +96,28 @@ def resubmit(
         chosen = operator.Chosen(runs=[])
         runs = list(dict.fromkeys(parse_run_name(name) for name in names))
 
+    progress = Progress()
+
     async def work(etcd: Etcd, keys: Keys) -> list[Asked]:
         await operator.existing(etcd, keys, runs)
         if dry_run:
             return []
-        return await operator.resubmit(
-            etcd,
-            keys,
-            runs,
-            params=changes,
-            force=force,
-            request_id=request_id(now_ms, environment.entropy()),
-            now=utc_of(now_ms),
-            by=settings.operator,
-            timeout_s=settings.timeout_s,
-        )
+        with signals_raised():
+            return await operator.resubmit(
+                etcd,
+                keys,
+                runs,
+                params=changes,
+                force=force,
+                request_id=request_id(now_ms, environment.entropy()),
+                now=utc_of(now_ms),
+                by=settings.operator,
+                timeout_s=settings.timeout_s,
+                progress=progress,
+            )
 
-    asked = run_connected(settings, work)
+    with told_if_interrupted(progress):
+        asked = run_connected(settings, work)
     if dry_run:
         _show_named(runs, as_json)
         return

@@ -321,12 +321,7 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
     if run.history:
         yield ""
         yield table(
-            [
-                Column("at", whole=True),
-                Column("state"),
-                Column("cause", whole=True),
-                Column("term", right=True),
-            ],
+            _HISTORY_COLUMNS,
             [
                 (moment(step.at), styled(step.state.value), step.cause, str(step.term))
                 for step in run.history

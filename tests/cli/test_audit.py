@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from etcsched.audit.history import Ended
+from etcsched.audit.recorder import Recorder
 from etcsched.audit.recording import RecordingWriter
 from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.records import Drain, Kind
@@ -175,6 +176,35 @@ def test_an_absence_of_etcd_is_told_once_and_outlasted(
             "etcsched: etcd can be reached again; still waiting",
         ],
     )
+
+
+def test_the_verdict_comes_though_etcd_is_away_at_the_end(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console.store.txn(Txn((), (Put(Keys().of(Kind.DRAIN, "a"), b"{}"),)))
+    catch_up = Recorder.catch_up
+
+    async def goes_away(recorder: Recorder) -> int:
+        async with asyncio.timeout(30.0):
+            await recorder.began.wait()
+        is_away.set()
+        return await catch_up(recorder)
+
+    ranges, is_away = ModelEtcd.range, asyncio.Event()
+
+    async def range_(etcd: ModelEtcd, request: Range, **limits: float) -> RangeResult:
+        if is_away.is_set():
+            raise ClusterUnreachable("etcd can't be reached: a: gone")
+        return await ranges(etcd, request)
+
+    monkeypatch.setattr(Recorder, "catch_up", goes_away)
+    monkeypatch.setattr(ModelEtcd, "range", range_)
+    result = console.run("audit", "--live", "--for", "0s")
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "etcsched: etcd can't be reached: a: gone; judged is what was told before\n",
+    )
+    assert "revision 1 through 2" in result.stdout
 
 
 @pytest.mark.etcd

@@ -59,6 +59,24 @@ def file(tmp_path: Path) -> Path:
 # --- apply and delete ---------------------------------------------------------------------
 
 
+def test_a_pause_outlives_its_job(console: Console, file: Path) -> None:
+    console.ok("apply", str(file))
+    console.ok("jobs", "pause", "hourly")
+    console.ok("jobs", "delete", "hourly", "--yes")
+    note = "note: paused before, and so still: hourly; etcsched jobs resume lets them go on\n"
+    for options in (["--dry-run"], []):
+        result = console.run("apply", str(file), *options)
+        assert (result.exit_code, result.stderr) == (0, note)
+    assert console.ok("apply", str(file)) == "2 unchanged\n"
+
+
+def test_who_deletes_what_isnt_there_isnt_asked(console: Console, file: Path) -> None:
+    console.ok("apply", str(file))
+    line = "etcsched: job hurly: there is none; did you mean hourly?"
+    assert console.fails(4, "jobs", "delete", "close_books", "hurly") == line
+    assert console.get(Job, Kind.JOB, "close_books").current.state is JobState.ENABLED
+
+
 def test_apply(console: Console, file: Path) -> None:
     assert console.ok("validate", str(file)) == "2 jobs, no problem\n"
     assert console.ok("apply", str(file), "--dry-run").endswith("\nwould be: 2 created\n")
@@ -377,7 +395,7 @@ def test_delete(cluster: Console) -> None:
     assert (current.state, current.since) == (JobState.DELETED, NOW)
     assert [view["name"] for view in cluster.json("jobs", "list")] == ["rotate_logs"]
     assert cluster.fails(4, "jobs", "delete", "close_books", "--yes") == (
-        "etcsched: job close_books: there is none; see etcsched jobs list"
+        "etcsched: job close_books: is deleted; apply its file again to bring it back"
     )
 
 

@@ -25,6 +25,7 @@ from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.keyspace.ops import Put, Txn, TxnResult
 from etcsched.testing.model_etcd import ModelEtcd
+from etcsched_cli import imports
 from tests.cli.console import NOW, Console
 
 FILES = """\
@@ -586,6 +587,9 @@ def test_import_crontab_from_elsewhere(
     result = console.run("import", "crontab", str(directory), "--system", "--timezone", "UTC")
     assert "  one:\n" in result.stdout
     assert "two" not in result.stdout
+    monkeypatch.setattr(imports, "_SYSTEM", (str(directory),))
+    result = console.run("import", "crontab", str(directory / "one"), "--timezone", "UTC")
+    assert "  one:\n" in result.stdout
 
     program = tmp_path / "crontab"
     program.write_text("#!/bin/sh\n[ \"$1\" = -l ] && echo '6 6 * * * run'\n")

@@ -291,6 +291,45 @@ def test_following_outlasts_an_absence_of_etcd(
     ]
 
 
+def test_following_says_what_a_run_waits_for(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(job="job", id="r1", state=RunState.QUEUED, origin=Origin.REQUEST, created_at=SINCE)
+    failed = attempt(1, output_bytes=4, tail="oh!\n", outcome=Outcome.FAILED)
+    console.put(run, Kind.RUN, "job", "r1")
+    monkeypatch.setattr(operator_logs, "_LOOK_AGAIN_S", 0.001)
+    txn, reads = ModelEtcd.txn, 0
+
+    async def moves(etcd: ModelEtcd, asked: Txn, **limits: float) -> TxnResult:
+        nonlocal reads
+        reads += 1
+        if reads == 4:
+            retry = replace(
+                run,
+                state=RunState.RETRYING,
+                attempt=1,
+                attempts=(failed,),
+                retries=1,
+                retry_at=NOW,
+            )
+            console.put(retry, Kind.RUN, "job", "r1")
+        if reads == 12:
+            over(console, failed, state=RunState.CANCELLED)
+            console.store.txn(Txn((), (Delete(console.keys.of(Kind.RUN, "job", "r1")),)))
+        return await txn(etcd, asked)
+
+    monkeypatch.setattr(ModelEtcd, "txn", moves)
+    text, notes = says(console, "-f", RUN)
+    assert text == "oh!\n"
+    assert notes.splitlines() == [
+        "-- job/r1 has written nothing yet: it is queued",
+        "-- attempt 1, on host-b",
+        "-- job/r1 is retrying (number 1, due at 2026-11-22T19:00:00.500Z); etcsched explain "
+        "job/r1 says why",
+        "-- job/r1 is over: cancelled",
+    ]
+
+
 def _claim(console: Console, number: int) -> int:
     report = Report(
         job="job",

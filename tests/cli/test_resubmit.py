@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import pytest
@@ -10,6 +11,8 @@ from msgspec.structs import replace
 from etcsched.core.records import Answer, ClusterSettings, Kind, Request, RequestKind, Run
 from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import Utc
+from etcsched.keyspace.ops import Txn, TxnResult
+from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console, finished, job
 
 BASE = "20261122T190000.500Z-abcd"
@@ -143,6 +146,37 @@ def test_a_bulk_with_a_refusal(history: Console) -> None:
     assert result.stdout.endswith("resubmitted 1 run\n")
     found = history.run_json(5, "runs", "resubmit", "--job", "close_books", "--yes")
     assert [each["accepted"] for each in found] == [True, False]
+
+
+@pytest.mark.parametrize("command", ["resubmit", "cancel"])
+def test_whoever_interrupts_it_hears_how_far_it_came(
+    history: Console, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Ctrl-C while the third of three is being asked for: the first is answered, the second
+    waits."""
+    names = [f"close_books/{OLD}", f"close_books/{NEW}", f"report/{NEW}"]
+    for name in names:
+        run, id_ = name.split("/")
+        waiting = Run(job=run, id=id_, state=RunState.READY, origin=Origin.REQUEST, created_at=NOW)
+        history.put(waiting, Kind.RUN, run, id_)
+    answered(history, names[0])
+    txn, requests = ModelEtcd.txn, 0
+
+    async def interrupted(etcd: ModelEtcd, asked: Txn, **limits: float) -> TxnResult:
+        nonlocal requests
+        requests += any("/requests/" in getattr(op, "key", "") for op in asked.then)
+        if requests == 3:
+            raise KeyboardInterrupt
+        result = await txn(etcd, asked, **limits)
+        await asyncio.sleep(0)
+        return result
+
+    monkeypatch.setattr(ModelEtcd, "txn", interrupted)
+    assert history.fails(130, "runs", command, *names, "--yes") == (
+        "note: of 3 runs 0 are done with, 2, and perhaps one more, asked for (they will be once a "
+        "scheduler leads: see etcsched leader), the others aren't; the same command again takes up "
+        "those"
+    )
 
 
 def test_nothing_to_do(history: Console) -> None:

@@ -207,6 +207,24 @@ def test_coming_ticks_over_a_change_of_the_clocks(console: Console) -> None:
     }
 
 
+def test_why_nothing_is_due(cluster: Console) -> None:
+    by_hand = job("by_hand")
+    version = replace(by_hand.current, state=JobState.AD_HOC_ACTIVE)
+    cluster.put(replace(by_hand, versions=(version,)), Kind.JOB, "by_hand")
+    assert cluster.ok("jobs", "next", "by_hand") == screen(
+        """
+        nothing is due
+        it is ad_hoc_active: it runs only on request
+        """
+    )
+    assert cluster.json("jobs", "next", "by_hand") == []
+    cluster.ok("jobs", "pause", "rotate_logs")
+    nothing, why, rest = cluster.ok("jobs", "next", "rotate_logs").splitlines()
+    assert nothing == "nothing is due"
+    assert why.startswith("job rotate_logs is paused since 2026-11-22T19:00:00.500Z, by anna@")
+    assert rest == "its next tick would be due at 2026-11-22T19:05:00.000Z"
+
+
 def test_each_agents_own_start(cluster: Console) -> None:
     """A job that runs on each agent has no one start; who may not have it isn't named."""
     cluster.put(job("clean", splay_s=600.0, per_host=True), Kind.JOB, "clean")

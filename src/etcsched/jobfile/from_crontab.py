@@ -27,7 +27,12 @@ _WORD: Final = re.compile(r"[^\s;&|<>()]+")
 _MAX_NAME: Final = 60
 _LOCKED: Final = re.compile(r"\bflock\s+(?:-\S+\s+(?:\d+\s+)?)*\S+\s+")
 _DELAYED: Final = re.compile(r"\bsleep\s+(?:\$\(\(.*?\)\)|[^\s;&|]+)\s*(?:;|&&)")
-"""A lock with its file, and a delay with its length, name nothing."""
+_LIMITED: Final = re.compile(r"\btimeout\s+(?:-[ks]\s*\S+\s+|-\S+\s+)*[0-9.]+[smhd]?\s+")
+_AS_OTHERS: Final = re.compile(
+    r"\b(?:sudo|runuser)\s+(?:-[gu]\s*\S+\s+|-\S+\s+)*|\bsu\s+(?:-\S*\s+)*[\w.-]+\s+-c\s+"
+)
+_NAMES_NOTHING: Final = (_LOCKED, _DELAYED, _LIMITED, _AS_OTHERS)
+"""A lock with its file, a delay or a limit with its length, a user with its name."""
 # Programs that stand before the one that matters.
 _IN_FRONT: Final = frozenset(
     {"[", "bash", "cd", "chronic", "command", "env", "exec", "flock", "ionice", "nice", "perl"}
@@ -171,7 +176,9 @@ def _mail(receivers: Sequence[str]) -> str:
 
 def _name(entry: Entry, taken: Iterable[str]) -> str:
     """That of the program that is run, as well as can be told, and a number where it is taken."""
-    command = _DELAYED.sub(" ", _LOCKED.sub(" ", entry.command))
+    command = entry.command
+    for pattern in _NAMES_NOTHING:
+        command = pattern.sub(" ", command)
     words = [word.strip("\"'") for word in _WORD.findall(command)]
     programs = [
         base
@@ -208,12 +215,17 @@ def _in_general(
 ) -> list[str]:
     """What holds for all of them."""
     notes = []
+    entries = [entry for crontab in crontabs for entry in crontab.entries]
+    if any(not entry.user and entry.command.startswith("root ") for entry in entries):
+        notes.append(
+            "some commands begin with 'root'; where that is the entry's user, as in /etc/crontab, "
+            "say --system"
+        )
     if any("notify" in fields for fields in jobs):
         notes.append(
             "MAILTO: cron mails what a command prints, a job mails only that it failed; the agents "
             "need the program mail for it"
         )
-    entries = [entry for crontab in crontabs for entry in crontab.entries]
     if any("MAILTO" not in entry.settings for entry in entries):
         notes.append(
             "without MAILTO cron mails the crontab's owner; nobody is told here unless a job has "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from copy import copy
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +41,7 @@ def days_of_events(text: str, now_ms: int, years: int) -> EventDays:
         calendar: Any = Ics.from_ical(text)
         for event in calendar.walk("VEVENT"):
             _check(event)
+            _complete_ends(event)
         singles, others = _parted(calendar)
         events = list(recurring_ical_events.of(others).between(since, through))
         if singles.subcomponents:
@@ -98,13 +99,39 @@ def _check(event: Any) -> None:
         raise ValueError(f"{name} ends before it begins")
     if length > _MAX_LENGTH:
         raise ValueError(f"{name} lasts more than {_MAX_LENGTH.days} days")
-    rules = event.get("RRULE", [])
-    for rule in rules if isinstance(rules, list) else [rules]:
+    if "EXRULE" in event:
+        raise ValueError(f"{name} has an EXRULE, which RFC 5545 has no more; give EXDATE instead")
+    for rule in _rules_of(event):
         # This says no more of days than what recurs daily.
         if {str(each).upper() for each in rule.get("FREQ", ())} & _WITHIN_A_DAY:
             raise ValueError(f"{name} recurs more than once a day")
         if any(int(each) < 1 for each in rule.get("INTERVAL", ())):
             raise ValueError(f"{name} recurs with an INTERVAL below 1")
+
+
+def _rules_of(event: Any) -> list[Any]:
+    rules = event.get("RRULE", [])
+    return rules if isinstance(rules, list) else [rules]
+
+
+def _complete_ends(event: Any) -> None:
+    """A day as the UNTIL of what recurs at a time, and a time without a zone in one of what has a
+    zone, break the RFC (3.3.10) and are found all the same; their last day is meant, and their
+    event's zone."""
+    start = event["DTSTART"].dt
+    if not isinstance(start, datetime):
+        return
+    for rule in _rules_of(event):
+        if "UNTIL" in rule:
+            rule["UNTIL"] = [_instant(until, start) for until in rule["UNTIL"]]
+
+
+def _instant(until: date | datetime, start: datetime) -> datetime:
+    if not isinstance(until, datetime):
+        until = datetime.combine(until, time.max)
+    if until.tzinfo is None and start.tzinfo is not None:
+        return until.replace(tzinfo=start.tzinfo).astimezone(UTC)
+    return until
 
 
 def _least_length(event: Any) -> timedelta:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from etcsched.core.errors import ClusterRefused, ClusterUnreachable, OutcomeUnknown
@@ -20,9 +20,27 @@ from etcsched.keyspace.transactions import submit_request
 from etcsched.operator.store import commit
 from etcsched.ports import Etcd, Snapshot, WatchUpdate
 
-__all__ = ["ask_all", "id_for"]
+__all__ = ["Progress", "ask_all", "id_for"]
 
 _OPEN_AT_ONCE: Final = 64
+
+
+class Progress:
+    """How far ``ask_all`` has come: what was asked for stays, whatever becomes of who asked."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.asked = 0
+        self.answered = 0
+
+    def told(self, perhaps_more: bool = False) -> str:
+        """``perhaps_more``: of one it isn't known whether it was asked for."""
+        more = ", and perhaps one more," if perhaps_more else ""
+        return (
+            f"of {self.number} runs {self.answered} are done with, {self.asked - self.answered}"
+            f"{more} asked for (they will be once a scheduler leads: see etcsched leader), the "
+            "others aren't; the same command again takes up those"
+        )
 
 
 def id_for(request_id: str, job: str, run: str) -> str:
@@ -37,56 +55,48 @@ async def ask_all(
     *,
     request_id: str,
     timeout_s: float,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress | None = None,
 ) -> list[Answer]:
-    """The leader's word on each, in their order; their ids are from ``id_for``. ``progress`` hears
-    how many it has answered.
+    """The leader's word on each, in their order; their ids are from ``id_for``.
 
     ``OutcomeUnknown`` if it answers nothing for ``timeout_s``, or etcd is gone in between: what was
     asked for by then stays. Each error says how far it came.
     """
+    progress = progress or Progress()
+    progress.number = len(requests)
     answers: dict[str, Answer] = {}
     first = keys.of(Kind.ANSWER, f"{request_id}-")
-    asked = 0
     async with etcd.watch(first, range_end_of(first)) as updates:
         news = aiter(updates)
         while len(answers) < len(requests):
-            while asked < len(requests) and asked - len(answers) < _OPEN_AT_ONCE:
+            while (
+                progress.asked < len(requests)
+                and progress.asked - progress.answered < _OPEN_AT_ONCE
+            ):
+                submit = submit_request(keys, requests[progress.asked])
                 try:
                     # Refused only where it was sent already.
-                    await commit(etcd, submit_request(keys, requests[asked]), timeout_s=timeout_s)
+                    await commit(etcd, submit, timeout_s=timeout_s)
                 except ClusterUnreachable as error:
                     is_unknown = isinstance(error, OutcomeUnknown)
-                    if not asked and not is_unknown:
+                    if not progress.asked and not is_unknown:
                         raise
-                    so_far = _so_far(len(requests), len(answers), asked, is_unknown)
-                    raise OutcomeUnknown(f"{error}: {so_far}") from None
+                    raise OutcomeUnknown(f"{error}: {progress.told(is_unknown)}") from None
                 except ClusterRefused as error:
-                    if not asked:
+                    if not progress.asked:
                         raise
-                    so_far = _so_far(len(requests), len(answers), asked)
-                    raise ClusterRefused(f"{error}: {so_far}") from None
-                asked += 1
+                    raise ClusterRefused(f"{error}: {progress.told()}") from None
+                progress.asked += 1
             try:
                 async with asyncio.timeout(timeout_s):
                     update = await anext(news)
             except TimeoutError:
-                so_far = _so_far(len(requests), len(answers), asked)
                 raise OutcomeUnknown(
-                    f"no leader answered within {timeout_s:g} s: {so_far}"
+                    f"no leader answered within {timeout_s:g} s: {progress.told()}"
                 ) from None
             answers |= {answer.request: answer for answer in _answers_in(update)}
-            progress(len(answers))
+            progress.answered = len(answers)
     return [answers[request.id] for request in requests]
-
-
-def _so_far(number: int, answered: int, asked: int, perhaps_more: bool = False) -> str:
-    more = ", and perhaps one more," if perhaps_more else ""
-    return (
-        f"of {number} runs {answered} are done with, {asked - answered}{more} asked for (they will "
-        "be once a scheduler leads: see etcsched leader), the others aren't; the same command "
-        "again takes up those"
-    )
 
 
 def _answers_in(update: WatchUpdate) -> list[Answer]:

@@ -10,7 +10,7 @@ from etcsched.core.records import Request, RequestKind
 from etcsched.core.states import WORKING
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
-from etcsched.operator.bulk import ask_all, id_for
+from etcsched.operator.bulk import Progress, ask_all, id_for
 from etcsched.operator.choosing import Wanted
 from etcsched.operator.runs import RunView, list_active
 from etcsched.ports import Etcd
@@ -40,6 +40,7 @@ async def cancel_all(
     now: Utc,
     by: str,
     timeout_s: float,
+    progress: Progress | None = None,
 ) -> list[Cancelled]:
     """The leader's word on each, in their order; see ``ask_all``."""
     requests = [
@@ -53,7 +54,9 @@ async def cancel_all(
         )
         for job, run in runs
     ]
-    answers = await ask_all(etcd, keys, requests, request_id=request_id, timeout_s=timeout_s)
+    answers = await ask_all(
+        etcd, keys, requests, request_id=request_id, timeout_s=timeout_s, progress=progress
+    )
     return [
         Cancelled(run=f"{job}/{run}", accepted=answer.accepted, message=answer.message)
         for (job, run), answer in zip(runs, answers, strict=True)

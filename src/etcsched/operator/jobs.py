@@ -22,7 +22,7 @@ from etcsched.operator.runs import RunView, newest_archived, view_of
 from etcsched.operator.store import found, listed, pages, read, read_all
 from etcsched.ports import Etcd
 
-__all__ = ["JobView", "Pausing", "chaining_to", "list_jobs", "read_job"]
+__all__ = ["JobView", "Pausing", "chaining_to", "list_jobs", "paused_among", "read_job"]
 
 
 class Pausing(enum.Enum):
@@ -87,6 +87,14 @@ async def chaining_to(etcd: Etcd, keys: Keys, names: Collection[str]) -> dict[st
             for target in {link.to for link in job.chain} & set(names):
                 found.setdefault(target, []).append(job.name)
     return found
+
+
+async def paused_among(etcd: Etcd, keys: Keys, names: Sequence[str]) -> list[str]:
+    """Those that are paused themselves, there or not: a job's pause outlives it, and so holds once
+    it is applied again."""
+    kvs, _ = await read(etcd, [keys.of(Kind.PAUSE, name) for name in names])
+    pauses = zip(names, (found(Pause, kv) for kv in kvs), strict=True)
+    return [name for name, pause in pauses if pause is not None and pause.active]
 
 
 def _is_wanted(job: Job, now_ms: int, tags: Sequence[str], states: Sequence[JobState]) -> bool:

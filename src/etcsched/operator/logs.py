@@ -15,7 +15,7 @@ import msgspec
 
 from etcsched.core.errors import EtcschedError, NotFound
 from etcsched.core.records import Attempt, Kind, OutputAccess, Presence
-from etcsched.core.states import FINAL, Outcome, RunState
+from etcsched.core.states import FINAL, WAITING, Outcome, RunState
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.patience import Patience
 from etcsched.operator.runs import RunView, read_run
@@ -104,7 +104,7 @@ async def follow_output(
         return
     else:
         yield Note(f"{view.name} has written nothing yet: it is {view.state.value}")
-        view, first = await _next_try(etcd, keys, view, 0, patience)
+        view, first = await _next_try(etcd, keys, view, 0, patience, said=view.state)
         if first is None:
             yield _end(view)
             return
@@ -126,16 +126,26 @@ async def follow_output(
 
 
 async def _next_try(
-    etcd: Etcd, keys: Keys, view: RunView, number: int, patience: Patience
+    etcd: Etcd,
+    keys: Keys,
+    view: RunView,
+    number: int,
+    patience: Patience,
+    said: RunState | None = None,
 ) -> tuple[RunView, _Try | None]:
     """The attempt after this one, once there is one; None: the run is over without. The leader is
-    told of an attempt's end by its agent, and may know it later than who asks the agent."""
+    told of an attempt's end by its agent, and may know it later than who asks the agent.
+
+    What it waits for meanwhile is told, unless it was ``said`` before."""
     job, run = view.run.job, view.run.id
     while True:
         view = await patience.read(lambda: read_run(etcd, keys, job, run))
         later = [one for one in _tries(view) if one.number > number]
         if later or view.state in FINAL:
             return view, later[0] if later else None
+        if view.state is not said and view.state in WAITING:
+            patience.say(_waits(view))
+            said = view.state
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 
@@ -163,6 +173,13 @@ async def _follow(
         has_complained = False
         if data:
             yield Text(data)
+
+
+def _waits(view: RunView) -> str:
+    run = view.run
+    is_retry = run.state is RunState.RETRYING
+    which = f" (number {run.retries}, due at {run.retry_at})" if is_retry else ""
+    return f"{view.name} is {view.state.value}{which}; etcsched explain {view.name} says why"
 
 
 def _tries(view: RunView) -> list[_Try]:

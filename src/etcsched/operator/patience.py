@@ -22,7 +22,7 @@ class Patience:
     """``say`` hears once that etcd can't be reached, and once that it can be again."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+        self.say = say
         self.trouble = ""
         """What was said last, as long as it lasts."""
 
@@ -62,9 +62,9 @@ class Patience:
     def _is_away(self, error: EtcschedError) -> None:
         if not self.trouble:
             self.trouble = f"{error}; still waiting"
-            self._say(self.trouble)
+            self.say(self.trouble)
 
     def _is_here(self) -> None:
         if self.trouble:
             self.trouble = ""
-            self._say("etcd can be reached again; still waiting")
+            self.say("etcd can be reached again; still waiting")

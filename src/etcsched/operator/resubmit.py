@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -11,7 +11,7 @@ from etcsched.core.errors import NotFound, Refused
 from etcsched.core.records import Answer, Kind, Request, RequestKind, Run
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
-from etcsched.operator.bulk import ask_all, id_for
+from etcsched.operator.bulk import Progress, ask_all, id_for
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
 from etcsched.operator.runs import archived_keys, pages_of_records, view_of
 from etcsched.operator.settings import read_settings
@@ -93,7 +93,7 @@ async def resubmit(
     now: Utc,
     by: str,
     timeout_s: float,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress | None = None,
 ) -> list[Asked]:
     """The leader's word on each, in their order; see ``ask_all``."""
     requests = [

@@ -197,7 +197,8 @@ def test_what_is_different_is_said() -> None:
     assert "unless the job has a workdir" in some_have
     notes = " ".join(imported("MAILTO=a\n6 6 * * * run", user="u", host="h").notes)
     assert "cron mails what a command prints" in notes
-    for word in ("without MAILTO", "--user", "--host"):
+    assert "say --system" in " ".join(imported("6 6 * * * root run").notes)
+    for word in ("without MAILTO", "--user", "--host", "--system"):
         assert word not in notes
 
 
@@ -213,6 +214,10 @@ def test_what_is_different_is_said() -> None:
         ("sleep $((RANDOM \\% 600)); /usr/bin/renew", "renew"),
         ("sleep 30 && flock -x /run/x sh -c 'sleep 5; report'", "report"),
         ("sleep 30", "sleep"),
+        ("timeout 2h /opt/tidy", "tidy"),
+        ("timeout -k 5 -s KILL --foreground 90 python3 /opt/tidy.py", "tidy.py"),
+        ("sudo -u postgres -E pg_dump shop", "pg_dump"),
+        ("su - postgres -c 'pg_dump shop'", "pg_dump"),
         ("_hidden", "hidden"),
         ("a.notify", "a-notify"),
         ("$RUN", "job"),

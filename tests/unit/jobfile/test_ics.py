@@ -40,6 +40,19 @@ def days(*events: str, years: int = 1) -> list[tuple[str, str]]:
             "DTSTART;VALUE=DATE:20201225\r\nRRULE:FREQ=YEARLY\r\nEXDATE;VALUE=DATE:20251225",
             ["2026-12-25"],
         ),
+        (
+            "DTSTART:20261224T100000Z\r\nRRULE:FREQ=DAILY;UNTIL=20261225",
+            ["2026-12-24", "2026-12-25"],
+        ),
+        (
+            "DTSTART;TZID=America/New_York:20261224T220000\r\nRRULE:FREQ=DAILY;UNTIL=20261225",
+            ["2026-12-24", "2026-12-25"],
+        ),
+        (
+            "DTSTART;TZID=America/New_York:20261224T220000\r\n"
+            "RRULE:FREQ=DAILY;UNTIL=20261225T220000",
+            ["2026-12-24", "2026-12-25"],
+        ),
         ("DTSTART;VALUE=DATE:20261225\r\nSTATUS:CANCELLED", []),
         ("DTSTART;VALUE=DATE:20201225", []),
     ],
@@ -70,6 +83,10 @@ def test_the_horizon_and_names() -> None:
         (ics("DTSTART;VALUE=DATE:20260105\r\nDURATION:-P2D"), "ends before it begins"),
         (ics("DTSTART:20260105T100000\r\nDTEND:20260105T090000"), "ends before it begins"),
         (ics("SUMMARY:Christmas"), "Christmas has no DTSTART"),
+        (
+            ics("DTSTART;VALUE=DATE:20261225\r\nRRULE:FREQ=DAILY\r\nEXRULE:FREQ=WEEKLY"),
+            "has an EXRULE",
+        ),
     ],
 )
 def test_what_is_no_calendar(text: str, why: str) -> None:
