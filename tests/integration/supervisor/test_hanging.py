@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from etcsched.agent.supervisor.attempts import HANGING_STARTS_MAX
 from etcsched.agent.supervisor.kernel import boottime_s
 from etcsched.agent.supervisor.messages import Ended, EndReason, Started, StartFailed
-from etcsched.agent.supervisor.server import HANGING_STARTS_MAX
 from tests.integration.supervisor.host import WITHIN_S, Agent, Host, dead_within, is_alive
 from tests.integration.supervisor.test_deaths import kill_pair
 from tests.support.hung_mount import hung_mount
