@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple, NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from etcsched.core.errors import EtcschedError, UsageError
 from etcsched.core.text import is_text
@@ -115,7 +116,10 @@ class LazyGroup(click.Group):
             _say(str(error))
             sys.exit(error.exit_code)
         except click.ClickException as error:
-            error.show()
+            if isinstance(error, NoArgsIsHelpError):
+                error.show()
+            else:
+                _say(_in_a_line(error))
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
@@ -141,6 +145,19 @@ def _check_text(arguments: Sequence[str]) -> None:
     for name, value in os.environ.items():
         if name.startswith("ETCSCHED_") and not is_text(value):
             raise UsageError(f"{name} isn't text in UTF-8")
+
+
+def _in_a_line(error: click.ClickException) -> str:
+    """As all errors are said: click's own words, and what to do."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    text = text.replace(". Did you mean", "; did you mean").replace(
+        ". (Did you mean", " (did you mean"
+    )
+    said = text[:1].lower() + text[1:]
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    if ctx is None or said.endswith("?") or " --help" in said:
+        return said
+    return f"{said}; see {ctx.command_path} --help"
 
 
 def _open_what_is_closed() -> None:

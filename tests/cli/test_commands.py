@@ -612,6 +612,19 @@ def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "line"),
     [
+        ("foo", 2, "no command 'foo'; see etcsched --help"),
+        ("jobs lst", 2, "no such command 'lst'; did you mean 'list'?"),
+        (
+            "jobs list --tagg",
+            2,
+            "no such option '--tagg' (did you mean one of: '--state', '--tag'?)",
+        ),
+        ("runs show", 2, "missing argument 'RUN'; see cli runs show --help"),
+        (
+            "jobs list --limit x",
+            2,
+            "invalid value for '--limit': 'x' is not a valid integer range; see cli jobs list",
+        ),
         ("jobs show clse_books", 4, "job clse_books: there is none; did you mean close_books?"),
         ("jobs next x", 4, "job x: there is none; see etcsched jobs list"),
         ("jobs trigger x", 4, "job x: there is none; see etcsched jobs list"),
@@ -702,10 +715,10 @@ def test_one_line_and_a_code(cluster: Console, args: str, code: int, line: str) 
     [
         (["statu"], "no command 'statu'; did you mean status?"),
         (["frobnicate"], "no command 'frobnicate'; see etcsched --help"),
-        (["jobs", "frobnicate"], "No such command 'frobnicate'"),
+        (["jobs", "frobnicate"], "no such command 'frobnicate'"),
         (["runs", "list", "--state", "odd"], "'odd' is not one of 'ready'"),
-        (["apply"], "Missing argument 'FILE...'"),
-        (["status", "--frob"], "No such option"),
+        (["apply"], "missing argument 'FILE...'"),
+        (["status", "--frob"], "no such option"),
     ],
 )
 def test_usage(console: Console, args: list[str], hint: str) -> None:
