@@ -85,47 +85,55 @@ def show_agent(settings: Settings, agent: str, as_json: bool, watch: bool) -> No
     run(settings, work)
 
 
+_names = click.argument(
+    "names", nargs=-1, required=True, metavar="AGENT...", shell_complete=complete_agents
+)
+
+
 @agents.command()
-@click.argument("agent", shell_complete=complete_agents)
+@_names
 @click.option("--absent-too", is_flag=True, help="Also one that isn't here (yet).")
 @click.pass_obj
-def drain(settings: Settings, agent: str, absent_too: bool) -> None:
-    """Give AGENT nothing new, until undrained; what runs on it ends.
+def drain(settings: Settings, names: tuple[str, ...], absent_too: bool) -> None:
+    """Give AGENTs nothing new, until undrained; what runs on them ends.
 
     \b
     etcsched agents drain host-a
     """
-
-    async def work(etcd: Etcd, keys: Keys) -> bool:
-        return await drain_agent(
-            etcd,
-            keys,
-            agent,
-            utc_of(settings.environment.now_ms()),
-            settings.operator,
-            timeout_s=settings.timeout_s,
-            absent_too=absent_too,
-        )
-
-    changed = run(settings, work)
-    click.echo(f"{agent} is draining" if changed else f"{agent} was draining already")
+    for name in dict.fromkeys(names):
+        changed = _drain(settings, name, absent_too)
+        click.echo(f"{name} is draining" if changed else f"{name} was draining already")
 
 
 @agents.command()
-@click.argument("agent", shell_complete=complete_agents)
+@_names
 @click.pass_obj
-def undrain(settings: Settings, agent: str) -> None:
-    """Let AGENT have runs again.
+def undrain(settings: Settings, names: tuple[str, ...]) -> None:
+    """Let AGENTs have runs again.
 
     \b
     etcsched agents undrain host-a
     """
+    for name in dict.fromkeys(names):
+        changed = _undrain(settings, name)
+        click.echo(f"{name} takes runs again" if changed else f"{name} wasn't draining")
 
+
+def _drain(settings: Settings, agent: str, absent_too: bool) -> bool:
+    async def work(etcd: Etcd, keys: Keys) -> bool:
+        now, by = utc_of(settings.environment.now_ms()), settings.operator
+        return await drain_agent(
+            etcd, keys, agent, now, by, timeout_s=settings.timeout_s, absent_too=absent_too
+        )
+
+    return run(settings, work)
+
+
+def _undrain(settings: Settings, agent: str) -> bool:
     async def work(etcd: Etcd, keys: Keys) -> bool:
         return await undrain_agent(etcd, keys, agent, timeout_s=settings.timeout_s)
 
-    changed = run(settings, work)
-    click.echo(f"{agent} takes runs again" if changed else f"{agent} wasn't draining")
+    return run(settings, work)
 
 
 def agents_table(views: Sequence[AgentView], now_ms: int) -> RenderableType:

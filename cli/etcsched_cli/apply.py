@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
-from etcsched.core.errors import Refused
+from etcsched.core.errors import Refused, UsageError
 from etcsched.core.states import OnDisconnect
 from etcsched.core.text import some
 from etcsched.core.times import utc_of
@@ -114,10 +114,12 @@ def apply(
         there: Defined | None = None
         if prune or draft.refers_to_others:
             there = await read_defined(etcd, keys)
-            if prune:
-                gone = there.unnamed(draft.names)
-                there = there.without(gone)
         wanted = draft.resolved(there.known() if there is not None else None)
+        if prune and there is not None:
+            gone = there.unnamed(draft.names)
+            _check_not_referred_to(gone, wanted)
+            there = there.without(gone)
+            wanted = draft.resolved(there.known())
         if dry_run:
             changes = await _plan(etcd, keys, wanted, gone, utc_of(now_ms))
         else:
@@ -138,6 +140,24 @@ def apply(
         print_json(changes)
     else:
         print_all(_render(changes, dry_run))
+
+
+def _check_not_referred_to(gone: Defined, wanted: JobFiles) -> None:
+    """What these files refer to isn't removed with what they don't name."""
+    for job in wanted.jobs:
+        calendars = [f"calendar {name}" for name in job.current.calendars if name in gone.calendars]
+        targets = [f"job {link.to}" for link in job.chain if link.to in gone.jobs]
+        for what in (*calendars, *targets):
+            raise UsageError(
+                f"--prune would remove {what}, which job {job.name} refers to; name its file, too"
+            )
+    for group in wanted.conflicts:
+        for name in group.jobs:
+            if name in gone.jobs:
+                raise UsageError(
+                    f"--prune would remove job {name}, which conflict group {group.group} refers "
+                    "to; name its file, too"
+                )
 
 
 async def _plan(

@@ -258,16 +258,23 @@ def verdict_shown(verdict: Verdict) -> Iterable[RenderableType]:
         Outcome.VIOLATED: ("NOT as promised", "bold red"),
         Outcome.INVALID: ("can't tell: something is missing", "bold yellow"),
     }[verdict.outcome]
+    may_be_wrong = bool(verdict.invalid_because and verdict.violations)
     yield results_shown(verdict.results)
     yield facts(
         [
-            ("judged", f"{span}, {times}"),
+            ("judged", f"{span}, told {times}"),
             ("lateness", _lateness(verdict) if late.worst_ms is not None else ""),
             ("least fence slack", f"{slack_ms} ms" if slack_ms is not None else ""),
             ("verdict", word),
         ]
     )
-    yield from _violations_shown([*map(str, verdict.violations), *verdict.invalid_because])
+    yield from _violations_shown(
+        [
+            *verdict.invalid_because,
+            *(["perhaps only since that is missing:"] if may_be_wrong else []),
+            *map(str, verdict.violations),
+        ]
+    )
 
 
 def _lateness(verdict: Verdict) -> str:

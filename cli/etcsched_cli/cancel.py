@@ -82,8 +82,10 @@ def cancel(
     now_ms = environment.now_ms()
     wanted = chosen_or_named(names, job, tags, states, since, until, now_ms)
     chosen: list[RunView] = []
+    progress = Progress()
     if wanted is not None:
-        chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))
+        with told_if_interrupted(progress):
+            chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))
         runs = [(view.run.job, view.run.id) for view in chosen]
     else:
         runs = list(dict.fromkeys(parse_run_name(name) for name in names))
@@ -93,8 +95,6 @@ def cancel(
         return
     if chosen and not yes:
         confirm(f"Cancel {_summary(chosen)}?", "nothing was cancelled")
-
-    progress = Progress()
 
     async def work(etcd: Etcd, keys: Keys) -> list[Cancelled]:
         with signals_raised():

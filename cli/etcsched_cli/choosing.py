@@ -119,9 +119,10 @@ def told_if_interrupted(progress: Progress) -> Iterator[None]:
     except Exception:
         raise
     except BaseException:
-        if progress.number:
-            perhaps_more = progress.asked < progress.number
-            click.echo(f"note: {progress.told(perhaps_more)}", err=True)
+        # Whoever isn't told of anything can't tell all from nothing.
+        perhaps_more = progress.asked < progress.number
+        text = progress.told(perhaps_more) if progress.number else "nothing was asked for"
+        click.echo(f"note: {text}", err=True)
         raise
 
 

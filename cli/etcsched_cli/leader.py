@@ -46,7 +46,7 @@ def _render(view: LeaderView, now_ms: int) -> Iterable[RenderableType]:
     yield facts(
         [
             ("leader", view.node or ("nobody", "red")),
-            ("silent", (silence_text(view), "red")),
+            ("silent", (view.silence, "red")),
             ("term", f"{term.number}, since {moment(term.since)}" if term is not None else "none"),
             ("fencing token", str(term.token) if term is not None and view.node else ""),
             ("decided", f"through {moment(view.watermark)}" if view.watermark else ""),
@@ -81,11 +81,3 @@ def _role(scheduler: SchedulerView) -> Cell:
     if scheduler.barred:
         return f"barred: {scheduler.barred}", "red"
     return ("leads", "green") if scheduler.leads else "stands by"
-
-
-def silence_text(view: LeaderView) -> str:
-    """Empty: it answers."""
-    if not view.silent_s:
-        return ""
-    left = f"in {view.lease_left_s} s" if view.lease_left_s else "now"
-    return f"hasn't answered for {view.silent_s} s; its lease runs out {left}, then another leads"

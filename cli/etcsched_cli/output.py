@@ -24,7 +24,7 @@ from etcsched_cli.signals import HUNG_UP, STOPS, Signalled, signals_raised, stop
 from etcsched_cli.typed import is_set_within, q_typed
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 __all__ = [
     "Cell",
@@ -403,6 +403,27 @@ def _print(renderables: Iterable[RenderableType]) -> None:
         click.echo(line.rstrip())
 
 
+class _Fitting:
+    """As much as the screen has room for, and how much is left out."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+        from rich.text import Text
+
+        lines = console.render_lines(self._renderable, options.update(height=None), pad=False)
+        room = console.height
+        shown = lines if len(lines) <= room else lines[: room - 1]
+        for line in shown:
+            yield from line
+            yield Segment.line()
+        if len(shown) < len(lines):
+            left_out = len(lines) - len(shown)
+            yield Text(f"... {left_out} more lines: the window is too low for them", style="dim")
+
+
 @contextlib.contextmanager
 def redrawn(hint: str) -> Any:
     """Draws over what it drew before on a terminal, trouble above it; elsewhere one below the
@@ -417,7 +438,7 @@ def redrawn(hint: str) -> Any:
     def draw(renderables: Iterable[RenderableType], trouble: str = "") -> None:
         # Above, since what doesn't fit on the screen is cut off below.
         top = [Text(hint, style="dim"), *([Text(clean(trouble), style="red")] if trouble else [])]
-        live.update(Group(*top, *renderables), refresh=True)
+        live.update(_Fitting(Group(*top, *renderables)), refresh=True)
 
     live = Live(console=_console(), auto_refresh=False, screen=True)
     try:

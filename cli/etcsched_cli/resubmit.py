@@ -84,8 +84,10 @@ def resubmit(
     now_ms = environment.now_ms()
     changes = read_params(params)
     wanted = chosen_or_named(names, job, tags, states, since, until, now_ms)
+    progress = Progress()
     if wanted is not None:
-        chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))
+        with told_if_interrupted(progress):
+            chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))
         if dry_run:
             _show_chosen(chosen, as_json)
             return
@@ -95,8 +97,6 @@ def resubmit(
     else:
         chosen = operator.Chosen(runs=[])
         runs = list(dict.fromkeys(parse_run_name(name) for name in names))
-
-    progress = Progress()
 
     async def work(etcd: Etcd, keys: Keys) -> list[Asked]:
         await operator.existing(etcd, keys, runs)

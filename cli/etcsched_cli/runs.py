@@ -223,6 +223,9 @@ async def wait_for_end(
     try:
         async with asyncio.timeout(limit_s):
             return await operator.wait_for_end(etcd, keys, job, run, Patience(say))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        click.echo(f"note: {job}/{run} goes on", err=True)
+        raise
     except TimeoutError:
         text = format_duration(limit_s or 0.0)
         raise EtcschedError(f"run {job}/{run}: isn't over after {text}; it goes on") from None
@@ -315,9 +318,12 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
             ("late", f"{view.lateness_ms} ms" if view.lateness_ms is not None else ""),
         ]
     )
-    if run.attempts:
+    rows = [_attempt_row(attempt) for attempt in run.attempts]
+    if run.agent and run.attempt not in [attempt.number for attempt in run.attempts]:
+        rows.append((str(run.attempt), run.agent, styled(view.state.value), *["-"] * 5))
+    if rows:
         yield ""
-        yield table(_ATTEMPT_COLUMNS, [_attempt_row(attempt) for attempt in run.attempts])
+        yield table(_ATTEMPT_COLUMNS, rows)
     if run.history:
         yield ""
         yield table(

@@ -12,7 +12,6 @@ from etcsched.operator.cluster import UNTOLD, ClusterView, LeaderView, read_clus
 from etcsched.operator.runs import NewestRuns
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
-from etcsched_cli.leader import silence_text
 from etcsched_cli.output import Cell, age, facts, moment, output_options, show
 from etcsched_cli.settings import Settings
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etcsched.keyspace.keys import Keys
+    from etcsched.operator.explain import RunReason
     from etcsched.ports import Etcd, MemberStatus
 
 _SHOWN = 5
@@ -56,7 +56,7 @@ def _render(view: ClusterView) -> Iterable[RenderableType]:
             ("paused", paused_cell(view)),
             ("jobs", str(view.jobs)),
             ("runs", runs_text(view)),
-            *_some("waiting", [(f"{r.run}: {r.text}", "yellow") for r in view.waits]),
+            *_some("waiting", [(f"{waiting_name(r)}: {r.text}", "yellow") for r in view.waits]),
             ("" if view.waits else "waiting", not_why_text(view)),
             *_some("outages", [(f"{j}: {text}", "red") for j, text in view.outages.items()]),
             ("late", lateness_text(view)),
@@ -78,7 +78,7 @@ def leader_cell(view: ClusterView) -> Cell:
         what = "mend what bars them" if barred_cells(view.leader) else "start etcsched scheduler"
         return (f"nobody leads: nothing is decided; {what}", "red")
     text = f"{view.leader.node}, term {term.number}, for {age(term.since, ms_of(view.at))}"
-    silence = silence_text(view.leader)
+    silence = view.leader.silence
     return (f"{text}; {silence}", "red") if silence else text
 
 
@@ -102,6 +102,11 @@ def paused_cell(view: ClusterView) -> Cell:
 def runs_text(view: ClusterView) -> str:
     text = f"{view.running} running, {view.assigned} assigned, {view.waiting} waiting"
     return text + (f"; {view.requests} requests unanswered" if view.requests else "")
+
+
+def waiting_name(reason: RunReason) -> str:
+    """One run stands for all of its job that wait."""
+    return f"{reason.run} and {reason.others} more" if reason.others else reason.run
 
 
 def _some(name: str, lines: list[Cell]) -> list[tuple[str, Cell]]:

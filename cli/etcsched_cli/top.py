@@ -20,6 +20,7 @@ from etcsched_cli.status import (
     not_why_text,
     paused_cell,
     runs_text,
+    waiting_name,
 )
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _waiting(view: TopView, most: int) -> RenderableType | None:
     """Outages first: they are why whole jobs wait."""
     lines = [
         *((job, styled("outage"), text) for job, text in view.cluster.outages.items()),
-        *((one.run, styled(one.state.value), one.text) for one in view.cluster.waits),
+        *((waiting_name(one), styled(one.state.value), one.text) for one in view.cluster.waits),
     ]
     if not lines:
         return None

@@ -82,6 +82,10 @@ def test_a_recording_with_a_hole(console: Console) -> None:
     result = console.run("audit", recorded(console.home, orderly(), lacks=7))
     assert result.exit_code == 5
     assert "can't tell: something is missing" in result.stdout
+    _, _, told = result.stdout.partition("verdict")
+    why, _, accused = told.partition("\nperhaps only since that is missing:\n")
+    assert why.endswith(" and nothing was recorded")
+    assert accused.startswith("I")
 
 
 def test_bounds_are_options(console: Console) -> None:

@@ -33,6 +33,7 @@ from etcsched.core.records import (
 from etcsched.core.states import JobState, OnDisconnect, Origin, Outcome, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.ops import Delete, Txn, TxnResult
+from etcsched.operator import runs as operator_runs
 from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console, finished, job
 
@@ -604,6 +605,17 @@ def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
     assert cluster.fails(5, "runs", "release", "rotate_logs/20261122T185500Z", "--died") == (
         "etcsched: run rotate_logs/20261122T185500Z isn't held: it is assigned"
     )
+
+
+def test_whoever_interrupts_a_wait_hears_that_the_run_goes_on(
+    cluster: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(operator_runs, "wait_for_end", interrupted)
+    note = "note: rotate_logs/20261122T185500Z goes on"
+    assert cluster.fails(130, "runs", "wait", "rotate_logs/20261122T185500Z") == note
 
 
 # --- what isn't there, and what makes no sense --------------------------------------------

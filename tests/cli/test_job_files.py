@@ -394,8 +394,15 @@ def test_what_is_kept_must_not_need_what_goes(console: Console, file: Path) -> N
     )
     before = console.store.revision
     assert console.fails(2, "apply", str(file), "--prune", "--yes") == (
-        f"etcsched: {file}:1: jobs.close_books.chain[0]: unknown job 'report'; "
-        "known are close_books"
+        "etcsched: --prune would remove job report, which job close_books refers to; name its "
+        "file, too"
+    )
+    file.write_text(
+        "jobs: {new: {run: {shell: x}, schedule: {every: 1h}, calendars: [holidays]}}\n"
+    )
+    assert console.fails(2, "apply", str(file), "--prune", "--dry-run") == (
+        "etcsched: --prune would remove calendar holidays, which job new refers to; name its file, "
+        "too"
     )
     assert console.store.revision == before
 

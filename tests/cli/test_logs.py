@@ -284,7 +284,7 @@ def test_following_outlasts_an_absence_of_etcd(
     text, notes = says(console, "-f", RUN)
     assert text == ""
     assert notes.splitlines() == [
-        "-- job/r1 has written nothing yet: it is ready",
+        "-- job/r1 has written nothing yet: it is ready; etcsched explain job/r1 says why",
         "-- etcd can't be reached: a: gone; still waiting",
         "-- etcd can be reached again; still waiting",
         "-- job/r1 is over: missed",
@@ -322,7 +322,7 @@ def test_following_says_what_a_run_waits_for(
     text, notes = says(console, "-f", RUN)
     assert text == "oh!\n"
     assert notes.splitlines() == [
-        "-- job/r1 has written nothing yet: it is queued",
+        "-- job/r1 has written nothing yet: it is queued; etcsched explain job/r1 says why",
         "-- attempt 1, on host-b",
         "-- job/r1 is retrying (number 1, due at 2026-11-22T19:00:00.500Z); etcsched explain "
         "job/r1 says why",

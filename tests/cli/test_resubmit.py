@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -77,7 +78,7 @@ def test_what_the_leader_is_asked(history: Console) -> None:
     said = history.fails(
         3, "--timeout", "50ms", "runs", "resubmit", name, "--param", "a=1", "--force"
     )
-    assert said.startswith("etcsched: no leader answered within 0.05 s: of 1 runs 0 are done with")
+    assert said.startswith("etcsched: no leader answered within 0.05 s: of 1 run 0 are done with")
     asked = history.get(Request, Kind.REQUEST, f"{BASE}-{digest(name)}")
     assert (asked.kind, asked.job, asked.run) == (RequestKind.RESUBMIT, "close_books", NEW)
     assert (asked.params, asked.force) == ({"a": "1"}, True)
@@ -173,10 +174,32 @@ def test_whoever_interrupts_it_hears_how_far_it_came(
 
     monkeypatch.setattr(ModelEtcd, "txn", interrupted)
     assert history.fails(130, "runs", command, *names, "--yes") == (
-        "note: of 3 runs 0 are done with, 2, and perhaps one more, asked for (they will be once a "
-        "scheduler leads: see etcsched leader), the others aren't; the same command again takes up "
-        "those"
+        "note: of 3 runs 0 are done with, 2 or 3 more are asked for (whoever leads does them; see "
+        "etcsched leader), the rest aren't; the same command again takes up those"
     )
+
+
+def test_whoever_interrupts_the_choice_hears_that_nothing_was_asked_for(
+    history: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(*_: Any, **_limits: float) -> TxnResult:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ModelEtcd, "txn", interrupted)
+    for command in ("resubmit", "cancel"):
+        line = history.fails(130, "runs", command, "--job", "close_books", "--yes")
+        assert line == "note: nothing was asked for"
+
+
+def test_of_runs_that_go_back_to_one_the_last_is_chosen(history: Console) -> None:
+    """The leader refuses a second one while the first isn't over."""
+    copy = finished("close_books", NEW, Utc("2026-11-22T02:30:00.000Z"), Outcome.FAILED)
+    copy = replace(copy, resubmits=NEW, resubmits_first=NEW)
+    for number, at in enumerate(("2026-11-22T18:00:00.000Z", "2026-11-22T18:30:00.000Z"), 1):
+        history.archive(replace(copy, id=f"again-{number}", created_at=Utc(at)))
+    args = ("runs", "resubmit", "--job", "close_books", "--state", "failed", "--since", "1d")
+    assert history.json(*args, "--dry-run") == ["close_books/again-2"]
+    assert "1 run left out: resubmitted before" in history.ok(*args, "--dry-run")
 
 
 def test_nothing_to_do(history: Console) -> None:

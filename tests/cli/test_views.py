@@ -413,11 +413,22 @@ def test_agents_that_stand_by(cluster: Console) -> None:
     ]
     findings = {f["topic"]: f for f in cluster.run_json(1, "doctor")}
     assert findings["agents"]["text"] == "1 of 2 take runs; 1 of 4 slots are used; 1 stand by"
+    assert "drained agents" not in findings
     assert "host-b" in cluster.ok("status")
     cluster.ok("agents", "drain", "host-a")
     findings = {f["topic"]: f for f in cluster.run_json(1, "doctor")}
     assert findings["agents"]["level"] == "bad"
     assert findings["agents"]["advice"] == "undrain one, or raise settings: max_active_agents"
+
+
+def test_the_doctor_names_drained_agents(cluster: Console) -> None:
+    """A drain is somebody's wish, as a pause is, and as easily forgotten."""
+    drained = cluster.ok("agents", "drain", "host-a", "host-a")
+    assert drained == "host-a is draining\n"
+    (found,) = [f for f in cluster.run_json(1, "doctor") if f["topic"] == "drained agents"]
+    assert (found["level"], found["text"]) == ("warning", "host-a")
+    both = cluster.ok("agents", "undrain", "host-b", "host-a")
+    assert both == "host-b wasn't draining\nhost-a takes runs again\n"
 
 
 def test_a_leader_that_does_not_answer(cluster: Console) -> None:
@@ -439,6 +450,9 @@ def test_a_leader_that_does_not_answer(cluster: Console) -> None:
     assert f"silent         {silence}\n" in cluster.ok("leader")
     found = cluster.json("leader")
     assert (found["node"], found["silent_s"], found["lease_left_s"]) == ("host-a", 7, 3)
+    (doubtful,) = [f for f in cluster.run_json(1, "doctor") if f["topic"] == "leader"]
+    assert doubtful["level"] == "warning"
+    assert doubtful["text"] == f"host-a leads in term 7, 0 standing by; it {silence}"
 
 
 def test_a_scheduler_that_doesnt_stand_is_named(cluster: Console) -> None:
@@ -476,6 +490,28 @@ def test_a_leader_that_was_killed_and_started_again(cluster: Console) -> None:
     shown = cluster.ok("top", "--once")
     assert "rotate_logs  overdue for 12s  2026-11-22T19:05:00Z\n" in shown
     assert "close_books  7h24m            2026-11-23T02:30:00Z\n" in shown
+
+
+def test_what_fell_into_an_outage_isnt_overdue(cluster: Console) -> None:
+    """It waits for the outage's end, and may become one record for many ticks."""
+    through = Utc("2026-11-22T19:04:59.600Z")
+    cluster.put(Watermark(through=through, term=7), Kind.WATERMARK)
+    cluster.now = Utc("2026-11-22T19:10:12.500Z")
+    at = Utc("2026-11-22T19:07:00.000Z")
+    gap = Gap(job="rotate_logs", since=at, decided_through=at, reason="no agent")
+
+    def next_tick() -> dict[str, str]:
+        cluster.put(gap, Kind.GAP, "rotate_logs")
+        found: dict[str, str] = cluster.json("status")["next_tick"]
+        return found
+
+    assert next_tick() == {"job": "rotate_logs", "at": "2026-11-22T19:05:00.000Z"}
+    active = cluster.get(Run, Kind.RUN, "rotate_logs", "20261122T190000Z")
+    cluster.put(replace(active, id="20261122T190500Z"), Kind.RUN, "rotate_logs", "20261122T190500Z")
+    coming = {"job": "rotate_logs", "at": "2026-11-22T19:15:00.000Z"}
+    assert next_tick() == coming
+    gap = replace(gap, closed=True)
+    assert next_tick() == coming
 
 
 def test_what_the_watermark_hasnt_passed_yet_may_be_decided(cluster: Console) -> None:
@@ -632,6 +668,27 @@ def test_the_doctor_looks_where_chains_lead(console: Console) -> None:
     console.put(job("tock", per_host=True, chain=chain), Kind.JOB, "tock")
     parted = "per_host begins a chain on each agent, so that these never meet: "
     assert found() == {"joins": ("warning", f"{parted}tock and tick (at report)")}
+
+
+def test_a_run_that_goes_on_shows_its_attempt(cluster: Console) -> None:
+    shown = cluster.ok("runs", "show", "rotate_logs/20261122T185500Z")
+    assert "  1  host-b  running  " in shown
+    run = cluster.get(Run, Kind.RUN, "rotate_logs", "20261122T185500Z")
+    failed = finished("rotate_logs", "20261122T185500Z", SINCE, Outcome.FAILED).attempts
+    waiting = replace(run, state=RunState.READY, agent="", attempts=failed)
+    cluster.put(waiting, Kind.RUN, "rotate_logs", "20261122T185500Z")
+    shown = cluster.ok("runs", "show", "rotate_logs/20261122T185500Z")
+    assert "  1  host-a  failed  " in shown
+    assert not {"started", "ended"} & {line.split()[0] for line in shown.splitlines() if line}
+
+
+def test_of_each_job_one_waiting_run_is_named_and_the_others_counted(cluster: Console) -> None:
+    run = cluster.get(Run, Kind.RUN, "rotate_logs", "20261122T190000Z")
+    for id_ in ("20261122T190001Z", "20261122T190002Z"):
+        queued = replace(run, id=id_, state=RunState.QUEUED, agent="", attempt=0)
+        cluster.put(queued, Kind.RUN, "rotate_logs", id_)
+    assert "waiting     rotate_logs/20261122T190001Z and 1 more: " in cluster.ok("status")
+    assert "rotate_logs/20261122T190001Z and 1 more  queued  " in cluster.ok("top", "--once")
 
 
 def test_a_held_run_waits_for_an_operator(cluster: Console) -> None:

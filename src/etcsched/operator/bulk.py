@@ -35,12 +35,16 @@ class Progress:
 
     def told(self, perhaps_more: bool = False) -> str:
         """``perhaps_more``: of one it isn't known whether it was asked for."""
-        more = ", and perhaps one more," if perhaps_more else ""
-        return (
-            f"of {self.number} runs {self.answered} are done with, {self.asked - self.answered}"
-            f"{more} asked for (they will be once a scheduler leads: see etcsched leader), the "
-            "others aren't; the same command again takes up those"
-        )
+        waiting, rest = self.asked - self.answered, self.number - self.asked
+        runs = "run" if self.number == 1 else "runs"
+        text = f"of {self.number} {runs} {self.answered} are done with"
+        if waiting or perhaps_more:
+            most = f" or {waiting + 1}" if perhaps_more else ""
+            text += f", {waiting}{most} more are asked for (whoever leads does them; see etcsched "
+            text += "leader)"
+        if rest:
+            text += ", the rest aren't; the same command again takes up those"
+        return text
 
 
 def id_for(request_id: str, job: str, run: str) -> str:

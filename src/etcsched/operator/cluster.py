@@ -120,6 +120,16 @@ class LeaderView(msgspec.Struct, frozen=True, kw_only=True):
     silent_s: int = 0
     lease_left_s: int = 0
 
+    @property
+    def silence(self) -> str:
+        """In words; empty: it answers."""
+        if not self.silent_s:
+            return ""
+        left = f"in {self.lease_left_s} s" if self.lease_left_s else "now"
+        return (
+            f"hasn't answered for {self.silent_s} s; its lease runs out {left}, then another leads"
+        )
+
 
 class Lateness(msgspec.Struct, frozen=True):
     """Of the newest starts by schedule: due time to process start."""

@@ -47,7 +47,8 @@ _RUNS_SHOWN: Final = 50
 
 class RunReason(msgspec.Struct, frozen=True, kw_only=True):
     """``until`` is when that is over by itself; ``buffer_ends`` when it gives up finding an agent;
-    ``place`` the how-many-th it is of all that wait for one."""
+    ``place`` the how-many-th it is of all that wait for one. Where one stands for its job:
+    ``others`` of that wait, too."""
 
     run: str
     state: RunState
@@ -56,6 +57,7 @@ class RunReason(msgspec.Struct, frozen=True, kw_only=True):
     until: Utc | None = None
     buffer_ends: Utc | None = None
     place: int | None = None
+    others: int = 0
 
 
 class RunExplanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,11 +177,15 @@ def waits_of(view: View, now_ms: int) -> Waits:
     """For lists: of each job with waiting runs the one that came first, and of each with an open
     outage that."""
     explainer = Explainer(view, now_ms)
-    runs: dict[str, RunReason] = {}
+    waiting: dict[str, list[Run]] = {}
     for job, id_ in sorted(view.runs):
         run = view.runs[(job, id_)].record
-        if job not in runs and run.state is not RunState.ASSIGNED:
-            runs[job] = _reason(view, explainer, run)
+        if run.state is not RunState.ASSIGNED:
+            waiting.setdefault(job, []).append(run)
+    runs = {
+        job: msgspec.structs.replace(_reason(view, explainer, first), others=len(rest))
+        for job, (first, *rest) in waiting.items()
+    }
     outages = {
         name: outage.text
         for name in sorted(view.gaps)

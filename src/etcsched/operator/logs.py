@@ -18,7 +18,7 @@ from etcsched.core.records import Attempt, Kind, OutputAccess, Presence
 from etcsched.core.states import FINAL, WAITING, Outcome, RunState
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.patience import Patience
-from etcsched.operator.runs import RunView, read_run
+from etcsched.operator.runs import RunView, read_run, waits_text
 from etcsched.operator.store import found, read
 from etcsched.ports import Etcd
 from etcsched.serving.address import Address
@@ -103,7 +103,8 @@ async def follow_output(
         yield Note(f"{view.name} has written nothing: it is {view.state.value}")
         return
     else:
-        yield Note(f"{view.name} has written nothing yet: it is {view.state.value}")
+        hint = f"; etcsched explain {view.name} says why" if view.state in WAITING else ""
+        yield Note(f"{view.name} has written nothing yet: it is {view.state.value}{hint}")
         view, first = await _next_try(etcd, keys, view, 0, patience, said=view.state)
         if first is None:
             yield _end(view)
@@ -144,7 +145,7 @@ async def _next_try(
         if later or view.state in FINAL:
             return view, later[0] if later else None
         if view.state is not said and view.state in WAITING:
-            patience.say(_waits(view))
+            patience.say(waits_text(view.run))
             said = view.state
         await asyncio.sleep(_LOOK_AGAIN_S)
 
@@ -173,13 +174,6 @@ async def _follow(
         has_complained = False
         if data:
             yield Text(data)
-
-
-def _waits(view: RunView) -> str:
-    run = view.run
-    is_retry = run.state is RunState.RETRYING
-    which = f" (number {run.retries}, due at {run.retry_at})" if is_retry else ""
-    return f"{view.name} is {view.state.value}{which}; etcsched explain {view.name} says why"
 
 
 def _tries(view: RunView) -> list[_Try]:

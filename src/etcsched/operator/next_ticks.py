@@ -1,12 +1,14 @@
 """Which ticks come next, those first that are overdue.
 
 The leader decides a tick at once, and moves the watermark every few seconds. So a tick that the
-watermark hasn't passed yet is overdue only if no run of it is there.
+watermark hasn't passed yet is overdue only if no run of it is there, and it fell into no outage:
+such ticks wait for that one's end, and may become one record for many.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from itertools import islice
 from typing import Final
@@ -14,13 +16,13 @@ from typing import Final
 import msgspec
 
 from etcsched.core.limits import Limits
-from etcsched.core.records import CLUSTER, Job, Kind, Pause
+from etcsched.core.records import CLUSTER, Gap, Job, Kind, Pause
 from etcsched.core.timeline import next_tick, ticks
 from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range, range_end_of
 from etcsched.operator.calendars import read_calendars
-from etcsched.operator.store import found, listed, read_all, read_ranges
+from etcsched.operator.store import found, listed, read, read_all, read_ranges
 from etcsched.ports import Etcd
 
 __all__ = ["NextTick", "next_ticks"]
@@ -85,6 +87,8 @@ async def _overdue(
         for _, job in first
         for tick_ms in islice(ticks(job, limits[job.name], after_ms, through_ms), _TICKS_OF_A_JOB)
     ]
+    outages = await _outages(etcd, keys, [job.name for _, job in first])
+    asked = [(job, tick_ms) for job, tick_ms in asked if tick_ms < outages.get(job, math.inf)]
     spans = [span for job, tick_ms in asked for span in _of_tick(keys, job, tick_ms)]
     results, _ = await read_ranges(etcd, spans)
     overdue: dict[str, int] = {}
@@ -92,6 +96,13 @@ async def _overdue(
         if not any(result.count for result in results[2 * place : 2 * place + 2]):
             overdue.setdefault(job_name, tick_ms)
     return overdue
+
+
+async def _outages(etcd: Etcd, keys: Keys, jobs: Sequence[str]) -> dict[str, int]:
+    """When those of these jobs began of which the watermark hasn't passed the end."""
+    kvs, _ = await read(etcd, [keys.of(Kind.GAP, job) for job in jobs])
+    gaps = (found(Gap, kv) for kv in kvs)
+    return {gap.job: ms_of(gap.since) for gap in gaps if gap is not None}
 
 
 def _of_tick(keys: Keys, job: str, tick_ms: int) -> tuple[Range, Range]:

@@ -23,7 +23,8 @@ __all__ = ["Asked", "Chosen", "choose", "existing", "resubmit"]
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     """The oldest first; and how many were left out, since they have been resubmitted before (or
-    that was asked for), or stand for several missed ticks."""
+    that was asked for), or a later one goes back to the same run, or since they stand for several
+    missed ticks."""
 
     runs: list[Run]
     again: int = 0
@@ -61,8 +62,11 @@ async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
                 summaries += 1
             else:
                 runs.append(run)
-    runs.sort(key=lambda run: (time_of(run), run.job, run.id))
-    return Chosen(runs=runs, again=again, summaries=summaries)
+    runs.sort(key=lambda run: (time_of(run), run.job, run.created_at, run.id))
+    # Of several that go back to one run, one at a time is resubmitted: the last.
+    of_roots = {(run.job, run.root): run for run in runs}
+    last = [run for run in runs if of_roots[run.job, run.root] is run]
+    return Chosen(runs=last, again=again + len(runs) - len(last), summaries=summaries)
 
 
 async def _asked_for(etcd: Etcd, keys: Keys) -> set[tuple[str, str]]:

@@ -34,6 +34,7 @@ __all__ = [
     "read_some",
     "view_of",
     "wait_for_end",
+    "waits_text",
 ]
 
 _REST: Final = 19
@@ -84,8 +85,10 @@ def view_of(run: Run, report: Report | None = None) -> RunView:
     else:
         last = run.attempts[-1] if run.attempts else None
         agent = run.agent or (last.agent if last is not None else "")
-        started_at = last.started_at if last is not None else None
-        ended_at = last.ended_at if last is not None else None
+        # Of one that waits, what its attempts took is over, and it isn't.
+        is_over = last is not None and state in FINAL
+        started_at = last.started_at if last is not None and is_over else None
+        ended_at = last.ended_at if last is not None and is_over else None
         first = run.attempts[0].started_at if run.attempts else None
     late = run.origin is Origin.SCHEDULE and run.scheduled_at is not None and first is not None
     return RunView(
@@ -252,21 +255,39 @@ async def wait_for_end(etcd: Etcd, keys: Keys, job: str, run: str, patience: Pat
     key = keys.of(Kind.RUN, job, run)
     while True:
         async with patience.beside_a_watch(etcd, key):
-            await _gone(etcd, key)
+            await _gone(etcd, key, patience)
         view = await patience.read(lambda: read_run(etcd, keys, job, run))
         if view.state in FINAL:
             return view
 
 
-async def _gone(etcd: Etcd, key: str) -> None:
+async def _gone(etcd: Etcd, key: str, patience: Patience) -> None:
+    """What may last, a retry or being held, is told."""
+    told: Run | None = None
     async with etcd.watch(key, key + "\0") as updates:
         async for update in updates:
             if isinstance(update, Snapshot):
-                is_gone = not update.kvs
+                kvs, is_gone = update.kvs, not update.kvs
             else:
+                kvs = tuple(e.kv for e in update.events if e.type is EventType.PUT)
                 is_gone = any(event.type is EventType.DELETE for event in update.events)
             if is_gone:
                 return
+            for kv in kvs:
+                run = found(Run, kv)
+                if run is None or run.state not in (RunState.RETRYING, RunState.HELD):
+                    continue
+                if told is None or (run.state, run.retries) != (told.state, told.retries):
+                    told = run
+                    patience.say(waits_text(run))
+
+
+def waits_text(run: Run) -> str:
+    """For whoever waits with it."""
+    is_retry = run.state is RunState.RETRYING
+    which = f" (number {run.retries}, due at {run.retry_at})" if is_retry else ""
+    name = f"{run.job}/{run.id}"
+    return f"{name} is {run.state.value}{which}; etcsched explain {name} says why"
 
 
 async def _with_claims(

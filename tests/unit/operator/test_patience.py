@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.records import Kind, Run
@@ -104,6 +105,29 @@ async def test_an_absence_is_told_once_and_outlasted(model: Looked) -> None:
     async with asyncio.timeout(DEADLINE_S):
         assert (await waiting).state is RunState.COMPLETED
     assert len(said.lines) == 4
+
+
+async def test_what_may_last_is_told_once(model: Looked) -> None:
+    said = Said()
+    waiting = asyncio.create_task(wait_for_end(model, KEYS, "job", "r1", Patience(said.say)))
+    failed = replace(OVER.attempts[0], outcome=Outcome.FAILED)
+    retrying = replace(
+        OVER, state=RunState.RETRYING, attempts=(failed,), retries=1, retry_at=OVER.created_at
+    )
+    held = replace(retrying, state=RunState.HELD, retry_at=None)
+    see = "etcsched explain job/r1 says why"
+    lines = [
+        f"job/r1 is retrying (number 1, due at {OVER.created_at}); {see}",
+        f"job/r1 is held; {see}",
+    ]
+    model.store.txn(Txn((), (Put(PLACE, encode(retrying)),)))
+    await said.until(lines[0])
+    for run in (retrying, held):
+        model.store.txn(Txn((), (Put(PLACE, encode(run)),)))
+    await said.until(*lines)
+    end(model)
+    async with asyncio.timeout(DEADLINE_S):
+        assert (await waiting).state is RunState.COMPLETED
 
 
 async def test_an_absence_just_as_it_ends(model: Looked) -> None:

@@ -94,6 +94,9 @@ def check_leader(leader: LeaderView) -> Finding:
     if leader.node and leader.term is not None:
         number = len(leader.schedulers) - 1
         text = f"{leader.node} leads in term {leader.term.number}, {number} standing by"
+        if leader.silence:
+            advice = "look at its process, and its way to etcd"
+            return Finding("leader", Level.WARNING, f"{text}; it {leader.silence}", advice)
         if number == 0:
             advice = "start a second scheduler, so that one may fail"
             return Finding("leader", Level.WARNING, text, advice)
@@ -226,6 +229,7 @@ def check_held(held: Sequence[Run]) -> list[Finding]:
 
 
 def check_agents(agents: Sequence[AgentView], held: Sequence[Run]) -> list[Finding]:
+    findings: list[Finding] = []
     here = [agent for agent in agents if agent.state is not AgentState.ABSENT]
     idle = (AgentState.DRAINING, AgentState.STOPPING, AgentState.STANDBY)
     usable = [agent for agent in here if agent.state not in idle]
@@ -237,15 +241,19 @@ def check_agents(agents: Sequence[AgentView], held: Sequence[Run]) -> list[Findi
         text = f"{standbys} stand by, and none of those that have a seat takes runs"
         advice = "undrain one, or raise settings: max_active_agents"
         return [Finding("agents", Level.BAD, text, advice)]
+    drained = [agent.agent for agent in here if agent.state is AgentState.DRAINING]
+    if drained:
+        advice = "once it is over: etcsched agents undrain AGENT"
+        findings.append(Finding("drained agents", Level.WARNING, some(drained), advice))
     slots = sum(agent.slots for agent in usable)
     used = sum(agent.used for agent in usable)
     text = f"{len(usable)} of {len(here)} take runs; {used} of {slots} slots are used"
     text += f"; {standbys} stand by" if standbys else ""
-    findings = [
+    findings.append(
         Finding("agents", Level.WARNING, text, "start more agents, or give them more slots")
         if used >= slots
         else Finding("agents", Level.OK, text)
-    ]
+    )
     # What is held keeps its assignment, and nobody moves it.
     holds = Counter(run.agent for run in held)
     lost = [
