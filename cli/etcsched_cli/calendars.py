@@ -76,10 +76,16 @@ def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
     \b
     etcsched calendars delete bank_holidays
     """
-    from etcsched.operator.calendars import delete_calendar
+    from etcsched.operator.calendars import delete_calendar, read_calendar
 
     names = tuple(dict.fromkeys(names))
+
+    async def look(etcd: Etcd, keys: Keys) -> None:
+        for name in names:
+            await read_calendar(etcd, keys, name)
+
     if not yes:
+        run(settings, look)
         confirm_delete(names)
 
     async def work(etcd: Etcd, keys: Keys) -> None:

@@ -73,10 +73,16 @@ def delete(settings: Settings, groups: tuple[str, ...], yes: bool) -> None:
     \b
     etcsched conflicts delete ledger
     """
-    from etcsched.operator.conflicts import delete_group
+    from etcsched.operator.conflicts import delete_group, read_group
 
     groups = tuple(dict.fromkeys(groups))
+
+    async def look(etcd: Etcd, keys: Keys) -> None:
+        for group in groups:
+            await read_group(etcd, keys, group)
+
     if not yes:
+        run(settings, look)
         confirm_delete(groups)
 
     async def work(etcd: Etcd, keys: Keys) -> None:

@@ -17,13 +17,12 @@ from click.exceptions import NoArgsIsHelpError
 
 from etcsched.core.errors import EtcschedError, UsageError
 from etcsched.core.text import is_text
+from etcsched_cli import INTERRUPTED
 from etcsched_cli.config_file import choose_context, choose_file, complete_context
 from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
 
 __all__ = ["cli", "main"]
-
-INTERRUPTED: Final = 130
 
 
 class Entry(NamedTuple):
@@ -62,6 +61,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry("up:up", "Run a whole cluster on this machine.", True),
     "demo": Entry("demo:demo", "Kill a leader and an agent, and see what is lost.", True),
 }
+
+
+_WHERE: Final = ("ETCSCHED_ENDPOINTS", "ETCSCHED_PREFIX", "ETCSCHED_CONTEXT")
 
 
 class LazyGroup(click.Group):
@@ -145,6 +147,9 @@ def _check_text(arguments: Sequence[str]) -> None:
     for name, value in os.environ.items():
         if name.startswith("ETCSCHED_") and not is_text(value):
             raise UsageError(f"{name} isn't text in UTF-8")
+        if name in _WHERE and not value:
+            # Left unsaid, a cluster of this machine would be meant.
+            raise UsageError(f"{name} is empty; unset it, or say which cluster is meant")
 
 
 def _in_a_line(error: click.ClickException) -> str:

@@ -379,12 +379,13 @@ def _text(cell: Cell) -> Any:
 def _console() -> Console:
     from rich.console import Console
 
-    width = None
-    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
-        width = _WIDTH_OF_PIPES
+    said = os.environ.get("COLUMNS", "")
+    is_said = said.isdecimal() and int(said) > 0
     return Console(
         file=sys.stdout,
-        width=width,
+        width=None if is_said or sys.stdout.isatty() else _WIDTH_OF_PIPES,
+        # What can't be meant (a terminal without a size says 0) would be a line's length, too.
+        _environ=os.environ if is_said else {k: v for k, v in os.environ.items() if k != "COLUMNS"},
         highlight=False,
         markup=False,
         emoji=False,

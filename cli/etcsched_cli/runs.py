@@ -158,10 +158,10 @@ def show_run(settings: Settings, run: str, as_json: bool, watch: bool) -> None:
 
 @runs.command()
 @click.argument("run", shell_complete=complete_held_runs)
-@click.option("--reassign", "how", flag_value="reassign", help="Run it again on another agent.")
-@click.option("--died", "how", flag_value="died", help="End it as died.")
+@click.option("--reassign", is_flag=True, help="Run it again on another agent.")
+@click.option("--died", is_flag=True, help="End it as died.")
 @click.pass_obj
-def release(settings: Settings, run: str, how: str | None) -> None:
+def release(settings: Settings, run: str, reassign: bool, died: bool) -> None:
     """Say what becomes of RUN (JOB/ID), held since its agent was lost or its process died.
 
     Look first at what it had done: --reassign starts it anew.
@@ -169,11 +169,12 @@ def release(settings: Settings, run: str, how: str | None) -> None:
     \b
     etcsched runs release close_books/20261122T190000Z --reassign
     """
-    if how is None:
-        raise UsageError(f"say what becomes of {run}: --reassign or --died")
+    if reassign is died:
+        both = ", not both" if died else ""
+        raise UsageError(f"say what becomes of {run}: --reassign or --died{both}")
     job, id_ = parse_run_name(run)
     environment = settings.environment
-    as_ = Release(how)
+    as_ = Release.REASSIGN if reassign else Release.DIED
 
     async def work(etcd: Etcd, keys: Keys) -> Answer:
         now_ms = environment.now_ms()

@@ -652,6 +652,13 @@ def test_whoever_interrupts_a_wait_hears_that_the_run_goes_on(
             "released, see etcsched runs show close_books/20261121T023000Z",
         ),
         ("runs release a/b", 2, "say what becomes of a/b: --reassign or --died"),
+        (
+            "runs release a/b --reassign --died",
+            2,
+            "say what becomes of a/b: --reassign or --died, not both",
+        ),
+        ("conflicts delete nope", 4, "conflict group nope: there is none"),
+        ("calendars delete nope", 4, "calendar nope: there is none"),
         ("runs cancel a/b", 4, "run a/b: there is none; see etcsched runs list a"),
         (
             "runs show a",
@@ -834,6 +841,33 @@ def test_a_group_says_that_a_job_of_it_is_deleted(console: Console) -> None:
     console.ok("apply", "-", stdin=f"{jobs}conflicts: {{g: [a, b]}}\n")
     console.ok("jobs", "delete", "b", "--yes")
     assert "b (no such job)" in console.ok("conflicts", "show", "g")
+
+
+@pytest.mark.parametrize("columns", [0, -1])
+def test_a_terminal_without_a_size_isnt_a_line_without_room(cluster: Console, columns: int) -> None:
+    assert cluster.ok("jobs", "list", columns=columns) == cluster.ok("jobs", "list", columns=500)
+
+
+def test_a_place_that_is_empty_isnt_this_machine(console: Console) -> None:
+    result = console.run("jobs", "list", ETCSCHED_ENDPOINTS="")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "etcsched: ETCSCHED_ENDPOINTS is empty; unset it, or say which cluster is meant\n",
+    )
+
+
+def test_an_interruption_as_it_starts(tmp_path: Path) -> None:
+    """Modules take most of a short command's time to be read."""
+    script = (
+        "import sys, etcsched_cli.__main__ as entry\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'etcsched_cli.settings': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "entry.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")
 
 
 def test_the_doctor_names_no_pause_of_a_deleted_job(console: Console) -> None:

@@ -18,6 +18,7 @@ __all__ = ["MAX_ICS_BYTES", "EventDays", "days_of_events"]
 MAX_ICS_BYTES: Final = 16 << 20
 _MAX_DAYS: Final = 10_000
 _WITHIN_A_DAY: Final = frozenset({"SECONDLY", "MINUTELY", "HOURLY"})
+_RECURS: Final = frozenset({"RRULE", "RDATE", "RECURRENCE-ID"})
 _BACK: Final = timedelta(days=366)
 _MAX_LENGTH: Final = timedelta(days=36_525)
 """Of one event."""
@@ -48,7 +49,8 @@ def days_of_events(text: str, now_ms: int, years: int) -> EventDays:
             alone = recurring_ical_events.of(singles).all()
             events += [event for event in alone if _days_of(event)[1] >= since]
     except (ArithmeticError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InvalidJobFile([f"no iCalendar file that can be read: {error}"]) from None
+        why = " ".join(str(error).split())
+        raise InvalidJobFile([f"no iCalendar file that can be read: {why}"]) from None
     found: dict[tuple[date, date], str] = {}
     for event in events:
         if str(event.get("STATUS", "")).upper() != "CANCELLED":
@@ -65,11 +67,12 @@ def days_of_events(text: str, now_ms: int, years: int) -> EventDays:
 def _parted(calendar: Any) -> tuple[Any, Any]:
     """Events that stand for themselves, whatever their time, each with a UID of its own (files give
     one to several); and what recurs, with its exceptions."""
-    recurring = {
-        str(event.get("UID"))
-        for event in calendar.walk("VEVENT")
-        if event.keys() & {"RRULE", "RDATE", "RECURRENCE-ID"}
-    }
+    recurring = set()
+    for number, event in enumerate(calendar.walk("VEVENT")):
+        if event.keys() & _RECURS:
+            if "UID" not in event:
+                event["UID"] = f"none-{number}"
+            recurring.add(str(event["UID"]))
     newest: dict[str, int] = {}
     for event in calendar.walk("VEVENT"):
         uid, sequence = str(event.get("UID")), int(event.get("SEQUENCE", 0))
@@ -81,7 +84,7 @@ def _parted(calendar: Any) -> tuple[Any, Any]:
         if part.name == "VTIMEZONE":
             singles.subcomponents.append(part)
             others.subcomponents.append(part)
-        elif part.name != "VEVENT" or (uid in recurring and "UID" in part):
+        elif part.name != "VEVENT" or uid in recurring:
             others.subcomponents.append(part)
         elif "UID" not in part or int(part.get("SEQUENCE", 0)) == newest[uid]:
             part["UID"] = str(number)

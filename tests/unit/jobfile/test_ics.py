@@ -100,6 +100,14 @@ def of_one_uid(*events: str) -> list[str]:
     return [day for day, _ in days_of_events(text, NOW_MS, 1).days]
 
 
+def test_what_recurs_and_has_no_uid_ends_at_the_horizon_too() -> None:
+    event = "BEGIN:VEVENT\r\nDTSTART;VALUE=DATE:{0}\r\n{1}END:VEVENT\r\n"
+    made = event.format("20200115", "RRULE:FREQ=YEARLY\r\n") + event.format("20270301", "")
+    text = f"BEGIN:VCALENDAR\r\nVERSION:2.0\r\n{made}END:VCALENDAR\r\n"
+    found = [day for day, _ in days_of_events(text, NOW_MS, 1).days]
+    assert found == ["2026-01-15", "2027-01-15", "2027-03-01"]
+
+
 def test_events_that_share_a_uid() -> None:
     """Files give one to several; of revisions of one event the last counts."""
     christmas, boxing = "DTSTART;VALUE=DATE:20261225", "DTSTART;VALUE=DATE:20261226"
