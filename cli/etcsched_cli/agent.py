@@ -188,9 +188,7 @@ def agent(
     with logged(log_level, log_format, "agent", config.agent_id):
         for name in sorted({*users, default_user} - {""}):
             if not _is_known(name):
-                log.warning(
-                    "there is no user %s on this host (yet): what is to run as it fails", name
-                )
+                log.warning("there is no user %s on this host (yet): its jobs fail here", name)
         run_agent(config, etcd_config)
 
 
