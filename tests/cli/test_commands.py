@@ -720,7 +720,7 @@ def test_whoever_interrupts_a_wait_hears_that_the_run_goes_on(
         ),
         ("--config / status", 2, "configuration file /: can't be read: Is a directory"),
         ("audit /dev/zero", 2, "/dev/zero:1: not an entry of a recording: JSON is malformed"),
-        ("apply /nonexistent", 2, "/nonexistent:1: can't be read: No such file or directory"),
+        ("apply /nonexistent", 2, "/nonexistent: can't be read: No such file or directory"),
     ],
 )
 def test_one_line_and_a_code(cluster: Console, args: str, code: int, line: str) -> None:

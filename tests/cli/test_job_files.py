@@ -619,14 +619,14 @@ def test_import_crontab_from_elsewhere(
 )
 def test_standard_input_is_text_too(console: Console, command: str) -> None:
     assert console.fails(2, *command.split(), stdin=b"jobs: {}\n# caf\xe9\n") == (
-        "etcsched: -:1: can't be read: it isn't text in UTF-8 (line 2)"
+        "etcsched: -: can't be read: it isn't text in UTF-8 (line 2)"
     )
 
 
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["/nonexistent"], "/nonexistent:1: can't be read: No such file or directory"),
+        (["/nonexistent"], "/nonexistent: can't be read: No such file or directory"),
         (["-", "--timezone", "UTC"], "-: no entries"),
         (["-", "--system", "--user", "x"], "--user: with --system each entry names its own"),
         (

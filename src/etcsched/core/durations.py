@@ -21,6 +21,8 @@ def parse_duration_s(text: str) -> float:
     if match is None or not text:
         if re.fullmatch(r"[0-9]+", text):
             raise ValueError(f"{text!r} has no unit; did you mean {text}s?")
+        if re.search(r"[0-9]{10}", text):
+            raise ValueError(f"{text!r} is too long; its numbers may have 9 digits")
         raise ValueError(f"{text!r} is not a duration; {_HINT}")
     total_ms = sum(
         int(count) * unit_ms

@@ -6,6 +6,7 @@ Every reader raises ``FieldError`` or ``ValueError`` with a text that says what 
 from __future__ import annotations
 
 import enum
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -50,7 +51,10 @@ E = TypeVar("E", bound=enum.Enum)
 _NAME: Final = re.compile(r"(?!_)[A-Za-z0-9._-]{1,128}")
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}\$?")
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,9}")
+_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_MOST_DIGITS: Final = 20
+"""Of a number that is worth being read."""
+_TOO_LONG: Final = re.compile(r"[0-9]{10,}(?:ms|[dhms])")
 _IN_WORDS: Final = re.compile(
     r"([0-9]+) *(|ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)"
 )
@@ -132,10 +136,9 @@ def integer(least: int, most: int) -> Callable[[Value], int]:
         given = value.text()
         if _INTEGER.fullmatch(given) is None:
             raise FieldError(value, f"{given!r} is no whole number; write e.g. {max(least, 1)}")
-        number = int(given)
-        if not least <= number <= most:
-            raise FieldError(value, f"{number} is out of range; it takes {least} to {most}")
-        return number
+        if len(given) > _MOST_DIGITS or not least <= int(given) <= most:
+            raise FieldError(value, f"{given} is out of range; it takes {least} to {most}")
+        return int(given)
 
     return read
 
@@ -146,9 +149,11 @@ def duration(least_s: float, most_s: float = MOST_S) -> Callable[[Value], float]
         try:
             seconds = parse_duration_s(given)
         except ValueError:
-            raise FieldError(
-                value, f"{given!r} is no duration; write e.g. {_likely_duration(given)}"
-            ) from None
+            if not _TOO_LONG.fullmatch(given):
+                raise FieldError(
+                    value, f"{given!r} is no duration; write e.g. {_likely_duration(given)}"
+                ) from None
+            seconds = math.inf
         if not least_s <= seconds <= most_s:
             raise FieldError(
                 value,

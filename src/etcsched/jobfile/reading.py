@@ -41,7 +41,7 @@ def read_file(name: str, most_bytes: int) -> str:
     try:
         return read_text(name, most_bytes)
     except OSError as error:
-        raise InvalidJobFile([f"{name}:1: can't be read: {error.strerror}"]) from None
+        raise InvalidJobFile([f"{name}: can't be read: {error.strerror}"]) from None
 
 
 def _expand(path: str) -> list[str]:

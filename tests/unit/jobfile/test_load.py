@@ -334,6 +334,8 @@ FIELD_PROBLEMS: list[tuple[str, str, str]] = [
     ("timeout: 2 hours", "timeout", "'2 hours' is no duration; write e.g. 2h"),
     ("timeout: 30", "timeout", "'30' is no duration; write e.g. 30s"),
     ("timeout: soon", "timeout", "'soon' is no duration; write e.g. 30s, 2m, 1h30m or 1d"),
+    ("timeout: 99999999999d", "timeout", "99999999999d is out of range; it takes 1ms to 3650d"),
+    ("priority: 99999999999999999999999", "priority", "99999999999999999999999 is out of range"),
     ("timeout: 0s", "timeout", "0s is out of range; it takes 1ms to 3650d"),
     ("timeout:", "timeout", "has no value; write '' for an empty text, or leave it out"),
     ("timeout: [1h]", "timeout", "takes a single value, not a list"),
@@ -554,8 +556,8 @@ def test_files_and_directories(tmp_path: Path) -> None:
     with pytest.raises(InvalidJobFile) as caught:
         read_files([str(tmp_path), str(tmp_path / "none.yaml")])
     assert caught.value.problems == [
-        f"{tmp_path}/bad.yaml:1: can't be read: it isn't text in UTF-8 (line 1)",
-        f"{tmp_path}/none.yaml:1: can't be read: No such file or directory",
+        f"{tmp_path}/bad.yaml: can't be read: it isn't text in UTF-8 (line 1)",
+        f"{tmp_path}/none.yaml: can't be read: No such file or directory",
     ]
     with pytest.raises(UsageError, match="given twice"):
         read_files([str(tmp_path / "a.yaml"), str(tmp_path)])

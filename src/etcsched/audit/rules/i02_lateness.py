@@ -196,7 +196,7 @@ class Lateness(Rule):
         elif not heals_ms:
             if suspect.what == "started":
                 self._count(suspect.name, late_ms)
-            self.expect(False, f"{text}, and there was no fault", at_ms=suspect.at_ms)
+            self.expect(False, f"{text}, and no fault is recorded", at_ms=suspect.at_ms)
 
     def _heals_of(self, suspect: _Suspect) -> list[int]:
         """When each fault that may be the reason was over; one that lasts is over at the moment
