@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import click
 
+from etcsched.core.errors import NotFound
 from etcsched.core.times import utc_of
 from etcsched.operator.pauses import pause as begin
 from etcsched.operator.pauses import resume as end
+from etcsched.operator.requests import no_such_job
 from etcsched_cli.connect import run
 from etcsched_cli.settings import Settings
 
@@ -45,7 +49,8 @@ def pause_it(settings: Settings, job: str | None) -> bool:
     async def work(etcd: Etcd, keys: Keys) -> bool:
         now = utc_of(settings.environment.now_ms())
         by = settings.operator
-        return await begin(etcd, keys, job, now, by, timeout_s=settings.timeout_s)
+        async with _named_in_full(etcd, keys, job):
+            return await begin(etcd, keys, job, now, by, timeout_s=settings.timeout_s)
 
     return run(settings, work)
 
@@ -53,6 +58,18 @@ def pause_it(settings: Settings, job: str | None) -> bool:
 def resume_it(settings: Settings, job: str | None) -> bool:
     async def work(etcd: Etcd, keys: Keys) -> bool:
         now = utc_of(settings.environment.now_ms())
-        return await end(etcd, keys, job, now, timeout_s=settings.timeout_s)
+        async with _named_in_full(etcd, keys, job):
+            return await end(etcd, keys, job, now, timeout_s=settings.timeout_s)
 
     return run(settings, work)
+
+
+@asynccontextmanager
+async def _named_in_full(etcd: Etcd, keys: Keys, job: str | None) -> AsyncIterator[None]:
+    """What isn't there is told with names that come near."""
+    try:
+        yield
+    except NotFound:
+        if job is None:
+            raise
+        raise await no_such_job(etcd, keys, job) from None

@@ -641,6 +641,7 @@ def test_whoever_interrupts_a_wait_hears_that_the_run_goes_on(
         ("jobs next x", 4, "job x: there is none; see etcsched jobs list"),
         ("jobs trigger x", 4, "job x: there is none; see etcsched jobs list"),
         ("jobs pause x", 4, "job x: there is none; see etcsched jobs list"),
+        ("jobs resume clse_books", 4, "job clse_books: there is none; did you mean close_books?"),
         ("runs list x", 4, "job x: there is none; see etcsched jobs list"),
         ("runs show a/b", 4, "run a/b: there is none; see etcsched runs list a"),
         ("runs wait a/b", 4, "run a/b: there is none; see etcsched runs list a"),

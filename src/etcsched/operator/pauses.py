@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from etcsched.core import timeline
-from etcsched.core.errors import Refused
+from etcsched.core.errors import NotFound, Refused
 from etcsched.core.records import CLUSTER, Job, Kind, Pause, Watermark
 from etcsched.core.states import JobState
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_pause
 from etcsched.operator.decided import decided_of, decided_of_all
-from etcsched.operator.requests import no_such_job
 from etcsched.operator.store import commit, found, give_way, mod_of, read
 from etcsched.ports import Etcd
 
@@ -51,7 +50,7 @@ async def _change(
         if job is not None:
             record = found(Job, of_job[0])
             if record is None or record.current.state is JobState.DELETED:
-                raise await no_such_job(etcd, keys, job)
+                raise NotFound(f"job {job}: there is none; see etcsched jobs list")
             (decided,), ticks = await decided_of(etcd, keys, [job], now, revision)
         else:
             decided, ticks = await decided_of_all(etcd, keys, now, revision), None

@@ -256,7 +256,9 @@ def test_i2_only_a_wrong_clock_excuses_a_start_that_is_early(
     if kind is FaultKind.CLOCK:
         check_clean(story)
     else:
-        check(story, Invariant.I2, f"started {early_s}000 ms before its tick", "no fault is recorded")
+        check(
+            story, Invariant.I2, f"started {early_s}000 ms before its tick", "no fault is recorded"
+        )
 
 
 def test_i2_a_fault_excuses_it_until_the_recovery_bound(story: Story) -> None:
