@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,6 @@ from etcsched_cli.daemon_log import log_options, logged
 from etcsched_cli.options import option
 from etcsched_cli.settings import Settings
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 _option = partial(option, of="agent", show_envvar=True)
 
@@ -186,20 +184,7 @@ def agent(
         listen=listening,
     )
     with logged(log_level, log_format, "agent", config.agent_id):
-        for name in sorted({*users, default_user} - {""}):
-            if not _is_known(name):
-                log.warning("there is no user %s on this host (yet): its jobs fail here", name)
         run_agent(config, etcd_config)
-
-
-def _is_known(user: str) -> bool:
-    import pwd
-
-    try:
-        pwd.getpwnam(user)
-    except (KeyError, ValueError):
-        return False
-    return True
 
 
 def _parsed(option: str, parse: Callable[[str], T], text: str) -> T:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.agent.users import ANY_BUT_ROOT
+from etcsched.core.names import check_node_name
 from etcsched.core.times import utc_of
 from etcsched.operator.agents import AgentInFull, read_agent
 from etcsched.operator.cluster import AgentView, read_agents
+from etcsched.operator.drains import check_here
 from etcsched.operator.drains import drain as drain_agent
 from etcsched.operator.drains import undrain as undrain_agent
 from etcsched_cli.completion import complete_agents
@@ -100,7 +102,12 @@ def drain(settings: Settings, names: tuple[str, ...], absent_too: bool) -> None:
     \b
     etcsched agents drain host-a
     """
-    for name in dict.fromkeys(names):
+    names = tuple(dict.fromkeys(names))
+    for name in names:
+        check_node_name("agent", name)
+    if not absent_too:
+        run(settings, lambda etcd, keys: check_here(etcd, keys, names))
+    for name in names:
         changed = _drain(settings, name, absent_too)
         click.echo(f"{name} is draining" if changed else f"{name} was draining already")
 

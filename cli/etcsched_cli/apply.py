@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
-from etcsched.core.errors import Refused, UsageError
+from etcsched.core.errors import ClusterUnreachable, Refused, UsageError
 from etcsched.core.states import OnDisconnect
 from etcsched.core.text import some
 from etcsched.core.times import utc_of
@@ -114,12 +115,11 @@ def apply(
         there: Defined | None = None
         if prune or draft.refers_to_others:
             there = await read_defined(etcd, keys)
+            if prune:
+                gone = there.unnamed(draft.names)
+                _check_not_referred_to(gone, draft.names)
+                there = there.without(gone)
         wanted = draft.resolved(there.known() if there is not None else None)
-        if prune and there is not None:
-            gone = there.unnamed(draft.names)
-            _check_not_referred_to(gone, wanted)
-            there = there.without(gone)
-            wanted = draft.resolved(there.known())
         if dry_run:
             changes = await _plan(etcd, keys, wanted, gone, utc_of(now_ms))
         else:
@@ -131,7 +131,8 @@ def apply(
         calendars = dict(there.calendars) if there is not None else {}
         calendars |= {one.name: one for one in wanted.calendars}
         others = there.jobs if there is not None else {}
-        await _say_what_is_paused(etcd, keys, changes)
+        with suppress(ClusterUnreachable):  # What is done is done, whatever is said of it.
+            await _say_what_is_paused(etcd, keys, changes)
         _warn(lint(wanted.jobs, calendars, now_ms, _changed_jobs(changes), others))
         return changes
 

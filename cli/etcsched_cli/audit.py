@@ -168,27 +168,29 @@ def _judge_live(
                             if recorder.began.is_set() or patience.trouble:
                                 draw(_progress(auditor), patience.trouble)
                             await _pause(stopped, end_s)
-                    through = await _told_last(recorder)
+                    through, trouble = await _told_last(recorder, following)
             finally:
                 following.cancel()
                 await asyncio.wait([following])
             if not recorder.began.is_set():
                 raise NotFound(f"nothing is kept below {keys.prefix}; is --prefix right?")
             tell(Ended(at_ms=now_ms(), revision=through, reason="told to stop"))
-            return auditor.finish()
+        if trouble:
+            say(trouble)
+        return auditor.finish()
 
     return run(settings, work)
 
 
-async def _told_last(recorder: Recorder) -> int:
-    """The revision through which all is told, also where etcd is away as this ends."""
+async def _told_last(recorder: Recorder, following: asyncio.Task[None]) -> tuple[int, str]:
+    """The revision through which all is told, also where etcd is away as this ends; then that is
+    to be said."""
     try:
-        return await recorder.catch_up()
+        return await recorder.catch_up(), ""
     except ClusterUnreachable as error:
-        if not recorder.began.is_set():
+        if not recorder.began.is_set() or following.done():
             raise
-        say(f"{error}; judged is what was told before")
-        return recorder.revision
+        return recorder.revision, f"{error}; judged is what was told before"
 
 
 @contextlib.contextmanager
@@ -258,7 +260,6 @@ def verdict_shown(verdict: Verdict) -> Iterable[RenderableType]:
         Outcome.VIOLATED: ("NOT as promised", "bold red"),
         Outcome.INVALID: ("can't tell: something is missing", "bold yellow"),
     }[verdict.outcome]
-    may_be_wrong = bool(verdict.invalid_because and verdict.violations)
     yield results_shown(verdict.results)
     yield facts(
         [
@@ -268,13 +269,10 @@ def verdict_shown(verdict: Verdict) -> Iterable[RenderableType]:
             ("verdict", word),
         ]
     )
-    yield from _violations_shown(
-        [
-            *verdict.invalid_because,
-            *(["perhaps only since that is missing:"] if may_be_wrong else []),
-            *map(str, verdict.violations),
-        ]
-    )
+    yield from _violations_shown(verdict.invalid_because)
+    if verdict.invalid_because and verdict.violations:
+        yield "perhaps only since that is missing:"
+    yield from _violations_shown([*map(str, verdict.violations)])
 
 
 def _lateness(verdict: Verdict) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.errors import EtcschedError, UsageError
+from etcsched.core.records import Kind
 from etcsched_cli.connect import run
 from etcsched_cli.options import confirm_delete, yes_option
 from etcsched_cli.output import Column, facts, moment, output_options, show, table
@@ -76,16 +77,12 @@ def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
     \b
     etcsched calendars delete bank_holidays
     """
-    from etcsched.operator.calendars import delete_calendar, read_calendar
+    from etcsched.operator.calendars import delete_calendar
+    from etcsched.operator.defined import check_there
 
     names = tuple(dict.fromkeys(names))
-
-    async def look(etcd: Etcd, keys: Keys) -> None:
-        for name in names:
-            await read_calendar(etcd, keys, name)
-
     if not yes:
-        run(settings, look)
+        run(settings, lambda e, k: check_there(e, k, Kind.CALENDAR, "calendar", names))
         confirm_delete(names)
 
     async def work(etcd: Etcd, keys: Keys) -> None:

@@ -120,9 +120,8 @@ def told_if_interrupted(progress: Progress) -> Iterator[None]:
         raise
     except BaseException:
         # Whoever isn't told of anything can't tell all from nothing.
-        perhaps_more = progress.asked < progress.number
-        text = progress.told(perhaps_more) if progress.number else "nothing was asked for"
-        click.echo(f"note: {text}", err=True)
+        is_begun = progress.asked or progress.is_sending
+        click.echo(f"note: {progress if is_begun else 'nothing was asked for'}", err=True)
         raise
 
 

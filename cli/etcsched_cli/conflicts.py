@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from etcsched.core.records import Kind
 from etcsched_cli.connect import run
 from etcsched_cli.options import confirm_delete, yes_option
 from etcsched_cli.output import Cell, Column, output_options, show, table
@@ -73,16 +74,12 @@ def delete(settings: Settings, groups: tuple[str, ...], yes: bool) -> None:
     \b
     etcsched conflicts delete ledger
     """
-    from etcsched.operator.conflicts import delete_group, read_group
+    from etcsched.operator.conflicts import delete_group
+    from etcsched.operator.defined import check_there
 
     groups = tuple(dict.fromkeys(groups))
-
-    async def look(etcd: Etcd, keys: Keys) -> None:
-        for group in groups:
-            await read_group(etcd, keys, group)
-
     if not yes:
-        run(settings, look)
+        run(settings, lambda e, k: check_there(e, k, Kind.CONFLICT, "conflict group", groups))
         confirm_delete(groups)
 
     async def work(etcd: Etcd, keys: Keys) -> None:

@@ -77,9 +77,12 @@ def crontab(
         user = user or _me()
     else:
         texts = _read(files or tuple(path for path in _SYSTEM if Path(path).exists()))
+    of_system = {name for name, _ in texts if system or (files and _is_system(name))}
+    if user and of_system:
+        raise UsageError(f"--user: in {min(of_system)} each entry names its own")
     zone, zone_note = (timezone, "") if timezone else _local_zone()
     found = import_crontabs(
-        [read_crontab(name, text, is_system=system or _is_system(name)) for name, text in texts],
+        [read_crontab(name, text, is_system=name in of_system) for name, text in texts],
         timezone=zone,
         user=user or "",
         host=host,
@@ -143,7 +146,7 @@ def _read(paths: Sequence[str]) -> list[tuple[str, str]]:
 def _is_system(name: str) -> bool:
     """Whether --system goes without saying."""
     path = Path(name).absolute()
-    return any(path.is_relative_to(place) for place in _SYSTEM)
+    return name != STDIN and any(path.is_relative_to(place) for place in _SYSTEM)
 
 
 def _local_zone() -> tuple[str, str]:

@@ -253,7 +253,7 @@ def delete(settings: Settings, names: tuple[str, ...], tags: tuple[str, ...], ye
     names = tuple(dict.fromkeys(named_or_tagged(settings, names, tags)))
 
     async def look(etcd: Etcd, keys: Keys) -> dict[str, list[str]]:
-        for name in names:
+        for name in names if not tags else ():
             await requests.check_known(etcd, keys, name)
         return await chaining_to(etcd, keys, names)
 

@@ -63,9 +63,6 @@ COMMANDS: Final[dict[str, Entry]] = {
 }
 
 
-_WHERE: Final = ("ETCSCHED_ENDPOINTS", "ETCSCHED_PREFIX", "ETCSCHED_CONTEXT")
-
-
 class LazyGroup(click.Group):
     """A group whose commands are the table's, and whose end is always one line and one code."""
 
@@ -147,9 +144,6 @@ def _check_text(arguments: Sequence[str]) -> None:
     for name, value in os.environ.items():
         if name.startswith("ETCSCHED_") and not is_text(value):
             raise UsageError(f"{name} isn't text in UTF-8")
-        if name in _WHERE and not value:
-            # Left unsaid, a cluster of this machine would be meant.
-            raise UsageError(f"{name} is empty; unset it, or say which cluster is meant")
 
 
 def _in_a_line(error: click.ClickException) -> str:

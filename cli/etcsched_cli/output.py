@@ -379,19 +379,23 @@ def _text(cell: Cell) -> Any:
 def _console() -> Console:
     from rich.console import Console
 
-    said = os.environ.get("COLUMNS", "")
-    is_said = said.isdecimal() and int(said) > 0
+    # A terminal without a size says 0, which would leave no room at all.
+    environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES") or _is_size(v)}
+    is_said = "COLUMNS" in environ
     return Console(
         file=sys.stdout,
         width=None if is_said or sys.stdout.isatty() else _WIDTH_OF_PIPES,
-        # What can't be meant (a terminal without a size says 0) would be a line's length, too.
-        _environ=os.environ if is_said else {k: v for k, v in os.environ.items() if k != "COLUMNS"},
+        _environ=environ,
         highlight=False,
         markup=False,
         emoji=False,
         soft_wrap=False,
         no_color=True if not sys.stdout.isatty() else None,
     )
+
+
+def _is_size(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
 
 
 def _print(renderables: Iterable[RenderableType]) -> None:
@@ -404,7 +408,7 @@ def _print(renderables: Iterable[RenderableType]) -> None:
         click.echo(line.rstrip())
 
 
-class _Fitting:
+class Fitting:
     """As much as the screen has room for, and how much is left out."""
 
     def __init__(self, renderable: RenderableType) -> None:
@@ -439,7 +443,7 @@ def redrawn(hint: str) -> Any:
     def draw(renderables: Iterable[RenderableType], trouble: str = "") -> None:
         # Above, since what doesn't fit on the screen is cut off below.
         top = [Text(hint, style="dim"), *([Text(clean(trouble), style="red")] if trouble else [])]
-        live.update(_Fitting(Group(*top, *renderables)), refresh=True)
+        live.update(Fitting(Group(*top, *renderables)), refresh=True)
 
     live = Live(console=_console(), auto_refresh=False, screen=True)
     try:

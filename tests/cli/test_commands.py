@@ -849,12 +849,11 @@ def test_a_terminal_without_a_size_isnt_a_line_without_room(cluster: Console, co
     assert cluster.ok("jobs", "list", columns=columns) == cluster.ok("jobs", "list", columns=500)
 
 
-def test_a_place_that_is_empty_isnt_this_machine(console: Console) -> None:
-    result = console.run("jobs", "list", ETCSCHED_ENDPOINTS="")
-    assert (result.exit_code, result.stderr) == (
-        2,
-        "etcsched: ETCSCHED_ENDPOINTS is empty; unset it, or say which cluster is meant\n",
-    )
+def test_what_cant_be_read_is_there_to_be_deleted(console: Console) -> None:
+    for kind, place in ((Kind.CALENDAR, "calendars"), (Kind.CONFLICT, "conflicts")):
+        console.put_raw(console.keys.of(kind, "broken"), b"{}")
+        result = console.run(place, "delete", "broken", stdin="y\n")
+        assert (result.exit_code, result.stdout) == (0, "broken is deleted\n")
 
 
 def test_an_interruption_as_it_starts(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
@@ -64,19 +63,6 @@ def test_from_the_environment(console: Console, tmp_path: Path) -> None:
     assert line.startswith("etcsched: --output-cap: '1' is not a size")
     line = console.fails(2, "scheduler", ETCSCHED_SCHEDULER_LISTEN="10.0.0.1:1")
     assert line.startswith("etcsched: --listen 10.0.0.1:1 is open to the network")
-
-
-def test_users_that_the_host_doesnt_have_are_warned_of(
-    console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A directory may bring them later."""
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr("etcsched.agent.run.run_agent", lambda *_: None)
-    args = ("agent", "--allow-user=nosuchuser", "--allow-user=root", "--default-user=nosuchuser")
-    result = console.run(*args)
-    assert result.exit_code == 0
-    warned = [line.partition("WARNING ")[2] for line in result.stderr.splitlines()]
-    assert warned == ["there is no user nosuchuser on this host (yet): its jobs fail here"]
 
 
 def test_what_holds_without_a_word(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -387,6 +387,28 @@ def test_a_calendar_that_ticks_just_past_go_by_stays(console: Console, file: Pat
     assert console.get(Calendar, Kind.CALENDAR, "holidays") is not None
 
 
+def test_what_goes_is_in_nobodys_way(console: Console, file: Path) -> None:
+    """A group in another order, and a job that has a notification's name, beside those that go."""
+    jobs = "{run: {shell: x}, schedule: {every: 1h}}"
+    told = "{run: {shell: x}, schedule: {every: 1h}, notify: {on: [failed], run: {shell: y}}}"
+    file.write_text(f"jobs: {{a: {jobs}, b: {jobs}, x: {told}}}\nconflicts: {{old: [a, b]}}\n")
+    console.ok("apply", str(file))
+    file.write_text(
+        f"jobs: {{a: {jobs}, b: {jobs}, x.notify: {jobs}}}\nconflicts: {{new: [b, a]}}\n"
+    )
+    assert "removed" in console.ok("apply", str(file), "--prune", "--yes")
+
+
+def test_what_is_done_is_done_whatever_is_said_of_it(
+    console: Console, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> list[str]:
+        raise ClusterUnreachable("etcd can't be reached: a: gone")
+
+    monkeypatch.setattr("etcsched.operator.jobs.paused_among", away)
+    assert "created" in console.ok("apply", str(file))
+
+
 def test_what_is_kept_must_not_need_what_goes(console: Console, file: Path) -> None:
     console.ok("apply", str(file))
     file.write_text(
@@ -597,12 +619,20 @@ def test_import_crontab_from_elsewhere(
     monkeypatch.setattr(imports, "_SYSTEM", (str(directory),))
     result = console.run("import", "crontab", str(directory / "one"), "--timezone", "UTC")
     assert "  one:\n" in result.stdout
+    given = ("--user", "anna", "--timezone", "UTC")
+    assert console.fails(2, "import", "crontab", str(directory / "one"), *given) == (
+        f"etcsched: --user: in {directory / 'one'} each entry names its own"
+    )
+    monkeypatch.chdir(directory)
+    result = console.run("import", "crontab", "-", *given, stdin="6 6 * * * run\n")
+    assert "  run:\n" in result.stdout
 
     program = tmp_path / "crontab"
     program.write_text("#!/bin/sh\n[ \"$1\" = -l ] && echo '6 6 * * * run'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     result = console.run("import", "crontab", "--timezone", "UTC")
+    # Also in a directory where a file of that name would be the system's.
     assert result.stdout.startswith("# from crontab; cron's zone: UTC\njobs:\n  run:\n")
     assert "    user: " in result.stdout
     program.write_text("#!/bin/sh\necho no crontab for anna >&2\nexit 1\n")

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from etcsched.core.records import Answer, ClusterSettings, Kind, Request, RequestKind, Run
 from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import Utc
-from etcsched.keyspace.ops import Txn, TxnResult
+from etcsched.keyspace.ops import Delete, Txn, TxnResult
 from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console, finished, job
 
@@ -78,7 +78,9 @@ def test_what_the_leader_is_asked(history: Console) -> None:
     said = history.fails(
         3, "--timeout", "50ms", "runs", "resubmit", name, "--param", "a=1", "--force"
     )
-    assert said.startswith("etcsched: no leader answered within 0.05 s: of 1 run 0 are done with")
+    assert said.startswith(
+        "etcsched: no leader answered within 0.05 s: of 1 run 0 are known to be done"
+    )
     asked = history.get(Request, Kind.REQUEST, f"{BASE}-{digest(name)}")
     assert (asked.kind, asked.job, asked.run) == (RequestKind.RESUBMIT, "close_books", NEW)
     assert (asked.params, asked.force) == ({"a": "1"}, True)
@@ -153,14 +155,12 @@ def test_a_bulk_with_a_refusal(history: Console) -> None:
 def test_whoever_interrupts_it_hears_how_far_it_came(
     history: Console, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """Ctrl-C while the third of three is being asked for: the first is answered, the second
-    waits."""
+    """Ctrl-C while the third of three is being asked for."""
     names = [f"close_books/{OLD}", f"close_books/{NEW}", f"report/{NEW}"]
     for name in names:
         run, id_ = name.split("/")
         waiting = Run(job=run, id=id_, state=RunState.READY, origin=Origin.REQUEST, created_at=NOW)
         history.put(waiting, Kind.RUN, run, id_)
-    answered(history, names[0])
     txn, requests = ModelEtcd.txn, 0
 
     async def interrupted(etcd: ModelEtcd, asked: Txn, **limits: float) -> TxnResult:
@@ -174,8 +174,8 @@ def test_whoever_interrupts_it_hears_how_far_it_came(
 
     monkeypatch.setattr(ModelEtcd, "txn", interrupted)
     assert history.fails(130, "runs", command, *names, "--yes") == (
-        "note: of 3 runs 0 are done with, 2 or 3 more are asked for (whoever leads does them; see "
-        "etcsched leader), the rest aren't; the same command again takes up those"
+        "note: of 3 runs 0 are known to be done, 2 or 3 more are asked for (whoever leads does "
+        "them; see etcsched leader), the rest aren't"
     )
 
 
@@ -191,15 +191,44 @@ def test_whoever_interrupts_the_choice_hears_that_nothing_was_asked_for(
         assert line == "note: nothing was asked for"
 
 
-def test_of_runs_that_go_back_to_one_the_last_is_chosen(history: Console) -> None:
-    """The leader refuses a second one while the first isn't over."""
-    copy = finished("close_books", NEW, Utc("2026-11-22T02:30:00.000Z"), Outcome.FAILED)
-    copy = replace(copy, resubmits=NEW, resubmits_first=NEW)
-    for number, at in enumerate(("2026-11-22T18:00:00.000Z", "2026-11-22T18:30:00.000Z"), 1):
-        history.archive(replace(copy, id=f"again-{number}", created_at=Utc(at)))
-    args = ("runs", "resubmit", "--job", "close_books", "--state", "failed", "--since", "1d")
-    assert history.json(*args, "--dry-run") == ["close_books/again-2"]
-    assert "1 run left out: resubmitted before" in history.ok(*args, "--dry-run")
+def test_of_runs_that_go_back_to_one_only_the_last_is_chosen(history: Console) -> None:
+    """The leader takes one at a time, and what has succeeded isn't done again."""
+
+    def copied(number: int, outcome: Outcome = Outcome.FAILED) -> Run:
+        copy = finished("close_books", NEW, Utc("2026-11-22T02:30:00.000Z"), outcome)
+        created = Utc(f"2026-11-22T18:0{number}:00.000Z")
+        return replace(
+            copy, id=f"again-{number}", created_at=created, resubmits=NEW, resubmits_first=NEW
+        )
+
+    def chosen() -> list[str]:
+        args = ("runs", "resubmit", "--job", "close_books", "--state", "failed", "--since", "1d")
+        found: list[str] = history.json(*args, "--dry-run")
+        return found
+
+    history.archive(copied(1))
+    history.archive(copied(2))
+    assert chosen() == ["close_books/again-2"]
+    assert "1 run left out: resubmitted before" in history.ok(
+        "runs", "resubmit", "--job", "close_books", "--state", "failed", "--since", "1d",
+        "--dry-run",
+    )  # fmt: skip
+    working = Run(
+        job="close_books", id="again-3", state=RunState.READY, origin=Origin.RESUBMISSION,
+        created_at=NOW, resubmits="again-2", resubmits_first=NEW,
+    )  # fmt: skip
+    history.put(working, Kind.RUN, "close_books", "again-3")
+    assert chosen() == []
+    history.store.txn(Txn((), (Delete(history.keys.of(Kind.RUN, "close_books", "again-3")),)))
+    assert chosen() == ["close_books/again-2"]
+    history.archive(copied(3, Outcome.COMPLETED))
+    assert chosen() == []
+    history.archive(copied(3))
+    request = Request(
+        id="q", kind=RequestKind.RESUBMIT, job="close_books", run="again-2", at=NOW, by="anna"
+    )
+    history.put(request, Kind.REQUEST, "q")
+    assert chosen() == []
 
 
 def test_nothing_to_do(history: Console) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from textwrap import dedent
 
 import pytest
+import rich.console
 
 from etcsched.core.records import Gap, Kind, Run
 from etcsched.core.states import Origin, RunState
 from etcsched.core.times import Utc
+from etcsched_cli.output import Fitting
 from tests.cli.console import Console, job
 
 SINCE = Utc("2026-11-22T18:00:00.000Z")
@@ -69,6 +72,21 @@ FOLDED = {
         ],
     },
 }
+
+
+@pytest.mark.parametrize("height", [1, 3, 6, 7])
+def test_a_window_that_is_too_low_says_so(height: int) -> None:
+    file = io.StringIO()
+    console = rich.console.Console(file=file, width=80, height=height)
+    whole = [f"line {number}" for number in range(7)]
+    console.print(Fitting("\n".join(whole)), end="")
+    lines = file.getvalue().splitlines()
+    if height == len(whole):
+        assert lines == whole
+    else:
+        kept = whole[: height - 1]
+        more = f"... {7 - len(kept)} more lines: the window is too low for them"
+        assert lines == [*kept, more]
 
 
 @pytest.mark.parametrize("columns", [200, 80])

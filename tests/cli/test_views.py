@@ -427,6 +427,9 @@ def test_the_doctor_names_drained_agents(cluster: Console) -> None:
     assert drained == "host-a is draining\n"
     (found,) = [f for f in cluster.run_json(1, "doctor") if f["topic"] == "drained agents"]
     assert (found["level"], found["text"]) == ("warning", "host-a")
+    line = cluster.fails(4, "agents", "drain", "host-b", "ghost")
+    assert line.startswith("etcsched: agent ghost: isn't here; ")
+    assert cluster.get(Drain, Kind.DRAIN, "host-b") is None
     both = cluster.ok("agents", "undrain", "host-b", "host-a")
     assert both == "host-b wasn't draining\nhost-a takes runs again\n"
 
@@ -511,7 +514,20 @@ def test_what_fell_into_an_outage_isnt_overdue(cluster: Console) -> None:
     coming = {"job": "rotate_logs", "at": "2026-11-22T19:15:00.000Z"}
     assert next_tick() == coming
     gap = replace(gap, closed=True)
+    assert next_tick() == {"job": "rotate_logs", "at": "2026-11-22T19:10:00.000Z"}
+    gap = replace(gap, decided_through=Utc("2026-11-22T19:10:00.000Z"))
     assert next_tick() == coming
+
+
+def test_many_jobs_in_outages_hide_none_that_is_overdue(cluster: Console) -> None:
+    cluster.put(Watermark(through=SINCE, term=7), Kind.WATERMARK)
+    for number in range(30):
+        name = f"out-{number}"
+        cluster.put(job(name, "* * * * *"), Kind.JOB, name)
+        gap = Gap(job=name, since=SINCE, decided_through=SINCE, reason="no agent")
+        cluster.put(gap, Kind.GAP, name)
+    overdue = {"job": "rotate_logs", "at": "2026-11-22T18:05:00.000Z"}
+    assert cluster.json("status")["next_tick"] == overdue
 
 
 def test_what_the_watermark_hasnt_passed_yet_may_be_decided(cluster: Console) -> None:

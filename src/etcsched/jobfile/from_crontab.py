@@ -27,9 +27,14 @@ _WORD: Final = re.compile(r"[^\s;&|<>()]+")
 _MAX_NAME: Final = 60
 _LOCKED: Final = re.compile(r"\bflock\s+(?:-\S+\s+(?:\d+\s+)?)*\S+\s+")
 _DELAYED: Final = re.compile(r"\bsleep\s+(?:\$\(\(.*?\)\)|[^\s;&|]+)\s*(?:;|&&)")
-_LIMITED: Final = re.compile(r"\btimeout\s+(?:-[ks]\s*\S+\s+|-\S+\s+)*[0-9.]+[smhd]?\s+")
+_BEGINS: Final = r"(?:(?<=[\s;&|(])|^)(?:/\S*/)?"
+_OPTIONS: Final = (
+    r"(?:(?:-[ksgu]|--user|--group|--signal|--kill-after)(?:\s++|=)?\S++\s++|-\S++\s++)*+"
+)
+_LIMITED: Final = re.compile(rf"{_BEGINS}timeout\s++{_OPTIONS}[0-9.]+[smhd]?\s+")
 _AS_OTHERS: Final = re.compile(
-    r"\b(?:sudo|runuser)\s+(?:-[gu]\s*\S+\s+|-\S+\s+)*|\bsu\s+(?:-\S*\s+)*[\w.-]+\s+-c\s+"
+    rf"{_BEGINS}(?:runuser\s++-l\s++[\w.-]+\s++-c\s++|(?:sudo|runuser)\s++{_OPTIONS}"
+    r"|su\s++(?:-\S*+\s++)*+[\w.-]+\s++-c\s++)"
 )
 _NAMES_NOTHING: Final = (_LOCKED, _DELAYED, _LIMITED, _AS_OTHERS)
 """A lock with its file, a delay or a limit with its length, a user with its name."""
@@ -216,7 +221,7 @@ def _in_general(
     """What holds for all of them."""
     notes = []
     entries = [entry for crontab in crontabs for entry in crontab.entries]
-    if any(not entry.user and entry.command.startswith("root ") for entry in entries):
+    if any(not entry.user and re.match(r"root\s", entry.command) for entry in entries):
         notes.append(
             "some commands begin with 'root'; where that is the entry's user, as in /etc/crontab, "
             "say --system"

@@ -133,7 +133,10 @@ def _instant(until: date | datetime, start: datetime) -> datetime:
     if not isinstance(until, datetime):
         until = datetime.combine(until, time.max)
     if until.tzinfo is None and start.tzinfo is not None:
-        return until.replace(tzinfo=start.tzinfo).astimezone(UTC)
+        try:
+            return until.replace(tzinfo=start.tzinfo).astimezone(UTC)
+        except OverflowError:  # Of the year 9999, which stands for no end.
+            return datetime.max.replace(tzinfo=UTC)
     return until
 
 

@@ -32,18 +32,19 @@ class Progress:
         self.number = 0
         self.asked = 0
         self.answered = 0
+        self.is_sending = False
+        """Of one more it isn't known whether it was asked for."""
 
-    def told(self, perhaps_more: bool = False) -> str:
-        """``perhaps_more``: of one it isn't known whether it was asked for."""
+    def __str__(self) -> str:
         waiting, rest = self.asked - self.answered, self.number - self.asked
         runs = "run" if self.number == 1 else "runs"
-        text = f"of {self.number} {runs} {self.answered} are done with"
-        if waiting or perhaps_more:
-            most = f" or {waiting + 1}" if perhaps_more else ""
+        text = f"of {self.number} {runs} {self.answered} are known to be done"
+        if waiting or self.is_sending:
+            most = f" or {waiting + 1}" if self.is_sending else ""
             text += f", {waiting}{most} more are asked for (whoever leads does them; see etcsched "
             text += "leader)"
         if rest:
-            text += ", the rest aren't; the same command again takes up those"
+            text += ", the rest aren't"
         return text
 
 
@@ -78,25 +79,28 @@ async def ask_all(
                 and progress.asked - progress.answered < _OPEN_AT_ONCE
             ):
                 submit = submit_request(keys, requests[progress.asked])
+                progress.is_sending = True
                 try:
                     # Refused only where it was sent already.
                     await commit(etcd, submit, timeout_s=timeout_s)
                 except ClusterUnreachable as error:
-                    is_unknown = isinstance(error, OutcomeUnknown)
-                    if not progress.asked and not is_unknown:
+                    progress.is_sending = isinstance(error, OutcomeUnknown)
+                    if not progress.asked and not progress.is_sending:
                         raise
-                    raise OutcomeUnknown(f"{error}: {progress.told(is_unknown)}") from None
+                    raise OutcomeUnknown(f"{error}: {progress}") from None
                 except ClusterRefused as error:
+                    progress.is_sending = False
                     if not progress.asked:
                         raise
-                    raise ClusterRefused(f"{error}: {progress.told()}") from None
+                    raise ClusterRefused(f"{error}: {progress}") from None
+                progress.is_sending = False
                 progress.asked += 1
             try:
                 async with asyncio.timeout(timeout_s):
                     update = await anext(news)
             except TimeoutError:
                 raise OutcomeUnknown(
-                    f"no leader answered within {timeout_s:g} s: {progress.told()}"
+                    f"no leader answered within {timeout_s:g} s: {progress}"
                 ) from None
             answers |= {answer.request: answer for answer in _answers_in(update)}
             progress.answered = len(answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from etcsched.core.errors import NotFound, Refused
@@ -13,7 +14,7 @@ from etcsched.keyspace.transactions import end_drain, write_drain
 from etcsched.operator.store import commit, found, give_way, mod_of, read
 from etcsched.ports import Etcd
 
-__all__ = ["drain", "undrain"]
+__all__ = ["check_here", "drain", "undrain"]
 
 _TRIES: Final = 30
 
@@ -35,12 +36,7 @@ async def drain(
     """
     check_node_name("agent", agent)
     if not absent_too:
-        (present,), _ = await read(etcd, [keys.of(Kind.PRESENCE, agent)], keys_only=True)
-        if present is None:
-            raise NotFound(
-                f"agent {agent}: isn't here; see etcsched agents list, "
-                "or drain it before it comes with --absent-too"
-            )
+        await check_here(etcd, keys, [agent])
     wanted, is_sent = Drain(agent=agent, since=now, by=by), False
     for _ in range(_TRIES):
         places = [keys.of(Kind.DRAIN, agent), keys.of(Kind.EDITED)]
@@ -55,6 +51,18 @@ async def drain(
             return True
         await give_way()
     raise _raced(agent)
+
+
+async def check_here(etcd: Etcd, keys: Keys, agents: Sequence[str]) -> None:
+    """``NotFound`` for the first that isn't here."""
+    places = [keys.of(Kind.PRESENCE, agent) for agent in agents]
+    present, _ = await read(etcd, places, keys_only=True)
+    for agent, kv in zip(agents, present, strict=True):
+        if kv is None:
+            raise NotFound(
+                f"agent {agent}: isn't here; see etcsched agents list, "
+                "or drain it before it comes with --absent-too"
+            )
 
 
 async def undrain(etcd: Etcd, keys: Keys, agent: str, *, timeout_s: float) -> bool:

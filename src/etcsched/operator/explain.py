@@ -201,7 +201,9 @@ async def told_waits(etcd: Etcd, keys: Keys) -> Waits:
     runs: dict[str, RunReason] = {}
     unexplained = 0
     for run in await read_all(etcd, keys.all_of(Kind.RUN), Run):
-        if run.state is RunState.HELD and run.job not in runs:
+        if run.state is RunState.HELD and run.job in runs:
+            runs[run.job] = msgspec.structs.replace(runs[run.job], others=runs[run.job].others + 1)
+        elif run.state is RunState.HELD:
             name, text = f"{run.job}/{run.id}", why_held(run)
             runs[run.job] = RunReason(run=name, state=run.state, why=Why.HELD, text=text)
         unexplained += run.state not in (RunState.HELD, RunState.ASSIGNED)

@@ -144,7 +144,7 @@ async def _next_try(
         later = [one for one in _tries(view) if one.number > number]
         if later or view.state in FINAL:
             return view, later[0] if later else None
-        if view.state is not said and view.state in WAITING:
+        if view.state is not said and view.state in WAITING - {RunState.READY}:
             patience.say(waits_text(view.run))
             said = view.state
         await asyncio.sleep(_LOOK_AGAIN_S)

@@ -8,8 +8,7 @@ such ticks wait for that one's end, and may become one record for many.
 from __future__ import annotations
 
 import heapq
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -22,7 +21,7 @@ from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range, range_end_of
 from etcsched.operator.calendars import read_calendars
-from etcsched.operator.store import found, listed, read, read_all, read_ranges
+from etcsched.operator.store import found, listed, read_all, read_ranges
 from etcsched.ports import Etcd
 
 __all__ = ["NextTick", "next_ticks"]
@@ -58,14 +57,21 @@ async def next_ticks(
     after_ms = ms_of(watermark) if watermark is not None else now_ms
     passed: list[tuple[int, Job]] = []
     nearest: dict[str, int] = {}
+    gaps = {gap.job: gap for gap in await read_all(etcd, keys.all_of(Kind.GAP), Gap)}
     for job in jobs:
         tick_ms = next_tick(job, limits[job.name], after_ms)
         if tick_ms is not None and tick_ms <= now_ms:
+            due = ticks(job, limits[job.name], after_ms, now_ms)
+            outside = (at_ms for at_ms in due if not _is_within(gaps.get(job.name), at_ms))
+            tick_ms = next(outside, None)
+        if tick_ms is not None and tick_ms <= now_ms:
             passed.append((tick_ms, job))
+            tick_ms = None
+        if tick_ms is None:
             tick_ms = next_tick(job, limits[job.name], now_ms)
         if tick_ms is not None:
             nearest[job.name] = tick_ms
-    nearest |= await _overdue(etcd, keys, passed, limits, after_ms, now_ms)
+    nearest |= await _overdue(etcd, keys, passed, limits, gaps, after_ms, now_ms)
     upcoming = ((tick_ms, name) for name, tick_ms in nearest.items())
     return [NextTick(name, utc_of(at)) for at, name in heapq.nsmallest(count, upcoming)]
 
@@ -75,6 +81,7 @@ async def _overdue(
     keys: Keys,
     passed: Sequence[tuple[int, Job]],
     limits: dict[str, Limits],
+    gaps: Mapping[str, Gap],
     after_ms: int,
     now_ms: int,
 ) -> dict[str, int]:
@@ -86,9 +93,8 @@ async def _overdue(
         (job.name, tick_ms)
         for _, job in first
         for tick_ms in islice(ticks(job, limits[job.name], after_ms, through_ms), _TICKS_OF_A_JOB)
+        if not _is_within(gaps.get(job.name), tick_ms)
     ]
-    outages = await _outages(etcd, keys, [job.name for _, job in first])
-    asked = [(job, tick_ms) for job, tick_ms in asked if tick_ms < outages.get(job, math.inf)]
     spans = [span for job, tick_ms in asked for span in _of_tick(keys, job, tick_ms)]
     results, _ = await read_ranges(etcd, spans)
     overdue: dict[str, int] = {}
@@ -98,11 +104,11 @@ async def _overdue(
     return overdue
 
 
-async def _outages(etcd: Etcd, keys: Keys, jobs: Sequence[str]) -> dict[str, int]:
-    """When those of these jobs began of which the watermark hasn't passed the end."""
-    kvs, _ = await read(etcd, [keys.of(Kind.GAP, job) for job in jobs])
-    gaps = (found(Gap, kv) for kv in kvs)
-    return {gap.job: ms_of(gap.since) for gap in gaps if gap is not None}
+def _is_within(gap: Gap | None, tick_ms: int) -> bool:
+    """One that is closed stays until the watermark has passed it."""
+    if gap is None or tick_ms < ms_of(gap.since):
+        return False
+    return not gap.closed or tick_ms <= ms_of(gap.decided_through)
 
 
 def _of_tick(keys: Keys, job: str, tick_ms: int) -> tuple[Range, Range]:

@@ -50,23 +50,37 @@ async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
         return Chosen(runs=[])
     wanted = replace(wanted, states=wanted.states or tuple(allowed))
     asked_for = await _asked_for(etcd, keys)
+    active = await read_all(etcd, keys.all_of(Kind.RUN), Run)
+    again_roots = {(run.job, run.root) for run in active if run.resubmits}
+    last_of: dict[tuple[str, str], tuple[Utc, str]] = {}
     runs: list[Run] = []
     again = summaries = 0
     async for page in pages_of_records(etcd, await archived_keys(etcd, keys, wanted, jobs)):
         for run in page:
+            root = (run.job, run.root)
+            if (run.job, run.id) in asked_for:
+                again_roots.add(root)
+            last_of[root] = max(last_of.get(root, _age(run)), _age(run))
             if not wanted.has(run, run.state, view_of(run).agent):
                 continue
-            if run.resubmitted_as or (run.job, run.id) in asked_for:
+            if run.resubmitted_as:
                 again += 1
             elif run.missed_count > 1:
                 summaries += 1
             else:
                 runs.append(run)
-    runs.sort(key=lambda run: (time_of(run), run.job, run.created_at, run.id))
-    # Of several that go back to one run, one at a time is resubmitted: the last.
-    of_roots = {(run.job, run.root): run for run in runs}
-    last = [run for run in runs if of_roots[run.job, run.root] is run]
+    # Of those that go back to one run only the last counts, and none while one is under way.
+    last = [
+        run
+        for run in runs
+        if (run.job, run.root) not in again_roots and last_of[run.job, run.root] == _age(run)
+    ]
+    last.sort(key=lambda run: (time_of(run), run.job, run.id))
     return Chosen(runs=last, again=again + len(runs) - len(last), summaries=summaries)
+
+
+def _age(run: Run) -> tuple[Utc, str]:
+    return run.created_at, run.id
 
 
 async def _asked_for(etcd: Etcd, keys: Keys) -> set[tuple[str, str]]:

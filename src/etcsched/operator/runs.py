@@ -276,8 +276,8 @@ async def _gone(etcd: Etcd, key: str, patience: Patience) -> None:
             for kv in kvs:
                 run = found(Run, kv)
                 if run is None or run.state not in (RunState.RETRYING, RunState.HELD):
-                    continue
-                if told is None or (run.state, run.retries) != (told.state, told.retries):
+                    told = None
+                elif told is None or (run.state, run.retries) != (told.state, told.retries):
                     told = run
                     patience.say(waits_text(run))
 

@@ -197,7 +197,7 @@ def test_what_is_different_is_said() -> None:
     assert "unless the job has a workdir" in some_have
     notes = " ".join(imported("MAILTO=a\n6 6 * * * run", user="u", host="h").notes)
     assert "cron mails what a command prints" in notes
-    assert "say --system" in " ".join(imported("6 6 * * * root run").notes)
+    assert "say --system" in " ".join(imported("6 6 * * * root\trun").notes)
     for word in ("without MAILTO", "--user", "--host", "--system"):
         assert word not in notes
 
@@ -218,6 +218,11 @@ def test_what_is_different_is_said() -> None:
         ("timeout -k 5 -s KILL --foreground 90 python3 /opt/tidy.py", "tidy.py"),
         ("sudo -u postgres -E pg_dump shop", "pg_dump"),
         ("su - postgres -c 'pg_dump shop'", "pg_dump"),
+        ("/usr/bin/sudo --user bob /opt/x", "x"),
+        ("/usr/bin/timeout 5m /opt/x", "x"),
+        ("wait-timeout 5 x", "wait-timeout"),
+        ("runuser -l bob -c /opt/x", "x"),
+        ("timeout " + "-k1 " * 40 + "x", "x"),
         ("_hidden", "hidden"),
         ("a.notify", "a-notify"),
         ("$RUN", "job"),

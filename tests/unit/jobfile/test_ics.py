@@ -53,6 +53,10 @@ def days(*events: str, years: int = 1) -> list[tuple[str, str]]:
             "RRULE:FREQ=DAILY;UNTIL=20261225T220000",
             ["2026-12-24", "2026-12-25"],
         ),
+        (
+            "DTSTART;TZID=America/New_York:20261224T220000\r\nRRULE:FREQ=YEARLY;UNTIL=99991231",
+            ["2026-12-24"],
+        ),
         ("DTSTART;VALUE=DATE:20261225\r\nSTATUS:CANCELLED", []),
         ("DTSTART;VALUE=DATE:20201225", []),
     ],

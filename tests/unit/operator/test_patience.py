@@ -122,9 +122,13 @@ async def test_what_may_last_is_told_once(model: Looked) -> None:
     ]
     model.store.txn(Txn((), (Put(PLACE, encode(retrying)),)))
     await said.until(lines[0])
+    assigned = replace(held, state=RunState.ASSIGNED)
     for run in (retrying, held):
         model.store.txn(Txn((), (Put(PLACE, encode(run)),)))
     await said.until(*lines)
+    for run in (assigned, held):
+        model.store.txn(Txn((), (Put(PLACE, encode(run)),)))
+    await said.until(*lines, lines[-1])
     end(model)
     async with asyncio.timeout(DEADLINE_S):
         assert (await waiting).state is RunState.COMPLETED
