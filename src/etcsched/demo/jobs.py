@@ -36,6 +36,8 @@ class DemoJob(msgspec.Struct, frozen=True, kw_only=True):
     more: dict[str, Any] = {}
 
 
+_FAR_AWAY = "0 0 29 2 *"
+
 LONG_JOB = "backup"
 JOBS = {
     "heartbeat": DemoJob(cron="*/2 * * * * *", beats=1),
@@ -61,12 +63,13 @@ CONFLICTS = {"ledger": ["close_books", "stocktake"]}
 SCHEDULED = tuple(name for name, job in JOBS.items() if job.cron)
 
 
-def job_file(script: str, ledger: str, state: JobState = JobState.ENABLED) -> str:
-    """The jobs with a schedule in this state; both paths as the agents see them. (JSON is YAML.)"""
+def job_file(script: str, ledger: str, *, is_over: bool = False) -> str:
+    """Both paths as the agents see them. ``is_over``: nothing more is due soon; disabled, a job's
+    waiting runs would be cancelled. (JSON is YAML.)"""
     jobs = {}
     for name, job in JOBS.items():
         run = {"exec": ["/bin/sh", script, ledger, str(job.beats), str(job.fails)]}
-        schedule = {"schedule": {"cron": job.cron}} if job.cron else {}
+        schedule = {"schedule": {"cron": _FAR_AWAY if is_over else job.cron}} if job.cron else {}
         jobs[name] = {"run": run, **schedule, **job.more}
-    defaults = {"overlap": "queue", "max_reassigns": 5, "keep": {"runs": 500}, "state": state.value}
+    defaults = {"overlap": "queue", "max_reassigns": 5, "keep": {"runs": 500}}
     return json.dumps({"defaults": defaults, "jobs": jobs, "conflicts": CONFLICTS})

@@ -90,7 +90,7 @@ class Soak:
                     hurting.create_task(self._suffer(stage, hurt.kind, target, for_s))
         await stage.all_here(self._options.schedulers, self._options.agents)
         stage.say(f"{self._count} faults are over")
-        # What the faults held up is queued, and new ticks come all the while.
+        # What the faults held up is queued.
         await stage.stop_schedules(within_s=DRAIN_S + self._seconds / 4)
         return await stage.conclude()
 

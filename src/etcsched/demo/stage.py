@@ -30,8 +30,7 @@ from etcsched.audit.recording import RecordingWriter
 from etcsched.audit.verdict import Bounds
 from etcsched.audit.words import Ledger
 from etcsched.core.errors import EtcschedError
-from etcsched.core.records import Kind, Report, Run, Watermark
-from etcsched.core.states import WAITING, JobState
+from etcsched.core.records import Kind, Report, Watermark
 from etcsched.core.times import ms_of, utc_of
 from etcsched.demo.jobs import JOBS, SCHEDULED, SCRIPT, job_file
 from etcsched.demo.verdict import Verdict, conclude
@@ -158,18 +157,15 @@ class Stage:
     # --- jobs
 
     async def begin_schedules(self) -> None:
-        await self._apply(JobState.ENABLED)
+        await self._apply(is_over=False)
         self.say(f"applied {len(JOBS)} jobs")
 
     async def stop_schedules(self, within_s: float = PATIENCE_S) -> None:
-        """... at a moment when nothing waits, or will wait again: a stop would cancel it."""
-        asked_ms = now_ms()
-        await patiently(
-            "a moment when no run waits", lambda: self._none_waits_through(asked_ms), within_s
-        )  # fmt: skip
-        await self._apply(JobState.AD_HOC_ACTIVE)
+        """What waits by then has ``within_s`` to run."""
+        await self._apply(is_over=True)
+        over_ms = now_ms()
         self.say("no new runs from here on; waiting for what runs")
-        await self.until("every run to end", lambda v: v.running + v.assigned + v.waiting == 0)
+        await patiently("every run to end", lambda: self._none_is_left(over_ms), within_s)
         await patiently("every late report to be kept with its run", self._no_report_is_left)
 
     async def _no_report_is_left(self) -> bool | None:
@@ -177,9 +173,9 @@ class Stage:
         reports = await self._etcd.range(Range(*self._keys.all_of(Kind.REPORT)))
         return not reports.kvs or None
 
-    async def _apply(self, state: JobState) -> None:
+    async def _apply(self, *, is_over: bool) -> None:
         there, sent_ms = self._shared.there, now_ms()
-        text = job_file(str(there / SCRIPT_NAME), str(there / LEDGER_NAME), state)
+        text = job_file(str(there / SCRIPT_NAME), str(there / LEDGER_NAME), is_over=is_over)
         wanted = load([("demo.yaml", text)], sent_ms)
         changes = await apply(
             self._etcd, self._keys, wanted.jobs, utc_of(sent_ms), "demo", timeout_s=CALL_TIMEOUT_S
@@ -199,19 +195,16 @@ class Stage:
                 )
             )
 
-    async def _none_waits_through(self, least_ms: int) -> int | None:
-        """The watermark, if it has come so far, and at that same revision no run waits, nor one
-        works that could wait again."""
+    async def _none_is_left(self, least_ms: int) -> bool | None:
+        """All ticks are decided that were due by then, and at that same revision no run is
+        active."""
         both = Txn((), (Range(self._keys.watermark), Range(*self._keys.all_of(Kind.RUN))))
         marks, runs = (await self._etcd.txn(both)).responses
         assert isinstance(marks, RangeResult)
         assert isinstance(runs, RangeResult)
-        active = [run for kv in runs.kvs if (run := found(Run, kv)) is not None]
-        if any(run.state in WAITING or JOBS[run.job].fails for run in active):
-            return None
         watermark = found(Watermark, marks.kvs[0]) if marks.kvs else None
         through_ms = ms_of(watermark.through) if watermark is not None else 0
-        return through_ms if through_ms >= least_ms else None
+        return (through_ms >= least_ms and not runs.kvs) or None
 
     async def claims(self) -> dict[str, list[Report]]:
         """What each agent has claimed and not ended."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from etcsched.core.schedule import Cron
 from etcsched.core.states import JobState
 from etcsched.demo.compose import AGENTS, ENDPOINTS, MEMBERS, SCHEDULERS
 from etcsched.demo.jobs import JOBS, SCHEDULED, job_file
@@ -20,12 +21,15 @@ def compose() -> Any:
     return YAML(typ="safe").load((ROOT / "compose" / "compose.yaml").read_text())
 
 
-def test_every_state_of_the_jobs_is_a_valid_file() -> None:
-    for state in (JobState.ENABLED, JobState.AD_HOC_ACTIVE):
-        wanted = load([("demo.yaml", job_file("/s/witness.sh", "/s/ledger", state))], 0)
-        states = {job.name: job.versions[-1].state for job in wanted.jobs}
-        assert set(states) == set(JOBS)
-        assert {states[name] for name in SCHEDULED} == {state}
+def test_the_jobs_are_a_valid_file_that_ends_what_is_due_and_cancels_nothing() -> None:
+    for is_over in (False, True):
+        text = job_file("/s/witness.sh", "/s/ledger", is_over=is_over)
+        wanted = load([("demo.yaml", text)], 0)
+        jobs = {job.name: job.current for job in wanted.jobs}
+        assert set(jobs) == set(JOBS)
+        assert {jobs[name].state for name in SCHEDULED} == {JobState.ENABLED}
+        crons = {pattern for name in SCHEDULED for pattern in jobs[name].patterns}
+        assert (crons == {Cron("0 0 29 2 *")}) is is_over
         assert [group.jobs for group in wanted.conflicts] == [("close_books", "stocktake")]
 
 
