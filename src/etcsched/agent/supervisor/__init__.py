@@ -27,5 +27,5 @@ Who answers for what when something dies or freezes:
 host's daemons (``kill -HUP $(cat /run/...pid)``).
 
 Where to read: ``messages`` (the protocol), ``attempt`` (when to signal), ``forest`` (whom),
-``spawn`` (a start), ``server`` (the loop), ``guardian``.
+``spawn`` (a start), ``attempts`` (all of them), ``server`` (the loop), ``guardian``.
 """
