@@ -618,6 +618,34 @@ def test_i9_a_gap_that_holds_what_is_left_of_an_outage_is_the_same_one(story: St
     check(story, Invariant.I9, "recovery last, and 2 missed ticks run")
 
 
+def caught_up_until_the_agents_went(story: Story, *chosen: float) -> None:
+    """Ticks of an outage were decided one by one, until no agent was left for the others."""
+    story.defined(a_job(recovery=Recovery.ALL, catch_up_limit=2, pickup_buffer_s=10.0))
+    story.now_s = 200
+    for seconds in chosen:
+        run = a_run(tick(seconds), RunState.QUEUED, origin=Origin.RECOVERY)
+        story.put((KEYS.of(Kind.RUN, "job", tick(seconds)), run))
+    story.put(story.gap(chosen[-1] + 0.1))
+    story.through(359)
+    story.now_s = 359.5
+
+
+def test_i9_an_outage_for_want_of_agents_has_a_limit_of_its_own(story: Story) -> None:
+    caught_up_until_the_agents_went(story, 60)
+    recovered(story, [120, 180], [240, 300])
+    check_clean(story)
+
+
+def test_i9_neither_outage_may_go_beyond_the_limit(story: Story) -> None:
+    caught_up_until_the_agents_went(story, 60)
+    recovered(story, [120], [180, 240, 300])
+    check(story, Invariant.I9, "3 missed ticks run, the limit is 2")
+    other = Story().opened()
+    caught_up_until_the_agents_went(other, 60, 120, 180)
+    recovered(other, [240], [300])
+    check(other, Invariant.I9, "3 missed ticks run, the limit is 2")
+
+
 def test_i9_no_mode_runs_what_isnt_due_yet(story: Story) -> None:
     """A wrong clock took the watermark ahead: what it passed is recorded as missed."""
     in_an_outage(story, Recovery.LAST)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 
 from etcsched.audit.history import FaultKind
@@ -22,7 +24,9 @@ class _Outage(msgspec.Struct):
     that are recorded as missed (first, last, count), and when that began. ``redefined``: since
     then, so that the job as it is now doesn't say what was right for all of them. ``past_ms``: the
     latest tick since then that was decided in the ordinary way. ``terms``: of those who decided;
-    one that took over before there was an account of it may have seen another outage behind it."""
+    one that took over before there was an account of it may have seen another outage behind it.
+    ``parted``: how many were chosen whenever the agents went before all were decided: what was left
+    is of the outage that began then, which has a limit of its own."""
 
     began_ms: int
     terms: set[int] = set()
@@ -30,6 +34,7 @@ class _Outage(msgspec.Struct):
     redefined: bool = False
     could_start: bool = True
     chosen: list[int] = []
+    parted: list[int] = []
     missed: list[tuple[int, int, int]] = []
 
 
@@ -71,11 +76,18 @@ class Recoveries(Rule):
             gap = write.after.record if write.after is not None else None
             if write.place is not Kind.GAP or not isinstance(gap, Gap):
                 continue
+            if _begins(write) and not gap.closed and not _decides(step, gap.job):
+                self._part(gap.job)
             if gap.closed or (_begins(write) and self._is_another(gap)):
                 outage = self._outages.pop(gap.job, None)
                 job = self.state.record(Job, Kind.JOB, gap.job)
                 if outage is not None and job is not None:
                     self._judge(job, outage, step)
+
+    def _part(self, job: str) -> None:
+        outage = self._outages.get(job)
+        if outage is not None:
+            outage.parted.append(len(outage.chosen))
 
     def _is_another(self, gap: Gap) -> bool:
         """Whether an open gap is of a later outage than the one whose ticks were decided last: what
@@ -193,8 +205,9 @@ class Recoveries(Rule):
                     self._judge_last(job, outage, step)
             case Recovery.ALL:
                 limit = job.catch_up_limit
-                text = f"{job.name}: {len(chosen)} missed ticks run, the limit is {limit}"
-                self.expect(len(chosen) <= limit * len(outage.terms), text, step)
+                for begin, end in pairwise([0, *outage.parted, len(chosen)]):
+                    text = f"{job.name}: {end - begin} missed ticks run, the limit is {limit}"
+                    self.expect(end - begin <= limit * len(outage.terms), text, step)
                 if may_run:
                     self._judge_all(job, outage, step)
             case mode:
@@ -254,6 +267,14 @@ def _begins(write: Write) -> bool:
     """Not a step in what was open already."""
     gap = write.before.record if write.before is not None else None
     return not isinstance(gap, Gap) or gap.closed
+
+
+def _decides(step: Step, job: str) -> bool:
+    """Whether an outage's ticks are decided in this step, and so its gap is the account of that."""
+    return any(
+        write.place in (Kind.RUN, ARCHIVE) and write.is_new and write.ids[0] == job
+        for write in step.writes
+    )
 
 
 def _is_other_mode(write: Write) -> bool:
