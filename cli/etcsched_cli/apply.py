@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
-from etcsched.core.errors import ClusterUnreachable, Refused, UsageError
+from etcsched.core.errors import EtcschedError, Refused, UsageError
 from etcsched.core.states import OnDisconnect
 from etcsched.core.text import some
 from etcsched.core.times import utc_of
@@ -131,7 +131,7 @@ def apply(
         calendars = dict(there.calendars) if there is not None else {}
         calendars |= {one.name: one for one in wanted.calendars}
         others = there.jobs if there is not None else {}
-        with suppress(ClusterUnreachable):  # What is done is done, whatever is said of it.
+        with suppress(EtcschedError):  # What is done is done, whatever is said of it.
             await _say_what_is_paused(etcd, keys, changes)
         _warn(lint(wanted.jobs, calendars, now_ms, _changed_jobs(changes), others))
         return changes

@@ -82,7 +82,8 @@ def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
 
     names = tuple(dict.fromkeys(names))
     if not yes:
-        run(settings, lambda e, k: check_there(e, k, Kind.CALENDAR, "calendar", names))
+        of_calendars = (Kind.CALENDAR, "calendar", "calendars", names)
+        run(settings, lambda etcd, keys: check_there(etcd, keys, *of_calendars))
         confirm_delete(names)
 
     async def work(etcd: Etcd, keys: Keys) -> None:

@@ -79,7 +79,8 @@ def delete(settings: Settings, groups: tuple[str, ...], yes: bool) -> None:
 
     groups = tuple(dict.fromkeys(groups))
     if not yes:
-        run(settings, lambda e, k: check_there(e, k, Kind.CONFLICT, "conflict group", groups))
+        of_groups = (Kind.CONFLICT, "conflict group", "conflicts", groups)
+        run(settings, lambda etcd, keys: check_there(etcd, keys, *of_groups))
         confirm_delete(groups)
 
     async def work(etcd: Etcd, keys: Keys) -> None:

@@ -139,7 +139,8 @@ def _summary(runs: Sequence[Run]) -> str:
 
 def _left_out(chosen: Chosen) -> Iterable[str]:
     if chosen.again:
-        yield f"{count(chosen.again, 'run')} left out: resubmitted before"
+        runs = count(chosen.again, "run")
+        yield f"{runs} left out: resubmitted before, or its original was"
     if chosen.summaries:
         yield f"{count(chosen.summaries, 'record')} left out: each stands for several missed ticks"
 

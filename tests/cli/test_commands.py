@@ -658,8 +658,12 @@ def test_whoever_interrupts_a_wait_hears_that_the_run_goes_on(
             2,
             "say what becomes of a/b: --reassign or --died, not both",
         ),
-        ("conflicts delete nope", 4, "conflict group nope: there is none"),
-        ("calendars delete nope", 4, "calendar nope: there is none"),
+        (
+            "conflicts delete nope",
+            4,
+            "conflict group nope: there is none; see etcsched conflicts list",
+        ),
+        ("calendars delete nope", 4, "calendar nope: there is none; see etcsched calendars list"),
         ("runs cancel a/b", 4, "run a/b: there is none; see etcsched runs list a"),
         (
             "runs show a",

@@ -508,15 +508,23 @@ def test_what_fell_into_an_outage_isnt_overdue(cluster: Console) -> None:
         found: dict[str, str] = cluster.json("status")["next_tick"]
         return found
 
-    assert next_tick() == {"job": "rotate_logs", "at": "2026-11-22T19:05:00.000Z"}
-    active = cluster.get(Run, Kind.RUN, "rotate_logs", "20261122T190000Z")
-    cluster.put(replace(active, id="20261122T190500Z"), Kind.RUN, "rotate_logs", "20261122T190500Z")
     coming = {"job": "rotate_logs", "at": "2026-11-22T19:15:00.000Z"}
     assert next_tick() == coming
     gap = replace(gap, closed=True)
     assert next_tick() == {"job": "rotate_logs", "at": "2026-11-22T19:10:00.000Z"}
     gap = replace(gap, decided_through=Utc("2026-11-22T19:10:00.000Z"))
     assert next_tick() == coming
+
+
+def test_what_is_overdue_after_a_long_outage(cluster: Console) -> None:
+    """However many of its ticks the watermark hasn't passed yet."""
+    cluster.put(Watermark(through=SINCE, term=7), Kind.WATERMARK)
+    cluster.put(job("often", "* * * * * *"), Kind.JOB, "often")
+    through = Utc("2026-11-22T18:02:30.000Z")
+    gap = Gap(job="often", since=SINCE, decided_through=through, reason="no agent", closed=True)
+    cluster.put(gap, Kind.GAP, "often")
+    overdue = {"job": "often", "at": "2026-11-22T18:02:31.000Z"}
+    assert cluster.json("status")["next_tick"] == overdue
 
 
 def test_many_jobs_in_outages_hide_none_that_is_overdue(cluster: Console) -> None:

@@ -160,7 +160,7 @@ class Stage:
         await self._apply(is_over=False)
         self.say(f"applied {len(JOBS)} jobs")
 
-    async def stop_schedules(self, within_s: float = PATIENCE_S) -> None:
+    async def stop_schedules(self, within_s: float = 2 * PATIENCE_S) -> None:
         """What waits by then has ``within_s`` to run."""
         await self._apply(is_over=True)
         over_ms = now_ms()

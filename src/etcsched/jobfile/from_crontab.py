@@ -27,13 +27,20 @@ _WORD: Final = re.compile(r"[^\s;&|<>()]+")
 _MAX_NAME: Final = 60
 _LOCKED: Final = re.compile(r"\bflock\s+(?:-\S+\s+(?:\d+\s+)?)*\S+\s+")
 _DELAYED: Final = re.compile(r"\bsleep\s+(?:\$\(\(.*?\)\)|[^\s;&|]+)\s*(?:;|&&)")
-_BEGINS: Final = r"(?:(?<=[\s;&|(])|^)(?:/\S*/)?"
-_OPTIONS: Final = (
-    r"(?:(?:-[ksgu]|--user|--group|--signal|--kill-after)(?:\s++|=)?\S++\s++|-\S++\s++)*+"
+_BEGINS: Final = r"""(?:(?<=[\s;&|("'`{])|^)(?:/\S*/)?"""
+
+
+def _options(*with_values: str) -> str:
+    values = "|".join(with_values)
+    return rf"(?:(?:{values})(?:\s++|=)?\S++\s++|-\S++\s++)*+"
+
+
+_LIMITED: Final = re.compile(
+    rf"{_BEGINS}timeout\s++{_options('-[ks]', '--signal', '--kill-after')}[0-9.]+[smhd]?\s+"
 )
-_LIMITED: Final = re.compile(rf"{_BEGINS}timeout\s++{_OPTIONS}[0-9.]+[smhd]?\s+")
 _AS_OTHERS: Final = re.compile(
-    rf"{_BEGINS}(?:runuser\s++-l\s++[\w.-]+\s++-c\s++|(?:sudo|runuser)\s++{_OPTIONS}"
+    rf"{_BEGINS}(?:runuser\s++-l\s++[\w.-]+\s++-c\s++"
+    rf"|(?:sudo|runuser)\s++{_options('-[gu]', '--user', '--group')}"
     r"|su\s++(?:-\S*+\s++)*+[\w.-]+\s++-c\s++)"
 )
 _NAMES_NOTHING: Final = (_LOCKED, _DELAYED, _LIMITED, _AS_OTHERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from copy import copy
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import MAXYEAR, UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -135,7 +135,10 @@ def _instant(until: date | datetime, start: datetime) -> datetime:
     if until.tzinfo is None and start.tzinfo is not None:
         try:
             return until.replace(tzinfo=start.tzinfo).astimezone(UTC)
-        except OverflowError:  # Of the year 9999, which stands for no end.
+        except OverflowError:
+            if until.year < MAXYEAR:
+                raise
+            # What stands for no end.
             return datetime.max.replace(tzinfo=UTC)
     return until
 

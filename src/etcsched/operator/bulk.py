@@ -36,7 +36,8 @@ class Progress:
         """Of one more it isn't known whether it was asked for."""
 
     def __str__(self) -> str:
-        waiting, rest = self.asked - self.answered, self.number - self.asked
+        waiting = self.asked - self.answered
+        rest = self.number - self.asked - self.is_sending
         runs = "run" if self.number == 1 else "runs"
         text = f"of {self.number} {runs} {self.answered} are known to be done"
         if waiting or self.is_sending:

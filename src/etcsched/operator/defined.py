@@ -62,12 +62,14 @@ class Defined(msgspec.Struct, frozen=True):
         )
 
 
-async def check_there(etcd: Etcd, keys: Keys, kind: Kind, what: str, names: Sequence[str]) -> None:
+async def check_there(
+    etcd: Etcd, keys: Keys, kind: Kind, what: str, command: str, names: Sequence[str]
+) -> None:
     """``NotFound`` for the first that isn't there; what can't be read is."""
     kvs, _ = await read(etcd, [keys.of(kind, name) for name in names], keys_only=True)
     for name, kv in zip(names, kvs, strict=True):
         if kv is None:
-            raise NotFound(f"{what} {name}: there is none")
+            raise NotFound(f"{what} {name}: there is none; see etcsched {command} list")
 
 
 async def read_defined(etcd: Etcd, keys: Keys) -> Defined:

@@ -147,6 +147,8 @@ async def _next_try(
         if view.state is not said and view.state in WAITING - {RunState.READY}:
             patience.say(waits_text(view.run))
             said = view.state
+        elif view.state not in WAITING:
+            said = None
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 

@@ -8,9 +8,9 @@ such ticks wait for that one's end, and may become one record for many.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -37,6 +37,15 @@ class NextTick(msgspec.Struct, frozen=True):
     at: Utc
 
 
+class _Passed(NamedTuple):
+    """A job of which a tick is no longer to come: the first one that isn't decided for sure."""
+
+    tick_ms: int
+    name: str
+    job: Job
+    decided_ms: int
+
+
 async def next_ticks(
     etcd: Etcd,
     keys: Keys,
@@ -55,23 +64,18 @@ async def next_ticks(
     calendars = await read_calendars(etcd, keys)
     limits = {job.name: Limits((pauses.get(job.name), cluster_pause), calendars) for job in jobs}
     after_ms = ms_of(watermark) if watermark is not None else now_ms
-    passed: list[tuple[int, Job]] = []
+    passed: list[_Passed] = []
     nearest: dict[str, int] = {}
     gaps = {gap.job: gap for gap in await read_all(etcd, keys.all_of(Kind.GAP), Gap)}
     for job in jobs:
-        tick_ms = next_tick(job, limits[job.name], after_ms)
+        decided_ms = _decided_ms(gaps.get(job.name), after_ms, now_ms)
+        tick_ms = next_tick(job, limits[job.name], decided_ms)
         if tick_ms is not None and tick_ms <= now_ms:
-            due = ticks(job, limits[job.name], after_ms, now_ms)
-            outside = (at_ms for at_ms in due if not _is_within(gaps.get(job.name), at_ms))
-            tick_ms = next(outside, None)
-        if tick_ms is not None and tick_ms <= now_ms:
-            passed.append((tick_ms, job))
-            tick_ms = None
-        if tick_ms is None:
+            passed.append(_Passed(tick_ms, job.name, job, decided_ms))
             tick_ms = next_tick(job, limits[job.name], now_ms)
         if tick_ms is not None:
             nearest[job.name] = tick_ms
-    nearest |= await _overdue(etcd, keys, passed, limits, gaps, after_ms, now_ms)
+    nearest |= await _overdue(etcd, keys, passed, limits, now_ms)
     upcoming = ((tick_ms, name) for name, tick_ms in nearest.items())
     return [NextTick(name, utc_of(at)) for at, name in heapq.nsmallest(count, upcoming)]
 
@@ -79,21 +83,16 @@ async def next_ticks(
 async def _overdue(
     etcd: Etcd,
     keys: Keys,
-    passed: Sequence[tuple[int, Job]],
+    passed: Sequence[_Passed],
     limits: dict[str, Limits],
-    gaps: Mapping[str, Gap],
-    after_ms: int,
     now_ms: int,
 ) -> dict[str, int]:
-    """The first tick of each job that should have been decided by now, and has no run; ``passed``:
-    the jobs of which a tick is no longer to come, with the first."""
+    """The first tick of each job that should have been decided by now, and has no run."""
     through_ms = now_ms - _DECIDED_WITHIN_MS
-    first = heapq.nsmallest(_JOBS, passed, key=lambda one: (one[0], one[1].name))
     asked = [
-        (job.name, tick_ms)
-        for _, job in first
-        for tick_ms in islice(ticks(job, limits[job.name], after_ms, through_ms), _TICKS_OF_A_JOB)
-        if not _is_within(gaps.get(job.name), tick_ms)
+        (name, tick_ms)
+        for _, name, job, decided_ms in heapq.nsmallest(_JOBS, passed, key=lambda one: one[:2])
+        for tick_ms in islice(ticks(job, limits[name], decided_ms, through_ms), _TICKS_OF_A_JOB)
     ]
     spans = [span for job, tick_ms in asked for span in _of_tick(keys, job, tick_ms)]
     results, _ = await read_ranges(etcd, spans)
@@ -104,11 +103,12 @@ async def _overdue(
     return overdue
 
 
-def _is_within(gap: Gap | None, tick_ms: int) -> bool:
-    """One that is closed stays until the watermark has passed it."""
-    if gap is None or tick_ms < ms_of(gap.since):
-        return False
-    return not gap.closed or tick_ms <= ms_of(gap.decided_through)
+def _decided_ms(gap: Gap | None, watermark_ms: int, now_ms: int) -> int:
+    """Through when there is nothing to decide of a job now: what is later than an open account
+    waits for the outage's end. A closed one stays until the watermark has passed it."""
+    if gap is None:
+        return watermark_ms
+    return max(watermark_ms, ms_of(gap.decided_through)) if gap.closed else now_ms
 
 
 def _of_tick(keys: Keys, job: str, tick_ms: int) -> tuple[Range, Range]:

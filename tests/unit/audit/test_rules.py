@@ -24,6 +24,7 @@ from etcsched.core.records import (
     ConflictGroup,
     Drain,
     Edited,
+    FanOut,
     Follow,
     Kind,
     Pause,
@@ -634,6 +635,40 @@ def test_i9_an_outage_for_want_of_agents_has_a_limit_of_its_own(story: Story) ->
     caught_up_until_the_agents_went(story, 60)
     recovered(story, [120, 180], [240, 300])
     check_clean(story)
+
+
+def test_i9_an_account_that_begins_with_fan_outs_is_no_other_outage(story: Story) -> None:
+    def fanned_out(seconds: float) -> tuple[str, FanOut]:
+        run = tick(seconds)
+        record = FanOut(
+            job="job", run=run, scheduled_at=at(seconds), agents=("a",), origin=Origin.RECOVERY,
+            cause="recovered", at=at(359.5), term=1,
+        )  # fmt: skip
+        return KEYS.of(Kind.FAN_OUT, "job", run), record
+
+    job = a_job(recovery=Recovery.ALL, catch_up_limit=2, pickup_buffer_s=10.0, per_host=True)
+    story.defined(job)
+    story.now_s = 359.5
+    story.put(story.gap(180.1), fanned_out(120), fanned_out(180))
+    missed = (KEYS.archive("job", tick(60)), a_run(tick(60), RunState.MISSED))
+    story.put(story.gap(359.5, closed=True), missed, fanned_out(240), fanned_out(300))
+    check(story, Invariant.I9, "4 missed ticks run, the limit is 2")
+
+
+def test_i9_what_else_ends_as_the_agents_go_doesnt_matter(story: Story) -> None:
+    asked = KEYS.of(Kind.RUN, "job", "r-1")
+    story.put((asked, a_run("r-1", RunState.READY, origin=Origin.REQUEST)))
+    story.defined(a_job(recovery=Recovery.ALL, catch_up_limit=2, pickup_buffer_s=10.0))
+    story.now_s = 200
+    run = a_run(tick(60), RunState.QUEUED, origin=Origin.RECOVERY)
+    story.put((KEYS.of(Kind.RUN, "job", tick(60)), run))
+    gap, over = story.gap(60.1), a_run("r-1", RunState.CANCELLED, origin=Origin.REQUEST)
+    changes = [(key, encode(record)) for key, record in (gap, (KEYS.archive("job", "r-1"), over))]
+    story.commit(*changes, (asked, None))
+    story.through(359)
+    story.now_s = 359.5
+    recovered(story, [120, 180], [240, 300])
+    assert "missed ticks run" not in " ".join(v.text for v in story.verdict().violations)
 
 
 def test_i9_neither_outage_may_go_beyond_the_limit(story: Story) -> None:

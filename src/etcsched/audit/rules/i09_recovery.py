@@ -270,11 +270,15 @@ def _begins(write: Write) -> bool:
 
 
 def _decides(step: Step, job: str) -> bool:
-    """Whether an outage's ticks are decided in this step, and so its gap is the account of that."""
-    return any(
-        write.place in (Kind.RUN, ARCHIVE) and write.is_new and write.ids[0] == job
-        for write in step.writes
-    )
+    """Whether ticks of an outage are decided in this step, so that its gap accounts for them."""
+    return any(w.is_new and w.ids[:1] == (job,) and _is_of_an_outage(w) for w in step.writes)
+
+
+def _is_of_an_outage(write: Write) -> bool:
+    record = write.after.record if write.after is not None else None
+    if write.place is ARCHIVE:
+        return isinstance(record, Run) and record.state is RunState.MISSED
+    return isinstance(record, Run | FanOut) and record.origin is Origin.RECOVERY
 
 
 def _is_other_mode(write: Write) -> bool:
