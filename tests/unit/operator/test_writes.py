@@ -322,11 +322,17 @@ async def ask_for_thirty(etcd: ModelEtcd) -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ClusterUnreachable("gone"), "gone: of 30 runs 0 are done with, 10 asked for"),
-        (ClusterRefused("token"), "token: of 30 runs 0 are done with, 10 asked for"),
+        (
+            ClusterUnreachable("gone"),
+            "gone: of 30 runs 0 are known to be done, 10 more are",
+        ),
+        (
+            ClusterRefused("token"),
+            "token: of 30 runs 0 are known to be done, 10 more are",
+        ),
         (
             OutcomeUnknown("lost"),
-            "lost: of 30 runs 0 are done with, 10, and perhaps one more, asked",
+            "lost: of 30 runs 0 are known to be done, 10 or 11 more are asked for",
         ),
     ],
     ids=lambda value: type(value).__name__,
