@@ -77,13 +77,12 @@ def delete(settings: Settings, names: tuple[str, ...], yes: bool) -> None:
     \b
     etcsched calendars delete bank_holidays
     """
-    from etcsched.operator.calendars import delete_calendar
-    from etcsched.operator.defined import check_there
+    from etcsched.operator.calendars import delete_calendar, no_such_calendar
+    from etcsched.operator.store import check_there
 
     names = tuple(dict.fromkeys(names))
     if not yes:
-        of_calendars = (Kind.CALENDAR, "calendar", "calendars", names)
-        run(settings, lambda etcd, keys: check_there(etcd, keys, *of_calendars))
+        run(settings, lambda e, k: check_there(e, k, Kind.CALENDAR, names, no_such_calendar))
         confirm_delete(names)
 
     async def work(etcd: Etcd, keys: Keys) -> None:

@@ -74,13 +74,12 @@ def delete(settings: Settings, groups: tuple[str, ...], yes: bool) -> None:
     \b
     etcsched conflicts delete ledger
     """
-    from etcsched.operator.conflicts import delete_group
-    from etcsched.operator.defined import check_there
+    from etcsched.operator.conflicts import delete_group, no_such_group
+    from etcsched.operator.store import check_there
 
     groups = tuple(dict.fromkeys(groups))
     if not yes:
-        of_groups = (Kind.CONFLICT, "conflict group", "conflicts", groups)
-        run(settings, lambda etcd, keys: check_there(etcd, keys, *of_groups))
+        run(settings, lambda e, k: check_there(e, k, Kind.CONFLICT, groups, no_such_group))
         confirm_delete(groups)
 
     async def work(etcd: Etcd, keys: Keys) -> None:

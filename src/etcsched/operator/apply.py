@@ -7,7 +7,7 @@ other, so whoever ends in between has written some of them; done again, the othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from graphlib import TopologicalSorter
 from typing import Final
 
@@ -25,7 +25,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import MAX_BYTES, TicksSeen, write_jobs
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import Decided, decided_of
-from etcsched.operator.store import commit, found, give_way, mod_of, read
+from etcsched.operator.store import check_there, commit, found, give_way, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan", "prune"]
@@ -198,7 +198,7 @@ async def _write(
         if not writes:
             return told
         calendars = {name for job, _ in writes for name in job.current.calendars}
-        await _check_there(etcd, keys, calendars)
+        await check_there(etcd, keys, Kind.CALENDAR, sorted(calendars), _deleted_meanwhile)
         txn = write_jobs(keys, writes, seen.watermark_revision, seen.ticks, calendars)
         if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
             return told
@@ -209,12 +209,8 @@ async def _write(
     )
 
 
-async def _check_there(etcd: Etcd, keys: Keys, calendars: Collection[str]) -> None:
-    names = sorted(calendars)
-    kvs, _ = await read(etcd, [keys.of(Kind.CALENDAR, name) for name in names], keys_only=True)
-    for name, kv in zip(names, kvs, strict=True):
-        if kv is None:
-            raise Refused(f"calendar {name}: others have deleted it just now; apply it, too")
+def _deleted_meanwhile(calendar: str) -> Refused:
+    return Refused(f"calendar {calendar}: others have deleted it just now; apply it, too")
 
 
 async def _look(etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc) -> _Seen:

@@ -27,6 +27,7 @@ __all__ = [
     "apply_calendars",
     "delete_calendar",
     "list_calendars",
+    "no_such_calendar",
     "plan_calendars",
     "read_calendar",
     "read_calendars",
@@ -96,7 +97,7 @@ async def delete_calendar(
         if kv is None:
             if is_sent:
                 return
-            raise _no_such_calendar(name)
+            raise no_such_calendar(name)
         if expected is not None and found(Calendar, kv) != expected:
             raise Refused(f"calendar {name} was changed by others while this went on, so it stays")
         watermark = found(Watermark, at_watermark)
@@ -137,7 +138,7 @@ async def list_calendars(etcd: Etcd, keys: Keys) -> list[CalendarView]:
 async def read_calendar(etcd: Etcd, keys: Keys, name: str) -> CalendarView:
     there = await read_calendars(etcd, keys, [name])
     if name not in there:
-        raise _no_such_calendar(name)
+        raise no_such_calendar(name)
     return _view(there[name], await _jobs(etcd, keys))
 
 
@@ -203,7 +204,7 @@ def _view(calendar: Calendar, jobs: Sequence[Job]) -> CalendarView:
     )
 
 
-def _no_such_calendar(name: str) -> NotFound:
+def no_such_calendar(name: str) -> NotFound:
     return NotFound(f"calendar {name}: there is none; see etcsched calendars list")
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "check_groups",
     "delete_group",
     "list_groups",
+    "no_such_group",
     "plan_groups",
     "read_group",
 ]
@@ -101,7 +102,7 @@ async def delete_group(
         if kv is None:
             if is_sent:
                 return
-            raise _no_such_group(name)
+            raise no_such_group(name)
         if expected is not None and found(ConflictGroup, kv) != expected:
             raise Refused(
                 f"conflict group {name} was changed by others while this went on, so it stays"
@@ -123,7 +124,7 @@ async def read_group(etcd: Etcd, keys: Keys, name: str) -> GroupView:
     (kv,), _ = await read(etcd, [keys.of(Kind.CONFLICT, name)])
     group = found(ConflictGroup, kv)
     if group is None:
-        raise _no_such_group(name)
+        raise no_such_group(name)
     return (await _views(etcd, keys, [group]))[0]
 
 
@@ -221,7 +222,7 @@ async def _holders(
     }
 
 
-def _no_such_group(name: str) -> NotFound:
+def no_such_group(name: str) -> NotFound:
     return NotFound(f"conflict group {name}: there is none; see etcsched conflicts list")
 
 

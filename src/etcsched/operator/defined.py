@@ -5,12 +5,10 @@ What can't be read is named and not part of it; nobody may take its absence for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
 
-from etcsched.core.errors import NotFound
 from etcsched.core.records import Calendar, ClusterSettings, ConflictGroup, Job, Kind, Record
 from etcsched.core.states import JobState
 from etcsched.jobfile import JobFiles, Known
@@ -18,7 +16,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.operator.store import found, listed, read
 from etcsched.ports import Etcd
 
-__all__ = ["Defined", "check_there", "read_defined"]
+__all__ = ["Defined", "read_defined"]
 
 R = TypeVar("R", bound=Record)
 
@@ -60,16 +58,6 @@ class Defined(msgspec.Struct, frozen=True):
             self.settings,
             self.unreadable,
         )
-
-
-async def check_there(
-    etcd: Etcd, keys: Keys, kind: Kind, what: str, command: str, names: Sequence[str]
-) -> None:
-    """``NotFound`` for the first that isn't there; what can't be read is."""
-    kvs, _ = await read(etcd, [keys.of(kind, name) for name in names], keys_only=True)
-    for name, kv in zip(names, kvs, strict=True):
-        if kv is None:
-            raise NotFound(f"{what} {name}: there is none; see etcsched {command} list")
 
 
 async def read_defined(etcd: Etcd, keys: Keys) -> Defined:

@@ -11,7 +11,7 @@ from etcsched.core.records import Drain, Kind
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import end_drain, write_drain
-from etcsched.operator.store import commit, found, give_way, mod_of, read
+from etcsched.operator.store import check_there, commit, found, give_way, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["check_here", "drain", "undrain"]
@@ -55,14 +55,14 @@ async def drain(
 
 async def check_here(etcd: Etcd, keys: Keys, agents: Sequence[str]) -> None:
     """``NotFound`` for the first that isn't here."""
-    places = [keys.of(Kind.PRESENCE, agent) for agent in agents]
-    present, _ = await read(etcd, places, keys_only=True)
-    for agent, kv in zip(agents, present, strict=True):
-        if kv is None:
-            raise NotFound(
-                f"agent {agent}: isn't here; see etcsched agents list, "
-                "or drain it before it comes with --absent-too"
-            )
+    await check_there(etcd, keys, Kind.PRESENCE, agents, _not_here)
+
+
+def _not_here(agent: str) -> NotFound:
+    return NotFound(
+        f"agent {agent}: isn't here; see etcsched agents list, or drain it before it comes with "
+        "--absent-too"
+    )
 
 
 async def undrain(etcd: Etcd, keys: Keys, agent: str, *, timeout_s: float) -> bool:

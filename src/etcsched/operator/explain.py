@@ -198,15 +198,22 @@ def waits_of(view: View, now_ms: int) -> Waits:
 async def told_waits(etcd: Etcd, keys: Keys) -> Waits:
     """What the records themselves tell, where there are too many jobs to read: held runs, and of
     outages how they began."""
-    runs: dict[str, RunReason] = {}
+    held: dict[str, list[Run]] = {}
     unexplained = 0
     for run in await read_all(etcd, keys.all_of(Kind.RUN), Run):
-        if run.state is RunState.HELD and run.job in runs:
-            runs[run.job] = msgspec.structs.replace(runs[run.job], others=runs[run.job].others + 1)
-        elif run.state is RunState.HELD:
-            name, text = f"{run.job}/{run.id}", why_held(run)
-            runs[run.job] = RunReason(run=name, state=run.state, why=Why.HELD, text=text)
+        if run.state is RunState.HELD:
+            held.setdefault(run.job, []).append(run)
         unexplained += run.state not in (RunState.HELD, RunState.ASSIGNED)
+    runs = {
+        job: RunReason(
+            run=f"{job}/{first.id}",
+            state=first.state,
+            why=Why.HELD,
+            text=why_held(first),
+            others=len(rest),
+        )
+        for job, (first, *rest) in held.items()
+    }
     gaps = await read_all(etcd, keys.all_of(Kind.GAP), Gap)
     outages = {gap.job: outage_begun(gap) for gap in gaps if not gap.closed}
     return Waits(runs, outages, unexplained)

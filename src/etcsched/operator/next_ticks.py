@@ -41,7 +41,6 @@ class _Passed(NamedTuple):
     """A job of which a tick is no longer to come: the first one that isn't decided for sure."""
 
     tick_ms: int
-    name: str
     job: Job
     decided_ms: int
 
@@ -71,7 +70,7 @@ async def next_ticks(
         decided_ms = _decided_ms(gaps.get(job.name), after_ms, now_ms)
         tick_ms = next_tick(job, limits[job.name], decided_ms)
         if tick_ms is not None and tick_ms <= now_ms:
-            passed.append(_Passed(tick_ms, job.name, job, decided_ms))
+            passed.append(_Passed(tick_ms, job, decided_ms))
             tick_ms = next_tick(job, limits[job.name], now_ms)
         if tick_ms is not None:
             nearest[job.name] = tick_ms
@@ -89,10 +88,11 @@ async def _overdue(
 ) -> dict[str, int]:
     """The first tick of each job that should have been decided by now, and has no run."""
     through_ms = now_ms - _DECIDED_WITHIN_MS
+    first = heapq.nsmallest(_JOBS, passed, key=lambda one: (one.tick_ms, one.job.name))
     asked = [
-        (name, tick_ms)
-        for _, name, job, decided_ms in heapq.nsmallest(_JOBS, passed, key=lambda one: one[:2])
-        for tick_ms in islice(ticks(job, limits[name], decided_ms, through_ms), _TICKS_OF_A_JOB)
+        (job.name, tick_ms)
+        for _, job, decided_ms in first
+        for tick_ms in islice(ticks(job, limits[job.name], decided_ms, through_ms), _TICKS_OF_A_JOB)
     ]
     spans = [span for job, tick_ms in asked for span in _of_tick(keys, job, tick_ms)]
     results, _ = await read_ranges(etcd, spans)

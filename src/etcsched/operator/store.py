@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
 from etcsched.core.checks import problem_with
 from etcsched.core.errors import EtcschedError, NoSpace, OutcomeUnknown
-from etcsched.core.records import Record
+from etcsched.core.records import Kind, Record
 from etcsched.keyspace.codec import MalformedRecord, decode
+from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range, RangeResult, Txn, TxnResult
 from etcsched.ports import Etcd
 
 __all__ = [
+    "check_there",
     "commit",
     "found",
     "give_way",
@@ -65,6 +67,20 @@ async def commit(etcd: Etcd, txn: Txn, *, timeout_s: float) -> TxnResult:
             if unknown is not None:
                 raise OutcomeUnknown(f"{unknown}; sent again: {error}") from None
             raise
+
+
+async def check_there(
+    etcd: Etcd,
+    keys: Keys,
+    kind: Kind,
+    names: Sequence[str],
+    missing: Callable[[str], EtcschedError],
+) -> None:
+    """Raises what ``missing`` says of the first that isn't there; what can't be read is."""
+    kvs, _ = await read(etcd, [keys.of(kind, name) for name in names], keys_only=True)
+    for name, kv in zip(names, kvs, strict=True):
+        if kv is None:
+            raise missing(name)
 
 
 async def give_way() -> None:

@@ -229,7 +229,6 @@ def check_held(held: Sequence[Run]) -> list[Finding]:
 
 
 def check_agents(agents: Sequence[AgentView], held: Sequence[Run]) -> list[Finding]:
-    findings: list[Finding] = []
     here = [agent for agent in agents if agent.state is not AgentState.ABSENT]
     idle = (AgentState.DRAINING, AgentState.STOPPING, AgentState.STANDBY)
     usable = [agent for agent in here if agent.state not in idle]
@@ -241,6 +240,7 @@ def check_agents(agents: Sequence[AgentView], held: Sequence[Run]) -> list[Findi
         text = f"{standbys} stand by, and none of those that have a seat takes runs"
         advice = "undrain one, or raise settings: max_active_agents"
         return [Finding("agents", Level.BAD, text, advice)]
+    findings: list[Finding] = []
     drained = [agent.agent for agent in here if agent.state is AgentState.DRAINING]
     if drained:
         advice = "once it is over: etcsched agents undrain AGENT"
