@@ -202,6 +202,23 @@ def test_requests_wait_their_turn(world: World) -> None:
     assert list(world.states("a").values()) == ["completed"]
 
 
+def test_a_request_is_told_what_it_waits_for_in_a_free_group(world: World) -> None:
+    world.apply(job("a", state=JobState.AD_HOC_ACTIVE))
+    world.apply(job("b", NOON_5))
+    world.group("ledger", "b", "a")
+    world.request(trigger("20261122T120001Z-r1", "a"))
+    world.advance(1)
+    world.drain("a1")
+    world.advance(10)
+    world.request(trigger("20261122T120010Z-r2", "a"))
+    world.advance(1)
+    asked = ("20261122T120001Z-r1", "20261122T120010Z-r2")
+    assert [told.message for request in asked if (told := world.answer(request)) is not None] == [
+        "starts now, unless another of its conflict groups goes first",
+        "waits: no agent may run it: a1 is drained",
+    ]
+
+
 # --- release
 
 

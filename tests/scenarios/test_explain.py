@@ -216,6 +216,16 @@ def test_each_agent_and_why_it_was_or_was_not_eligible(world: World) -> None:
     assert full["a1"] == (False, "is full")
 
 
+@pytest.mark.parametrize("name", ["any", "_cluster"])
+def test_no_agent_is_the_next_for_what_mustnt_start(world: World, name: str) -> None:
+    disabled = job("any", every_s=60, state=JobState.DISABLED)
+    assert [w.is_next for w in explainer(world).agents(disabled)] == [False]
+    enabled = job("any", every_s=60)
+    assert [w.is_next for w in explainer(world).agents(enabled)] == [True]
+    world.pause(name)
+    assert [w.is_next for w in explainer(world).agents(enabled)] == [False]
+
+
 def test_a_standby_says_so(world: World) -> None:
     world.put(Kind.SETTINGS, ClusterSettings(max_active_agents=1))
     world.agent("a2")

@@ -75,6 +75,7 @@ def test_it_waits_outside_any_buffer(world: World) -> None:
     world.request(resubmit(AGAIN, RUN))
     world.advance(600)
     assert states(world)[AGAIN] == "queued"
+    assert answer(world) == (True, "waits: no agent may run it: a1 is drained")
     world.undrain("a1")
     world.advance(2)
     assert states(world)[AGAIN] == "failed"
@@ -106,7 +107,7 @@ def test_not_while_an_earlier_one_is_active(world: World) -> None:
     world.advance(5)
     world.request(resubmit(THIRD, RUN))
     world.advance(1)
-    text = f"run backup/{RUN} is resubmitted as {AGAIN}, which isn't over"
+    text = f"run backup/{RUN} is resubmitted as backup/{AGAIN}, which isn't over"
     assert answer(world, THIRD) == (False, text)
     world.advance(20)
     world.request(resubmit("x4", RUN))
@@ -128,7 +129,7 @@ def test_not_while_a_resubmission_of_its_resubmission_is_active(world: World) ->
     world.advance(1)
     assert answer(world, "x4") == (
         False,
-        f"run backup/{RUN} is resubmitted as {THIRD}, which isn't over",
+        f"run backup/{RUN} is resubmitted as backup/{THIRD}, which isn't over",
     )
 
 
@@ -199,7 +200,7 @@ def test_what_cant_be_resubmitted(world: World) -> None:
     world.advance(1)
     assert answer(world, "x1") == (
         False,
-        f"run backup/{RUN} is assigned; only one that is over, or retrying, can be resubmitted",
+        f"run backup/{RUN} is running; only one that is over, or retrying, can be resubmitted",
     )
     assert answer(world, "x2") == (False, "there is no run backup/never")
     assert answer(world, "x3") == (False, "there is no job nothing; apply its file again first")
@@ -271,7 +272,7 @@ def test_the_pending_retry_of_a_resubmission_ends_likewise(world: World) -> None
     # Of all that go back to the first run, one at a time, as ever.
     world.request(resubmit("x4", AGAIN))
     world.advance(1)
-    text = f"run backup/{AGAIN} is resubmitted as {THIRD}, which isn't over"
+    text = f"run backup/{AGAIN} is resubmitted as backup/{THIRD}, which isn't over"
     assert answer(world, "x4") == (False, text)
 
 

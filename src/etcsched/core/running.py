@@ -5,7 +5,7 @@ from __future__ import annotations
 from etcsched.core.records import Report, Run
 from etcsched.core.states import RunState
 
-__all__ = ["is_running"]
+__all__ = ["is_running", "shown_state"]
 
 
 def is_running(run: Run, claim: Report | None) -> bool:
@@ -20,3 +20,8 @@ def is_running(run: Run, claim: Report | None) -> bool:
         and claim.attempt == run.attempt
         and claim.outcome is None
     )
+
+
+def shown_state(run: Run, claim: Report | None) -> RunState:
+    """As a user is told it: ``running`` for an assigned run that runs."""
+    return RunState.RUNNING if is_running(run, claim) else run.state

@@ -45,6 +45,7 @@ from etcsched.core.records import (
     Watermark,
     lane_of,
 )
+from etcsched.core.running import shown_state
 from etcsched.core.states import OCCASIONS, Lifecycle, Occasion, OnDisconnect, Origin, RunState
 
 R = TypeVar("R", bound=Record)
@@ -259,6 +260,11 @@ class View:
         """A run is held for a lost agent once its process must be over: it takes no slot then,
         unless that process may run on."""
         return len(self.assigned_to.get(agent, ())) - len(self._slotless_of.get(agent, ()))
+
+    def shown_state(self, run: Run) -> RunState:
+        """As a user is told it."""
+        claim = self.reports.get((run.agent, run.job, run.id))
+        return shown_state(run, claim.record if claim is not None else None)
 
     def unbound_beside(self, run: Run) -> list[Run]:
         """For one that is bound to an agent though its job's ticks aren't (its agent has come, say,

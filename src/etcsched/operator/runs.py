@@ -10,7 +10,7 @@ import msgspec
 
 from etcsched.core.errors import NotFound, UsageError
 from etcsched.core.records import Kind, Report, Run
-from etcsched.core.running import is_running
+from etcsched.core.running import shown_state
 from etcsched.core.states import FINAL, Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
@@ -75,7 +75,7 @@ def view_of(run: Run, report: Report | None = None) -> RunView:
     """``report`` is the agent's claim on the current attempt, if it has made one."""
     state, reported = run.state, None
     if report is not None and report.attempt == run.attempt and run.state is RunState.ASSIGNED:
-        state = RunState.RUNNING if is_running(run, report) else RunState.ASSIGNED
+        state = shown_state(run, report)
         reported = report.outcome
         ended_at, agent = report.ended_at, run.agent
         first = run.attempts[0].started_at if run.attempts else report.started_at

@@ -498,6 +498,12 @@ class Context:
         more = f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
         return f"no agent may run it: {'; '.join(reasons[:3])}{more}"
 
+    def why_not_now(self, job: str, requirement: Requirement) -> str | None:
+        """What keeps a run of the job whose turn it is from an agent now, in words."""
+        if (holder := self.conflicts.holder(job)) is not None:
+            return f"{holder}"
+        return self.why_none(requirement) if self.choose(requirement, job) is None else None
+
     def choose(
         self, requirement: Requirement, job: str, tried: Tried = NEVER_TRIED
     ) -> Entry[Presence] | None:

@@ -29,6 +29,7 @@ from etcsched.core.leader.placement import (
 )
 from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.run_decider import RunDecider
+from etcsched.core.leader.runs import may_start
 from etcsched.core.limits import NO_LIMITS, Limits
 from etcsched.core.records import CLUSTER, Candidate, Gap, Job, Run
 from etcsched.core.states import OCCASIONS, JobState, Occasion, RunState
@@ -162,9 +163,17 @@ class Explainer:
         requirement = requirement_of_run(job, run) if run is not None else requirement_of(job)
         tried = tried_by(run) if run is not None else NEVER_TRIED
         chosen = self._plain.choose(requirement, job.name, tried)
-        next_one = chosen.record.agent if chosen is not None else ""
+        next_one = chosen.record.agent if chosen is not None and self._starts(job, run) else ""
         names = sorted({*self._view.presences, *requirement.hosts})
         return [self._agent(name, requirement, tried, next_one) for name in names]
+
+    def _starts(self, job: Job, run: Run | None) -> bool:
+        """Whether what the job is by now, and its pauses, let this run, or any, start."""
+        if self._view.is_paused(job.name):
+            return False
+        if run is not None:
+            return may_start(job, run, self._now_ms)
+        return self._plain.state_of(job) not in (JobState.DISABLED, JobState.DELETED)
 
     def _agent(self, name: str, requirement: Requirement, tried: Tried, next_one: str) -> AgentWord:
         entry = self._view.presences.get(name)

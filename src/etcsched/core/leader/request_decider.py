@@ -152,12 +152,9 @@ class RequestDecider:
         if presence is not None:
             assignment = assignment_of(context.author, run, job, presence.record, seen)
         where = f"assigned to {agent}"
-        if holder is not None:
-            where = f"waits: {holder}"
-        elif is_in_group:
-            where = "waits for its turn in its conflict groups"
-        elif agent is None:
-            where = f"waits: {context.why_none(requirement)}"
+        if agent is None:
+            why = context.why_not_now(job.name, requirement)
+            where = f"waits: {why}" if why is not None else _GOES_NEXT
         context.write(
             fx.CreateRun(
                 seq=context.next_seq(),
@@ -229,7 +226,8 @@ class RequestDecider:
         elif self._context.is_busy(run_matter(key)) or self._runs.held.is_decided(run.record):
             self.look_at(request.id)  # Its agent's word came first.
         elif run.record.state is not RunState.HELD or request.release is None:
-            message = f"run {request.job}/{request.run} isn't held: it is {run.record.state.value}"
+            state = self._view.shown_state(run.record).value
+            message = f"run {request.job}/{request.run} isn't held: it is {state}"
             self._answer(entry, False, message, request.run)
         elif request.release is Release.REASSIGN and (
             job is None or not may_start(job.record, run.record, self._context.wall_ms)
@@ -245,6 +243,8 @@ class RequestDecider:
             cause = f"released by {request.by}" if request.by else "released"
             self._runs.held.release(run, request.release, cause, consumed)
 
+
+_GOES_NEXT = "starts now, unless another of its conflict groups goes first"
 
 _RELEASED = {
     Release.REASSIGN: "waits for an agent: it will run again",

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
+from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.runs import how_to_enable, new_run, step
 from etcsched.core.records import (
     MAX_PARAMS_BYTES,
@@ -63,7 +64,7 @@ class Resubmissions:
             if active.record.state is RunState.RETRYING:
                 self._end_and_resubmit(entry, active)
             else:
-                state = active.record.state.value
+                state = self._view.shown_state(active.record).value
                 self._refuse(
                     entry,
                     f"run {_name(request)} is {state}; only one that is over, or retrying, can be "
@@ -155,7 +156,8 @@ class Resubmissions:
             names = ", ".join(each.value for each in allowed)
             text = f"run {_name(entry.record)} is {state.value}; the settings allow {names}"
         elif again:
-            text = f"run {_name(entry.record)} is resubmitted as {min(again)}, which isn't over"
+            first = f"{original.job}/{min(again)}"
+            text = f"run {_name(entry.record)} is resubmitted as {first}, which isn't over"
         elif params_bytes(params) > MAX_PARAMS_BYTES:
             text = f"its parameters take more than {MAX_PARAMS_BYTES} bytes"
         elif clash := params_clash(params, entry.record.params):
@@ -210,7 +212,9 @@ class Resubmissions:
         if paused is not None:
             return f"{paused} is paused"
         behind = len(self._view.ids_of(run.lane))
-        return f"behind {behind} of its job" if behind else None
+        if behind:
+            return f"behind {behind} of its job"
+        return self._context.why_not_now(job.name, requirement_of_run(job, run))
 
     def _refuse(self, entry: Entry[Request], text: str) -> None:
         context = self._context
