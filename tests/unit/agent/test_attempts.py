@@ -133,7 +133,7 @@ def test_a_claim_of_this_session_under_a_supervisor_that_died_is_reported() -> N
             Outcome.DIED,
             "stopped, since the agent's session was lost",
         ),
-        ({"cause": ev.EndCause.VANISHED}, Outcome.DIED, "its supervisor died, and it with it"),
+        ({"cause": ev.EndCause.VANISHED}, Outcome.DIED, "its supervisor was gone, so it was ended"),
     ],
 )
 def test_how_a_process_ended_is_how_the_attempt_ended(

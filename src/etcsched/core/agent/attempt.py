@@ -145,7 +145,7 @@ _REASON_OF_CAUSE = {
     EndCause.CANCELLED: "cancelled",
     EndCause.TIMED_OUT: "ran longer than its timeout",
     EndCause.FENCED: "stopped, since the agent's session was lost",
-    EndCause.VANISHED: "its supervisor died, and it with it",
+    EndCause.VANISHED: "its supervisor was gone, so it was ended",
 }
 
 

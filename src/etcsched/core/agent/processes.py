@@ -88,7 +88,7 @@ class Processes:
         for attempt in list(self._attempts.occupying.values()):
             if attempt.phase in WITH_PROCESS and attempt.id not in alive:
                 self._outcomes.end(
-                    attempt, Outcome.DIED, "its supervisor died, and it with it", now
+                    attempt, Outcome.DIED, "its supervisor was gone, so it was ended", now
                 )
         for process in running:
             self.process_started(process)
