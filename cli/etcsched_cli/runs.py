@@ -13,7 +13,7 @@ from etcsched.core.errors import EtcschedError, UsageError
 from etcsched.core.records import Release
 from etcsched.core.states import FINAL, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched.operator import requests
+from etcsched.operator import requests, waiting
 from etcsched.operator import runs as operator
 from etcsched.operator.choosing import Wanted
 from etcsched.operator.ids import request_id
@@ -223,7 +223,7 @@ async def wait_for_end(
 ) -> RunView:
     try:
         async with asyncio.timeout(limit_s):
-            return await operator.wait_for_end(etcd, keys, job, run, Patience(say))
+            return await waiting.wait_for_end(etcd, keys, job, run, Patience(say))
     except (asyncio.CancelledError, KeyboardInterrupt):
         click.echo(f"note: {job}/{run} goes on", err=True)
         raise

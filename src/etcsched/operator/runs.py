@@ -1,4 +1,4 @@
-"""Runs as people see them: where each stands, newest first, and waiting for one's end."""
+"""Runs as people see them: where each stands, newest first."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from etcsched.core.running import is_running
 from etcsched.core.states import FINAL, Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import EventType, KeyValue, Range
+from etcsched.keyspace.ops import KeyValue, Range
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
-from etcsched.operator.patience import Patience
 from etcsched.operator.store import found, listed, pages, read, read_ranges
-from etcsched.ports import Etcd, Snapshot
+from etcsched.ports import Etcd
 
 __all__ = [
     "NewestRuns",
@@ -33,8 +32,6 @@ __all__ = [
     "read_run",
     "read_some",
     "view_of",
-    "wait_for_end",
-    "waits_text",
 ]
 
 _REST: Final = 19
@@ -247,47 +244,6 @@ class NewestRuns:
             ended_s = time.monotonic()
             self._stale_s = ended_s + _REST * (ended_s - began_s)
         return self._runs
-
-
-async def wait_for_end(etcd: Etcd, keys: Keys, job: str, run: str, patience: Patience) -> RunView:
-    """The run once it is over, however long that takes, and however often etcd is away meanwhile.
-    ``NotFound`` if it never was."""
-    key = keys.of(Kind.RUN, job, run)
-    while True:
-        async with patience.beside_a_watch(etcd, key):
-            await _gone(etcd, key, patience)
-        view = await patience.read(lambda: read_run(etcd, keys, job, run))
-        if view.state in FINAL:
-            return view
-
-
-async def _gone(etcd: Etcd, key: str, patience: Patience) -> None:
-    """What may last, a retry or being held, is told."""
-    told: Run | None = None
-    async with etcd.watch(key, key + "\0") as updates:
-        async for update in updates:
-            if isinstance(update, Snapshot):
-                kvs, is_gone = update.kvs, not update.kvs
-            else:
-                kvs = tuple(e.kv for e in update.events if e.type is EventType.PUT)
-                is_gone = any(event.type is EventType.DELETE for event in update.events)
-            if is_gone:
-                return
-            for kv in kvs:
-                run = found(Run, kv)
-                if run is None or run.state not in (RunState.RETRYING, RunState.HELD):
-                    told = None
-                elif told is None or (run.state, run.retries) != (told.state, told.retries):
-                    told = run
-                    patience.say(waits_text(run))
-
-
-def waits_text(run: Run) -> str:
-    """For whoever waits with it."""
-    is_retry = run.state is RunState.RETRYING
-    which = f" (number {run.retries}, due at {run.retry_at})" if is_retry else ""
-    name = f"{run.job}/{run.id}"
-    return f"{name} is {run.state.value}{which}; etcsched explain {name} says why"
 
 
 async def _with_claims(
