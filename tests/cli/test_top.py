@@ -11,7 +11,7 @@ import rich.console
 from etcsched.core.records import Gap, Kind, Run
 from etcsched.core.states import Origin, RunState
 from etcsched.core.times import Utc
-from etcsched_cli.output import Fitting
+from etcsched_cli.watched import Fitting
 from tests.cli.console import Console, job
 
 SINCE = Utc("2026-11-22T18:00:00.000Z")
