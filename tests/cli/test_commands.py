@@ -463,7 +463,7 @@ def test_a_delete_that_ends_in_between_says_how_far_it_came(
             raise ClusterUnreachable("etcd is gone")
         return await etcd.txn(txn, timeout_s=timeout_s)
 
-    monkeypatch.setattr("etcsched.operator.apply.commit", commit)
+    monkeypatch.setattr("etcsched.operator.store.commit", commit)
     assert console.fails(3, "jobs", "delete", "--yes", *NAMES) == (
         "note: not all is done: 25 of 30 jobs are deleted\netcsched: etcd is gone"
     )
