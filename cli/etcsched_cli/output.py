@@ -87,12 +87,14 @@ _STYLES: Final = {
 class Column(msgspec.Struct, frozen=True):
     """``whole``: never cut, since people copy it; sentences wrap where a line is too short.
     ``optional``: the first to be left out, the last one first, where a line is too short for all.
+    ``below``: then on lines of its own, below each row's, rather than left out.
     """
 
     title: str
     right: bool = False
     whole: bool = False
     optional: bool = False
+    below: bool = False
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -139,14 +141,43 @@ def table(
     """``empty`` is said in place of a table without rows. Columns for which a line is too short
     are named below the table."""
     from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    rows, places = list(rows), range(len(columns))
+    if empty and not rows:
+        return Text(empty)
+    widths = _widths(columns, rows, places)
+    below = [place for place in places if columns[place].below and place not in widths]
+    if below:
+        widths = _widths(columns, rows, [place for place in places if place not in below])
+    parts: list[RenderableType] = []
+    if below:
+        parts.append(_grid(columns, [], widths))
+        for row in rows:
+            parts.append(_grid(columns, [row], widths, with_header=False))
+            cells = [_text(row[place]) for place in below]
+            parts += [Padding(cell, (0, 0, 0, _GAP)) for cell in cells if cell.plain]
+    else:
+        parts.append(_grid(columns, rows, widths))
+    gone = [columns[place].title.upper() for place in places if place not in (*widths, *below)]
+    if gone:
+        note = f"not shown for want of width: {', '.join(gone)}; see --json"
+        parts.append(Text(note, style="dim"))
+    return parts[0] if len(parts) == 1 else Group(*parts)
+
+
+def _grid(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Cell]],
+    widths: dict[int, int],
+    *,
+    with_header: bool = True,
+) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    rows = list(rows)
-    if empty and not rows:
-        return Text(empty)
-    widths = _widths(columns, rows, console().width)
-    made = Table(box=None, pad_edge=False, padding=0, header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=0, show_header=with_header, header_style="bold")
     for number, (place, width) in enumerate(widths.items()):
         column = columns[place]
         if number:
@@ -161,17 +192,14 @@ def table(
     for row in rows:
         cells = [cell for place in widths for cell in (Text(""), _text(row[place]))]
         made.add_row(*cells[1:])
-    gone = [column.title.upper() for place, column in enumerate(columns) if place not in widths]
-    if not gone:
-        return made
-    note = f"not shown for want of width: {', '.join(gone)}; see --json"
-    return Group(made, Text(note, style="dim"))
+    return made
 
 
 def _widths(
-    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], available: int
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], places: Sequence[int]
 ) -> dict[int, int]:
-    """Of the columns that fit into a line, by place. The first is always among them."""
+    """Of those of these columns that fit into a line, by place. The first is always among them."""
+    available = console().width
     cells = [[_text(row[place]).plain for row in rows] for place in range(len(columns))]
     full = [
         max([len(column.title), *(_cell_len(cell) for cell in cells[place])])
@@ -181,13 +209,12 @@ def _widths(
         max(len(column.title), min(full[place], _least(column, cells[place])))
         for place, column in enumerate(columns)
     ]
-    shown = list(range(len(columns)))
+    shown = list(places)
 
     def spare() -> int:
         return available - sum(least[place] for place in shown) - _GAP * (len(shown) - 1)
 
-    order = [place for place in shown if not columns[place].optional]
-    order += [place for place in shown if columns[place].optional]
+    order = sorted(shown, key=lambda place: (columns[place].optional, columns[place].below))
     while spare() < 0 and len(order) > 1:
         shown.remove(order.pop())
     widths = {place: least[place] for place in shown}
