@@ -102,6 +102,8 @@ def list_runs(
 ) -> None:
     """Show runs, newest first: of JOB, or of all jobs. Times without an offset are UTC.
 
+    What is resubmitted counts for the time of its original, and stands beside it.
+
     \b
     etcsched runs list close_books --state failed --state died
     etcsched runs list --tag finance --agent host-a --since 12h
