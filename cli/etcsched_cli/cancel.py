@@ -7,42 +7,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from etcsched.core.errors import Refused
 from etcsched.core.states import FINAL, RunState
-from etcsched.core.times import utc_of
 from etcsched.operator import cancel as operator
-from etcsched.operator.bulk import Progress
+from etcsched.operator.bulk import Asked, Asker, Progress
 from etcsched.operator.choosing import Wanted
-from etcsched.operator.ids import request_id
 from etcsched.operator.requests import check_active, check_known
 from etcsched.operator.runs import parse_run_name
-from etcsched_cli.choosing import (
-    chosen_or_named,
-    count,
-    states_counted,
-    tags_of_jobs,
-    times,
-    told_if_interrupted,
-)
+from etcsched_cli.asking import SHOWN, Asking, count, first_rows, report, states_counted
+from etcsched_cli.choosing import chosen_or_named, tags_of_jobs, times
 from etcsched_cli.completion import complete_jobs, complete_runs
-from etcsched_cli.connect import run as run_connected
 from etcsched_cli.options import confirm, yes_option
-from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled, table
+from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled
 from etcsched_cli.settings import Settings
-from etcsched_cli.signals import signals_raised
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etcsched.keyspace.keys import Keys
-    from etcsched.operator.cancel import Cancelled
     from etcsched.operator.runs import RunView
     from etcsched.ports import Etcd
 
 _ACTIVE = [state.value for state in RunState if state not in FINAL]
 _CANCELLABLE = f"{', '.join(_ACTIVE[:-1])} or {_ACTIVE[-1]}"
 _STATES = click.Choice(_ACTIVE)
-_SHOWN = 20
 
 
 @click.command(short_help="End what waits or runs.")
@@ -78,42 +65,27 @@ def cancel(
     etcsched runs cancel --job close_books --state queued
     """
     settings: Settings = ctx.obj
-    environment = settings.environment
-    now_ms = environment.now_ms()
+    now_ms = settings.environment.now_ms()
     wanted = chosen_or_named(names, job, tags, states, since, until, now_ms)
     chosen: list[RunView] = []
-    progress = Progress()
+    asking = Asking(settings, now_ms)
     if wanted is not None:
-        with told_if_interrupted(progress):
-            chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))
+        chosen = asking.look(lambda etcd, keys: _choose(etcd, keys, wanted))
         runs = [(view.run.job, view.run.id) for view in chosen]
     else:
         runs = list(dict.fromkeys(parse_run_name(name) for name in names))
-        run_connected(settings, lambda etcd, keys: _check(etcd, keys, runs))
+        asking.look(lambda etcd, keys: _check(etcd, keys, runs))
     if dry_run:
         _show(runs, chosen, as_json)
         return
     if chosen and not yes:
         confirm(f"Cancel {_summary(chosen)}?", "nothing was cancelled")
 
-    async def work(etcd: Etcd, keys: Keys) -> list[Cancelled]:
-        with signals_raised():
-            return await operator.cancel_all(
-                etcd,
-                keys,
-                runs,
-                request_id=request_id(now_ms, environment.entropy()),
-                now=utc_of(now_ms),
-                by=settings.operator,
-                timeout_s=settings.timeout_s,
-                progress=progress,
-            )
+    async def work(etcd: Etcd, keys: Keys, asker: Asker, progress: Progress) -> list[Asked]:
+        return await operator.cancel_all(etcd, keys, runs, asker, progress)
 
-    with told_if_interrupted(progress):
-        asked = run_connected(settings, work)
-    _report(asked, as_json, wanted is not None)
-    if any(not each.accepted for each in asked):
-        ctx.exit(Refused.exit_code)
+    asked = asking.ask(work)
+    report(ctx, asked, as_json, _done(asked, wanted is not None))
 
 
 async def _choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> list[RunView]:
@@ -143,29 +115,19 @@ def _show(runs: Sequence[tuple[str, str]], chosen: Sequence[RunView], as_json: b
 
 
 def _render(chosen: Sequence[RunView]) -> Iterable[RenderableType]:
-    yield table(
+    yield from first_rows(
         [Column("run", whole=True), Column("state"), Column("scheduled"), Column("agent")],
         [
             (view.name, styled(view.state.value), moment(view.at), view.agent or "-")
-            for view in chosen[:_SHOWN]
+            for view in chosen
         ],
     )
-    if len(chosen) > _SHOWN:
-        yield f"... and {len(chosen) - _SHOWN} more"
-    yield ""
     yield f"would cancel {_summary(chosen)}"
 
 
-def _report(asked: Sequence[Cancelled], as_json: bool, is_choice: bool) -> None:
-    if as_json:
-        print_json(asked)
-        return
+def _done(asked: Sequence[Asked], is_choice: bool) -> Iterable[str]:
     done = [each for each in asked if each.accepted]
-    if not is_choice or len(done) <= _SHOWN:
-        for each in done:
-            click.echo(f"{each.run}: {each.message}")
+    if not is_choice or len(done) <= SHOWN:
+        yield from (f"{each.run}: {each.message}" for each in done)
     if is_choice:
-        click.echo(f"cancelled {count(len(done), 'run')}" if asked else "no run to cancel")
-    for each in asked:
-        if not each.accepted:
-            click.echo(f"etcsched: {each.message}", err=True)
+        yield f"cancelled {count(len(done), 'run')}" if asked else "no run to cancel"

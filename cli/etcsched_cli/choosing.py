@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -20,18 +18,14 @@ from etcsched_cli.settings import Settings
 
 if TYPE_CHECKING:
     from etcsched.keyspace.keys import Keys
-    from etcsched.operator.bulk import Progress
     from etcsched.ports import Etcd
 
 __all__ = [
     "chosen_or_named",
-    "count",
     "named_or_tagged",
     "read_time",
-    "states_counted",
     "tags_of_jobs",
     "times",
-    "told_if_interrupted",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -108,29 +102,3 @@ def named_or_tagged(
     if not found:
         raise NotFound(f"jobs with the tag {' and '.join(tags)}: there are none")
     return tuple(sorted(found))
-
-
-@contextmanager
-def told_if_interrupted(progress: Progress) -> Iterator[None]:
-    """Whoever interrupts a command that asks for much learns how far it came; errors say it
-    themselves."""
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException:
-        # Whoever isn't told of anything can't tell all from nothing.
-        is_begun = progress.asked or progress.is_sending
-        click.echo(f"note: {progress if is_begun else 'nothing was asked for'}", err=True)
-        raise
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def states_counted(states: Iterable[RunState]) -> str:
-    """``3 runs (2 failed, 1 died)``."""
-    counted = Counter(state.value for state in states)
-    each = ", ".join(f"{number} {state}" for state, number in counted.items())
-    return f"{count(counted.total(), 'run')} ({each})"

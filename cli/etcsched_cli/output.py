@@ -1,30 +1,24 @@
-"""The one place that knows rich: tables for people, JSON for programs, and showing them again.
+"""What commands show: tables, facts and trees for people, JSON for programs.
 
-Without a terminal there is no colour, and nothing is cut to a width unless COLUMNS says so.
+Commands take all from here: what is printed once is in ``console``, what is watched in ``watched``.
 Whatever comes from a cluster is shown as text: no markup, no control characters.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import errno
-import os
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import msgspec
 
 from etcsched.core.durations import format_duration
-from etcsched.core.errors import ClusterUnreachable
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched_cli.signals import HUNG_UP, STOPS, Signalled, signals_raised, stop_as_asked
-from etcsched_cli.typed import is_set_within, q_typed
+from etcsched_cli.console import WIDTH_OF_PIPES, clean, console, print_all, print_json, say
+from etcsched_cli.watched import redrawn, show_again
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.console import RenderableType
 
 __all__ = [
     "Cell",
@@ -34,6 +28,9 @@ __all__ = [
     "facts",
     "moment",
     "output_options",
+    "print_all",
+    "print_json",
+    "redrawn",
     "say",
     "show",
     "styled",
@@ -46,8 +43,6 @@ T = TypeVar("T")
 Cell = str | tuple[str, str]
 """Text, or text and its style."""
 
-_WIDTH_OF_PIPES: Final = 10_000
-_WATCH_EVERY_S: Final = 1.0
 _GAP: Final = 2
 _CUT_LEAST: Final = 16
 """What may be cut keeps so much."""
@@ -92,12 +87,14 @@ _STYLES: Final = {
 class Column(msgspec.Struct, frozen=True):
     """``whole``: never cut, since people copy it; sentences wrap where a line is too short.
     ``optional``: the first to be left out, the last one first, where a line is too short for all.
+    ``below``: then on lines of its own, below each row's, rather than left out.
     """
 
     title: str
     right: bool = False
     whole: bool = False
     optional: bool = False
+    below: bool = False
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -127,91 +124,15 @@ async def show(
     as_json: bool,
     watch: bool = False,
 ) -> T:
-    """Read and show once, or until somebody types q; returns what was shown last.
-
-    Watched as JSON, every look is one line. Ctrl-Z stops it, and it goes on after that.
-    """
-    if not watch:
-        value = await read()
-        if as_json:
-            print_json(value)
-        else:
-            _print(render(value))
-        return value
-    shown: list[T] = []
-    while True:
-        try:
-            with (
-                signals_raised(*STOPS),
-                _drawn(render, as_json) as draw,
-                q_typed() as typed,
-            ):
-                await _show_until(typed, read, draw, shown)
-                return shown[0]
-        except Signalled as signalled:
-            if signalled.number not in STOPS:
-                raise
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            # The terminal is gone, and the signal that says so is still on its way.
-            raise Signalled(HUNG_UP) from None
-        # The terminal is as it was, for whoever is there now.
-        stop_as_asked()
-
-
-async def _show_until(
-    typed: asyncio.Event,
-    read: Callable[[], Awaitable[T]],
-    draw: Callable[[T, str], None],
-    shown: list[T],
-) -> None:
-    """``shown`` holds the last picture, which stays while etcd is away; without one that ends
-    this."""
-    is_away = False
-    while True:
-        try:
-            shown[:] = [await read()]
-        except ClusterUnreachable as error:
-            if not shown:
-                raise
-            if not is_away:
-                draw(shown[0], f"{error}; looking again")
-            is_away = True
-        else:
-            draw(shown[0], "")
-            is_away = False
-        if await is_set_within(typed, _WATCH_EVERY_S):
-            return
-
-
-@contextlib.contextmanager
-def _drawn(
-    render: Callable[[T], Iterable[RenderableType]], as_json: bool
-) -> Iterator[Callable[[T, str], None]]:
-    """Draws a picture, or says what keeps a new one from coming."""
+    """Read and show once, or again and again; returns what was shown last."""
+    if watch:
+        return await show_again(read, render, as_json=as_json)
+    value = await read()
     if as_json:
-        yield (
-            lambda value, trouble: (
-                say(trouble) if trouble else click.echo(msgspec.json.encode(value).decode())
-            )
-        )
-        return
-    with redrawn("q or Ctrl-C ends this") as draw:
-        yield lambda value, trouble: draw(render(value), trouble)
-
-
-def say(trouble: str) -> None:
-    """Beside what is shown: what keeps it from coming."""
-    click.echo(f"etcsched: {trouble}", err=True)
-
-
-def print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def print_all(renderables: Iterable[RenderableType]) -> None:
-    _print(renderables)
+        print_json(value)
+    else:
+        print_all(render(value))
+    return value
 
 
 def table(
@@ -220,14 +141,43 @@ def table(
     """``empty`` is said in place of a table without rows. Columns for which a line is too short
     are named below the table."""
     from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    rows, places = list(rows), range(len(columns))
+    if empty and not rows:
+        return Text(empty)
+    widths = _widths(columns, rows, places)
+    below = [place for place in places if columns[place].below and place not in widths]
+    if below:
+        widths = _widths(columns, rows, [place for place in places if place not in below])
+    parts: list[RenderableType] = []
+    if below:
+        parts.append(_grid(columns, [], widths))
+        for row in rows:
+            parts.append(_grid(columns, [row], widths, with_header=False))
+            cells = [_text(row[place]) for place in below]
+            parts += [Padding(cell, (0, 0, 0, _GAP)) for cell in cells if cell.plain]
+    else:
+        parts.append(_grid(columns, rows, widths))
+    gone = [columns[place].title.upper() for place in places if place not in (*widths, *below)]
+    if gone:
+        note = f"not shown for want of width: {', '.join(gone)}; see --json"
+        parts.append(Text(note, style="dim"))
+    return parts[0] if len(parts) == 1 else Group(*parts)
+
+
+def _grid(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Cell]],
+    widths: dict[int, int],
+    *,
+    with_header: bool = True,
+) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    rows = list(rows)
-    if empty and not rows:
-        return Text(empty)
-    widths = _widths(columns, rows, _console().width)
-    made = Table(box=None, pad_edge=False, padding=0, header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=0, show_header=with_header, header_style="bold")
     for number, (place, width) in enumerate(widths.items()):
         column = columns[place]
         if number:
@@ -242,17 +192,14 @@ def table(
     for row in rows:
         cells = [cell for place in widths for cell in (Text(""), _text(row[place]))]
         made.add_row(*cells[1:])
-    gone = [column.title.upper() for place, column in enumerate(columns) if place not in widths]
-    if not gone:
-        return made
-    note = f"not shown for want of width: {', '.join(gone)}; see --json"
-    return Group(made, Text(note, style="dim"))
+    return made
 
 
 def _widths(
-    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], available: int
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], places: Sequence[int]
 ) -> dict[int, int]:
-    """Of the columns that fit into a line, by place. The first is always among them."""
+    """Of those of these columns that fit into a line, by place. The first is always among them."""
+    available = console().width
     cells = [[_text(row[place]).plain for row in rows] for place in range(len(columns))]
     full = [
         max([len(column.title), *(_cell_len(cell) for cell in cells[place])])
@@ -262,13 +209,12 @@ def _widths(
         max(len(column.title), min(full[place], _least(column, cells[place])))
         for place, column in enumerate(columns)
     ]
-    shown = list(range(len(columns)))
+    shown = list(places)
 
     def spare() -> int:
         return available - sum(least[place] for place in shown) - _GAP * (len(shown) - 1)
 
-    order = [place for place in shown if not columns[place].optional]
-    order += [place for place in shown if columns[place].optional]
+    order = sorted(shown, key=lambda place: (columns[place].optional, columns[place].below))
     while spare() < 0 and len(order) > 1:
         shown.remove(order.pop())
     widths = {place: least[place] for place in shown}
@@ -294,7 +240,7 @@ def _least(column: Column, cells: Sequence[str]) -> int:
     """Numbers and names are shown as a whole or not at all."""
     is_prose = any(" " in cell for cell in cells)
     if column.right or (column.whole and not is_prose):
-        return _WIDTH_OF_PIPES
+        return WIDTH_OF_PIPES
     return _WRAPPED_LEAST if column.whole else _CUT_LEAST
 
 
@@ -362,94 +308,8 @@ def age(since: Utc, now_ms: int) -> str:
     return f"{seconds}s"
 
 
-def clean(text: str) -> str:
-    """Without what a terminal would take for orders."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text
-    )
-
-
 def _text(cell: Cell) -> Any:
     from rich.text import Text
 
     plain, style = cell if isinstance(cell, tuple) else (cell, "")
     return Text(clean(plain), style=style)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # A terminal without a size says 0, which would leave no room at all.
-    environ = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES") or _is_size(v)}
-    is_said = "COLUMNS" in environ
-    return Console(
-        file=sys.stdout,
-        width=None if is_said or sys.stdout.isatty() else _WIDTH_OF_PIPES,
-        _environ=environ,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        soft_wrap=False,
-        no_color=True if not sys.stdout.isatty() else None,
-    )
-
-
-def _is_size(text: str) -> bool:
-    return text.isdecimal() and int(text) > 0
-
-
-def _print(renderables: Iterable[RenderableType]) -> None:
-    """Lines end where their text does, so that what is copied has no blanks behind it."""
-    console = _console()
-    with console.capture() as captured:
-        for renderable in renderables:
-            console.print(renderable)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
-
-
-class Fitting:
-    """As much as the screen has room for, and how much is left out."""
-
-    def __init__(self, renderable: RenderableType) -> None:
-        self._renderable = renderable
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich.segment import Segment
-        from rich.text import Text
-
-        lines = console.render_lines(self._renderable, options.update(height=None), pad=False)
-        room = console.height
-        shown = lines if len(lines) <= room else lines[: room - 1]
-        for line in shown:
-            yield from line
-            yield Segment.line()
-        if len(shown) < len(lines):
-            left_out = len(lines) - len(shown)
-            yield Text(f"... {left_out} more lines: the window is too low for them", style="dim")
-
-
-@contextlib.contextmanager
-def redrawn(hint: str) -> Any:
-    """Draws over what it drew before on a terminal, trouble above it; elsewhere one below the
-    other, and of trouble only the line."""
-    if not sys.stdout.isatty():
-        yield lambda renderables, trouble="": say(trouble) if trouble else _print(renderables)
-        return
-    from rich.console import Group
-    from rich.live import Live
-    from rich.text import Text
-
-    def draw(renderables: Iterable[RenderableType], trouble: str = "") -> None:
-        # Above, since what doesn't fit on the screen is cut off below.
-        top = [Text(hint, style="dim"), *([Text(clean(trouble), style="red")] if trouble else [])]
-        live.update(Fitting(Group(*top, *renderables)), refresh=True)
-
-    live = Live(console=_console(), auto_refresh=False, screen=True)
-    try:
-        live.start()
-        yield draw
-    finally:
-        # A terminal that is gone needs no mending.
-        with contextlib.suppress(OSError):
-            live.stop()

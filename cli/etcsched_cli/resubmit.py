@@ -7,40 +7,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from etcsched.core.errors import Refused
 from etcsched.core.states import FINAL, RunState
-from etcsched.core.times import utc_of
 from etcsched.operator import resubmit as operator
-from etcsched.operator.bulk import Progress
+from etcsched.operator.bulk import Asker, Progress
 from etcsched.operator.choosing import Wanted
-from etcsched.operator.ids import request_id
 from etcsched.operator.requests import check_known
 from etcsched.operator.runs import parse_run_name
-from etcsched_cli.choosing import (
-    chosen_or_named,
-    count,
-    states_counted,
-    tags_of_jobs,
-    times,
-    told_if_interrupted,
-)
+from etcsched_cli.asking import SHOWN, Asking, count, first_rows, report, states_counted
+from etcsched_cli.choosing import chosen_or_named, tags_of_jobs, times
 from etcsched_cli.completion import complete_runs
-from etcsched_cli.connect import run as run_connected
 from etcsched_cli.options import confirm, read_params, yes_option
-from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled, table
+from etcsched_cli.output import Column, moment, output_options, print_all, print_json, styled
 from etcsched_cli.settings import Settings
-from etcsched_cli.signals import signals_raised
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etcsched.core.records import Run
     from etcsched.keyspace.keys import Keys
-    from etcsched.operator.resubmit import Asked, Chosen
+    from etcsched.operator.resubmit import Chosen, Resubmitted
     from etcsched.ports import Etcd
 
 _STATES = click.Choice([state.value for state in RunState if state in FINAL])
-_SHOWN = 20
 
 
 @click.command(short_help="Run again what is over.")
@@ -80,14 +68,13 @@ def resubmit(
     etcsched runs resubmit --tag finance --state died --since 12h
     """
     settings: Settings = ctx.obj
-    environment = settings.environment
-    now_ms = environment.now_ms()
+    now_ms = settings.environment.now_ms()
     changes = read_params(params)
     wanted = chosen_or_named(names, job, tags, states, since, until, now_ms)
-    progress = Progress()
+    asking = Asking(settings, now_ms)
+    chosen: Chosen | None = None
     if wanted is not None:
-        with told_if_interrupted(progress):
-            chosen = run_connected(settings, lambda etcd, keys: _choose(etcd, keys, wanted))
+        chosen = asking.look(lambda etcd, keys: _choose(etcd, keys, wanted))
         if dry_run:
             _show_chosen(chosen, as_json)
             return
@@ -95,35 +82,20 @@ def resubmit(
             confirm(f"Resubmit {_summary(chosen.runs)}?", "nothing was resubmitted")
         runs = [(run.job, run.id) for run in chosen.runs]
     else:
-        chosen = operator.Chosen(runs=[])
         runs = list(dict.fromkeys(parse_run_name(name) for name in names))
-
-    async def work(etcd: Etcd, keys: Keys) -> list[Asked]:
-        await operator.existing(etcd, keys, runs)
         if dry_run:
-            return []
-        with signals_raised():
-            return await operator.resubmit(
-                etcd,
-                keys,
-                runs,
-                params=changes,
-                force=force,
-                request_id=request_id(now_ms, environment.entropy()),
-                now=utc_of(now_ms),
-                by=settings.operator,
-                timeout_s=settings.timeout_s,
-                progress=progress,
-            )
+            asking.look(lambda etcd, keys: operator.existing(etcd, keys, runs))
+            _show_named(runs, as_json)
+            return
 
-    with told_if_interrupted(progress):
-        asked = run_connected(settings, work)
-    if dry_run:
-        _show_named(runs, as_json)
-        return
-    _report(asked, as_json, chosen if wanted is not None else None)
-    if any(not each.accepted for each in asked):
-        ctx.exit(Refused.exit_code)
+    async def work(etcd: Etcd, keys: Keys, asker: Asker, progress: Progress) -> list[Resubmitted]:
+        await operator.existing(etcd, keys, runs)
+        return await operator.resubmit(
+            etcd, keys, runs, asker, progress, params=changes, force=force
+        )
+
+    asked = asking.ask(work)
+    report(ctx, asked, as_json, _done(asked, chosen))
 
 
 async def _choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
@@ -157,12 +129,9 @@ def _render_chosen(chosen: Chosen) -> Iterable[RenderableType]:
         columns = [Column("run", whole=True), Column("state"), Column("scheduled")]
         rows = [
             (f"{run.job}/{run.id}", styled(run.state.value), moment(run.scheduled_at))
-            for run in chosen.runs[:_SHOWN]
+            for run in chosen.runs
         ]
-        yield table(columns, rows)
-        if len(chosen.runs) > _SHOWN:
-            yield f"... and {len(chosen.runs) - _SHOWN} more"
-        yield ""
+        yield from first_rows(columns, rows)
     yield f"would resubmit {_summary(chosen.runs)}" if chosen.runs else "no run to resubmit"
     yield from _left_out(chosen)
 
@@ -175,18 +144,10 @@ def _show_named(runs: Sequence[tuple[str, str]], as_json: bool) -> None:
         click.echo(f"would resubmit {', '.join(names)}")
 
 
-def _report(asked: Sequence[Asked], as_json: bool, chosen: Chosen | None) -> None:
-    if as_json:
-        print_json(asked)
-        return
+def _done(asked: Sequence[Resubmitted], chosen: Chosen | None) -> Iterable[str]:
     done = [each for each in asked if each.accepted]
-    if chosen is None or len(done) <= _SHOWN:
-        for each in done:
-            click.echo(f"{each.run}: resubmitted as {each.new_run}; {each.message}")
+    if chosen is None or len(done) <= SHOWN:
+        yield from (f"{each.run}: resubmitted as {each.new_run}; {each.message}" for each in done)
     if chosen is not None:
-        click.echo(f"resubmitted {count(len(done), 'run')}" if asked else "no run to resubmit")
-        for line in _left_out(chosen):
-            click.echo(line)
-    for each in asked:
-        if not each.accepted:
-            click.echo(f"etcsched: {each.message}", err=True)
+        yield f"resubmitted {count(len(done), 'run')}" if asked else "no run to resubmit"
+        yield from _left_out(chosen)

@@ -13,7 +13,7 @@ from etcsched.core.errors import EtcschedError, UsageError
 from etcsched.core.records import Release
 from etcsched.core.states import FINAL, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched.operator import requests
+from etcsched.operator import requests, waiting
 from etcsched.operator import runs as operator
 from etcsched.operator.choosing import Wanted
 from etcsched.operator.ids import request_id
@@ -101,6 +101,8 @@ def list_runs(
     watch: bool,
 ) -> None:
     """Show runs, newest first: of JOB, or of all jobs. Times without an offset are UTC.
+
+    What is resubmitted counts for the time of its original, and stands beside it.
 
     \b
     etcsched runs list close_books --state failed --state died
@@ -223,7 +225,7 @@ async def wait_for_end(
 ) -> RunView:
     try:
         async with asyncio.timeout(limit_s):
-            return await operator.wait_for_end(etcd, keys, job, run, Patience(say))
+            return await waiting.wait_for_end(etcd, keys, job, run, Patience(say))
     except (asyncio.CancelledError, KeyboardInterrupt):
         click.echo(f"note: {job}/{run} goes on", err=True)
         raise

@@ -61,10 +61,7 @@ def _render(view: ClusterView) -> Iterable[RenderableType]:
             *_some("outages", [(f"{j}: {text}", "red") for j, text in view.outages.items()]),
             ("late", lateness_text(view)),
             ("next tick", _next_tick(view)),
-            (
-                "decided",
-                f"through {moment(view.leader.watermark)}" if view.leader.watermark else "",
-            ),
+            ("decided", _decided(view)),
             *_members(view),
         ]
     )

@@ -106,7 +106,7 @@ def _waiting(view: TopView, most: int) -> RenderableType | None:
     ]
     if not lines:
         return None
-    columns = [Column("run", whole=True), Column("state"), Column("why", whole=True)]
+    columns = [Column("run", whole=True), Column("state"), Column("why", whole=True, below=True)]
     return table(columns, lines[:most])
 
 
@@ -135,7 +135,7 @@ def _failed(view: TopView, now_ms: int) -> RenderableType | None:
             Column("state"),
             Column("ago"),
             Column("on", optional=True),
-            Column("why"),
+            Column("why", below=True),
         ],
         [
             (one.run, styled(one.state.value), age(one.at, now_ms), one.agent, one.reason)

@@ -33,7 +33,7 @@ from etcsched.core.records import (
 from etcsched.core.states import JobState, OnDisconnect, Origin, Outcome, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.ops import Delete, Txn, TxnResult
-from etcsched.operator import runs as operator_runs
+from etcsched.operator import waiting
 from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console, finished, job
 
@@ -463,7 +463,7 @@ def test_a_delete_that_ends_in_between_says_how_far_it_came(
             raise ClusterUnreachable("etcd is gone")
         return await etcd.txn(txn, timeout_s=timeout_s)
 
-    monkeypatch.setattr("etcsched.operator.apply.commit", commit)
+    monkeypatch.setattr("etcsched.operator.store.commit", commit)
     assert console.fails(3, "jobs", "delete", "--yes", *NAMES) == (
         "note: not all is done: 25 of 30 jobs are deleted\netcsched: etcd is gone"
     )
@@ -613,7 +613,7 @@ def test_whoever_interrupts_a_wait_hears_that_the_run_goes_on(
     async def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(operator_runs, "wait_for_end", interrupted)
+    monkeypatch.setattr(waiting, "wait_for_end", interrupted)
     note = "note: rotate_logs/20261122T185500Z goes on"
     assert cluster.fails(130, "runs", "wait", "rotate_logs/20261122T185500Z") == note
 

@@ -7,12 +7,13 @@ from textwrap import dedent
 
 import pytest
 import rich.console
+from msgspec.structs import replace
 
 from etcsched.core.records import Gap, Kind, Run
-from etcsched.core.states import Origin, RunState
+from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import Utc
-from etcsched_cli.output import Fitting
-from tests.cli.console import Console, job
+from etcsched_cli.watched import Fitting
+from tests.cli.console import Console, finished, job
 
 SINCE = Utc("2026-11-22T18:00:00.000Z")
 
@@ -124,3 +125,53 @@ def test_no_more_than_asked_for(cluster: Console) -> None:
     assert [tick["job"] for tick in found["next_ticks"]] == ["rotate_logs"]
     assert [failure["run"] for failure in found["failures"]] == ["close_books/20261122T023000Z"]
     assert [one["run"] for one in found["running"]] == ["rotate_logs/20261122T185500Z"]
+
+
+WAITS = "20261122T185950.000Z-1f3a5c7e9b0d-9af159ca2937"
+FAILED = "20261122T185900.000Z-1f3a5c7e9b0d-9af159ca2937"
+NARROW = """\
+WAITING
+RUN                                                         STATE
+lonely                                                      outage
+  an outage since 2026-11-22T18:00:00.000Z: no agent; now: no agent may run it:
+  host-a (and 1 more) is not among the job's hosts (gone)
+close_books/20261122T185950.000Z-1f3a5c7e9b0d-9af159ca2937  ready
+  no agent may run it: host-a (and 1 more) has no --default-user, and the job
+  names no user
+
+NEXT
+JOB          IN     AT
+rotate_logs  4m59s  2026-11-22T19:05:00Z
+close_books  7h29m  2026-11-23T02:30:00Z
+lonely       8h59m  2026-11-23T04:00:00Z
+
+FAILED LAST
+RUN                                                         STATE   AGO
+close_books/20261122T185900.000Z-1f3a5c7e9b0d-9af159ca2937  failed  16h29m
+  exit code 3
+close_books/20261122T023000Z                                failed  16h29m
+  exit code 3
+not shown for want of width: ON; see --json
+"""
+
+
+def test_reasons_stay_where_names_take_the_line(cluster: Console) -> None:
+    """Those of resubmissions are the longest."""
+    cluster.put(job("lonely", cron="0 4 * * *", hosts=("gone",)), Kind.JOB, "lonely")
+    gap = Gap(job="lonely", since=SINCE, decided_through=SINCE, reason="no agent")
+    cluster.put(gap, Kind.GAP, "lonely")
+    due = Utc("2026-11-22T02:30:00.000Z")
+    waits = Run(
+        job="close_books",
+        id=WAITS,
+        state=RunState.READY,
+        origin=Origin.RESUBMISSION,
+        created_at=Utc("2026-11-22T18:59:50.000Z"),
+        scheduled_at=due,
+    )
+    cluster.put(waits, Kind.RUN, "close_books", WAITS)
+    failed = finished("close_books", FAILED, due, Outcome.FAILED)
+    cluster.archive(replace(failed, origin=Origin.RESUBMISSION))
+    shown = cluster.ok("top", "--once", columns=80)
+    assert shown[shown.index("WAITING") :] == NARROW
+    assert max(map(len, shown.splitlines())) <= 80

@@ -16,7 +16,7 @@ import pytest
 
 from etcsched.core.errors import ClusterUnreachable
 from etcsched.testing.model_etcd import ModelEtcd
-from etcsched_cli import output
+from etcsched_cli import watched
 from etcsched_cli.main import cli
 from etcsched_cli.signals import Signalled
 from tests.cli.console import Console
@@ -87,9 +87,9 @@ async def test_a_terminal_that_is_gone_is_a_hangup(
     async def read() -> str:
         return "picture"
 
-    monkeypatch.setattr(output, "_drawn", drawn)
+    monkeypatch.setattr(watched, "_drawn", drawn)
     with pytest.raises(leaves_as) as caught:
-        await output.show(read, lambda value: [value], as_json=False, watch=True)
+        await watched.show_again(read, lambda value: [value], as_json=False)
     if isinstance(caught.value, Signalled):
         assert caught.value.code == 129
 
@@ -107,7 +107,7 @@ def test_again_and_again(
             raise KeyboardInterrupt
         return False
 
-    monkeypatch.setattr(output, "is_set_within", three_times)
+    monkeypatch.setattr(watched, "is_set_within", three_times)
     result = cluster.run(*args, "--watch", "--json")
     assert result.exit_code == 130
     lines = result.stdout.splitlines()
@@ -131,7 +131,7 @@ def test_while_etcd_is_away_the_last_picture_stays(
         raise ClusterUnreachable("etcd can't be reached: a: gone")
 
     txn = ModelEtcd.txn
-    monkeypatch.setattr(output, "is_set_within", cut_in_between)
+    monkeypatch.setattr(watched, "is_set_within", cut_in_between)
     for form in ((), ("--json",)):
         looks = 0
         result = cluster.run("status", "--watch", *form)
@@ -153,7 +153,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_is_told_how_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    with output.redrawn("q ends this") as draw:
+    with watched.redrawn("q ends this") as draw:
         draw(["what is shown"], "etcd is away")
     shown = terminal.getvalue()
     hint, trouble = shown.find("q ends this"), shown.find("etcd is away")

@@ -25,7 +25,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import MAX_BYTES, TicksSeen, write_jobs
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import Decided, decided_of
-from etcsched.operator.store import check_there, commit, found, give_way, mod_of, read
+from etcsched.operator.store import check_there, committed, found, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["ChangeKind", "FieldChange", "JobChange", "apply", "delete", "plan", "prune"]
@@ -200,9 +200,8 @@ async def _write(
         calendars = {name for job, _ in writes for name in job.current.calendars}
         await check_there(etcd, keys, Kind.CALENDAR, sorted(calendars), _deleted_meanwhile)
         txn = write_jobs(keys, writes, seen.watermark_revision, seen.ticks, calendars)
-        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+        if await committed(etcd, txn, timeout_s=timeout_s):
             return told
-        await give_way()
     raise Refused(
         f"{len(names)} jobs from {names[0]} on were changed by others while being written, "
         f"{_TRIES} times in a row; nothing of them was, try again"

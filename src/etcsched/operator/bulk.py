@@ -11,8 +11,11 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from etcsched.core.errors import ClusterRefused, ClusterUnreachable, OutcomeUnknown
-from etcsched.core.records import Answer, Kind, Request
+from etcsched.core.records import Answer, Kind, Request, RequestKind
+from etcsched.core.times import Utc
 from etcsched.keyspace.codec import decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import EventType, range_end_of
@@ -20,9 +23,31 @@ from etcsched.keyspace.transactions import submit_request
 from etcsched.operator.store import commit
 from etcsched.ports import Etcd, Snapshot, WatchUpdate
 
-__all__ = ["Progress", "ask_all", "id_for"]
+__all__ = ["Asked", "Asker", "Progress", "ask_all", "id_for"]
 
 _OPEN_AT_ONCE: Final = 64
+
+
+class Asker(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks, and when. ``timeout_s`` bounds each write and each wait for the next answer."""
+
+    request_id: str
+    now: Utc
+    by: str
+    timeout_s: float
+
+    def request(self, kind: RequestKind, job: str, run: str) -> Request:
+        """Of the run; the same again for the same run."""
+        id_ = id_for(self.request_id, job, run)
+        return Request(id=id_, kind=kind, job=job, run=run, at=self.now, by=self.by)
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The leader's word on one run."""
+
+    run: str
+    accepted: bool
+    message: str
 
 
 class Progress:
@@ -57,21 +82,20 @@ def id_for(request_id: str, job: str, run: str) -> str:
 async def ask_all(
     etcd: Etcd,
     keys: Keys,
+    asker: Asker,
     requests: Sequence[Request],
-    *,
-    request_id: str,
-    timeout_s: float,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """The leader's word on each, in their order; their ids are from ``id_for``.
+    """The leader's word on each, in their order; they are all ``Asker.request``s.
 
-    ``OutcomeUnknown`` if it answers nothing for ``timeout_s``, or etcd is gone in between: what was
+    ``OutcomeUnknown`` if it answers nothing for the timeout, or etcd is gone in between: what was
     asked for by then stays. Each error says how far it came.
     """
     progress = progress or Progress()
     progress.number = len(requests)
+    timeout_s = asker.timeout_s
     answers: dict[str, Answer] = {}
-    first = keys.of(Kind.ANSWER, f"{request_id}-")
+    first = keys.of(Kind.ANSWER, f"{asker.request_id}-")
     async with etcd.watch(first, range_end_of(first)) as updates:
         news = aiter(updates)
         while len(answers) < len(requests):

@@ -18,7 +18,7 @@ from etcsched.keyspace.transactions import delete_calendar as delete_txn
 from etcsched.keyspace.transactions import write_calendar
 from etcsched.operator.changes import ChangeKind, FieldChange
 from etcsched.operator.decided import decided_of_all
-from etcsched.operator.store import commit, found, give_way, mod_of, read, read_all
+from etcsched.operator.store import committed, found, mod_of, read, read_all
 from etcsched.ports import Etcd
 
 __all__ = [
@@ -111,9 +111,8 @@ async def delete_calendar(
         is_sent = True
         seen = mod_of(edited)
         txn = delete_txn(keys, name, kv.mod_revision, seen)
-        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+        if await committed(etcd, txn, timeout_s=timeout_s):
             return
-        await give_way()
     raise _raced(name)
 
 
@@ -165,9 +164,8 @@ async def _apply(
             mod_of(at_watermark),
             revision,
         )
-        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+        if await committed(etcd, txn, timeout_s=timeout_s):
             return first
-        await give_way()
     raise _raced(calendar.name)
 
 

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
-from etcsched.core.records import Request, RequestKind
+from etcsched.core.records import RequestKind
 from etcsched.core.states import WORKING
-from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
-from etcsched.operator.bulk import Progress, ask_all, id_for
+from etcsched.operator.bulk import Asked, Asker, Progress, ask_all
 from etcsched.operator.choosing import Wanted
 from etcsched.operator.runs import RunView, list_active
 from etcsched.ports import Etcd
 
-__all__ = ["Cancelled", "cancel_all", "choose"]
-
-
-class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
-    run: str
-    accepted: bool
-    message: str
+__all__ = ["cancel_all", "choose"]
 
 
 async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> list[RunView]:
@@ -35,29 +26,13 @@ async def cancel_all(
     etcd: Etcd,
     keys: Keys,
     runs: Sequence[tuple[str, str]],
-    *,
-    request_id: str,
-    now: Utc,
-    by: str,
-    timeout_s: float,
+    asker: Asker,
     progress: Progress | None = None,
-) -> list[Cancelled]:
+) -> list[Asked]:
     """The leader's word on each, in their order; see ``ask_all``."""
-    requests = [
-        Request(
-            id=id_for(request_id, job, run),
-            kind=RequestKind.CANCEL,
-            job=job,
-            run=run,
-            at=now,
-            by=by,
-        )
-        for job, run in runs
-    ]
-    answers = await ask_all(
-        etcd, keys, requests, request_id=request_id, timeout_s=timeout_s, progress=progress
-    )
+    requests = [asker.request(RequestKind.CANCEL, job, run) for job, run in runs]
+    answers = await ask_all(etcd, keys, asker, requests, progress)
     return [
-        Cancelled(run=f"{job}/{run}", accepted=answer.accepted, message=answer.message)
+        Asked(run=f"{job}/{run}", accepted=answer.accepted, message=answer.message)
         for (job, run), answer in zip(runs, answers, strict=True)
     ]

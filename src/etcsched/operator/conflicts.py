@@ -16,7 +16,7 @@ from etcsched.keyspace.ops import KeyValue, Range
 from etcsched.keyspace.transactions import MAX_BYTES, write_group
 from etcsched.keyspace.transactions import delete_group as delete_txn
 from etcsched.operator.changes import ChangeKind, FieldChange
-from etcsched.operator.store import commit, found, give_way, mod_of, read, read_all, read_ranges
+from etcsched.operator.store import committed, found, mod_of, read, read_all, read_ranges
 from etcsched.ports import Etcd
 
 __all__ = [
@@ -109,9 +109,8 @@ async def delete_group(
             )
         is_sent = True
         txn = delete_txn(keys, name, kv.mod_revision)
-        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+        if await committed(etcd, txn, timeout_s=timeout_s):
             return
-        await give_way()
     raise _raced(name)
 
 
@@ -150,9 +149,8 @@ async def _apply(
             ]
         named = msgspec.structs.replace(group, changed_by=by)
         txn = write_group(keys, named, mod_of(at_group), members, mod_of(at_edited))
-        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+        if await committed(etcd, txn, timeout_s=timeout_s):
             return first
-        await give_way()
     raise _raced(group.group)
 
 

@@ -11,7 +11,7 @@ from etcsched.core.records import Drain, Kind
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import end_drain, write_drain
-from etcsched.operator.store import check_there, commit, found, give_way, mod_of, read
+from etcsched.operator.store import check_there, committed, found, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["check_here", "drain", "undrain"]
@@ -47,9 +47,8 @@ async def drain(
         is_sent = True
         # One that can't be read counts for nobody.
         txn = write_drain(keys, wanted, mod_of(at_edited), mod_of(at_drain))
-        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+        if await committed(etcd, txn, timeout_s=timeout_s):
             return True
-        await give_way()
     raise _raced(agent)
 
 
@@ -83,9 +82,8 @@ async def undrain(etcd: Etcd, keys: Keys, agent: str, *, timeout_s: float) -> bo
             )
         is_sent = True
         txn = end_drain(keys, agent, at_drain.mod_revision)
-        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+        if await committed(etcd, txn, timeout_s=timeout_s):
             return True
-        await give_way()
     raise _raced(agent)
 
 

@@ -18,7 +18,7 @@ from etcsched.operator.calendars import read_calendars
 from etcsched.operator.claims import read_claims
 from etcsched.operator.explain import read_view, waits_of
 from etcsched.operator.requests import no_such_job
-from etcsched.operator.runs import RunView, newest_archived, view_of
+from etcsched.operator.runs import RunView, last_of_each, view_of
 from etcsched.operator.store import found, listed, pages, read, read_all
 from etcsched.ports import Etcd
 
@@ -109,14 +109,13 @@ async def _views(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now_ms: int) -> li
     pauses, _ = await read(etcd, [keys.of(Kind.PAUSE, name) for name in (CLUSTER, *names)])
     cluster_pause, *job_pauses = [found(Pause, kv) for kv in pauses]
     calendars = await read_calendars(etcd, keys, {n for job in jobs for n in calendars_of(job)})
-    last = await newest_archived(etcd, keys, names, 1)
+    last = await last_of_each(etcd, keys, names)
     active, running = await _activity(etcd, keys, names)
     waits = await _waits(etcd, keys, names, any(active[n] > running[n] for n in names), now_ms)
     views = []
     for job, pause in zip(jobs, job_pauses, strict=True):
         limits = Limits((pause, cluster_pause), calendars)
         tick = _next(job, limits, now_ms)
-        runs = last[job.name]
         views.append(
             JobView(
                 name=job.name,
@@ -124,7 +123,7 @@ async def _views(etcd: Etcd, keys: Keys, jobs: Sequence[Job], now_ms: int) -> li
                 state=job.current.at(now_ms).state,
                 pausing=_pausing(pause, cluster_pause),
                 next_tick=tick,
-                last=view_of(runs[0]) if runs else None,
+                last=view_of(last[job.name]) if job.name in last else None,
                 waiting=active[job.name] - running[job.name],
                 running=running[job.name],
                 limits=limits,

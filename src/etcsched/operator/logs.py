@@ -14,12 +14,13 @@ from typing import Final
 import msgspec
 
 from etcsched.core.errors import EtcschedError, NotFound
-from etcsched.core.records import Attempt, Kind, OutputAccess, Presence
+from etcsched.core.records import Attempt, Kind, OutputAccess, Presence, Run
 from etcsched.core.states import FINAL, WAITING, Outcome, RunState
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.patience import Patience
-from etcsched.operator.runs import RunView, read_run, waits_text
+from etcsched.operator.runs import RunView, read_run
 from etcsched.operator.store import found, read
+from etcsched.operator.waiting import WaitsTold
 from etcsched.ports import Etcd
 from etcsched.serving.address import Address
 from etcsched.serving.client import Answer, NotThatDaemon, Unanswered, ask
@@ -105,7 +106,7 @@ async def follow_output(
     else:
         hint = f"; etcsched explain {view.name} says why" if view.state in WAITING else ""
         yield Note(f"{view.name} has written nothing yet: it is {view.state.value}{hint}")
-        view, first = await _next_try(etcd, keys, view, 0, patience, said=view.state)
+        view, first = await _next_try(etcd, keys, view, 0, patience, known=view.run)
         if first is None:
             yield _end(view)
             return
@@ -132,23 +133,20 @@ async def _next_try(
     view: RunView,
     number: int,
     patience: Patience,
-    said: RunState | None = None,
+    known: Run | None = None,
 ) -> tuple[RunView, _Try | None]:
     """The attempt after this one, once there is one; None: the run is over without. The leader is
     told of an attempt's end by its agent, and may know it later than who asks the agent.
 
-    What it waits for meanwhile is told, unless it was ``said`` before."""
+    What it waits for meanwhile is told, unless that is ``known``."""
     job, run = view.run.job, view.run.id
+    told = WaitsTold(patience.say, WAITING - {RunState.READY}, known)
     while True:
         view = await patience.read(lambda: read_run(etcd, keys, job, run))
         later = [one for one in _tries(view) if one.number > number]
         if later or view.state in FINAL:
             return view, later[0] if later else None
-        if view.state is not said and view.state in WAITING - {RunState.READY}:
-            patience.say(waits_text(view.run))
-            said = view.state
-        elif view.state not in WAITING:
-            said = None
+        told.see(view.run)
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 

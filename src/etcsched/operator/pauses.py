@@ -12,7 +12,7 @@ from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_pause
 from etcsched.operator.decided import decided_of, decided_of_all
-from etcsched.operator.store import commit, found, give_way, mod_of, read
+from etcsched.operator.store import committed, found, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["pause", "resume"]
@@ -75,9 +75,8 @@ async def _change(
             ticks,
             gaps_revision=revision,
         )
-        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+        if await committed(etcd, txn, timeout_s=timeout_s):
             return True
-        await give_way()
     raise Refused(
         f"the pause of {job or 'the cluster'} was changed by others {_TRIES} times in a row; "
         "try again"

@@ -11,14 +11,14 @@ from etcsched.core.errors import NotFound, Refused
 from etcsched.core.records import Answer, Kind, Request, RequestKind, Run
 from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
-from etcsched.operator.bulk import Progress, ask_all, id_for
+from etcsched.operator.bulk import Asked, Asker, Progress, ask_all
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
 from etcsched.operator.runs import archived_keys, pages_of_records, view_of
 from etcsched.operator.settings import read_settings
 from etcsched.operator.store import read, read_all
 from etcsched.ports import Etcd
 
-__all__ = ["Asked", "Chosen", "choose", "existing", "resubmit"]
+__all__ = ["Chosen", "Resubmitted", "choose", "existing", "resubmit"]
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,10 +31,9 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     summaries: int = 0
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    run: str
-    accepted: bool
-    message: str
+class Resubmitted(Asked, frozen=True, kw_only=True):
+    """``new_run``: what is made in its place, if that is accepted."""
+
     new_run: str = ""
 
 
@@ -104,37 +103,23 @@ async def resubmit(
     etcd: Etcd,
     keys: Keys,
     runs: Sequence[tuple[str, str]],
+    asker: Asker,
+    progress: Progress | None = None,
     *,
     params: dict[str, str],
     force: bool,
-    request_id: str,
-    now: Utc,
-    by: str,
-    timeout_s: float,
-    progress: Progress | None = None,
-) -> list[Asked]:
+) -> list[Resubmitted]:
     """The leader's word on each, in their order; see ``ask_all``."""
     requests = [
-        Request(
-            id=id_for(request_id, job, run),
-            kind=RequestKind.RESUBMIT,
-            job=job,
-            run=run,
-            at=now,
-            by=by,
-            params=params,
-            force=force,
-        )
+        replace(asker.request(RequestKind.RESUBMIT, job, run), params=params, force=force)
         for job, run in runs
     ]
-    answers = await ask_all(
-        etcd, keys, requests, request_id=request_id, timeout_s=timeout_s, progress=progress
-    )
-    return [_asked(request, answer) for request, answer in zip(requests, answers, strict=True)]
+    answers = await ask_all(etcd, keys, asker, requests, progress)
+    return [_told(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
 
-def _asked(request: Request, answer: Answer) -> Asked:
-    return Asked(
+def _told(request: Request, answer: Answer) -> Resubmitted:
+    return Resubmitted(
         run=f"{request.job}/{request.run}",
         accepted=answer.accepted,
         message=answer.message,

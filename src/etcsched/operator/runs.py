@@ -1,4 +1,4 @@
-"""Runs as people see them: where each stands, newest first, and waiting for one's end."""
+"""Runs as people see them: where each stands, newest first."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from etcsched.core.running import shown_state
 from etcsched.core.states import FINAL, Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import EventType, KeyValue, Range
+from etcsched.keyspace.ops import KeyValue, Range
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
-from etcsched.operator.patience import Patience
 from etcsched.operator.store import found, listed, pages, read, read_ranges
-from etcsched.ports import Etcd, Snapshot
+from etcsched.ports import Etcd
 
 __all__ = [
     "NewestRuns",
     "RunView",
     "archived_keys",
+    "last_of_each",
     "list_active",
     "list_runs",
-    "newest_archived",
     "newest_of_all",
     "pages_of_records",
     "parse_run_name",
     "read_run",
     "read_some",
     "view_of",
-    "wait_for_end",
-    "waits_text",
 ]
 
 _REST: Final = 19
 _RECORDS_PER_PAGE: Final = 200
 """A record with its attempts and their output takes some ten KiB."""
+_RECORDS_LEAST: Final = 20
+"""Fewer aren't worth a request."""
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,13 +133,10 @@ async def list_runs(etcd: Etcd, keys: Keys, wanted: Wanted, *, limit: int = 20) 
     jobs = await jobs_of(etcd, keys, wanted)
     views = {view.name: view for view in await _active(etcd, keys, wanted, jobs)}
     # After the active ones: what ends in between is in both, and then it is over.
-    if wanted != Wanted(job=wanted.job):
-        archived = await _archived(etcd, keys, wanted, jobs, limit)
-    elif wanted.job is None:
+    if wanted == Wanted():
         archived = [view_of(run) for run in await newest_of_all(etcd, keys, limit)]
     else:
-        newest = await newest_archived(etcd, keys, [wanted.job], limit)
-        archived = [view_of(run) for run in newest[wanted.job]]
+        archived = await _archived(etcd, keys, wanted, jobs, limit)
     views |= {view.name: view for view in archived}
     return sorted(views.values(), key=_newest, reverse=True)[:limit]
 
@@ -167,17 +163,25 @@ async def _active(
 async def _archived(
     etcd: Etcd, keys: Keys, wanted: Wanted, jobs: Collection[str] | None, limit: int
 ) -> list[RunView]:
-    """Those over last, as many as are asked for. Keys are listed all, records read only as far
+    """The newest first, as many as are asked for. Keys are listed all, records read only as far
     as needed, and no more of them kept than are wanted."""
+    page_size = _RECORDS_PER_PAGE
+    if wanted == Wanted(job=wanted.job):
+        # All of a page are wanted, so a second one of these mostly is the last.
+        page_size = min(max(limit, _RECORDS_LEAST), _RECORDS_PER_PAGE)
+    places = await archived_keys(etcd, keys, wanted, jobs)
     views: list[RunView] = []
-    async for runs in pages_of_records(etcd, await archived_keys(etcd, keys, wanted, jobs)):
+    async for runs in pages_of_records(etcd, places, page_size):
         page = [view_of(run) for run in runs]
         views += [view for view in page if wanted.has(view.run, view.state, view.agent)]
-        # A run is due before it is over, so all further back was due before that, too.
-        is_past = wanted.since is not None and all(run.since < wanted.since for run in runs)
-        if len(views) >= limit or (runs and is_past):
+        views.sort(key=_newest, reverse=True)
+        del views[limit:]
+        since = views[-1].at if len(views) == limit else wanted.since
+        # A run is due before it is over (a resubmission, as its original was, long before), so all
+        # further back was due before the page's last was over.
+        if runs and since is not None and runs[-1].since < since:
             break
-    return views[:limit]
+    return views
 
 
 async def archived_keys(
@@ -198,28 +202,22 @@ async def archived_keys(
     return [key for _, key in found_at]
 
 
-async def pages_of_records(etcd: Etcd, places: Sequence[str]) -> AsyncIterator[list[Run]]:
+async def pages_of_records(
+    etcd: Etcd, places: Sequence[str], page_size: int = _RECORDS_PER_PAGE
+) -> AsyncIterator[list[Run]]:
     """Those that are still there."""
-    for start in range(0, len(places), _RECORDS_PER_PAGE):
-        kvs, _ = await read(etcd, places[start : start + _RECORDS_PER_PAGE])
+    for start in range(0, len(places), page_size):
+        kvs, _ = await read(etcd, places[start : start + page_size])
         yield [run for kv in kvs if (run := found(Run, kv)) is not None]
 
 
-async def newest_archived(
-    etcd: Etcd, keys: Keys, jobs: Sequence[str], count: int
-) -> dict[str, list[Run]]:
-    """Of each job its newest finished runs, newest first. Lists keys only: a job's history is as
-    long as its ``keep`` allows."""
+async def last_of_each(etcd: Etcd, keys: Keys, jobs: Sequence[str]) -> dict[str, Run]:
+    """Of each job the finished run with the latest id, if there is one. Lists keys only: a job's
+    history is as long as its ``keep`` allows."""
     spans = [Range(*keys.archive_of(job), keys_only=True) for job in jobs]
     histories, _ = await read_ranges(etcd, spans)
-    wanted = [kv.key for history in histories for kv in history.kvs[-count:]]
-    result: dict[str, list[Run]] = {job: [] for job in jobs}
-    kvs_found, _ = await read(etcd, wanted)
-    for kv in reversed(kvs_found):
-        run = found(Run, kv)
-        if run is not None:
-            result[run.job].append(run)
-    return result
+    kvs, _ = await read(etcd, [history.kvs[-1].key for history in histories if history.kvs])
+    return {run.job: run for kv in kvs if (run := found(Run, kv)) is not None}
 
 
 async def newest_of_all(etcd: Etcd, keys: Keys, count: int) -> list[Run]:
@@ -247,47 +245,6 @@ class NewestRuns:
             ended_s = time.monotonic()
             self._stale_s = ended_s + _REST * (ended_s - began_s)
         return self._runs
-
-
-async def wait_for_end(etcd: Etcd, keys: Keys, job: str, run: str, patience: Patience) -> RunView:
-    """The run once it is over, however long that takes, and however often etcd is away meanwhile.
-    ``NotFound`` if it never was."""
-    key = keys.of(Kind.RUN, job, run)
-    while True:
-        async with patience.beside_a_watch(etcd, key):
-            await _gone(etcd, key, patience)
-        view = await patience.read(lambda: read_run(etcd, keys, job, run))
-        if view.state in FINAL:
-            return view
-
-
-async def _gone(etcd: Etcd, key: str, patience: Patience) -> None:
-    """What may last, a retry or being held, is told."""
-    told: Run | None = None
-    async with etcd.watch(key, key + "\0") as updates:
-        async for update in updates:
-            if isinstance(update, Snapshot):
-                kvs, is_gone = update.kvs, not update.kvs
-            else:
-                kvs = tuple(e.kv for e in update.events if e.type is EventType.PUT)
-                is_gone = any(event.type is EventType.DELETE for event in update.events)
-            if is_gone:
-                return
-            for kv in kvs:
-                run = found(Run, kv)
-                if run is None or run.state not in (RunState.RETRYING, RunState.HELD):
-                    told = None
-                elif told is None or (run.state, run.retries) != (told.state, told.retries):
-                    told = run
-                    patience.say(waits_text(run))
-
-
-def waits_text(run: Run) -> str:
-    """For whoever waits with it."""
-    is_retry = run.state is RunState.RETRYING
-    which = f" (number {run.retries}, due at {run.retry_at})" if is_retry else ""
-    name = f"{run.job}/{run.id}"
-    return f"{name} is {run.state.value}{which}; etcsched explain {name} says why"
 
 
 async def _with_claims(

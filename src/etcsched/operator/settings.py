@@ -12,7 +12,7 @@ from etcsched.jobfile.writing import settings_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.transactions import write_settings
 from etcsched.operator.changes import ChangeKind, FieldChange
-from etcsched.operator.store import commit, found, give_way, mod_of, read
+from etcsched.operator.store import committed, found, mod_of, read
 from etcsched.ports import Etcd
 
 __all__ = ["SettingsChange", "apply_settings", "plan_settings", "read_settings"]
@@ -50,9 +50,8 @@ async def apply_settings(
         if after == before:
             return first
         txn = write_settings(keys, msgspec.structs.replace(after, changed_by=by), seen)
-        if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+        if await committed(etcd, txn, timeout_s=timeout_s):
             return first
-        await give_way()
     raise Refused(f"the settings were changed by others {_TRIES} times in a row; try again")
 
 

@@ -20,8 +20,8 @@ from etcsched.ports import Etcd
 __all__ = [
     "check_there",
     "commit",
+    "committed",
     "found",
-    "give_way",
     "listed",
     "mod_of",
     "pages",
@@ -69,6 +69,15 @@ async def commit(etcd: Etcd, txn: Txn, *, timeout_s: float) -> TxnResult:
             raise
 
 
+async def committed(etcd: Etcd, txn: Txn, *, timeout_s: float) -> bool:
+    """Whether it was committed as it was decided; see ``commit``. False: it met somebody else's
+    write, and they have had a moment, so it can be decided anew at once."""
+    if (await commit(etcd, txn, timeout_s=timeout_s)).succeeded:
+        return True
+    await asyncio.sleep(random.uniform(0, _GIVE_WAY_S))
+    return False
+
+
 async def check_there(
     etcd: Etcd,
     keys: Keys,
@@ -81,11 +90,6 @@ async def check_there(
     for name, kv in zip(names, kvs, strict=True):
         if kv is None:
             raise missing(name)
-
-
-async def give_way() -> None:
-    """A moment for others, before a write that met theirs is decided anew."""
-    await asyncio.sleep(random.uniform(0, _GIVE_WAY_S))
 
 
 async def pages(

@@ -16,7 +16,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Delete, Put, Range, RangeResult, Txn, TxnResult
 from etcsched.operator import patience as operator_patience
 from etcsched.operator.patience import Patience
-from etcsched.operator.runs import wait_for_end
+from etcsched.operator.waiting import wait_for_end
 from etcsched.testing.model_etcd import ModelEtcd
 from etcsched.testing.model_store import ModelStore
 from tests.cli.console import finished

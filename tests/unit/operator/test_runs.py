@@ -107,11 +107,11 @@ async def test_what_is_asked_for_may_lie_deep(etcd: Counting, monkeypatch: Any) 
 
 
 async def test_requested_runs_before_since_end_the_search(etcd: Counting) -> None:
-    """Their ids don't say for sure when they count for, but all of a page were over before."""
+    """Their ids don't say for sure when they count for, but further back all was over before."""
     for minute in range(1000):
         archive(etcd, over("a", minute, f"{minute:04}", scheduled_at=None))
     assert await listed(etcd, since=at(998)) == ["a/0999", "a/0998"]
-    assert etcd.records == 400
+    assert etcd.records == 200
 
 
 async def test_long_runs_that_were_due_before_since_end_no_search(etcd: Counting) -> None:
@@ -126,6 +126,29 @@ async def test_a_resubmission_counts_for_the_time_of_its_original(etcd: Counting
     archive(etcd, over("b", 20), again)
     assert await listed(etcd, since=at(5), until=at(15)) == [f"a/{again.id}"]
     assert await listed(etcd, since=at(15)) == [name("b", 20)]
+
+
+@pytest.mark.parametrize("wanted", [{"job": "a"}, {"job": "a", "states": (RunState.COMPLETED,)}])
+async def test_a_short_list_is_the_beginning_of_a_long_one(
+    etcd: Counting, wanted: dict[str, Any]
+) -> None:
+    """Resubmissions have later ids, and are over later, than runs that were due after them."""
+    again = [
+        over("a", 500, f"20261122T0820{n:02}.000Z-abcd", scheduled_at=at(minute))
+        for n, minute in enumerate((10, 90, 50, 98))
+    ]
+    archive(etcd, *(over("a", minute) for minute in range(100)), *again)
+    whole = await listed(etcd, limit=200, **wanted)
+    assert whole[:4] == [name("a", 99), f"a/{again[3].id}", name("a", 98), name("a", 97)]
+    assert len(whole) == 104
+    for limit in (1, 2, 3, 10, 12, 60):
+        assert await listed(etcd, limit=limit, **wanted) == whole[:limit]
+
+
+async def test_a_jobs_newest_runs_take_few_records(etcd: Counting) -> None:
+    archive(etcd, *(over("a", minute) for minute in range(1000)))
+    assert await listed(etcd, job="a", limit=2) == [name("a", 999), name("a", 998)]
+    assert etcd.records == 20
 
 
 async def test_a_chained_run_counts_from_its_own_making(etcd: Counting) -> None:

@@ -32,7 +32,6 @@ from etcsched.core.records import (
     Noop,
     Pause,
     Presence,
-    Request,
     RequestKind,
     Run,
     ScheduleVersion,
@@ -45,7 +44,7 @@ from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Delete, Put, Range, Txn, TxnResult
 from etcsched.operator.apply import ChangeKind, apply, delete, prune
-from etcsched.operator.bulk import ask_all, id_for
+from etcsched.operator.bulk import Asker, ask_all
 from etcsched.operator.calendars import apply_calendars
 from etcsched.operator.drains import drain, undrain
 from etcsched.operator.ids import request_id
@@ -305,18 +304,9 @@ def test_request_ids_sort_by_time() -> None:
 
 
 async def ask_for_thirty(etcd: ModelEtcd) -> None:
-    requests = [
-        Request(
-            id=id_for("r", "a", str(n)),
-            kind=RequestKind.CANCEL,
-            job="a",
-            run=str(n),
-            at=NOW,
-            by="x",
-        )
-        for n in range(30)
-    ]
-    await ask_all(etcd, KEYS, requests, request_id="r", timeout_s=0.05)
+    asker = Asker(request_id="r", now=NOW, by="x", timeout_s=0.05)
+    requests = [asker.request(RequestKind.CANCEL, "a", str(n)) for n in range(30)]
+    await ask_all(etcd, KEYS, asker, requests)
 
 
 @pytest.mark.parametrize(
