@@ -24,6 +24,7 @@ from etcsched.core.records import (
     Gap,
     Job,
     Kind,
+    Link,
     Pause,
     Request,
     Run,
@@ -558,6 +559,31 @@ def test_a_request_without_a_leader_stays(console: Console) -> None:
     )
     request = console.get(Request, Kind.REQUEST, REQUEST_ID)
     assert (request.job, request.params) == ("close_books", {"month": "2026-10"})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("mont=1", "has no parameter 'mont'; did you mean month? it declares month, year"),
+        ("MONTH=1", "has no parameter 'MONTH'; did you mean month? it declares month, year"),
+        ("x=1", "has no parameter 'x'; it declares month, year"),
+        ("month=1", ""),
+        ("rows=1", ""),
+    ],
+)
+def test_a_parameter_that_nobody_declares(console: Console, given: str, said: str) -> None:
+    """What a job declares that the chain comes to is meant for that one."""
+    params = {"year": "2026", "month": "1"}
+    console.put(job("a", params=params, chain=(Link(to="b"),)), Kind.JOB, "a")
+    console.put(job("b", chain=(Link(to="c"), Link(to="a"))), Kind.JOB, "b")
+    console.put(job("c", params={"rows": "0"}), Kind.JOB, "c")
+    args = ["--timeout", "50ms", "jobs", "trigger", "a", "--param", given]
+    if said:
+        assert console.fails(5, *args) == f"etcsched: job a: {said}"
+    else:
+        assert "no leader answered" in console.fails(3, *args)
+    is_asked = console.get(Request, Kind.REQUEST, REQUEST_ID) is not None
+    assert is_asked is not bool(said)
 
 
 def test_a_refused_request(cluster: Console) -> None:

@@ -13,6 +13,7 @@ from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.bulk import Progress, ask_all, id_for
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
+from etcsched.operator.params import check_params_of_runs
 from etcsched.operator.runs import archived_keys, pages_of_records, view_of
 from etcsched.operator.settings import read_settings
 from etcsched.operator.store import read, read_all
@@ -113,7 +114,9 @@ async def resubmit(
     timeout_s: float,
     progress: Progress | None = None,
 ) -> list[Asked]:
-    """The leader's word on each, in their order; see ``ask_all``."""
+    """The leader's word on each, in their order; see ``ask_all``. ``Refused`` before any is asked
+    for where a parameter is none of one of them."""
+    await check_params_of_runs(etcd, keys, runs, params)
     requests = [
         Request(
             id=id_for(request_id, job, run),
