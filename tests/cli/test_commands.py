@@ -822,7 +822,7 @@ def test_flag_then_environment_then_file(console: Console) -> None:
     )
     path.write_text("[" * 5000)
     deep = console.fails(2, "status")
-    assert deep == f"etcsched: configuration file {path}: line 1: not YAML: nested too deeply"
+    assert deep == f"etcsched: configuration file {path}: line 1: nested more than 50 levels deep"
     path.write_text("password: secret-1\npassword: secret-2\n")
     twice = console.fails(2, "status")
     assert twice == f"etcsched: configuration file {path}: line 2: a key is given twice"
