@@ -738,7 +738,7 @@ def test_whoever_interrupts_a_wait_hears_that_the_run_goes_on(
         ("--timeout x status", 2, "--timeout: 'x' is not a duration"),
         ("--timeout 0s status", 2, "--timeout: must be longer than 0s"),
         ("--endpoints x status", 2, "etcd endpoint 'x' isn't understood"),
-        ("--endpoints , status", 2, "no etcd endpoint given; name at least one as host:port"),
+        ("--endpoints , status", 2, "--endpoints: is empty; name at least one as host:port"),
         ("--prefix x status", 2, "prefix 'x': must begin and end with '/', e.g. /etcsched/v1/"),
         ("--prefix / status", 2, "prefix '/': must name a place, e.g. /etcsched/v1/"),
         ("--user anna status", 2, "--user anna: has no password; set ETCSCHED_PASSWORD"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from textwrap import dedent
 from typing import Any
 
@@ -630,6 +631,44 @@ def test_the_doctor_foresees_outages(console: Console) -> None:
             "advice": "etcsched explain JOB says why; start an agent that its hosts, labels and "
             "user allow",
         }
+    ]
+
+
+def _over(console: Console, job: str, *outcomes: Outcome | RunState) -> None:
+    """Its runs, one a day, the newest last."""
+    for day, outcome in enumerate(outcomes, start=10):
+        at = Utc(f"2026-11-{day}T02:30:00.000Z")
+        if isinstance(outcome, Outcome):
+            console.archive(finished(job, f"202611{day}T023000Z", at, outcome))
+        else:
+            run = finished(job, f"202611{day}T023000Z", at)
+            console.archive(replace(run, state=outcome, attempts=()))
+
+
+def test_the_doctor_names_jobs_that_fail_again_and_again(cluster: Console) -> None:
+    failed, timed_out, died = Outcome.FAILED, Outcome.TIMED_OUT, Outcome.DIED
+    well = Outcome.COMPLETED
+
+    def failing() -> list[str]:
+        findings = json.loads(cluster.run("doctor", "--json").stdout)
+        return [f["text"] for f in findings if f["topic"] == "failing jobs"]
+
+    for name in ("all", "mixed", "twice", "mended", "off"):
+        cluster.put(job(name), Kind.JOB, name)
+    off = job("off")
+    version = replace(off.current, state=JobState.DISABLED)
+    cluster.put(replace(off, versions=(version,)), Kind.JOB, "off")
+    _over(cluster, "twice", well, failed, failed)
+    _over(cluster, "mended", failed, failed, failed, well)
+    _over(cluster, "off", failed, failed, failed)
+    _over(cluster, "gone", failed, failed, failed)
+    assert failing() == []
+    _over(cluster, "all", *[failed] * 12)
+    # What never ran says nothing of how it runs.
+    _over(cluster, "mixed", well, timed_out, failed, RunState.OVERLAPPED, died, RunState.MISSED)
+    assert failing() == [
+        "the last runs of each all failed: all (10 failed or more), "
+        "mixed (1 died, 1 failed, 1 timed_out)"
     ]
 
 
