@@ -132,14 +132,13 @@ def _parse(path: Path, text: str) -> ConfigFile:
 
 
 def _loaded(path: Path, text: str) -> dict[Any, Any]:
-    from ruamel.yaml import YAML
     from ruamel.yaml.constructor import DuplicateKeyError
     from ruamel.yaml.error import YAMLError
 
-    from etcsched.jobfile.nodes import flaw_of
+    from etcsched.jobfile.nodes import flaw_of, reader
 
     try:
-        loaded = YAML(typ="safe", pure=True).load(text)
+        loaded = reader().load(text)
     except (YAMLError, RecursionError) as error:
         line, why = flaw_of(error)
         if isinstance(error, DuplicateKeyError):

@@ -42,8 +42,7 @@ from etcsched_cli.signals import signals_raised
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from etcsched.core.leader.reasons import Reason
-    from etcsched.core.records import Answer
+    from etcsched.core.records import Answer, Job
     from etcsched.keyspace.keys import Keys
     from etcsched.operator.runs import RunView
     from etcsched.ports import Etcd
@@ -133,29 +132,51 @@ def next_(settings: Settings, job: str, count: int, as_json: bool, watch: bool) 
     """Show JOB's coming ticks, in its zone, with what changes of the clocks do to them, and when
     its runs start where a splay delays them.
 
+    Why nothing is due is said below; with --json on standard error.
+
     \b
     etcsched jobs next close_books -n 20
     """
 
     now_ms = settings.environment.now_ms
+    notes: list[str] = []
 
-    async def work(etcd: Etcd, keys: Keys) -> Any:
-        why: tuple[Reason, ...] = ()
-
+    async def work(etcd: Etcd, keys: Keys) -> list[ComingTick]:
         async def read() -> list[ComingTick]:
-            nonlocal why
             ticks = await read_coming(etcd, keys, job, now_ms(), count)
-            told = await explain_job(etcd, keys, job, now_ms()) if not ticks else None
-            why = told.reasons if told is not None else ()
+            if ticks:
+                found = _what_changes_it((await read_job(etcd, keys, job, now_ms())).job, now_ms())
+            else:
+                told = await explain_job(etcd, keys, job, now_ms())
+                found = [r.text for r in told.reasons if r.why in _KEEPS_TICKS_FROM_COMING]
+            notes[:] = found
             return ticks
 
         def render(ticks: Sequence[ComingTick]) -> Iterable[RenderableType]:
             yield from _render_ticks(ticks)
-            yield from (reason.text for reason in why if reason.why in _KEEPS_TICKS_FROM_COMING)
+            yield from notes
 
         return await show(read, render, as_json=as_json, watch=watch)
 
-    run(settings, work)
+    ticks = run(settings, work)
+    if as_json and not ticks:
+        for note in notes:
+            click.echo(f"note: {note}", err=True)
+
+
+def _what_changes_it(job: Job, now_ms: int) -> list[str]:
+    """What may keep some of its schedule's times from the list, or bring others."""
+    found = []
+    if job.current.calendars:
+        found.append(f"without days that its calendars leave out: {some(job.current.calendars)}")
+    windows = [
+        f"{moment(window.since)} to {moment(window.until)}"
+        for window in job.current.windows
+        if ms_of(window.until) > now_ms
+    ]
+    if windows:
+        found.append(f"another state or schedule, by its windows: {some(windows)}")
+    return found
 
 
 @jobs.command()

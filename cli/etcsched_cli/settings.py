@@ -7,10 +7,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from etcsched.core.errors import UsageError
 from etcsched.operator.ids import ENTROPY_BYTES
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from etcsched.ports import Etcd
 
 __all__ = ["Environment", "Settings"]
+
+_ENDPOINTS: Final = "ETCSCHED_ENDPOINTS"
 
 
 def open_client(config: EtcdConfig, timeout_s: float) -> Etcd:
@@ -38,7 +41,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """``password`` None: not given. ``timeout_s`` bounds one answer."""
+    """``endpoints`` empty: the environment says so, and what needs a cluster refuses that, since
+    click's default would be this machine's. ``password`` None: not given. ``timeout_s`` bounds one
+    answer."""
 
     environment: Environment
     endpoints: tuple[str, ...]
@@ -54,7 +59,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def of(ctx: click.Context, options: dict[str, Any]) -> Settings:
         from etcsched.core.durations import parse_duration_s
 
-        if not options["endpoints"].strip():
+        endpoints = tuple(part.strip() for part in options["endpoints"].split(",") if part.strip())
+        if _is_emptied(ctx):
+            endpoints = ()
+        elif not endpoints:
             raise UsageError("--endpoints: is empty; name at least one as host:port")
         user, colon, password = (options["user"] or "").partition(":")
         try:
@@ -65,7 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("--timeout: must be longer than 0s")
         return Settings(
             environment=ctx.obj if isinstance(ctx.obj, Environment) else Environment(),
-            endpoints=tuple(part.strip() for part in options["endpoints"].split(",") if part),
+            endpoints=endpoints,
             prefix=options["prefix"],
             cacert=options["cacert"],
             cert=options["cert"],
@@ -81,6 +89,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """``UsageError`` names what is wrong. Asks for a missing password on a terminal."""
         from etcsched.etcd.config import EtcdConfig
 
+        if not self.endpoints:
+            raise UsageError(
+                f"{_ENDPOINTS}: is set, but empty; name at least one as host:port, or unset it"
+            )
         password = self.password if self.user else None
         if self.user and password is None:
             if not sys.stdin.isatty():
@@ -108,6 +120,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
         who = f"{user}@{socket.gethostname()}"
         return who.encode(errors="replace").decode()  # A name needn't be text, a record is.
+
+
+def _is_emptied(ctx: click.Context) -> bool:
+    """click takes an empty variable for none."""
+    is_overruled = ctx.get_parameter_source("endpoints") is ParameterSource.COMMANDLINE
+    return not is_overruled and os.environ.get(_ENDPOINTS, "x").strip() == ""
 
 
 def _path(text: str | None) -> Path | None:

@@ -24,6 +24,7 @@ from etcsched.core.records import (
     Gap,
     Job,
     Kind,
+    Link,
     Pause,
     Request,
     Run,
@@ -560,6 +561,31 @@ def test_a_request_without_a_leader_stays(console: Console) -> None:
     assert (request.job, request.params) == ("close_books", {"month": "2026-10"})
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("mont=1", "has no parameter 'mont'; did you mean month? it declares month, year"),
+        ("MONTH=1", "has no parameter 'MONTH'; did you mean month? it declares month, year"),
+        ("x=1", "has no parameter 'x'; it declares month, year"),
+        ("month=1", ""),
+        ("rows=1", ""),
+    ],
+)
+def test_a_parameter_that_nobody_declares(console: Console, given: str, said: str) -> None:
+    """What a job declares that the chain comes to is meant for that one."""
+    params = {"year": "2026", "month": "1"}
+    console.put(job("a", params=params, chain=(Link(to="b"),)), Kind.JOB, "a")
+    console.put(job("b", chain=(Link(to="c"), Link(to="a"))), Kind.JOB, "b")
+    console.put(job("c", params={"rows": "0"}), Kind.JOB, "c")
+    args = ["--timeout", "50ms", "jobs", "trigger", "a", "--param", given]
+    if said:
+        assert console.fails(5, *args) == f"etcsched: job a: {said}"
+    else:
+        assert "no leader answered" in console.fails(3, *args)
+    is_asked = console.get(Request, Kind.REQUEST, REQUEST_ID) is not None
+    assert is_asked is not bool(said)
+
+
 def test_a_refused_request(cluster: Console) -> None:
     answer(cluster, False, "job close_books is disabled; apply its file with state: enabled first")
     assert cluster.fails(5, "jobs", "trigger", "close_books") == (
@@ -712,7 +738,7 @@ def test_whoever_interrupts_a_wait_hears_that_the_run_goes_on(
         ("--timeout x status", 2, "--timeout: 'x' is not a duration"),
         ("--timeout 0s status", 2, "--timeout: must be longer than 0s"),
         ("--endpoints x status", 2, "etcd endpoint 'x' isn't understood"),
-        ("--endpoints , status", 2, "no etcd endpoint given; name at least one as host:port"),
+        ("--endpoints , status", 2, "--endpoints: is empty; name at least one as host:port"),
         ("--prefix x status", 2, "prefix 'x': must begin and end with '/', e.g. /etcsched/v1/"),
         ("--prefix / status", 2, "prefix '/': must name a place, e.g. /etcsched/v1/"),
         ("--user anna status", 2, "--user anna: has no password; set ETCSCHED_PASSWORD"),
@@ -796,7 +822,7 @@ def test_flag_then_environment_then_file(console: Console) -> None:
     )
     path.write_text("[" * 5000)
     deep = console.fails(2, "status")
-    assert deep == f"etcsched: configuration file {path}: line 1: not YAML: nested too deeply"
+    assert deep == f"etcsched: configuration file {path}: line 1: nested more than 50 levels deep"
     path.write_text("password: secret-1\npassword: secret-2\n")
     twice = console.fails(2, "status")
     assert twice == f"etcsched: configuration file {path}: line 2: a key is given twice"

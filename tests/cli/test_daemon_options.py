@@ -65,6 +65,31 @@ def test_from_the_environment(console: Console, tmp_path: Path) -> None:
     assert line.startswith("etcsched: --listen 10.0.0.1:1 is open to the network")
 
 
+@pytest.mark.parametrize("command", ["scheduler", "agent", "status"])
+@pytest.mark.parametrize("emptied", ["", " "])
+def test_endpoints_that_the_environment_empties(
+    console: Console, monkeypatch: pytest.MonkeyPatch, command: str, emptied: str
+) -> None:
+    """Not this machine's etcd, nor the configuration file's: whoever set it meant another."""
+    for run in ("etcsched.agent.run.run_agent", "etcsched.scheduler.node.run_scheduler"):
+        monkeypatch.setattr(run, lambda *_: pytest.fail("it started"))
+    line = "etcsched: ETCSCHED_ENDPOINTS: is set, but empty; name at least one as host:port, or "
+    assert console.fails(2, command, ETCSCHED_ENDPOINTS=emptied) == f"{line}unset it"
+    file = console.home / "file.yaml"
+    file.write_text("endpoints: h:1\n")
+    options = ("--config", str(file), command)
+    assert console.fails(2, *options, ETCSCHED_ENDPOINTS=emptied) == f"{line}unset it"
+
+
+def test_who_needs_no_endpoints(console: Console) -> None:
+    file = console.home / "jobs.yaml"
+    file.write_text("jobs: {a: {run: {exec: [/bin/true]}, schedule: {every: 1h}}}\n")
+    console.ok("validate", str(file), ETCSCHED_ENDPOINTS="")
+    console.ok("--endpoints", "h:1", "jobs", "list", ETCSCHED_ENDPOINTS="")
+    line = "etcsched: --endpoints: is empty; name at least one as host:port"
+    assert console.fails(2, "--endpoints", " , ", "jobs", "list") == line
+
+
 def test_what_holds_without_a_word(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids are the host's name; output is kept for 7 days, and at most 1 GiB of it."""
     agents: list[AgentConfig] = []

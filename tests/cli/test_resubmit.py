@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from etcsched.core.records import Answer, ClusterSettings, Kind, Request, RequestKind, Run
 from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import Utc
-from etcsched.keyspace.ops import Delete, Txn, TxnResult
+from etcsched.keyspace.ops import Delete, Range, Txn, TxnResult
 from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console, finished, job
 
@@ -90,6 +90,22 @@ def test_what_the_leader_is_asked(history: Console) -> None:
         "would resubmit 1 run (1 failed)\n1 run left out: resubmitted before, or its original was\n"
         in left
     )
+
+
+def test_a_parameter_that_nobody_declares(history: Console) -> None:
+    """Then none is resubmitted; what a run has, a chain may have brought."""
+    history.put(job("report", params={"rows": "0"}), Kind.JOB, "report")
+    brought = replace(
+        finished("report", OLD, Utc("2026-11-21T02:30:00.000Z"), Outcome.FAILED),
+        params={"rows": "4", "month": "10"},
+    )
+    history.archive(brought)
+    line = "etcsched: job report: has no parameter 'month'; it declares rows"
+    names = [f"close_books/{NEW}", f"report/{OLD}", f"report/{NEW}"]
+    assert history.fails(5, "runs", "resubmit", *names, "--param", "month=11") == line
+    assert history.store.range(Range(*history.keys.all_of(Kind.REQUEST))).kvs == ()
+    new = answered(history, f"report/{OLD}")
+    assert new in history.ok("runs", "resubmit", f"report/{OLD}", "--param", "month=11")
 
 
 def test_a_refusal(history: Console) -> None:

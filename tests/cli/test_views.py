@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from textwrap import dedent
 from typing import Any
 
@@ -11,6 +12,8 @@ from msgspec.structs import replace
 from etcsched.core.leader.context import ASIDE_REASON
 from etcsched.core.records import (
     Barred,
+    Calendar,
+    CalendarVersion,
     Candidate,
     ClusterSettings,
     Drain,
@@ -25,6 +28,7 @@ from etcsched.core.records import (
     Term,
     Transition,
     Watermark,
+    Window,
 )
 from etcsched.core.states import JobState, Origin, Outcome, RunState, Stage
 from etcsched.core.times import Utc
@@ -217,12 +221,42 @@ def test_why_nothing_is_due(cluster: Console) -> None:
         it is ad_hoc_active: it runs only on request
         """
     )
-    assert cluster.json("jobs", "next", "by_hand") == []
+    told = cluster.run("jobs", "next", "by_hand", "--json")
+    assert (told.exit_code, json.loads(told.stdout)) == (0, [])
+    assert told.stderr == "note: it is ad_hoc_active: it runs only on request\n"
     cluster.ok("jobs", "pause", "rotate_logs")
     nothing, why, rest = cluster.ok("jobs", "next", "rotate_logs").splitlines()
     assert nothing == "nothing is due"
     assert why.startswith("job rotate_logs is paused since 2026-11-22T19:00:00.500Z, by anna@")
     assert rest == "its next tick would be due at 2026-11-22T19:05:00.000Z"
+
+
+def test_what_leaves_out_days_of_coming_ticks(cluster: Console) -> None:
+    """A window that is over says nothing any more."""
+    made_at = Utc("2026-10-01T00:00:00.000Z")
+    days = CalendarVersion(since=made_at, exclude=("2026-11-24",))
+    cluster.put(Calendar(name="holidays", versions=(days,)), Kind.CALENDAR, "holidays")
+    daily = job("daily")
+    past, coming = (
+        Window(
+            since=Utc(f"{day}T00:00:00.000Z"),
+            until=Utc(f"{day}T12:00:00.000Z"),
+            state=JobState.DISABLED,
+        )
+        for day in ("2026-11-01", "2026-11-26")
+    )
+    version = replace(daily.current, calendars=("holidays",), windows=(past, coming))
+    cluster.put(replace(daily, versions=(version,)), Kind.JOB, "daily")
+    assert cluster.ok("jobs", "next", "daily", "-n", "3") == screen(
+        """
+        TICK                  IN THE JOB'S ZONE          REMARK
+        2026-11-23 02:30:00Z  2026-11-23T02:30:00+00:00
+        2026-11-25 02:30:00Z  2026-11-25T02:30:00+00:00
+        2026-11-27 02:30:00Z  2026-11-27T02:30:00+00:00
+        without days that its calendars leave out: holidays
+        another state or schedule, by its windows: 2026-11-26 00:00:00Z to 2026-11-26 12:00:00Z
+        """
+    )
 
 
 def test_each_agents_own_start(cluster: Console) -> None:
@@ -630,6 +664,44 @@ def test_the_doctor_foresees_outages(console: Console) -> None:
             "advice": "etcsched explain JOB says why; start an agent that its hosts, labels and "
             "user allow",
         }
+    ]
+
+
+def _over(console: Console, job: str, *outcomes: Outcome | RunState) -> None:
+    """Its runs, one a day, the newest last."""
+    for day, outcome in enumerate(outcomes, start=10):
+        at = Utc(f"2026-11-{day}T02:30:00.000Z")
+        if isinstance(outcome, Outcome):
+            console.archive(finished(job, f"202611{day}T023000Z", at, outcome))
+        else:
+            run = finished(job, f"202611{day}T023000Z", at)
+            console.archive(replace(run, state=outcome, attempts=()))
+
+
+def test_the_doctor_names_jobs_that_fail_again_and_again(cluster: Console) -> None:
+    failed, timed_out, died = Outcome.FAILED, Outcome.TIMED_OUT, Outcome.DIED
+    well = Outcome.COMPLETED
+
+    def failing() -> list[str]:
+        findings = json.loads(cluster.run("doctor", "--json").stdout)
+        return [f["text"] for f in findings if f["topic"] == "failing jobs"]
+
+    for name in ("all", "mixed", "twice", "mended", "off"):
+        cluster.put(job(name), Kind.JOB, name)
+    off = job("off")
+    version = replace(off.current, state=JobState.DISABLED)
+    cluster.put(replace(off, versions=(version,)), Kind.JOB, "off")
+    _over(cluster, "twice", well, failed, failed)
+    _over(cluster, "mended", failed, failed, failed, well)
+    _over(cluster, "off", failed, failed, failed)
+    _over(cluster, "gone", failed, failed, failed)
+    assert failing() == []
+    _over(cluster, "all", *[failed] * 12)
+    # What never ran says nothing of how it runs.
+    _over(cluster, "mixed", well, timed_out, failed, RunState.OVERLAPPED, died, RunState.MISSED)
+    assert failing() == [
+        "the last runs of each all failed: all (10 failed or more), "
+        "mixed (1 died, 1 failed, 1 timed_out)"
     ]
 
 

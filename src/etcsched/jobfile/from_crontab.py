@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from etcsched.core.errors import InvalidJobFile
 from etcsched.jobfile.crontab import Crontab, Entry, Unreadable
+from etcsched.jobfile.crontab_names import name_for
 from etcsched.jobfile.exporting import to_yaml
 from etcsched.jobfile.fields import VARIABLE
 from etcsched.jobfile.load import load
@@ -21,35 +22,6 @@ _SHELL: Final = "/bin/sh"
 _OF_MAIL: Final = ("MAILTO", "MAILFROM", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING")
 _NOT_FOR_JOBS: Final = frozenset({"SHELL", "CRON_TZ", "RANDOM_DELAY", *_OF_MAIL})
 _NOTIFIED: Final = ["failed", "timed_out", "died", "abandoned", "missed"]
-_NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
-_OF_NOTICES: Final = re.compile(r"\.(notify[0-9]*)$")
-_WORD: Final = re.compile(r"[^\s;&|<>()]+")
-_MAX_NAME: Final = 60
-_LOCKED: Final = re.compile(r"\bflock\s+(?:-\S+\s+(?:\d+\s+)?)*\S+\s+")
-_DELAYED: Final = re.compile(r"\bsleep\s+(?:\$\(\(.*?\)\)|[^\s;&|]+)\s*(?:;|&&)")
-_BEGINS: Final = r"""(?:(?<=[\s;&|("'`{])|^)(?:/\S*/)?"""
-
-
-def _options(*with_values: str) -> str:
-    values = "|".join(with_values)
-    return rf"(?:(?:{values})(?:\s++|=)?\S++\s++|-\S++\s++)*+"
-
-
-_LIMITED: Final = re.compile(
-    rf"{_BEGINS}timeout\s++{_options('-[ks]', '--signal', '--kill-after')}[0-9.]+[smhd]?\s+"
-)
-_AS_OTHERS: Final = re.compile(
-    rf"{_BEGINS}(?:runuser\s++-l\s++[\w.-]+\s++-c\s++"
-    rf"|(?:sudo|runuser)\s++{_options('-[gu]', '--user', '--group')}"
-    r"|su\s++(?:-\S*+\s++)*+[\w.-]+\s++-c\s++)"
-)
-_NAMES_NOTHING: Final = (_LOCKED, _DELAYED, _LIMITED, _AS_OTHERS)
-"""A lock with its file, a delay or a limit with its length, a user with its name."""
-# Programs that stand before the one that matters.
-_IN_FRONT: Final = frozenset(
-    {"[", "bash", "cd", "chronic", "command", "env", "exec", "flock", "ionice", "nice", "perl"}
-    | {"php", "python", "python3", "ruby", "run-parts", "sh", "sudo", "test", "timeout"}
-)
 _SHARED: Final = ("timezone", "user", "hosts", "env", "workdir", "notify")
 """What stands in the file's defaults where all of its jobs have the same."""
 
@@ -86,7 +58,7 @@ def import_crontabs(
                 )
                 continue
             fields, said = _fields(entry, timezone, entry.user or user, host)
-            name = _name(entry, jobs)
+            name = name_for(entry.command, jobs)
             wrong = _problem(name, fields, now_ms)
             if wrong:
                 left_out.append(f"{place}: {wrong}")
@@ -184,33 +156,6 @@ def _mail(receivers: Sequence[str]) -> str:
         'echo "see etcsched runs show $ETCSCHED_SOURCE_JOB/$ETCSCHED_SOURCE_RUN" | mail -s '
         f'"$ETCSCHED_SOURCE_JOB $ETCSCHED_SOURCE_STATE" {to}'
     )
-
-
-def _name(entry: Entry, taken: Iterable[str]) -> str:
-    """That of the program that is run, as well as can be told, and a number where it is taken."""
-    command = entry.command
-    for pattern in _NAMES_NOTHING:
-        command = pattern.sub(" ", command)
-    words = [word.strip("\"'") for word in _WORD.findall(command)]
-    programs = [
-        base
-        for word in words
-        if "=" not in word
-        and not word.startswith(("-", "$"))
-        and (base := _NO_NAME.sub("-", word.rstrip("/").rpartition("/")[2]).strip("-._"))
-        and not base.isdecimal()
-    ]
-    chosen = next((base for base in programs if base not in _IN_FRONT), None)
-    # What follows a path that is only looked for, or gone to, is what is run.
-    if programs and programs[0] in ("[", "test", "cd") and len(programs) > 2:
-        later = [base for base in programs[2:] if base not in _IN_FRONT]
-        chosen = later[0] if later else chosen
-    # What ends with .notify is the name of a notification.
-    base = _OF_NOTICES.sub(r"-\1", (chosen or (programs or ["job"])[0])[:_MAX_NAME])
-    names = {*taken}
-    if base not in names:
-        return base
-    return next(name for n in range(2, len(names) + 3) if (name := f"{base}-{n}") not in names)
 
 
 def _problem(name: str, fields: dict[str, Any], now_ms: int) -> str:

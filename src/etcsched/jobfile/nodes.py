@@ -2,7 +2,8 @@
 
 A scalar counts as the text that was written, so ``no``, ``on`` and ``1:30`` are strings, and a
 parameter's ``007`` stays that; only null is nothing. Aliases are followed as far as fields reach,
-so a file can't blow up by referring to itself.
+so a file can't blow up by referring to itself; and what is nested deeper than any field reaches is
+refused where it gets so deep, since reading thousands of levels takes seconds.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from etcsched.core.text import is_text
 
-__all__ = ["FieldError", "Problems", "Value", "documents_of", "flaw_of", "unknown_text"]
+__all__ = ["FieldError", "Problems", "Value", "documents_of", "flaw_of", "reader", "unknown_text"]
 
 T = TypeVar("T")
 
@@ -26,6 +28,8 @@ _PLAIN_TAGS: Final = frozenset(
     _TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")
 )
 _NULL: Final = _TAG + "null"
+_MAX_DEPTH: Final = 50
+"""Job files need a dozen."""
 
 
 class FieldError(ValueError):
@@ -163,10 +167,34 @@ class Value:
         return "nothing" if self.is_null() else repr(self._node.value)
 
 
+class _TooDeep(MarkedYAMLError):
+    """Its mark is where it gets so deep."""
+
+
+class _Shallow(Composer):
+    _levels = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self._levels == _MAX_DEPTH:
+            why = f"nested more than {_MAX_DEPTH} levels deep"
+            raise _TooDeep(None, None, why, self.parser.peek_event().start_mark)
+        self._levels += 1
+        node = super().compose_node(parent, index)
+        self._levels -= 1
+        return node
+
+
+def reader() -> YAML:
+    """Of YAML 1.2 that isn't nested without end."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Shallow
+    return yaml
+
+
 def documents_of(problems: Problems, file_number: int, file: str, text: str) -> Iterator[Value]:
     """The documents of a file up to its first flaw of form, which is a problem."""
     try:
-        for node in YAML(typ="safe", pure=True).compose_all(text):
+        for node in reader().compose_all(text):
             yield Value(problems, file_number, file, node.start_mark.line + 1, "", node)
     except (YAMLError, RecursionError) as error:
         line, why = flaw_of(error)
@@ -176,6 +204,8 @@ def documents_of(problems: Problems, file_number: int, file: str, text: str) -> 
 def flaw_of(error: YAMLError | RecursionError) -> tuple[int, str]:
     """The line, and what is wrong in one line."""
     match error:
+        case _TooDeep():
+            return error.problem_mark.line + 1, str(error.problem)
         case MarkedYAMLError():
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark is not None else 1

@@ -14,6 +14,7 @@ from etcsched.keyspace.codec import decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import EventType
 from etcsched.keyspace.transactions import submit_request
+from etcsched.operator.params import check_params
 from etcsched.operator.store import commit, found, listed, read
 from etcsched.ports import Etcd, Snapshot
 
@@ -37,10 +38,13 @@ async def trigger(
 ) -> Answer:
     """Ask for a run now; it exists when this returns, and its id is the request's.
 
-    ``NotFound`` without the job, ``Refused`` with the leader's reason, ``OutcomeUnknown`` if no
-    leader answered in time (the request stays, and counts once one leads).
+    ``NotFound`` without the job, ``Refused`` for a parameter that nobody declares, or with the
+    leader's reason, ``OutcomeUnknown`` if no leader answered in time (the request stays, and counts
+    once one leads).
     """
-    await check_known(etcd, keys, job)
+    record = await check_known(etcd, keys, job)
+    if record is not None:
+        await check_params(etcd, keys, record, params)
     request = Request(
         id=request_id, kind=RequestKind.TRIGGER, job=job, at=now, by=by, params=params
     )
@@ -104,13 +108,14 @@ async def no_such_job(etcd: Etcd, keys: Keys, job: str) -> NotFound:
     return NotFound(f"job {job}: there is none; {hint}")
 
 
-async def check_known(etcd: Etcd, keys: Keys, job: str) -> None:
-    """``NotFound``, with near names, unless the job is there."""
+async def check_known(etcd: Etcd, keys: Keys, job: str) -> Job | None:
+    """``NotFound``, with near names, unless the job is there. None: it is, but can't be read."""
     (at_job,), _ = await read(etcd, [keys.of(Kind.JOB, job)])
     record = found(Job, at_job)
     is_deleted = record is not None and record.current.state is JobState.DELETED
     if at_job is None or is_deleted:
         raise await no_such_job(etcd, keys, job)
+    return record
 
 
 async def _ask(etcd: Etcd, keys: Keys, request: Request, timeout_s: float) -> Answer:

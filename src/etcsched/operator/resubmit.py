@@ -13,6 +13,7 @@ from etcsched.core.times import Utc
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.bulk import Asked, Asker, Progress, ask_all
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
+from etcsched.operator.params import check_params_of_runs
 from etcsched.operator.runs import archived_keys, pages_of_records, view_of
 from etcsched.operator.settings import read_settings
 from etcsched.operator.store import read, read_all
@@ -109,7 +110,9 @@ async def resubmit(
     params: dict[str, str],
     force: bool,
 ) -> list[Resubmitted]:
-    """The leader's word on each, in their order; see ``ask_all``."""
+    """The leader's word on each, in their order; see ``ask_all``. ``Refused`` before any is asked
+    for where a parameter is none of one of them."""
+    await check_params_of_runs(etcd, keys, runs, params)
     requests = [
         replace(asker.request(RequestKind.RESUBMIT, job, run), params=params, force=force)
         for job, run in runs

@@ -260,6 +260,17 @@ def test_a_notification_is_a_chained_job() -> None:
     assert jobs["a.notify2"].timeout_s == 5.0
 
 
+def test_what_a_notification_has_of_its_job() -> None:
+    """What its process sees, but not where the job runs: that host may be what is lost."""
+    notice = load_all(
+        "defaults: {workdir: /srv/app, user: app, env: {A: x}, hosts: [host-a], require: {r: a}}\n"
+        "jobs:\n"
+        "  a: {run: {shell: x}, schedule: {every: 1h}, notify: {run: {shell: y}}}\n"
+    )["a.notify"]
+    assert (notice.workdir, notice.user, notice.env) == ("/srv/app", "app", {"A": "x"})
+    assert (notice.hosts, notice.require) == ((), {})
+
+
 def test_a_notification_has_neither_schedule_nor_windows_nor_calendars() -> None:
     """A window with a schedule would run it without anything to tell of."""
     text = HEAD + (

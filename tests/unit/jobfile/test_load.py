@@ -517,7 +517,7 @@ def test_all_problems_of_all_files_in_their_order() -> None:
         ("jobs: &a [*a]", "jobs: takes a map like {name: {run: ...}}, not a list"),
         ("- jobs", "takes a map like {jobs: ...}, not a list"),
         ("jobs: \x01", "not YAML: no text"),
-        ("[" * 5000, "not YAML: nested too deeply"),
+        ("[" * 5000, "nested more than 50 levels deep"),
         (
             "defaults: {owner: me}",
             "defaults: hold for the jobs of their own file, and it has none; put them beside "
@@ -527,6 +527,19 @@ def test_all_problems_of_all_files_in_their_order() -> None:
 )
 def test_a_file_that_holds_no_jobs(text: str, problem: str) -> None:
     assert problems_of(text) == [f"a.yaml:1: {problem}"]
+
+
+@pytest.mark.parametrize("begin", ["[", "{a: ", "- "])
+def test_what_is_nested_too_deeply_is_refused_where_it_gets_so(begin: str) -> None:
+    end = {"[": "]", "{a: ": "}", "- ": ""}[begin]
+
+    def nested(levels: int) -> str:
+        return f"jobs:\n  a:\n    run:\n      {begin * levels}x{end * levels}\n"
+
+    (said,) = problems_of(nested(5000))
+    assert said == "a.yaml:4: nested more than 50 levels deep"
+    assert problems_of(nested(47)) == [said]
+    assert said not in problems_of(nested(46))
 
 
 def test_sizes() -> None:

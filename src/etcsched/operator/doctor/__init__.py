@@ -23,6 +23,7 @@ from etcsched.operator.doctor.etcd import (
     check_members,
     check_sizes,
 )
+from etcsched.operator.doctor.failing import check_failing
 from etcsched.operator.doctor.finding import Finding, Level
 from etcsched.operator.doctor.jobs import check_chains, check_eligible, check_waiting
 from etcsched.operator.explain import view_at
@@ -54,6 +55,7 @@ async def examine(etcd: Etcd, keys: Keys, now_ms: Callable[[], int]) -> list[Fin
     if not any(finding.level is Level.BAD for finding in of_agents):
         findings += check_eligible(view, now_ms())
         findings += check_waiting(view, now_ms())
+    findings += await check_failing(etcd, keys, view, now_ms())
     findings += check_held(held)
     findings += check_clocks(leader, agents)
     return findings
