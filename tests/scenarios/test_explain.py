@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -14,7 +14,7 @@ from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.records import ClusterSettings, Job, Kind, Link, Retry
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery, RunState
-from etcsched.core.times import Utc, ms_of
+from etcsched.core.times import Utc, ms_of, tick_id
 from etcsched.core.view import View
 from etcsched.keyspace.feed import Feed
 from etcsched.testing.world import World
@@ -339,13 +339,15 @@ def test_nothing_waits_without_a_reason(seed: int) -> None:
     assert len(seen) >= 3, seen
 
 
-def preview_of(world: World, name: str = "backup") -> JobPreview | None:
+def preview_of(
+    world: World, name: str = "backup", decided: Collection[str] = ()
+) -> JobPreview | None:
     view, has_leader = view_of(world), explainer(world).has_leader
     context = Context(view, 0, "", Options())
     context.it_is(ms_of(world.now), 0.0)
     definition: Job = view.jobs[name].record
     begin_ms = outage_begin_ms(view, definition, has_leader)
-    return None if begin_ms is None else preview(view, context, definition, begin_ms, ())
+    return None if begin_ms is None else preview(view, context, definition, begin_ms, decided)
 
 
 @pytest.mark.parametrize("mode", [Recovery.ALL, Recovery.LAST, Recovery.NONE])
@@ -422,3 +424,62 @@ def test_the_preview_of_a_late_tick_beside_one_that_waits_for_a_slot() -> None:
     world.scheduler("s2")
     world.advance(300)
     assert world.states("backup")["120040"] == "completed"
+
+
+def test_a_preview_counts_no_tick_that_was_decided_ahead_of_the_watermark(world: World) -> None:
+    """Of a job that is due each second those are several, at the beginning of what was missed."""
+    world.agents["a1"].takes_s = 0.1
+    world.apply(job(every_s=1, recovery=Recovery.NONE, pickup_buffer_s=0.3))
+    world.advance(14)
+    world.nodes["s1"].kill()
+    world.advance(30)
+    before = world.runs("backup")
+    told = preview_of(world, decided=before)
+    assert told is not None
+    assert max(before) > tick_id(ms_of(told.since) // 1000 * 1000)
+    world.scheduler("s2")
+    world.advance(0.3)
+    missed = [run for id_, run in world.runs("backup").items() if id_ not in before]
+    assert {run.state for run in missed} == {RunState.MISSED}
+    assert told.missed == sum(max(run.missed_count, 1) for run in missed)
+    assert told.missed_first == min(run.scheduled_at or "" for run in missed)
+
+
+def test_a_preview_beside_a_run_that_ended_while_nobody_led(world: World) -> None:
+    """Who leads next hears of its end first, so the late tick overlaps nothing."""
+    world.apply(job(every_s=20))
+    world.advance(25 - world.now_s)
+    world.nodes["s1"].kill()
+    world.advance(55 - world.now_s)
+    told = preview_of(world)
+    assert told is not None
+    assert (told.late, told.overlapped) == (("2026-11-22T12:00:40.000Z",), ())
+    world.scheduler("s2")
+    world.advance(1)
+    assert world.states("backup") == {"120020": "completed", "120040": "assigned"}
+
+
+def test_the_preview_of_a_late_tick_beside_one_that_has_begun_and_one_that_waits(
+    world: World,
+) -> None:
+    """All ticks are late only, and so decided one by one, as ticks are."""
+    world.agents["a1"].takes_s = 60.0
+    world.apply(job(every_s=10))
+    world.advance(8 - world.now_s)
+    world.nodes["s1"].kill()
+    world.advance(25 - world.now_s)
+    world.scheduler("s2")
+    world.advance(1.5)
+    assert world.states("backup") == {"120010": "assigned", "120020": "queued"}
+    world.nodes["s2"].kill()
+    world.advance(45 - world.now_s)
+    told = preview_of(world)
+    assert told is not None
+    world.scheduler("s3")
+    world.advance(1)
+    states = world.states("backup")
+    assert (states["120030"], states["120040"]) == ("overlapped", "overlapped")
+    assert (told.late, told.overlapped) == (
+        (),
+        ("2026-11-22T12:00:30.000Z", "2026-11-22T12:00:40.000Z"),
+    )
