@@ -293,6 +293,48 @@ def test_a_join_says_whom_it_waits_for(world: World) -> None:
     assert "waits for two; one/20261122T120002Z is there" in found.text
 
 
+def test_a_join_whose_parameters_are_too_many_says_so(world: World) -> None:
+    """All that it waited for are there, since the last of them was deleted; and yet it never
+    begins."""
+    world.agents["a1"].takes_s = 1.0
+    world.agents["a1"].hands_on = {name: {name: ("x" * 9000,)} for name in ("one", "two")}
+    link = Link(to="report", joins=True)
+    world.apply(job("report", state=JobState.CHAIN_ACTIVE))
+    for name, second in (("one", 2), ("two", 2)):
+        world.apply(job(name, at(second), chain=(link,)))
+    world.apply(job("three", chain=(link,)))
+    world.advance(10)
+    world.delete("three")
+    world.advance(30)
+    assert world.runs("report") == {}
+    ((_, found),) = explainer(world).joins_of("report")
+    assert "waits for fewer parameters: they take 18006 bytes, more than 16384;" in found.text
+
+
+def test_an_outage_whose_cause_is_gone_lasts_until_somebody_leads(world: World) -> None:
+    world.apply(job(every_s=5))
+    world.agents["a1"].leave()
+    world.advance(20)
+    world.nodes["s1"].kill()
+    world.advance(15)
+    world.agent("a2")
+    world.advance(1)
+    found = explainer(world).outage(view_of(world).jobs["backup"].record)
+    assert found is not None
+    assert found.text.endswith("no agent is here; it ends once somebody leads")
+
+
+def test_a_job_without_ticks_begins_no_outage(world: World) -> None:
+    world.apply(job(hosts=("nobody",)))
+    world.advance(1)
+    definition = view_of(world).jobs["backup"].record
+    texts = [reason.text for reason in explainer(world).of_job(definition)]
+    assert texts == [
+        "no agent may run it: a1 is not among the job's hosts (nobody)",
+        "its schedule has no tick any more",
+    ]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_nothing_waits_without_a_reason(seed: int) -> None:
     """Whenever the leader has nothing to do, nothing that waits is free to go: a reason that says
