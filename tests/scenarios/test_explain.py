@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -14,7 +14,7 @@ from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.records import ClusterSettings, Job, Kind, Link, Retry
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery, RunState
-from etcsched.core.times import Utc, ms_of
+from etcsched.core.times import Utc, ms_of, tick_id
 from etcsched.core.view import View
 from etcsched.keyspace.feed import Feed
 from etcsched.testing.world import World
@@ -303,6 +303,48 @@ def test_a_join_says_whom_it_waits_for(world: World) -> None:
     assert "waits for two; one/20261122T120002Z is there" in found.text
 
 
+def test_a_join_whose_parameters_are_too_many_says_so(world: World) -> None:
+    """All that it waited for are there, since the last of them was deleted; and yet it never
+    begins."""
+    world.agents["a1"].takes_s = 1.0
+    world.agents["a1"].hands_on = {name: {name: ("x" * 9000,)} for name in ("one", "two")}
+    link = Link(to="report", joins=True)
+    world.apply(job("report", state=JobState.CHAIN_ACTIVE))
+    for name, second in (("one", 2), ("two", 2)):
+        world.apply(job(name, at(second), chain=(link,)))
+    world.apply(job("three", chain=(link,)))
+    world.advance(10)
+    world.delete("three")
+    world.advance(30)
+    assert world.runs("report") == {}
+    ((_, found),) = explainer(world).joins_of("report")
+    assert "waits for fewer parameters: they take 18006 bytes, more than 16384;" in found.text
+
+
+def test_an_outage_whose_cause_is_gone_lasts_until_somebody_leads(world: World) -> None:
+    world.apply(job(every_s=5))
+    world.agents["a1"].leave()
+    world.advance(20)
+    world.nodes["s1"].kill()
+    world.advance(15)
+    world.agent("a2")
+    world.advance(1)
+    found = explainer(world).outage(view_of(world).jobs["backup"].record)
+    assert found is not None
+    assert found.text.endswith("no agent is here; it ends once somebody leads")
+
+
+def test_a_job_without_ticks_begins_no_outage(world: World) -> None:
+    world.apply(job(hosts=("nobody",)))
+    world.advance(1)
+    definition = view_of(world).jobs["backup"].record
+    texts = [reason.text for reason in explainer(world).of_job(definition)]
+    assert texts == [
+        "no agent may run it: a1 is not among the job's hosts (nobody)",
+        "its schedule has no tick any more",
+    ]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_nothing_waits_without_a_reason(seed: int) -> None:
     """Whenever the leader has nothing to do, nothing that waits is free to go: a reason that says
@@ -349,13 +391,15 @@ def test_nothing_waits_without_a_reason(seed: int) -> None:
     assert len(seen) >= 3, seen
 
 
-def preview_of(world: World, name: str = "backup") -> JobPreview | None:
+def preview_of(
+    world: World, name: str = "backup", decided: Collection[str] = ()
+) -> JobPreview | None:
     view, has_leader = view_of(world), explainer(world).has_leader
     context = Context(view, 0, "", Options())
     context.it_is(ms_of(world.now), 0.0)
     definition: Job = view.jobs[name].record
     begin_ms = outage_begin_ms(view, definition, has_leader)
-    return None if begin_ms is None else preview(view, context, definition, begin_ms, ())
+    return None if begin_ms is None else preview(view, context, definition, begin_ms, decided)
 
 
 @pytest.mark.parametrize("mode", [Recovery.ALL, Recovery.LAST, Recovery.NONE])
@@ -432,3 +476,62 @@ def test_the_preview_of_a_late_tick_beside_one_that_waits_for_a_slot() -> None:
     world.scheduler("s2")
     world.advance(300)
     assert world.states("backup")["120040"] == "completed"
+
+
+def test_a_preview_counts_no_tick_that_was_decided_ahead_of_the_watermark(world: World) -> None:
+    """Of a job that is due each second those are several, at the beginning of what was missed."""
+    world.agents["a1"].takes_s = 0.1
+    world.apply(job(every_s=1, recovery=Recovery.NONE, pickup_buffer_s=0.3))
+    world.advance(14)
+    world.nodes["s1"].kill()
+    world.advance(30)
+    before = world.runs("backup")
+    told = preview_of(world, decided=before)
+    assert told is not None
+    assert max(before) > tick_id(ms_of(told.since) // 1000 * 1000)
+    world.scheduler("s2")
+    world.advance(0.3)
+    missed = [run for id_, run in world.runs("backup").items() if id_ not in before]
+    assert {run.state for run in missed} == {RunState.MISSED}
+    assert told.missed == sum(max(run.missed_count, 1) for run in missed)
+    assert told.missed_first == min(run.scheduled_at or "" for run in missed)
+
+
+def test_a_preview_beside_a_run_that_ended_while_nobody_led(world: World) -> None:
+    """Who leads next hears of its end first, so the late tick overlaps nothing."""
+    world.apply(job(every_s=20))
+    world.advance(25 - world.now_s)
+    world.nodes["s1"].kill()
+    world.advance(55 - world.now_s)
+    told = preview_of(world)
+    assert told is not None
+    assert (told.late, told.overlapped) == (("2026-11-22T12:00:40.000Z",), ())
+    world.scheduler("s2")
+    world.advance(1)
+    assert world.states("backup") == {"120020": "completed", "120040": "assigned"}
+
+
+def test_the_preview_of_a_late_tick_beside_one_that_has_begun_and_one_that_waits(
+    world: World,
+) -> None:
+    """All ticks are late only, and so decided one by one, as ticks are."""
+    world.agents["a1"].takes_s = 60.0
+    world.apply(job(every_s=10))
+    world.advance(8 - world.now_s)
+    world.nodes["s1"].kill()
+    world.advance(25 - world.now_s)
+    world.scheduler("s2")
+    world.advance(1.5)
+    assert world.states("backup") == {"120010": "assigned", "120020": "queued"}
+    world.nodes["s2"].kill()
+    world.advance(45 - world.now_s)
+    told = preview_of(world)
+    assert told is not None
+    world.scheduler("s3")
+    world.advance(1)
+    states = world.states("backup")
+    assert (states["120030"], states["120040"]) == ("overlapped", "overlapped")
+    assert (told.late, told.overlapped) == (
+        (),
+        ("2026-11-22T12:00:30.000Z", "2026-11-22T12:00:40.000Z"),
+    )

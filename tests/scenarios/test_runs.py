@@ -149,6 +149,58 @@ def test_pause_holds_an_unclaimed_run_and_resume_lets_it_go(world: World, name: 
     assert world.agents["a1"].spans
 
 
+@pytest.mark.parametrize("nobody_leads", [True, False])
+@pytest.mark.parametrize(
+    ("waits_as", "ends_as"), [("ready", "cancelled"), ("retrying", "failed"), ("held", "cancelled")]
+)
+def test_what_waits_ends_though_its_job_is_made_anew_before_anybody_looks(
+    world: World, waits_as: str, ends_as: str, nobody_leads: bool
+) -> None:
+    definition = job(
+        hosts=("a2",),
+        pickup_buffer_s=3600.0,
+        retry=Retry(max=1, interval_s=60.0),
+        on_agent_loss=OnAgentLoss.HOLD,
+    )
+    world.apply(definition)
+    if waits_as != "ready":
+        world.agent("a2", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(1)
+    world.request(trigger(RUN))
+    world.advance(0.5)
+    if waits_as == "held":
+        world.agents["a2"].kill()
+    world.advance(20)
+    assert only_run(world).state.value == waits_as
+    if nobody_leads:
+        world.nodes["s1"].kill()
+    world.delete("backup")
+    world.start_ms += 1000  # (No leader looks between the two.)
+    world.apply(definition)
+    if nobody_leads:
+        world.scheduler("s2")
+    world.advance(15)
+    world.agent("a2", takes_s=1.0)
+    world.advance(100)
+    assert only_run(world).state.value == ends_as
+    assert [span.job for span in world.agents["a2"].spans] == []
+
+
+def test_what_came_after_its_job_was_made_anew_by_a_clock_that_is_ahead(world: World) -> None:
+    world.apply(job(hosts=("a2",)))
+    world.start_ms += 5_000
+    world.delete("backup")
+    world.start_ms += 1
+    world.apply(job(hosts=("a2",)))
+    world.start_ms -= 5_001
+    world.advance(1)
+    world.request(trigger(RUN))
+    world.advance(1)
+    world.agent("a2", takes_s=1.0)
+    world.advance(10)
+    assert only_run(world).state.value == "completed"
+
+
 @pytest.mark.parametrize("how", ["disable", "delete"])
 @pytest.mark.parametrize("when", ["ready", "unclaimed", "running"])
 def test_stopping_a_job(world: World, how: str, when: str) -> None:

@@ -96,7 +96,7 @@ class AssignedRuns:
     def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
         """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""
         job = self._view.jobs.get(entry.record.job)
-        if job is not None and may_start(job.record, entry.record, self._context.wall_ms):
+        if job is not None and may_start(job, entry, self._context.wall_ms):
             self._move(entry, assignment, None, cause)
         else:
             run, state = entry.record, RunState.CANCELLED
@@ -155,7 +155,7 @@ class AssignedRuns:
 
     def _may_reassign(self, entry: Entry[Run], outcome: Outcome) -> bool:
         job = self._view.jobs.get(entry.record.job)
-        if job is None or not may_start(job.record, entry.record, self._context.wall_ms):
+        if job is None or not may_start(job, entry, self._context.wall_ms):
             return False
         if entry.record.reassigns >= job.record.max_reassigns:
             return False

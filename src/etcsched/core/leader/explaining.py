@@ -14,7 +14,7 @@ import msgspec
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.buffers import buffer_end_ms
-from etcsched.core.leader.chains import CHAINABLE
+from etcsched.core.leader.chains import CHAINABLE, size_of
 from etcsched.core.leader.context import ASIDE_REASON, Context, Options
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
@@ -31,7 +31,7 @@ from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import may_start
 from etcsched.core.limits import NO_LIMITS, Limits
-from etcsched.core.records import CLUSTER, Candidate, Gap, Job, Run
+from etcsched.core.records import CLUSTER, MAX_PARAMS_BYTES, Candidate, Gap, Job, Join, Run
 from etcsched.core.states import OCCASIONS, JobState, Occasion, RunState
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -146,15 +146,21 @@ class Explainer:
             join = entry.record
             missing = self._runs.chains.missing_of(job, instance, join.arrived)
             there = ", ".join(f"{a.job}/{a.run}" for a in join.arrived)
-            what = ", ".join(sorted(missing)) or self._what_holds_joins_of(job)
+            what = ", ".join(sorted(missing)) or self._what_holds(join)
             text = f"chain {instance} waits for {what}; {there} is there"
             found.append((join.run, Reason(Why.JOIN, text)))
         return found
 
-    def _what_holds_joins_of(self, name: str) -> str:
-        entry = self._view.jobs.get(name)
+    def _what_holds(self, join: Join) -> str:
+        """Of one to which all have come."""
+        entry = self._view.jobs.get(join.job)
         state = self._plain.state_of(entry.record) if entry is not None else JobState.DELETED
-        return "nothing more" if state in CHAINABLE else f"{name}, which is {state.value}"
+        if entry is None or state not in CHAINABLE:
+            return f"{join.job}, which is {state.value}"
+        size = size_of(entry.record, join.arrived)
+        if size > MAX_PARAMS_BYTES:
+            return f"fewer parameters: they take {size} bytes, more than {MAX_PARAMS_BYTES}"
+        return "nothing more" if self.has_leader else "a leader"
 
     # --- agents
 
@@ -221,7 +227,9 @@ class Explainer:
         if outage is not None:
             found.append(outage)
         elif context.waits_for_agent(job):
-            text = f"{context.why_none(requirement_of(job))}; its next tick begins an outage"
+            why = context.why_none(requirement_of(job))
+            is_due = next_tick(job, view.limits_of(job), self._now_ms) is not None
+            text = f"{why}; its next tick begins an outage" if is_due else why
             found.append(Reason(Why.NO_AGENT, text))
         holder = context.conflicts.holder(name)
         if holder is not None:
@@ -243,6 +251,8 @@ class Explainer:
             return Reason(Why.OUTAGE, f"{begun}; now: {now}" if now != gap.record.reason else begun)
         if gap.record.reason == ASIDE_REASON:
             return Reason(Why.OUTAGE, f"{begun}; that is tried again each minute")
+        if not self.has_leader:
+            return Reason(Why.OUTAGE, f"{begun}; it ends once somebody leads")
         return Reason(Why.OUTAGE, f"{begun}; it is over, its ticks are being decided")
 
     def _window_until(self, job: Job) -> Utc | None:

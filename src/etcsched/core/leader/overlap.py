@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 import msgspec
@@ -26,8 +27,14 @@ HELD_UP_MS = 250
 def state_by_overlap(
     view: View, job: Job, lane: str, tick_ms: int, away: Away, now_ms: int
 ) -> RunState:
+    return state_beside(view, job, view.active_runs(lane), tick_ms, away, now_ms)
+
+
+def state_beside(
+    view: View, job: Job, beside: Sequence[Run], tick_ms: int, away: Away, now_ms: int
+) -> RunState:
     """A job that catches up on an outage queues its new ticks, whatever ``overlap`` says."""
-    all_active = view.active_runs(lane)
+    all_active = beside
     if not job.per_host:
         # What is queued for its own agent, which may be gone, goes behind others of the job.
         all_active = [r for r in all_active if not (r.host and r.state is RunState.QUEUED)]

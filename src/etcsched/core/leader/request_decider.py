@@ -9,7 +9,13 @@ from etcsched.core.leader.context import Context, request_matter, run_matter
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.resubmission import Resubmissions
 from etcsched.core.leader.run_decider import RunDecider
-from etcsched.core.leader.runs import assignment_of, how_to_enable, may_start, new_run
+from etcsched.core.leader.runs import (
+    assignment_of,
+    how_to_enable,
+    is_made_anew,
+    may_start,
+    new_run,
+)
 from etcsched.core.records import (
     MAX_PARAMS_BYTES,
     Answer,
@@ -230,10 +236,12 @@ class RequestDecider:
             message = f"run {request.job}/{request.run} isn't held: it is {state}"
             self._answer(entry, False, message, request.run)
         elif request.release is Release.REASSIGN and (
-            job is None or not may_start(job.record, run.record, self._context.wall_ms)
+            job is None or not may_start(job, run, self._context.wall_ms)
         ):
             why = f"job {request.job} is gone"
-            if job is not None:
+            if job is not None and is_made_anew(job, run, run.record.created_at):
+                why = f"job {request.job} was deleted and made anew since, so this run ends"
+            elif job is not None:
                 state = self._context.state_of(job.record).value
                 how = how_to_enable(job.record, self._context.wall_ms)
                 why = f"job {request.job} is {state}, so this run mustn't start; {how}"

@@ -57,7 +57,7 @@ class RetryingRuns:
         run = entry.record
         job = self._view.jobs.get(run.job)
         later = self._later_run(run)
-        if job is None or not may_start(job.record, run, self._context.wall_ms):
+        if job is None or not may_start(job, entry, self._context.wall_ms):
             self.give_up(entry, "the job was stopped")
             return
         self._context.wake_at_window(job.record, run_matter(key))
@@ -144,10 +144,7 @@ class RetryingRuns:
         assert outcome is not None
         if job is None or not has_retry(job.record, run, outcome):
             return False
-        if (
-            not may_start(job.record, run, self._context.wall_ms)
-            or self._later_run(run) is not None
-        ):
+        if not may_start(job, entry, self._context.wall_ms) or self._later_run(run) is not None:
             return False
         cause = report.record.reason or outcome.value
         over = self._ends.attempt_over(assignment, report, cause)

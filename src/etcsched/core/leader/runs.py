@@ -11,6 +11,7 @@ from etcsched.core.records import (
     Assignment,
     Attempt,
     Job,
+    Join,
     Presence,
     Report,
     Run,
@@ -28,6 +29,7 @@ from etcsched.core.states import (
     check_transition,
 )
 from etcsched.core.times import Utc, tick_id, utc_of
+from etcsched.core.view import Entry
 
 MAX_HISTORY = 64
 """Steps kept of a run; of one that moved more often, the first and the newest."""
@@ -255,9 +257,12 @@ def how_to_enable(job: Job, at_ms: int) -> str:
     return "wait until its window is over, or apply its file without that window first"
 
 
-def may_start(job: Job, run: Run, at_ms: int) -> bool:
+def may_start(job: Entry[Job], entry: Entry[Run], at_ms: int) -> bool:
     """Whether the job's definition lets this run start then, for the first time or again."""
-    match job.current.at(at_ms).state:
+    run = entry.record
+    if is_made_anew(job, entry, run.created_at):
+        return False  # It was another job's, of this name.
+    match job.record.current.at(at_ms).state:
         case JobState.ENABLED:
             return True
         case JobState.AD_HOC_ACTIVE:
@@ -270,3 +275,14 @@ def may_start(job: Job, run: Run, at_ms: int) -> bool:
             return False
         case other:
             assert_never(other)
+
+
+def is_made_anew(job: Entry[Job], entry: Entry[Run] | Entry[Join], since: Utc) -> bool:
+    """Whether the job was deleted since this came, at the time ``since``, also where nobody looked
+    in between."""
+    if job.create_revision > entry.create_revision:
+        return True
+    if entry.create_revision > job.mod_revision:
+        return False  # Whatever the clocks of who wrote the job said.
+    versions = job.record.versions
+    return any(v.state is JobState.DELETED and v.since > since for v in versions)

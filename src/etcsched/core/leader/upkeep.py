@@ -7,11 +7,11 @@ from msgspec.structs import replace
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.chains import join_matter
 from etcsched.core.leader.context import Context, Matter, job_matter
-from etcsched.core.leader.runs import late_attempt_of
-from etcsched.core.records import CLUSTER, Job, Join, Kind, Report, Run
+from etcsched.core.leader.runs import is_made_anew, late_attempt_of
+from etcsched.core.records import CLUSTER, Kind, Report, Run
 from etcsched.core.states import JobState
 from etcsched.core.times import utc_of
-from etcsched.core.view import Entry, revision_of
+from etcsched.core.view import revision_of
 
 SWEEP_EVERY_S = 10.0
 MAX_LATE_REPORTS = 8
@@ -77,7 +77,7 @@ class Upkeep:
             job = self._view.jobs.get(target)
             is_gone = job is None or job.record.current.state is JobState.DELETED
             is_gone = is_gone or entry.create_revision < self._deleted.get(target, 0)
-            is_gone = is_gone or (job is not None and _is_made_anew(job, entry))
+            is_gone = is_gone or (job is not None and is_made_anew(job, entry, entry.record.since))
             if (entry.record.since >= oldest and not is_gone) or context.is_busy(matter):
                 continue
             write = fx.ForgetJoin(
@@ -216,16 +216,6 @@ class Upkeep:
             agent=agent,
             warn=True,
         )
-
-
-def _is_made_anew(job: Entry[Job], join: Entry[Join]) -> bool:
-    """Whether the job was deleted since somebody came to the join."""
-    if job.create_revision > join.create_revision:
-        return True
-    if join.create_revision > job.mod_revision:
-        return False  # Whatever the clocks of who wrote the job said.
-    versions = job.record.versions
-    return any(v.state is JobState.DELETED and v.since > join.record.since for v in versions)
 
 
 def _has_folded(run: Run, report: Report) -> bool:

@@ -90,7 +90,7 @@ class WaitingRuns:
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
         job = self._view.jobs.get(run.job)
-        if job is None or not may_start(job.record, run, self._context.wall_ms):
+        if job is None or not may_start(job, entry, self._context.wall_ms):
             self._ends.end_waiting(
                 entry, RunState.CANCELLED, "the job was stopped before it started"
             )
