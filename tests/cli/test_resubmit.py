@@ -92,20 +92,20 @@ def test_what_the_leader_is_asked(history: Console) -> None:
     )
 
 
-def test_a_parameter_that_nobody_declares(history: Console) -> None:
+def test_a_misspelt_parameter(history: Console) -> None:
     """Then none is resubmitted; what a run has, a chain may have brought."""
     history.put(job("report", params={"rows": "0"}), Kind.JOB, "report")
     brought = replace(
         finished("report", OLD, Utc("2026-11-21T02:30:00.000Z"), Outcome.FAILED),
-        params={"rows": "4", "month": "10"},
+        params={"rows": "4", "row": "10"},
     )
     history.archive(brought)
-    line = "etcsched: job report: has no parameter 'month'; it declares rows"
+    line = "etcsched: job report: has no parameter 'row'; did you mean rows? it declares rows"
     names = [f"close_books/{NEW}", f"report/{OLD}", f"report/{NEW}"]
-    assert history.fails(5, "runs", "resubmit", *names, "--param", "month=11") == line
+    assert history.fails(5, "runs", "resubmit", *names, "--param", "row=11") == line
     assert history.store.range(Range(*history.keys.all_of(Kind.REQUEST))).kvs == ()
     new = answered(history, f"report/{OLD}")
-    assert new in history.ok("runs", "resubmit", f"report/{OLD}", "--param", "month=11")
+    assert new in history.ok("runs", "resubmit", f"report/{OLD}", "--param", "row=11")
 
 
 def test_a_refusal(history: Console) -> None:

@@ -1,14 +1,16 @@
 """Parameters that somebody names for a run, held to those that its job declares.
 
-One that nobody reads is nearly surely a typing error, and a run without it does the wrong thing in
-silence. A job that declares none takes any, as its processes see them all; so does a run its own,
-which a chain may have brought; and what the jobs declare that follow is meant for them.
+A name that is almost one of these is nearly surely a typing error, and a run without it does the
+wrong thing in silence. Others are taken: a process sees whatever it is given, a source's results
+among it, which nobody declares. So is what a run has already, which a chain may have brought, and
+what the jobs declare that follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from typing import Final
 
 from etcsched.core.errors import Refused
 from etcsched.core.records import Job, Kind, Run
@@ -19,12 +21,16 @@ from etcsched.ports import Etcd
 
 __all__ = ["check_params", "check_params_of_runs"]
 
+_ALIKE: Final = 0.8
+"""``mont`` and ``month`` are, by ``difflib``'s measure; ``date`` and ``data`` aren't."""
+
 
 async def check_params(etcd: Etcd, keys: Keys, job: Job, given: Collection[str]) -> None:
-    """``Refused`` for the first that neither the job declares nor one that follows it."""
-    unknown = _undeclared(job, given)
-    if unknown and (unknown := await _unknown_to_followers(etcd, keys, job, unknown)):
-        raise _refusal(job, unknown[0])
+    """``Refused`` for the first that is almost one that the job declares, unless one that follows
+    it declares that."""
+    misspelt = _misspelt(job, given)
+    if misspelt and (misspelt := await _unknown_to_followers(etcd, keys, job, misspelt)):
+        raise _refusal(job, misspelt)
 
 
 async def check_params_of_runs(
@@ -35,43 +41,49 @@ async def check_params_of_runs(
     if not given:
         return
     for job in await _jobs(etcd, keys, dict.fromkeys(name for name, _ in runs)):
-        unknown = _undeclared(job, given)
-        if not unknown:
+        misspelt = _misspelt(job, given)
+        if not misspelt or not (misspelt := await _unknown_to_followers(etcd, keys, job, misspelt)):
             continue
-        unknown = await _unknown_to_followers(etcd, keys, job, unknown)
-        if not unknown:
-            continue
-        for run in await _runs(
-            etcd, keys, job.name, [id_ for name, id_ in runs if name == job.name]
-        ):
-            missing = [name for name in unknown if name not in run.params]
-            if missing:
-                raise _refusal(job, missing[0])
+        ids = [id_ for name, id_ in runs if name == job.name]
+        for run in await _runs(etcd, keys, job.name, ids):
+            if missing := {
+                name: meant for name, meant in misspelt.items() if name not in run.params
+            }:
+                raise _refusal(job, missing)
 
 
-def _undeclared(job: Job, given: Collection[str]) -> list[str]:
-    return [name for name in given if name not in job.params] if job.params else []
-
-
-def _refusal(job: Job, name: str) -> Refused:
+def _misspelt(job: Job, given: Collection[str]) -> dict[str, str]:
+    """Each with the one that is most likely meant."""
     folded = {declared.casefold(): declared for declared in job.params}
-    near = get_close_matches(name.casefold(), folded, n=1)
-    hint = f"did you mean {folded[near[0]]}? " if near else ""
+    near = {
+        name: get_close_matches(name.casefold(), folded, n=1, cutoff=_ALIKE)
+        for name in given
+        if name not in job.params
+    }
+    return {name: folded[meant[0]] for name, meant in near.items() if meant}
+
+
+def _refusal(job: Job, misspelt: dict[str, str]) -> Refused:
+    name, meant = next(iter(misspelt.items()))
     return Refused(
-        f"job {job.name}: has no parameter {name!r}; {hint}it declares {some(sorted(job.params))}"
+        f"job {job.name}: has no parameter {name!r}; did you mean {meant}? "
+        f"it declares {some(sorted(job.params))}"
     )
 
 
-async def _unknown_to_followers(etcd: Etcd, keys: Keys, job: Job, unknown: list[str]) -> list[str]:
-    """Of these names, those that no job declares which the chain may come to."""
+async def _unknown_to_followers(
+    etcd: Etcd, keys: Keys, job: Job, misspelt: dict[str, str]
+) -> dict[str, str]:
+    """Of these, those that no job declares which the chain may come to."""
     seen = {job.name}
     nexts = [job]
-    while unknown and nexts:
+    while misspelt and nexts:
         targets = {link.to for one in nexts for link in one.chain} - seen
         seen |= targets
         nexts = await _jobs(etcd, keys, sorted(targets))
-        unknown = [name for name in unknown if not any(name in one.params for one in nexts)]
-    return unknown
+        known = {name for one in nexts for name in one.params}
+        misspelt = {name: meant for name, meant in misspelt.items() if name not in known}
+    return misspelt
 
 
 async def _jobs(etcd: Etcd, keys: Keys, names: Collection[str]) -> list[Job]:

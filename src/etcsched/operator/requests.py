@@ -38,7 +38,7 @@ async def trigger(
 ) -> Answer:
     """Ask for a run now; it exists when this returns, and its id is the request's.
 
-    ``NotFound`` without the job, ``Refused`` for a parameter that nobody declares, or with the
+    ``NotFound`` without the job, ``Refused`` for a misspelt parameter, or with the
     leader's reason, ``OutcomeUnknown`` if no leader answered in time (the request stays, and counts
     once one leads).
     """

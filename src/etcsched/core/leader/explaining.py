@@ -29,7 +29,7 @@ from etcsched.core.leader.placement import (
 )
 from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.run_decider import RunDecider
-from etcsched.core.leader.runs import may_start
+from etcsched.core.leader.runs import lets_start
 from etcsched.core.limits import NO_LIMITS, Limits
 from etcsched.core.records import CLUSTER, MAX_PARAMS_BYTES, Candidate, Gap, Job, Join, Run
 from etcsched.core.states import OCCASIONS, JobState, Occasion, RunState
@@ -178,7 +178,7 @@ class Explainer:
         if self._view.is_paused(job.name):
             return False
         if run is not None:
-            return may_start(job, run, self._now_ms)
+            return lets_start(job, run, self._now_ms)
         return self._plain.state_of(job) not in (JobState.DISABLED, JobState.DELETED)
 
     def _agent(self, name: str, requirement: Requirement, tried: Tried, next_one: str) -> AgentWord:

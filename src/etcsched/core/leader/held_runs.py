@@ -14,7 +14,7 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, request_matter, run_matter
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.run_ends import RunEnds
-from etcsched.core.leader.runs import is_made_anew, step
+from etcsched.core.leader.runs import is_of_another, step
 from etcsched.core.records import Assignment, Job, Release, Report, Run
 from etcsched.core.states import JobState, OnAgentLoss, RunState
 from etcsched.core.view import Entry, RunKey
@@ -84,7 +84,7 @@ class HeldRuns:
             return
         job = self._view.jobs.get(entry.record.job)
         is_gone = job is None or job.record.current.state is JobState.DELETED
-        if job is None or is_gone or is_made_anew(job, entry, entry.record.created_at):
+        if job is None or is_gone or is_of_another(job, entry):
             self.end(entry, RunState.CANCELLED, "the job was deleted while it was held")
             return
         self._context.because(key, Why.HELD, lambda: why_held(entry.record))

@@ -12,7 +12,7 @@ from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import (
     assignment_of,
     how_to_enable,
-    is_made_anew,
+    is_of_another,
     may_start,
     new_run,
 )
@@ -239,7 +239,7 @@ class RequestDecider:
             job is None or not may_start(job, run, self._context.wall_ms)
         ):
             why = f"job {request.job} is gone"
-            if job is not None and is_made_anew(job, run, run.record.created_at):
+            if job is not None and is_of_another(job, run):
                 why = f"job {request.job} was deleted and made anew since, so this run ends"
             elif job is not None:
                 state = self._context.state_of(job.record).value

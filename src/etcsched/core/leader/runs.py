@@ -258,11 +258,13 @@ def how_to_enable(job: Job, at_ms: int) -> str:
 
 
 def may_start(job: Entry[Job], entry: Entry[Run], at_ms: int) -> bool:
-    """Whether the job's definition lets this run start then, for the first time or again."""
-    run = entry.record
-    if is_made_anew(job, entry, run.created_at):
-        return False  # It was another job's, of this name.
-    match job.record.current.at(at_ms).state:
+    """Whether its job lets this run start then, for the first time or again."""
+    return not is_of_another(job, entry) and lets_start(job.record, entry.record, at_ms)
+
+
+def lets_start(job: Job, run: Run, at_ms: int) -> bool:
+    """Whether the job's definition does."""
+    match job.current.at(at_ms).state:
         case JobState.ENABLED:
             return True
         case JobState.AD_HOC_ACTIVE:
@@ -275,6 +277,12 @@ def may_start(job: Entry[Job], entry: Entry[Run], at_ms: int) -> bool:
             return False
         case other:
             assert_never(other)
+
+
+def is_of_another(job: Entry[Job], run: Entry[Run]) -> bool:
+    """Whether the run is one of an earlier job of this name, which was deleted since."""
+    # A tick's time and the job's are of one timeline; the clock of who created it may be behind.
+    return is_made_anew(job, run, max(run.record.created_at, run.record.due_at))
 
 
 def is_made_anew(job: Entry[Job], entry: Entry[Run] | Entry[Join], since: Utc) -> bool:
