@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from itertools import combinations
 from typing import Any
 
 import pytest
 
-from etcsched.core.records import Kind, Retry
+from etcsched.core.leader.context import Context, Matter
+from etcsched.core.records import Kind, Retry, Window
 from etcsched.core.schedule import At
 from etcsched.core.states import (
     JobState,
@@ -533,3 +535,31 @@ def test_one_below_waits_as_long_as_one_above_it_does(seed: int) -> None:
     world.group("two", "mid", "low")
     world.advance(15)
     assert list(world.states("mid").values()) == ["assigned"]
+
+
+@pytest.mark.parametrize("waits", ["for its group", "for its window"])
+def test_what_waits_for_long_is_woken_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, waits: str
+) -> None:
+    """However often it is looked at meanwhile: each tick looks at all that the group keeps."""
+    windows: tuple[Window, ...] = ()
+    if waits == "for its window":
+        since, until = Utc("2026-11-22T18:00:00.000Z"), Utc("2026-11-22T19:00:00.000Z")
+        windows = (Window(since=since, until=until, state=JobState.DISABLED),)
+    woken: Counter[str] = Counter()
+    wake_at = Context.wake_at
+
+    def count(context: Context, mono_s: float, matter: Matter) -> None:
+        woken[matter[-1]] += matter[:2] == ("run", "backup")
+        wake_at(context, mono_s, matter)
+
+    monkeypatch.setattr(Context, "wake_at", count)
+    world.agents["a1"].takes_s = 1000.0
+    world.apply(job("rival", At(Utc("2026-11-22T12:00:02.000Z"))))
+    world.advance(5)
+    fields: dict[str, Any] = {"overlap": Overlap.ALLOW, "pickup_buffer_s": 36_000.0}
+    world.apply(job("backup", every_s=1, windows=windows, **fields))
+    world.group("g", "rival", "backup")
+    world.advance(60)
+    assert set(world.states("backup").values()) == {"conflicted"}
+    assert max(woken.values()) <= 2, woken

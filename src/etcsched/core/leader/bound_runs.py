@@ -57,7 +57,7 @@ class BoundRuns:
             since_ms = max(since_ms, self._gone_ms.get(key, 0))
         wait_ms = since_ms + int(_waits_s(run, job) * 1000) - context.wall_ms
         if wait_ms > 0:
-            context.wake_at(context.mono_s + wait_ms / 1000, run_matter(key))
+            context.wake_again_at(context.mono_s + wait_ms / 1000, run_matter(key))
             return False
         cause = f"{context.why_none(requirement_of_run(job, run))}, as long as it waited"
         self._end(entry, cause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -178,6 +179,8 @@ class Context:
         self.fanning_out: set[str] = set()
         """Jobs with a fan-out of which not every run is shown yet (``fan_outs``)."""
         self._timers: list[tuple[float, Matter]] = []
+        self._first_wakes_s: dict[Matter, float] = {}
+        """Of what ``wake_again_at`` wakes."""
         self.reasons: dict[RunKey, Reason] | None = None
         """What ``because`` takes down, for whoever explains; a leader keeps nothing."""
 
@@ -420,11 +423,18 @@ class Context:
     def wake_at(self, mono_s: float, matter: Matter) -> None:
         heapq.heappush(self._timers, (mono_s, matter))
 
+    def wake_again_at(self, mono_s: float, matter: Matter) -> None:
+        """For what asks for this at every look, as long as it waits: the first of its timers is
+        enough. A run is looked at whenever another one of its conflict groups changes, say."""
+        if mono_s < self._first_wakes_s.get(matter, math.inf):
+            self._first_wakes_s[matter] = mono_s
+            self.wake_at(mono_s, matter)
+
     def wake_at_window(self, job: Job, matter: Matter) -> None:
         """A window that opens or closes may stop what waits."""
         edge_ms = self.next_window_ms(job)
         if edge_ms is not None:
-            self.wake_at(self.mono_s + (edge_ms - self.wall_ms) / 1000, matter)
+            self.wake_again_at(self.mono_s + (edge_ms - self.wall_ms) / 1000, matter)
 
     def next_window_ms(self, job: Job) -> int | None:
         """When the next of its windows opens or closes."""
@@ -437,7 +447,10 @@ class Context:
     def due_timers(self) -> list[Matter]:
         due: list[Matter] = []
         while self._timers and self._timers[0][0] <= self.mono_s:
-            due.append(heapq.heappop(self._timers)[1])
+            at_s, matter = heapq.heappop(self._timers)
+            if self._first_wakes_s.get(matter) == at_s:
+                del self._first_wakes_s[matter]
+            due.append(matter)
         return due
 
     def next_timer_s(self) -> float | None:

@@ -137,7 +137,7 @@ class WaitingRuns:
         """Whether its job's splay is over."""
         wait_ms = ms_of(run.not_before) - self._context.wall_ms if run.not_before else 0
         if wait_ms > 0:
-            self._context.wake_at(self._context.mono_s + wait_ms / 1000, run_matter(key))
+            self._context.wake_again_at(self._context.mono_s + wait_ms / 1000, run_matter(key))
             words = f"it starts at {run.not_before}, by its job's splay"
             self._context.because(key, Why.SPLAY, lambda: words, self._context.wall_ms + wait_ms)
         return wait_ms <= 0
@@ -239,7 +239,7 @@ class WaitingRuns:
             return False
         if self._context.wall_ms < end_ms:
             wait_s = (end_ms - self._context.wall_ms) / 1000
-            self._context.wake_at(self._context.mono_s + wait_s, run_matter(key))
+            self._context.wake_again_at(self._context.mono_s + wait_s, run_matter(key))
             return False
         is_tick = run.is_tick
         gap = self._view.gaps.get(run.job)
