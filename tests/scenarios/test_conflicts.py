@@ -563,3 +563,26 @@ def test_what_waits_for_long_is_woken_once(
     world.advance(60)
     assert set(world.states("backup").values()) == {"conflicted"}
     assert max(woken.values()) <= 2, woken
+
+
+def test_what_an_outage_took_of_a_higher_place_goes_before_what_waited_lower(world: World) -> None:
+    """As the agent comes, one has a run that waits, the other a tick in its open gap."""
+    agent = world.agents["a1"]
+    agent.takes_s = 1000.0
+    ticks = {"hog": "12:00:05", "low": "12:01:00", "high": "12:02:00"}
+    for name, time in ticks.items():
+        tick = At(Utc(f"2026-11-22T{time}.000Z"))
+        fields: dict[str, Any] = {"pickup_buffer_s": 600.0, "on_agent_loss": OnAgentLoss.DIED}
+        world.apply(job(name, tick, hosts=("a2",) if name == "hog" else (), **fields))
+    world.group("g", "high", "low")
+    world.drain("a1")
+    world.agent("a2", takes_s=1000.0, slots=1)
+    world.advance(70)
+    assert world.states("low") == {"120100": "ready"}
+    world.agents["a2"].kill()
+    world.advance(60)
+    assert world.states("high") == {}
+    world.undrain("a1")
+    world.advance(2)
+    assert world.states("high") == {"120200": "assigned"}
+    assert world.states("low") == {"120100": "conflicted"}

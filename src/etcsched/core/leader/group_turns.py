@@ -7,7 +7,7 @@ take their turn now.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from etcsched.core.leader.context import Context, job_matter, run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
@@ -28,14 +28,17 @@ class GroupTurns:
         waiting: Waiting,
         pace: Pace,
         open_ticks: OpenTicks,
+        recovering: Collection[str],
         dispatch: Callable[[RunKey, str], None],
     ) -> None:
-        """``dispatch`` gives a run to an agent."""
+        """``recovering``: jobs whose outage's ticks are being decided. ``dispatch`` gives a run to
+        an agent."""
         self._context = context
         self._view = context.view
         self._waiting = waiting
         self._pace = pace
         self._open = open_ticks
+        self._recovering = recovering
         self._dispatch = dispatch
         self._blocked: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
         """By job: runs that their conflict groups keep from going, in whatever state they wait."""
@@ -130,8 +133,8 @@ class GroupTurns:
         there on each agent."""
         context = self._context
         is_fanning_out = job in context.fanning_out and not context.is_run_rejected(job)
-        is_due = self._open.first_of(job) is not None or is_fanning_out
-        return is_due or context.is_busy(job_matter(job))
+        is_due = self._open.first_of(job) is not None or job in self._recovering
+        return is_due or is_fanning_out or context.is_busy(job_matter(job))
 
     def _could_start(self, job: str) -> bool:
         return self._first_to_start(job) is not None

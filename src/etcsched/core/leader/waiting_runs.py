@@ -60,7 +60,7 @@ class WaitingRuns:
         self._retrying = retrying
         self._pace = pace
         self._open = open_ticks
-        self.turns = GroupTurns(context, waiting, pace, open_ticks, self._dispatch)
+        self.turns = GroupTurns(context, waiting, pace, open_ticks, recovering, self._dispatch)
         self._replacing = Replacing(context, ends)
         self._bound = BoundRuns(context, ends)
         self._cleared: dict[RunKey, None] = {}
