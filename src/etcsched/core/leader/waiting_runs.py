@@ -315,7 +315,8 @@ class WaitingRuns:
         cleared, self._cleared = self._cleared, {}
         for key in cleared:
             if key in self._waiting:
-                self._wait_as_ready(key)
+                with self._context.contain(run_matter(key)):
+                    self._wait_as_ready(key)
 
     def _wait_as_ready(self, key: RunKey) -> None:
         """Nothing blocks it any more, and yet no agent takes it. One whose buffer is over stays
