@@ -60,7 +60,9 @@ class WaitingRuns:
         self._retrying = retrying
         self._pace = pace
         self._open = open_ticks
-        self.turns = GroupTurns(context, waiting, pace, open_ticks, recovering, self._dispatch)
+        self.turns = GroupTurns(
+            context, waiting, pace, open_ticks, self._is_recovering, self._dispatch
+        )
         self._replacing = Replacing(context, ends)
         self._bound = BoundRuns(context, ends)
         self._cleared: dict[RunKey, None] = {}
@@ -82,6 +84,10 @@ class WaitingRuns:
         self.discard(key)
         self._pace.forget(key)
         self._bound.forget(key)
+
+    def _is_recovering(self, job: str) -> bool:
+        is_taken_in = job in self.outage_jobs and not self._context.is_run_rejected(job)
+        return job in self.recovering or is_taken_in
 
     def place_of(self, key: RunKey) -> int | None:
         """Of one that waits for an agent: how many get one before it."""
