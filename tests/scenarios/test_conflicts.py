@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from itertools import combinations
 from typing import Any
 
 import pytest
 
-from etcsched.core.records import Kind, Retry
+from etcsched.core.leader.context import Context, Matter
+from etcsched.core.records import Kind, Retry, Window
 from etcsched.core.schedule import At
 from etcsched.core.states import (
     JobState,
@@ -550,3 +552,54 @@ def test_one_below_waits_as_long_as_one_above_it_does(seed: int) -> None:
     world.group("two", "mid", "low")
     world.advance(15)
     assert list(world.states("mid").values()) == ["assigned"]
+
+
+@pytest.mark.parametrize("waits", ["for its group", "for its window"])
+def test_what_waits_for_long_is_woken_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, waits: str
+) -> None:
+    """However often it is looked at meanwhile: each tick looks at all that the group keeps."""
+    windows: tuple[Window, ...] = ()
+    if waits == "for its window":
+        since, until = Utc("2026-11-22T18:00:00.000Z"), Utc("2026-11-22T19:00:00.000Z")
+        windows = (Window(since=since, until=until, state=JobState.DISABLED),)
+    woken: Counter[str] = Counter()
+    wake_at = Context.wake_at
+
+    def count(context: Context, mono_s: float, matter: Matter) -> None:
+        woken[matter[-1]] += matter[:2] == ("run", "backup")
+        wake_at(context, mono_s, matter)
+
+    monkeypatch.setattr(Context, "wake_at", count)
+    world.agents["a1"].takes_s = 1000.0
+    world.apply(job("rival", At(Utc("2026-11-22T12:00:02.000Z"))))
+    world.advance(5)
+    fields: dict[str, Any] = {"overlap": Overlap.ALLOW, "pickup_buffer_s": 36_000.0}
+    world.apply(job("backup", every_s=1, windows=windows, **fields))
+    world.group("g", "rival", "backup")
+    world.advance(60)
+    assert set(world.states("backup").values()) == {"conflicted"}
+    assert max(woken.values()) <= 2, woken
+
+
+def test_what_an_outage_took_of_a_higher_place_goes_before_what_waited_lower(world: World) -> None:
+    """As the agent comes, one has a run that waits, the other a tick in its open gap."""
+    agent = world.agents["a1"]
+    agent.takes_s = 1000.0
+    ticks = {"hog": "12:00:05", "low": "12:01:00", "high": "12:02:00"}
+    for name, time in ticks.items():
+        tick = At(Utc(f"2026-11-22T{time}.000Z"))
+        fields: dict[str, Any] = {"pickup_buffer_s": 600.0, "on_agent_loss": OnAgentLoss.DIED}
+        world.apply(job(name, tick, hosts=("a2",) if name == "hog" else (), **fields))
+    world.group("g", "high", "low")
+    world.drain("a1")
+    world.agent("a2", takes_s=1000.0, slots=1)
+    world.advance(70)
+    assert world.states("low") == {"120100": "ready"}
+    world.agents["a2"].kill()
+    world.advance(60)
+    assert world.states("high") == {}
+    world.undrain("a1")
+    world.advance(2)
+    assert world.states("high") == {"120200": "assigned"}
+    assert world.states("low") == {"120100": "conflicted"}

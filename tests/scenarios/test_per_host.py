@@ -467,3 +467,50 @@ def test_one_that_waits_for_its_agent_as_its_job_is_moved_to_others() -> None:
     world.scheduler("s2")
     world.advance(600)
     assert world.states("backup") == {"120005Z@a1": "completed"}
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_it_waits_for_its_agent_as_long_as_its_buffer_whatever_it_waited_for_before(
+    comes_back: bool,
+) -> None:
+    """For its conflict group, and then for a slot."""
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=55.0, slots=1)
+    world.advance(0.5)
+    world.apply(job("rival", At(Utc("2026-11-22T12:00:05.000Z")), hosts=("a1",)))
+    fields: dict[str, Any] = {"priority": 9, "on_agent_loss": OnAgentLoss.DIED}
+    world.apply(job("hog", At(Utc("2026-11-22T12:00:50.000Z")), hosts=("a1",), **fields))
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:10.000Z")), hosts=("a1",), per_host=True))
+    world.group("g", "rival", "backup")
+    world.advance(75)
+    assert world.states("backup") == {"120010Z@a1": "ready"}
+    agent.kill()
+    if comes_back:
+        world.advance(70)
+        world.agent("a1", takes_s=30.0, slots=1)
+        world.advance(2)
+    else:
+        world.advance(60)
+    assert world.states("backup") == {"120010Z@a1": "missed"}
+    (run,) = world.runs("backup").values()
+    assert run.history[-1].at == "2026-11-22T12:02:10.000Z"
+
+
+def test_one_that_waits_however_late_outlives_a_restart_of_its_agent() -> None:
+    world = World()
+    world.scheduler("s1")
+    agent = world.agent("a1", takes_s=30.0)
+    world.agent("a2", takes_s=600.0)
+    world.advance(0.5)
+    world.apply(job("rival", At(Utc("2026-11-22T12:00:05.000Z")), hosts=("a2",)))
+    fields: dict[str, Any] = {"recovery": Recovery.CONFLICTED, "per_host": True}
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:10.000Z")), hosts=("a1",), **fields))
+    world.group("g", "rival", "backup")
+    world.advance(400)
+    assert world.states("backup") == {"120010Z@a1": "conflicted"}
+    agent.kill()
+    world.advance(15)
+    world.agent("a1", takes_s=30.0)
+    world.advance(300)
+    assert world.states("backup") == {"120010Z@a1": "completed"}

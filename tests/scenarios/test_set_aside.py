@@ -21,7 +21,7 @@ from etcsched.core.records import Gap, Job, Kind, Link, Live
 from etcsched.core.schedule import At, Cron
 from etcsched.core.states import JobState, Overlap, Recovery, RunState, Stage
 from etcsched.core.times import Utc, ms_of
-from etcsched.core.view import View
+from etcsched.core.view import Entry, View
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
 
@@ -254,6 +254,37 @@ def test_an_outage_whose_end_cant_be_planned(
     minutes = int(world.now_s // 60)
     assert list(world.states("other").values()) == ["completed"] * minutes
     assert list(world.states("bad").values()) == ["completed"] * minutes
+
+
+def test_a_run_whose_buffer_ended_with_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outage that it belongs to has no other tick, and can't be decided."""
+    world = started()
+    world.has_defects = True
+    world.agent("a2", slots=1, takes_s=1000.0)
+    for name, time in (("hog", "12:00:05"), ("bad", "12:00:30")):
+        world.apply(job(name, At(Utc(f"2026-11-22T{time}.000Z")), hosts=("a2",)))
+    world.advance(60)
+    assert world.states("bad") == {"120030": "ready"}
+    world.agents["a2"].kill()
+    world.nodes["s1"].kill()
+    world.advance(150)
+    world.agent("a2", slots=1, takes_s=1.0)
+    resolve = Outages._resolve_waiting
+
+    def raises(self: Outages, entry: Entry[Job], *args: Any) -> None:
+        if entry.record.name == "bad":
+            raise ArithmeticError("a defect")
+        resolve(self, entry, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Outages, "_resolve_waiting", raises)
+        world.scheduler("s2")
+        world.advance(200)
+        assert {defect.about for defect in world.nodes["s2"].defects} == {"bad"}
+        assert len(world.states("other")) >= 5
+        assert world.states("bad") == {"120030": "ready"}
+    world.advance(130)
+    assert world.states("bad") == {"120030": "completed"}
 
 
 def test_what_is_said_once_it_waits_for_an_agent() -> None:

@@ -445,6 +445,21 @@ def test_a_job_that_takes_too_long_is_overlapped_as_ever(world: World) -> None:
     assert count(world)["overlapped"] >= 6
 
 
+@pytest.mark.parametrize("per_host", [False, True])
+@pytest.mark.parametrize("first", range(1, 10))
+def test_a_run_that_had_begun_is_overlapped_though_its_leader_died(
+    world: World, first: int, per_host: bool
+) -> None:
+    """Wherever the watermark stood then."""
+    ticks = (At(Utc(f"2026-11-22T12:00:0{first}.000Z")), At(Utc("2026-11-22T12:00:14.000Z")))
+    world.apply(job("backup", *ticks, per_host=per_host))
+    world.agents["a1"].takes_s = 100.0
+    world.advance(first)
+    world.nodes["s1"].kill()
+    world.advance(60)
+    assert list(world.states("backup").values()) == ["assigned", "overlapped"]
+
+
 def test_the_watermark_moves_when_idle_and_never_past_an_open_tick(world: World) -> None:
     world.advance(60)
     assert world.now_s * 1000 - (world.through_ms() - world.start_ms) <= 5_000

@@ -345,3 +345,28 @@ def test_a_bound_run_goes_by_its_mode_though_its_agent_is_back_after_the_leader(
         world.agent("a1")
     world.advance(60)
     assert list(world.states("backup").values()) == ["completed"] * 2
+
+
+@pytest.mark.parametrize("mode", [Recovery.ALL, Recovery.LAST])
+@pytest.mark.parametrize("per_host", [False, True])
+@pytest.mark.parametrize("dies_after", DEATHS)
+def test_it_goes_before_what_waited_for_a_lower_place_in_its_group(
+    world: World, dies_after: int, per_host: bool, mode: Recovery
+) -> None:
+    world.apply(job("low", At(Utc("2026-11-22T12:01:00.000Z")), pickup_buffer_s=6000.0))
+    fields: dict[str, Any] = {"pickup_buffer_s": 60.0, "recovery": mode, "per_host": per_host}
+    world.apply(job("backup", At(Utc("2026-11-22T12:01:30.000Z")), **fields))
+    world.group("g", "backup", "low")
+    world.advance(100)
+    assert (*world.states("low").values(), *world.states("backup").values()) == ("ready", "ready")
+    world.nodes["s1"].kill()
+    world.agents["a1"].kill()
+    world.advance(120)
+    world.agent("a1", slots=5, takes_s=4000.0)
+    if dies_after:
+        world.leader_dies_after = world.leader_writes + dies_after
+    world.scheduler("s2", ttl_s=5)
+    world.scheduler("s3", ttl_s=5)
+    world.advance(30)
+    assert list(world.states("backup").values()) == ["assigned"]
+    assert list(world.states("low").values()) == ["conflicted"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from etcsched.core.leader.context import Context, Options
+from etcsched.core.leader.context import Context, Options, run_matter
 from etcsched.core.leader.effects import ForgetGap
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import Requirement, Tried, requirement_of, why_not
@@ -193,6 +193,23 @@ def test_what_is_refused_again_and_again_is_tried_ever_more_seldom() -> None:
     assert rests == pytest.approx([0.25, 0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0])
     rest_s(refused=False)
     assert rest_s() == pytest.approx(0.25)
+
+
+def test_of_what_asks_again_the_first_timer_is_enough() -> None:
+    context = Context(View(), 1, "s1", Options())
+    run = run_matter(("backup", "r1"))
+    for at_s in (20.0, 30.0, 20.0, 10.0, 20.0):
+        context.wake_again_at(at_s, run)
+    context.it_is(0, 10.0)
+    assert context.due_timers() == [run]
+    context.wake_again_at(20.0, run)
+    context.it_is(0, 15.0)
+    context.wake_again_at(30.0, run)
+    context.it_is(0, 25.0)
+    assert set(context.due_timers()) == {run}
+    context.wake_again_at(30.0, run)
+    context.it_is(0, 30.0)
+    assert context.due_timers() == [run]
 
 
 def test_a_retry_goes_to_another_than_the_last_though_one_couldnt_start_it() -> None:

@@ -9,6 +9,7 @@ there, in that incarnation.
 
 from __future__ import annotations
 
+from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.run_ends import RunEnds
@@ -17,9 +18,6 @@ from etcsched.core.retry import state_without_retry
 from etcsched.core.states import RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import Entry, RunKey
-
-_HELD_UP_OTHERWISE = (RunState.RETRYING, RunState.QUEUED)
-"""They may have waited for something else as long as their agent was here, within no buffer."""
 
 
 class BoundRuns:
@@ -51,17 +49,23 @@ class BoundRuns:
         context, run = self._context, entry.record
         if run.is_bound_to_incarnation:
             return False
-        key = (run.job, run.id)
-        since_ms = ms_of(_waits_since(run))
-        if run.state in _HELD_UP_OTHERWISE:
-            since_ms = max(since_ms, self._gone_ms.get(key, 0))
-        wait_ms = since_ms + int(_waits_s(run, job) * 1000) - context.wall_ms
+        wait_ms = self._waits_until_ms(run, job) - context.wall_ms
         if wait_ms > 0:
-            context.wake_at(context.mono_s + wait_ms / 1000, run_matter(key))
+            wakes_s = context.mono_s + wait_ms / 1000
+            context.wake_again_at(wakes_s, run_matter((run.job, run.id)))
             return False
         cause = f"{context.why_none(requirement_of_run(job, run))}, as long as it waited"
         self._end(entry, cause)
         return True
+
+    def _waits_until_ms(self, run: Run, job: Job) -> int:
+        end_ms = buffer_end_ms(run, job)
+        if end_ms is not None and end_ms > ms_of(run.created_at):
+            return end_ms
+        # It is or was within no buffer: as long as its agent was here it may have waited for
+        # something else, for its turn or its conflict groups, say.
+        since_ms = max(ms_of(_waits_since(run)), self._gone_ms.get((run.job, run.id), 0))
+        return since_ms + int(_waits_s(run, job) * 1000)
 
     def end_if_pointless(self, entry: Entry[Run], job: Job) -> bool:
         """For a run about an agent's coming or going, once that is past, or nothing may start

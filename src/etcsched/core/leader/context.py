@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.runs import Author
 from etcsched.core.records import Job, Presence, Rotation, Run, fan_out_in, lane_of
 from etcsched.core.seats import Seating
-from etcsched.core.states import JobState, Occasion, Placement
+from etcsched.core.states import JobState, Occasion, Placement, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, RunKey, View
 
@@ -117,6 +118,14 @@ class Reservation(msgspec.Struct):
                 return (self.write.assignment.job, self.write.assignment.run)
         return None
 
+    @property
+    def requeues(self) -> str:
+        """The job of which it lets a run wait on in its queue."""
+        match self.write:
+            case fx.Requeue(run=run) if run.state is RunState.QUEUED:
+                return run.job
+        return ""
+
 
 class Contained:
     """``with context.contain(matter)``: what raises within is taken down, and goes no further."""
@@ -169,6 +178,8 @@ class Context:
         """What has raised, and until when it isn't decided."""
         self._starting: Counter[str] = Counter()
         """Assignments in flight, by job and by lane (a job's own lane has its name)."""
+        self._requeued: Counter[str] = Counter()
+        """Runs in flight that wait on in their queue, by job."""
         self.conflicts = Conflicts(view, self.is_starting)
         self.seating = Seating(view)
         self._pools: dict[Requirement, Pool] = {}
@@ -178,6 +189,8 @@ class Context:
         self.fanning_out: set[str] = set()
         """Jobs with a fan-out of which not every run is shown yet (``fan_outs``)."""
         self._timers: list[tuple[float, Matter]] = []
+        self._first_wakes_s: dict[Matter, float] = {}
+        """Of what ``wake_again_at`` wakes."""
         self.reasons: dict[RunKey, Reason] | None = None
         """What ``because`` takes down, for whoever explains; a leader keeps nothing."""
 
@@ -206,7 +219,7 @@ class Context:
             self._reserved_slots[agent] += 1
             self.load_changed(agent)
         reservation = self._reservations[write.seq] = Reservation(write, matters, agent)
-        self._count_start(reservation, 1)
+        self._count_in_flight(reservation, 1)
         self.effects.append(write)
 
     def say(
@@ -246,10 +259,16 @@ class Context:
         """Whether an assignment in this lane is in flight; of a job's own lane, any of its runs."""
         return self._starting[lane] > 0
 
-    def _count_start(self, reservation: Reservation, change: int) -> None:
+    def _count_in_flight(self, reservation: Reservation, change: int) -> None:
         if (run := reservation.starts) is not None:
             for lane in {run[0], lane_of(*run)}:
                 self._starting[lane] += change
+        if (job := reservation.requeues) != "":
+            self._requeued[job] += change
+
+    def is_requeued(self, job: str) -> bool:
+        """Whether a run of the job is just being requeued: it may go once that is shown."""
+        return self._requeued[job] > 0
 
     def is_turn_taken(self, run: Run) -> bool:
         """Whether another run that it has to wait for is just being assigned: what isn't bound to
@@ -300,7 +319,7 @@ class Context:
                 self._set_aside(reservation)
             self._rejected.update(reservation.matters)
             self._free_joins(reservation)
-            self._count_start(reservation, -1)  # It holds no conflict group while it rests.
+            self._count_in_flight(reservation, -1)  # It holds no conflict group while it rests.
         rests = min(2 ** max(0, before - 1), MOST_STALE_WAITS)
         wait_s = rests * self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
         reservation.revision = NEVER if revision is None or before else revision
@@ -397,7 +416,7 @@ class Context:
                 for matter in reservation.matters:
                     del self._busy[matter]
                 if not reservation.is_rejected:
-                    self._count_start(reservation, -1)
+                    self._count_in_flight(reservation, -1)
                 if reservation.agent is not None:
                     self._reserved_slots[reservation.agent] -= 1
                     self.load_changed(reservation.agent)
@@ -420,11 +439,18 @@ class Context:
     def wake_at(self, mono_s: float, matter: Matter) -> None:
         heapq.heappush(self._timers, (mono_s, matter))
 
+    def wake_again_at(self, mono_s: float, matter: Matter) -> None:
+        """For what asks for this at every look, as long as it waits: the first of its timers is
+        enough. A run is looked at whenever another one of its conflict groups changes, say."""
+        if mono_s < self._first_wakes_s.get(matter, math.inf):
+            self._first_wakes_s[matter] = mono_s
+            self.wake_at(mono_s, matter)
+
     def wake_at_window(self, job: Job, matter: Matter) -> None:
         """A window that opens or closes may stop what waits."""
         edge_ms = self.next_window_ms(job)
         if edge_ms is not None:
-            self.wake_at(self.mono_s + (edge_ms - self.wall_ms) / 1000, matter)
+            self.wake_again_at(self.mono_s + (edge_ms - self.wall_ms) / 1000, matter)
 
     def next_window_ms(self, job: Job) -> int | None:
         """When the next of its windows opens or closes."""
@@ -437,7 +463,10 @@ class Context:
     def due_timers(self) -> list[Matter]:
         due: list[Matter] = []
         while self._timers and self._timers[0][0] <= self.mono_s:
-            due.append(heapq.heappop(self._timers)[1])
+            at_s, matter = heapq.heappop(self._timers)
+            if self._first_wakes_s.get(matter) == at_s:
+                del self._first_wakes_s[matter]
+            due.append(matter)
         return due
 
     def next_timer_s(self) -> float | None:

@@ -28,14 +28,17 @@ class GroupTurns:
         waiting: Waiting,
         pace: Pace,
         open_ticks: OpenTicks,
+        is_recovering: Callable[[str], bool],
         dispatch: Callable[[RunKey, str], None],
     ) -> None:
-        """``dispatch`` gives a run to an agent."""
+        """``is_recovering``: whether a job's outage decides about its ticks or runs just now.
+        ``dispatch`` gives a run to an agent."""
         self._context = context
         self._view = context.view
         self._waiting = waiting
         self._pace = pace
         self._open = open_ticks
+        self._is_recovering = is_recovering
         self._dispatch = dispatch
         self._blocked: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
         """By job: runs that their conflict groups keep from going, in whatever state they wait."""
@@ -127,11 +130,12 @@ class GroupTurns:
 
     def _is_coming(self, job: str) -> bool:
         """Whether a run of the job may be there in a moment: a tick is due or decided, or not yet
-        there on each agent."""
+        there on each agent, or one that waited in an outage waits on."""
         context = self._context
         is_fanning_out = job in context.fanning_out and not context.is_run_rejected(job)
-        is_due = self._open.first_of(job) is not None or is_fanning_out
-        return is_due or context.is_busy(job_matter(job))
+        is_due = self._open.first_of(job) is not None or self._is_recovering(job)
+        is_in_flight = context.is_busy(job_matter(job)) or context.is_requeued(job)
+        return is_due or is_fanning_out or is_in_flight
 
     def _could_start(self, job: str) -> bool:
         return self._first_to_start(job) is not None

@@ -158,7 +158,8 @@ class Outages:
         recovering, entry = self._recoveries.get(name), self._view.jobs.get(name)
         if recovering is not None and entry is not None:
             through_ms = recovering.plan.through_ms
-            recovering.plan = self._plan(entry.record, recovering.after_ms, through_ms)
+            with self._context.contain(job_matter(name)):
+                recovering.plan = self._plan(entry.record, recovering.after_ms, through_ms)
         self.look_at(name)
 
     def limits_changed(self) -> None:
@@ -195,7 +196,8 @@ class Outages:
         """The next step of each recovery that may take one."""
         outage_jobs, self._runs.waiting.outage_jobs = self._runs.waiting.outage_jobs, {}
         for name in outage_jobs:
-            self._take_in_waiting(name)
+            with self._context.contain(job_matter(name)):
+                self._take_in_waiting(name)
         due, self._due = self._due, {}
         for name in due:
             if name not in self._recoveries:

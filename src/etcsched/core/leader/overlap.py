@@ -57,9 +57,11 @@ def state_beside(
             were_away = tick_ms <= away.until_ms and all(
                 away.from_ms < ms_of(run.due_at) <= away.until_ms for run in active
             )
-            is_late = now_ms - tick_ms > HELD_UP_MS or all(map(_was_late, active))
-            were_held_up = is_late and not any(had_begun(view, run, tick_ms) for run in active)
-            return RunState.QUEUED if were_away or were_held_up else RunState.OVERLAPPED
+            were_late = now_ms - tick_ms > HELD_UP_MS or all(map(_was_late, active))
+            # (One may be due since the watermark, and have begun in its time all the same.)
+            had_any_begun = any(had_begun(view, run, tick_ms) for run in active)
+            is_queued = (were_away or were_late) and not had_any_begun
+            return RunState.QUEUED if is_queued else RunState.OVERLAPPED
         case other:
             assert_never(other)
 

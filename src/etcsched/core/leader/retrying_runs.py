@@ -44,13 +44,9 @@ class RetryingRuns:
         self._bound = BoundRuns(context, ends)
         self._open = open_ticks
         self._recovering = recovering
-        self._wakes_s: dict[RunKey, float] = {}
-        """Of those that wait, when each is looked at by itself: many may wait at once, and all are
-        looked at whenever a run of their job changes."""
 
     def forget(self, key: RunKey) -> None:
         """The run is over."""
-        self._wakes_s.pop(key, None)
         self._bound.forget(key)
 
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
@@ -174,9 +170,7 @@ class RetryingRuns:
         context = self._context
         wait_ms = ms_of(run.retry_at or run.created_at) - context.wall_ms
         if wait_ms > 0:
-            if self._wakes_s.get(key, context.mono_s) <= context.mono_s:
-                self._wakes_s[key] = context.mono_s + wait_ms / 1000
-                context.wake_at(self._wakes_s[key], run_matter(key))
+            context.wake_again_at(context.mono_s + wait_ms / 1000, run_matter(key))
             words = f"retry {run.retries} is due at {run.retry_at}"
             context.because(key, Why.RETRY, lambda: words, context.wall_ms + wait_ms)
         return wait_ms <= 0

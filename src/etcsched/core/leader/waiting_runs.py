@@ -60,7 +60,9 @@ class WaitingRuns:
         self._retrying = retrying
         self._pace = pace
         self._open = open_ticks
-        self.turns = GroupTurns(context, waiting, pace, open_ticks, self._dispatch)
+        self.turns = GroupTurns(
+            context, waiting, pace, open_ticks, self._is_recovering, self._dispatch
+        )
         self._replacing = Replacing(context, ends)
         self._bound = BoundRuns(context, ends)
         self._cleared: dict[RunKey, None] = {}
@@ -82,6 +84,10 @@ class WaitingRuns:
         self.discard(key)
         self._pace.forget(key)
         self._bound.forget(key)
+
+    def _is_recovering(self, job: str) -> bool:
+        is_taken_in = job in self.outage_jobs and not self._context.is_run_rejected(job)
+        return job in self.recovering or is_taken_in
 
     def place_of(self, key: RunKey) -> int | None:
         """Of one that waits for an agent: how many get one before it."""
@@ -137,7 +143,7 @@ class WaitingRuns:
         """Whether its job's splay is over."""
         wait_ms = ms_of(run.not_before) - self._context.wall_ms if run.not_before else 0
         if wait_ms > 0:
-            self._context.wake_at(self._context.mono_s + wait_ms / 1000, run_matter(key))
+            self._context.wake_again_at(self._context.mono_s + wait_ms / 1000, run_matter(key))
             words = f"it starts at {run.not_before}, by its job's splay"
             self._context.because(key, Why.SPLAY, lambda: words, self._context.wall_ms + wait_ms)
         return wait_ms <= 0
@@ -239,7 +245,7 @@ class WaitingRuns:
             return False
         if self._context.wall_ms < end_ms:
             wait_s = (end_ms - self._context.wall_ms) / 1000
-            self._context.wake_at(self._context.mono_s + wait_s, run_matter(key))
+            self._context.wake_again_at(self._context.mono_s + wait_s, run_matter(key))
             return False
         is_tick = run.is_tick
         gap = self._view.gaps.get(run.job)
@@ -315,7 +321,8 @@ class WaitingRuns:
         cleared, self._cleared = self._cleared, {}
         for key in cleared:
             if key in self._waiting:
-                self._wait_as_ready(key)
+                with self._context.contain(run_matter(key)):
+                    self._wait_as_ready(key)
 
     def _wait_as_ready(self, key: RunKey) -> None:
         """Nothing blocks it any more, and yet no agent takes it. One whose buffer is over stays
