@@ -9,6 +9,7 @@ there, in that incarnation.
 
 from __future__ import annotations
 
+from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.run_ends import RunEnds
@@ -17,9 +18,6 @@ from etcsched.core.retry import state_without_retry
 from etcsched.core.states import RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import Entry, RunKey
-
-_HELD_UP_OTHERWISE = (RunState.RETRYING, RunState.QUEUED)
-"""They may have waited for something else as long as their agent was here, within no buffer."""
 
 
 class BoundRuns:
@@ -53,7 +51,8 @@ class BoundRuns:
             return False
         key = (run.job, run.id)
         since_ms = ms_of(_waits_since(run))
-        if run.state in _HELD_UP_OTHERWISE:
+        if buffer_end_ms(run, job) is None:
+            # As long as its agent was here, it may have waited for something else.
             since_ms = max(since_ms, self._gone_ms.get(key, 0))
         wait_ms = since_ms + int(_waits_s(run, job) * 1000) - context.wall_ms
         if wait_ms > 0:
