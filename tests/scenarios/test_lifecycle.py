@@ -397,6 +397,44 @@ def test_startup_jobs_come_before_other_work(world: World) -> None:
     assert sorted(first) == ["host_both", "host_startup"]
 
 
+def test_startup_jobs_come_before_what_is_asked_for_as_they_are_made() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.apply(job("mount", lifecycle=Lifecycle.HOST_STARTUP))
+    world.apply(job("backup"))
+    world.advance(1)
+    a1 = world.agent("a1", takes_s=50.0, slots=1)
+    world.nodes["s1"].look()
+    world.nodes["s1"].send_all()
+    world.request(trigger("20261122T120001-t", "backup"))
+    world.advance(120)
+    assert [span.job for span in a1.spans] == ["mount", "backup"]
+    answer = world.answer("20261122T120001-t")
+    assert answer is not None
+    assert answer.message == "waits: the startup jobs of a1 go first"
+
+
+def test_startup_jobs_come_before_what_is_moved_as_they_are_made() -> None:
+    """It ran on the agent before that died, and waited for its return."""
+    world = World()
+    world.scheduler("s1")
+    a1 = world.agent("a1", takes_s=100.0, slots=2)
+    world.advance(0.5)
+    for name in ("mount", "warm"):
+        world.apply(job(name, lifecycle=Lifecycle.HOST_STARTUP))
+    tick = At(Utc("2026-11-22T12:00:05.000Z"))
+    world.apply(job("backup", tick, disconnect_grace_s=60.0))
+    world.advance(6)
+    a1.kill()
+    world.advance(20)
+    a1 = world.agent("a1", takes_s=50.0, slots=2)
+    world.nodes["s1"].look()
+    world.nodes["s1"].send_all()
+    a1.see()
+    world.advance(120)
+    assert [span.job for span in a1.spans] == ["mount", "warm", "backup"]
+
+
 def test_one_that_stops_before_its_startup_jobs_could_run(world: World) -> None:
     world.drain("a1")
     agent(world, "a1")

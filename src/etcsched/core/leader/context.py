@@ -25,7 +25,7 @@ from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.runs import Author
 from etcsched.core.records import Job, Presence, Rotation, Run, fan_out_in, lane_of
 from etcsched.core.seats import Seating
-from etcsched.core.states import JobState, Occasion, Placement
+from etcsched.core.states import JobState, Occasion, Placement, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, RunKey, View
 
@@ -451,6 +451,12 @@ class Context:
     def is_reserved(self, agent: str) -> bool:
         """Whether something that is about to be assigned to it isn't shown yet."""
         return self._reserved_slots.get(agent, 0) > 0
+
+    def has_to_start(self, agent: str) -> bool:
+        """Whether a run about its coming is ready for it and not placed yet: that goes first."""
+        view = self.view
+        runs = (view.runs[key].record for key in view.bound_to.get(agent, ()))
+        return any(r.state is RunState.READY and r.is_bound_to_incarnation for r in runs)
 
     def agents_changed(self) -> None:
         """Presences, drains or seats have changed: who is eligible is found out anew."""

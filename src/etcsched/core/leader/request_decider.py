@@ -131,6 +131,16 @@ class RequestDecider:
         # Who of its conflict groups goes first is found out once it is there.
         presence = None if is_in_group else context.choose(requirement, job.name)
         agent = presence.record.agent if presence is not None else None
+        where = f"assigned to {agent}"
+        if holder is not None:
+            where = f"waits: {holder}"
+        elif is_in_group:
+            where = "waits for its turn in its conflict groups"
+        elif agent is None:
+            where = f"waits: {context.why_none(requirement)}"
+        elif context.has_to_start(agent):
+            where = f"waits: the startup jobs of {agent} go first"
+            agent = presence = None
         seen = self._view.start_seen(job.name, agent)
         if agent is not None:
             state = RunState.ASSIGNED
@@ -151,13 +161,6 @@ class RequestDecider:
         assignment = None
         if presence is not None:
             assignment = assignment_of(context.author, run, job, presence.record, seen)
-        where = f"assigned to {agent}"
-        if holder is not None:
-            where = f"waits: {holder}"
-        elif is_in_group:
-            where = "waits for its turn in its conflict groups"
-        elif agent is None:
-            where = f"waits: {context.why_none(requirement)}"
         context.write(
             fx.CreateRun(
                 seq=context.next_seq(),
