@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etcsched.core.leader.explaining import Explainer
-from etcsched.core.records import ClusterSettings, Job, Keep, Kind, Live, Retry, Run
+from etcsched.core.records import ClusterSettings, Job, Keep, Kind, Live, Release, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import (
     JobState,
@@ -23,7 +23,7 @@ from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.feed import Feed
 from etcsched.testing.world import World
-from tests.support.jobs import job, trigger
+from tests.support.jobs import job, release, trigger
 
 LIFECYCLES = [lifecycle for lifecycle in Lifecycle if lifecycle is not Lifecycle.NONE]
 
@@ -594,6 +594,28 @@ def test_a_held_shutdown_run_holds_nobody_up(world: World) -> None:
     world.advance(10)
     assert not here(world)
     assert only(world.runs("umount")).state is RunState.HELD
+
+
+def test_a_held_run_of_an_agent_that_is_gone_isnt_released_to_run_again(world: World) -> None:
+    """It would end at once: it is about a session that is over."""
+    world.apply(job("umount", lifecycle=Lifecycle.HOST_SHUTDOWN, on_agent_loss=OnAgentLoss.HOLD))
+    agent(world, "a1", ends_as=Outcome.DIED)
+    world.advance(5)
+    world.agents["a1"].stop()
+    world.advance(10)
+    agent(world, "a1")
+    world.advance(5)
+    held = only(world.runs("umount"))
+    world.request(release("r1", held.id, Release.REASSIGN, "umount"))
+    world.advance(5)
+    answer = world.answer("r1")
+    assert answer is not None
+    why = "a1 was gone before it could run: it can't run again; release it --died"
+    assert (answer.accepted, answer.message) == (False, why)
+    assert only(world.runs("umount")).state is RunState.HELD
+    world.request(release("r2", held.id, Release.DIED, "umount"))
+    world.advance(5)
+    assert only(world.runs("umount")).state is RunState.DIED
 
 
 def test_a_failed_shutdown_job_is_over(world: World) -> None:

@@ -243,6 +243,13 @@ class RequestDecider:
                 how = how_to_enable(job.record, self._context.wall_ms)
                 why = f"job {request.job} is {state}, so this run mustn't start; {how}"
             self._answer(entry, False, f"{why}, or release the run --died", request.run)
+        elif (
+            request.release is Release.REASSIGN
+            and job is not None
+            and (pointless := self._runs.waiting.why_pointless(run.record, job.record)) is not None
+        ):
+            why = f"{pointless}: it can't run again; release it --died"
+            self._answer(entry, False, why, request.run)
         else:
             consumed = self._consumed(entry, True, _RELEASED[request.release], request.run)
             cause = f"released by {request.by}" if request.by else "released"

@@ -83,6 +83,10 @@ class WaitingRuns:
         self._pace.forget(key)
         self._bound.forget(key)
 
+    def why_pointless(self, run: Run, job: Job) -> str | None:
+        """Of one about an agent's coming or going: why it can't start any more, if so."""
+        return self._bound.why_pointless(run, job)
+
     def place_of(self, key: RunKey) -> int | None:
         """Of one that waits for an agent: how many get one before it."""
         return self._waiting.place_of(key)
