@@ -200,7 +200,7 @@ class AssignedRuns:
         if job is not None and is_free and not is_retry and not self._view.is_paused(run.job):
             tried = tried_by(replace(run, **changes))
             presence = context.choose(requirement_of_run(job.record, run), run.job, tried)
-            if presence is not None and context.has_to_start(presence.record.agent):
+            if presence is not None and context.has_to_start(presence.record):
                 presence = None
             elif presence is not None and not self._pace.allow():
                 presence, is_paced = None, True

@@ -18,6 +18,7 @@ from etcsched.core.leader.placement import (
     Tried,
     rank_of,
     requirement_of,
+    requirement_of_run,
     why_not,
 )
 from etcsched.core.leader.pool import Member, Pool, pool_of
@@ -452,11 +453,19 @@ class Context:
         """Whether something that is about to be assigned to it isn't shown yet."""
         return self._reserved_slots.get(agent, 0) > 0
 
-    def has_to_start(self, agent: str) -> bool:
-        """Whether a run about its coming is ready for it and not placed yet: that goes first."""
+    def has_to_start(self, presence: Presence) -> bool:
+        """Whether a run about the agent's coming is ready for it and not placed yet: that goes
+        first."""
         view = self.view
-        runs = (view.runs[key].record for key in view.bound_to.get(agent, ()))
-        return any(r.state is RunState.READY and r.is_bound_to_incarnation for r in runs)
+        runs = (view.runs[key].record for key in view.bound_to.get(presence.agent, ()))
+        return any(
+            run.state is RunState.READY
+            and run.is_bound_to_incarnation
+            and not view.is_paused(run.job)
+            and (job := view.jobs.get(run.job)) is not None
+            and self.is_eligible(requirement_of_run(job.record, run), presence)
+            for run in runs
+        )
 
     def agents_changed(self) -> None:
         """Presences, drains or seats have changed: who is eligible is found out anew."""

@@ -136,9 +136,9 @@ class RequestDecider:
             where = f"waits: {holder}"
         elif is_in_group:
             where = "waits for its turn in its conflict groups"
-        elif agent is None:
+        elif presence is None:
             where = f"waits: {context.why_none(requirement)}"
-        elif context.has_to_start(agent):
+        elif context.has_to_start(presence.record):
             where = f"waits: the startup jobs of {agent} go first"
             agent = presence = None
         seen = self._view.start_seen(job.name, agent)
