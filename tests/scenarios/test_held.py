@@ -226,7 +226,9 @@ def test_a_job_that_is_deleted_after_its_held_run_had_ended(reported: World) -> 
     assert list(reported.states("backup").values()) == ["completed"]
 
 
-def test_a_release_comes_too_late_for_what_runs_again() -> None:
+@pytest.fixture
+def runs_again() -> World:
+    """The agent has come back with the process, and has taken it up; no leader has heard of it."""
     world = World()
     world.scheduler("s1")
     agent = world.agent("a1", takes_s=200.0)
@@ -241,10 +243,22 @@ def test_a_release_comes_too_late_for_what_runs_again() -> None:
     world.nodes["s1"].kill()
     agent.is_cut_off = False
     world.advance(6)
-    world.request(release("r1", RUN, Release.REASSIGN))
-    world.advance(1)
-    world.scheduler("s2")
-    world.advance(20)
-    (run,) = world.runs("backup").values()
+    return world
+
+
+def test_a_release_comes_too_late_for_what_runs_again(runs_again: World) -> None:
+    runs_again.request(release("r1", RUN, Release.REASSIGN))
+    runs_again.advance(1)
+    runs_again.scheduler("s2")
+    runs_again.advance(20)
+    (run,) = runs_again.runs("backup").values()
     assert (run.state.value, run.agent) == ("assigned", "a1")
-    assert not world.agents["a2"].spans
+    assert not runs_again.agents["a2"].spans
+
+
+def test_what_runs_again_ends_by_itself_though_its_job_is_deleted(runs_again: World) -> None:
+    runs_again.delete("backup")
+    runs_again.advance(1)
+    runs_again.scheduler("s2")
+    runs_again.advance(200)
+    assert list(runs_again.states("backup").values()) == ["completed"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from etcsched.core.leader.explaining import Explainer
-from etcsched.core.records import ClusterSettings, Job, Keep, Kind, Live, Retry, Run
+from etcsched.core.records import ClusterSettings, Job, Keep, Kind, Live, Release, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import (
     JobState,
@@ -23,7 +23,7 @@ from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.feed import Feed
 from etcsched.testing.world import World
-from tests.support.jobs import job, trigger
+from tests.support.jobs import job, release, trigger
 
 LIFECYCLES = [lifecycle for lifecycle in Lifecycle if lifecycle is not Lifecycle.NONE]
 
@@ -397,6 +397,44 @@ def test_startup_jobs_come_before_other_work(world: World) -> None:
     assert sorted(first) == ["host_both", "host_startup"]
 
 
+def test_startup_jobs_come_before_what_is_asked_for_as_they_are_made() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.apply(job("mount", lifecycle=Lifecycle.HOST_STARTUP))
+    world.apply(job("backup"))
+    world.advance(1)
+    a1 = world.agent("a1", takes_s=50.0, slots=1)
+    world.nodes["s1"].look()
+    world.nodes["s1"].send_all()
+    world.request(trigger("20261122T120001-t", "backup"))
+    world.advance(120)
+    assert [span.job for span in a1.spans] == ["mount", "backup"]
+    answer = world.answer("20261122T120001-t")
+    assert answer is not None
+    assert answer.message == "waits: the startup jobs of a1 go first"
+
+
+def test_startup_jobs_come_before_what_is_moved_as_they_are_made() -> None:
+    """It ran on the agent before that died, and waited for its return."""
+    world = World()
+    world.scheduler("s1")
+    a1 = world.agent("a1", takes_s=100.0, slots=2)
+    world.advance(0.5)
+    for name in ("mount", "warm"):
+        world.apply(job(name, lifecycle=Lifecycle.HOST_STARTUP))
+    tick = At(Utc("2026-11-22T12:00:05.000Z"))
+    world.apply(job("backup", tick, disconnect_grace_s=60.0))
+    world.advance(6)
+    a1.kill()
+    world.advance(20)
+    a1 = world.agent("a1", takes_s=50.0, slots=2)
+    world.nodes["s1"].look()
+    world.nodes["s1"].send_all()
+    a1.see()
+    world.advance(120)
+    assert [span.job for span in a1.spans] == ["mount", "warm", "backup"]
+
+
 def test_one_that_stops_before_its_startup_jobs_could_run(world: World) -> None:
     world.drain("a1")
     agent(world, "a1")
@@ -556,6 +594,28 @@ def test_a_held_shutdown_run_holds_nobody_up(world: World) -> None:
     world.advance(10)
     assert not here(world)
     assert only(world.runs("umount")).state is RunState.HELD
+
+
+def test_a_held_run_of_an_agent_that_is_gone_isnt_released_to_run_again(world: World) -> None:
+    """It would end at once: it is about a session that is over."""
+    world.apply(job("umount", lifecycle=Lifecycle.HOST_SHUTDOWN, on_agent_loss=OnAgentLoss.HOLD))
+    agent(world, "a1", ends_as=Outcome.DIED)
+    world.advance(5)
+    world.agents["a1"].stop()
+    world.advance(10)
+    agent(world, "a1")
+    world.advance(5)
+    held = only(world.runs("umount"))
+    world.request(release("r1", held.id, Release.REASSIGN, "umount"))
+    world.advance(5)
+    answer = world.answer("r1")
+    assert answer is not None
+    why = "a1 was gone before it could run: it can't run again; release it --died"
+    assert (answer.accepted, answer.message) == (False, why)
+    assert only(world.runs("umount")).state is RunState.HELD
+    world.request(release("r2", held.id, Release.DIED, "umount"))
+    world.advance(5)
+    assert only(world.runs("umount")).state is RunState.DIED
 
 
 def test_a_failed_shutdown_job_is_over(world: World) -> None:

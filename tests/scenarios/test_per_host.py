@@ -497,20 +497,40 @@ def test_it_waits_for_its_agent_as_long_as_its_buffer_whatever_it_waited_for_bef
     assert run.history[-1].at == "2026-11-22T12:02:10.000Z"
 
 
-def test_one_that_waits_however_late_outlives_a_restart_of_its_agent() -> None:
-    world = World()
-    world.scheduler("s1")
-    agent = world.agent("a1", takes_s=30.0)
-    world.agent("a2", takes_s=600.0)
-    world.advance(0.5)
-    world.apply(job("rival", At(Utc("2026-11-22T12:00:05.000Z")), hosts=("a2",)))
-    fields: dict[str, Any] = {"recovery": Recovery.CONFLICTED, "per_host": True}
-    world.apply(job("backup", At(Utc("2026-11-22T12:00:10.000Z")), hosts=("a1",), **fields))
-    world.group("g", "rival", "backup")
-    world.advance(400)
-    assert world.states("backup") == {"120010Z@a1": "conflicted"}
-    agent.kill()
+# --- what waits in no buffer has its time from when its agent goes
+
+
+def test_what_waits_to_be_tried_again_outlasts_a_start_of_its_agent(world: World) -> None:
+    """It has waited for the end of a pause, and for no agent."""
+    a1 = world.agents["a1"]
+    a1.takes_s, a1.ends_as = 3.0, Outcome.DIED
+    world.apply(job("backup", ONCE, per_host=True, hosts=("a1",)))
+    world.advance(5.5)
+    world.pause("backup")
+    world.advance(600)
+    assert states(world) == {"a1": "ready"}
+    a1.kill()
     world.advance(15)
-    world.agent("a1", takes_s=30.0)
-    world.advance(300)
-    assert world.states("backup") == {"120010Z@a1": "completed"}
+    world.agent("a1", takes_s=1.0)
+    world.advance(5)
+    world.resume("backup")
+    world.advance(5)
+    assert states(world) == {"a1": "completed"}
+
+
+@pytest.mark.parametrize(("away_s", "state"), [(20.0, "completed"), (900.0, "missed")])
+def test_what_waits_for_its_group_however_late_outlasts_a_start_of_its_agent(
+    world: World, away_s: float, state: str
+) -> None:
+    world.agents["a2"].takes_s = 1000.0
+    world.apply(job("report", At(Utc("2026-11-22T12:00:03.000Z")), hosts=("a2",)))
+    fields: dict[str, Any] = {"hosts": ("a1",), "recovery": Recovery.CONFLICTED}
+    world.apply(job("backup", ONCE, per_host=True, **fields))
+    world.group("ledger", "report", "backup")
+    world.advance(600)
+    assert states(world) == {"a1": "conflicted"}
+    world.agents["a1"].kill()
+    world.advance(away_s)
+    world.agent("a1", takes_s=1.0)
+    world.advance(600)
+    assert states(world) == {"a1": state}

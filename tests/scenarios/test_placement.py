@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -137,3 +139,29 @@ def test_hosts_for_scheduled_still_binds_ticks(world: World) -> None:
     world.apply(job("backup", every_s=5, hosts=("a2",), hosts_for=HostsFor.SCHEDULED))
     world.advance(21)
     assert agents(world) == ["a2"] * 4
+
+
+@pytest.mark.parametrize("less", [{"slots": 1}, {"labels": {}}])
+def test_what_an_agent_that_starts_anew_with_less_hasnt_claimed_goes_elsewhere(
+    less: dict[str, Any],
+) -> None:
+    """It was assigned while the agent started, within its session. That has no slot for it now, as
+    long as another run goes on, or not the label any more."""
+    world = World()
+    world.scheduler("s1")
+    erp = {"role": "erp"}
+    a1 = world.agent("a1", takes_s=1000.0, slots=2, labels=erp)
+    world.advance(0.5)
+    world.apply(job("long", At(Utc("2026-11-22T12:00:05.000Z"))))
+    world.apply(job("report", At(Utc("2026-11-22T12:00:10.000Z")), require=erp))
+    world.advance(6)
+    a1.claims_nothing = True
+    world.agent("a2", takes_s=1.0, slots=2, labels=erp)
+    world.drain("a2")
+    world.advance(5)
+    assert set(world.states("report").values()) == {"assigned"}
+    world.undrain("a2")
+    a1.say_anew(**less)
+    world.advance(30)
+    assert set(world.states("report").values()) == {"completed"}
+    assert set(world.states("long").values()) == {"assigned"}

@@ -98,6 +98,50 @@ def test_what_is_known_of_an_agents_coming() -> None:
     assert list(world.states("up").values()) == ["completed"] * 2
 
 
+def test_the_presence_of_one_among_others_that_come_and_go() -> None:
+    """Where it is put again, with its session, nothing has happened."""
+    world = started("a1")
+    world.apply(job("up", lifecycle=Lifecycle.HOST_STARTUP))
+    world.apply(job("down", lifecycle=Lifecycle.HOST_SHUTDOWN))
+    spoil(world, Kind.PRESENCE, "a1")
+    for name in ("a2", "a3"):
+        world.agent(name, takes_s=1.0)
+        world.advance(5)
+    assert list(world.states("up").values()) == ["completed"] * 2
+    world.agents["a2"].stop()
+    world.advance(5)
+    assert list(world.states("down").values()) == ["completed"]
+    world.remove(Kind.PRESENCE, "a1")
+    world.agents["a1"].put_presence_again()
+    world.advance(5)
+    assert len(world.states("up")) == 2
+
+
+def test_the_presence_of_one_that_has_a_seat() -> None:
+    world = started("a1", "a2")
+    world.put(Kind.SETTINGS, ClusterSettings(max_active_agents=2))
+    world.advance(1)
+    spoil(world, Kind.PRESENCE, "a1")
+    world.agent("a3", takes_s=1.0)
+    world.advance(5)
+    assert {agent for (agent,) in world.records(Kind.SEAT)} == {"a2", "a3"}
+
+
+@pytest.mark.parametrize("claims", [True, False])
+def test_the_presence_of_one_that_has_a_run(claims: bool) -> None:
+    """A hand put it there: it outlasts the lease."""
+    world = started("a1")
+    world.agents["a1"].takes_s = 1000.0
+    world.agents["a1"].claims_nothing = not claims
+    world.apply(job("other", EACH_MINUTE))
+    world.advance(61)
+    spoil(world, Kind.PRESENCE, "a1")
+    world.agents["a1"].kill()
+    world.agent("a2", takes_s=1.0)
+    world.advance(30)
+    assert list(world.states("other").values()) == ["completed"]
+
+
 def test_an_assignment() -> None:
     world = World()
     world.scheduler("s1")

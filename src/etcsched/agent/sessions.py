@@ -47,6 +47,7 @@ class SessionKeeper:
         self._etcd = etcd
         self._state = state
         self._place = state.place
+        self._agent = f"{config.prefix}{config.agent_id}"
         self._report = report
         self._past = state.read_session()
         self._saved = self._past if self._is_of_here(self._past) else None
@@ -64,8 +65,14 @@ class SessionKeeper:
         return () if self._past is None else (self._past.incarnation, *self._past.before)
 
     def _is_of_here(self, saved: SavedSession | None) -> bool:
-        """A lease that may be another live agent's is neither renewed nor revoked."""
-        if saved is None or saved.place in ("", self._place):
+        """A lease that may be another live agent's is neither renewed nor revoked. Nor is that of
+        an id which this agent had before: its presence would stay, and be given runs."""
+        if saved is None:
+            return True
+        if saved.agent not in ("", self._agent):
+            log.info("session %x was opened as %s: not resumed", saved.lease, saved.agent)
+            return False
+        if saved.place in ("", self._place):
             return True
         log.info(
             "session %x was opened before a reboot or in another directory: not resumed",
@@ -145,6 +152,7 @@ class SessionKeeper:
             incarnation=incarnation,
             ttl_s=round(session.ttl_s),
             place=self._place,
+            agent=self._agent,
             before=before,
         )
         try:

@@ -30,13 +30,15 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SavedSession(msgspec.Struct, frozen=True, kw_only=True):
-    """``place`` is where it was saved (``StateDir.place``); empty: by a version that didn't say.
-    ``before`` are the incarnations of earlier sessions, the latest first, as many as are kept."""
+    """``place`` is where it was saved (``StateDir.place``), ``agent`` whose it is, with the prefix;
+    empty: by a version that didn't say. ``before`` are the incarnations of earlier sessions, the
+    latest first, as many as are kept."""
 
     lease: int
     incarnation: str
     ttl_s: int
     place: str = ""
+    agent: str = ""
     before: tuple[str, ...] = ()
 
 

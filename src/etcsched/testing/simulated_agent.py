@@ -204,6 +204,12 @@ class SimulatedAgent:
         """As by a crash while it stopped, and a start within its lease."""
         self._say(stops=False)
 
+    def say_anew(self, *, slots: int | None = None, labels: dict[str, str] | None = None) -> None:
+        """As by a start within its lease, with other settings."""
+        self._slots = self._slots if slots is None else slots
+        self._labels = self._labels if labels is None else labels
+        self._say(stops=False)
+
     def _say(self, *, stops: bool) -> None:
         world = self._world
         self.is_stopping = stops

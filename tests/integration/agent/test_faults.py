@@ -201,6 +201,26 @@ async def test_a_resumed_lease_keeps_the_ttl_that_it_was_granted(fleet: Fleet) -
     assert saved.ttl_s == RESTART_TTL_S
 
 
+async def test_an_agent_that_has_another_id_leaves_the_session_of_the_one_before(
+    fleet: Fleet,
+) -> None:
+    """A container that was killed and made anew, with its volume and another host name. Else
+    the one before would seem to live on, and be given runs that nobody claims."""
+    agent = fleet.agent(directory="kept", session_ttl_s=5)
+    agent.start()
+    before = await fleet.joined()
+    agent.kill()
+    agent = fleet.agent("b1", directory="kept", session_ttl_s=5)
+    agent.start()
+    after = await fleet.joined("b1")
+    assert after.incarnation != before.incarnation
+
+    async def look() -> bool | None:
+        return await fleet.presence("a1") is None or None
+
+    await until(look, "the end of the session before", within_s=10.0)
+
+
 async def test_a_copy_of_a_live_agents_disk_is_refused_and_harms_nobody(
     fleet: Fleet, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.held_runs import HeldRuns, holds
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.pace import Pace
-from etcsched.core.leader.placement import requirement_of_run, tried_by
+from etcsched.core.leader.placement import requirement_of_run, tried_by, why_not
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
@@ -66,7 +66,7 @@ class AssignedRuns:
         if report is None:
             if is_gone:
                 self._withdraw(entry, assignment, f"{run.agent} is gone, it hadn't started")
-            elif presence is not None and self._has_changed(assignment, presence.record):
+            elif presence is not None and self._has_changed(run, assignment, presence):
                 self._withdraw(entry, assignment, "what its assignment rested on has changed")
             else:
                 words = f"it is assigned to {run.agent}, which hasn't claimed it yet"
@@ -85,13 +85,19 @@ class AssignedRuns:
             cause = run.history[-1].cause if run.history else ""
             self._context.because(key, Why.RUNS, lambda: f"it runs on {run.agent}: {cause}")
 
-    def _has_changed(self, assignment: Entry[Assignment], presence: Presence) -> bool:
-        """An unclaimed assignment whose grounds have changed can't be claimed any more."""
-        record = assignment.record
-        is_shutdown = record.occasion is not None and record.occasion.is_shutdown
-        return presence.draining is not is_shutdown or record.seen != self._view.start_seen(
-            record.job, record.agent
-        )
+    def _has_changed(
+        self, run: Run, assignment: Entry[Assignment], presence: Entry[Presence]
+    ) -> bool:
+        """An unclaimed assignment whose grounds have changed can't be claimed any more, or mustn't
+        wait for that: its agent has begun anew within its session, with fewer slots, say."""
+        record, job = assignment.record, self._view.jobs.get(run.job)
+        if job is None or record.seen != self._view.start_seen(record.job, record.agent):
+            return True
+        if presence.mod_revision < assignment.mod_revision:
+            return False  # As it was then.
+        if why_not(requirement_of_run(job.record, run), presence.record, False) is not None:
+            return True
+        return self._view.slots_taken(record.agent) > presence.record.slots
 
     def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
         """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""
@@ -194,7 +200,9 @@ class AssignedRuns:
         if job is not None and is_free and not is_retry and not self._view.is_paused(run.job):
             tried = tried_by(replace(run, **changes))
             presence = context.choose(requirement_of_run(job.record, run), run.job, tried)
-            if presence is not None and not self._pace.allow():
+            if presence is not None and context.has_to_start(presence.record):
+                presence = None
+            elif presence is not None and not self._pace.allow():
                 presence, is_paced = None, True
                 cause = f"{cause}; it waits, since {self._pace.reason}"
         agent = presence.record.agent if presence is not None else None

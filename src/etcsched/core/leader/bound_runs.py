@@ -70,10 +70,7 @@ class BoundRuns:
     def end_if_pointless(self, entry: Entry[Run], job: Job) -> bool:
         """For a run about an agent's coming or going, once that is past, or nothing may start
         there before it goes."""
-        run = entry.record
-        if not run.is_bound_to_incarnation:
-            return False
-        cause = self._why_pointless(run, job)
+        cause = self.why_pointless(entry.record, job)
         if cause is None:
             return False
         self._end(entry, cause)
@@ -87,8 +84,10 @@ class BoundRuns:
             state = RunState.DIED if run.attempts else RunState.MISSED
         self._ends.end_waiting(entry, state, cause)
 
-    def _why_pointless(self, run: Run, job: Job) -> str | None:
+    def why_pointless(self, run: Run, job: Job) -> str | None:
         context, agent = self._context, run.host
+        if not run.is_bound_to_incarnation:
+            return None
         entry = context.view.presences.get(agent)
         if entry is None or entry.record.incarnation != run.incarnation:
             return f"{agent} was gone before it could run"

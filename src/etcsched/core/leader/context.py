@@ -19,6 +19,7 @@ from etcsched.core.leader.placement import (
     Tried,
     rank_of,
     requirement_of,
+    requirement_of_run,
     why_not,
 )
 from etcsched.core.leader.pool import Member, Pool, pool_of
@@ -481,6 +482,20 @@ class Context:
         """Whether something that is about to be assigned to it isn't shown yet."""
         return self._reserved_slots.get(agent, 0) > 0
 
+    def has_to_start(self, presence: Presence) -> bool:
+        """Whether a run about the agent's coming is ready for it and not placed yet: that goes
+        first."""
+        view = self.view
+        runs = (view.runs[key].record for key in view.bound_to.get(presence.agent, ()))
+        return any(
+            run.state is RunState.READY
+            and run.is_bound_to_incarnation
+            and not view.is_paused(run.job)
+            and (job := view.jobs.get(run.job)) is not None
+            and self.is_eligible(requirement_of_run(job.record, run), presence)
+            for run in runs
+        )
+
     def agents_changed(self) -> None:
         """Presences, drains or seats have changed: who is eligible is found out anew."""
         self.seating.changed()
@@ -531,7 +546,12 @@ class Context:
         """What keeps a run of the job whose turn it is from an agent now, in words."""
         if (holder := self.conflicts.holder(job)) is not None:
             return f"{holder}"
-        return self.why_none(requirement) if self.choose(requirement, job) is None else None
+        presence = self.choose(requirement, job)
+        if presence is None:
+            return self.why_none(requirement)
+        if self.has_to_start(presence.record):
+            return f"the startup jobs of {presence.record.agent} go first"
+        return None
 
     def choose(
         self, requirement: Requirement, job: str, tried: Tried = NEVER_TRIED

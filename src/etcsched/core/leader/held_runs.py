@@ -79,8 +79,11 @@ class HeldRuns:
         """``finish`` is what an outcome that has come leads to, as for any attempt."""
         place = (entry.record.agent, *key)
         assignment, report = self._view.assignments.get(place), self._view.reports.get(place)
-        if assignment is not None and report is not None and report.record.outcome is not None:
-            finish(entry, assignment, report)
+        if assignment is not None and report is not None and self.is_decided(entry.record):
+            if report.record.outcome is not None:
+                finish(entry, assignment, report)
+            else:
+                self._resume(entry, assignment, report)
             return
         job = self._view.jobs.get(entry.record.job)
         is_gone = job is None or job.record.current.state is JobState.DELETED
@@ -88,11 +91,6 @@ class HeldRuns:
             self.end(entry, RunState.CANCELLED, "the job was deleted while it was held")
             return
         self._context.because(key, Why.HELD, lambda: why_held(entry.record))
-        if assignment is None or report is None:
-            return
-        presence = self._view.presences.get(entry.record.agent)
-        if presence is not None and presence.record.incarnation == report.record.incarnation:
-            self._resume(entry, assignment, report)
 
     def _resume(
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]

@@ -22,7 +22,7 @@ from etcsched.core.leader.runs import new_run
 from etcsched.core.records import Due, Job, Kind, Live, Presence, Run
 from etcsched.core.states import JobState, Occasion, Origin, RunState, Stage
 from etcsched.core.times import ms_of, tick_id
-from etcsched.core.view import View, revision_of
+from etcsched.core.view import View
 
 LIVE: Matter = ("live",)
 
@@ -148,7 +148,7 @@ class LiveAgents:
             rest = tuple(due for due in live.due if due.occasion is not Occasion.CLUSTER_STARTUP)
             change = fx.LiveChange(
                 agent=agent, revision=self._view.seen(Kind.LIVE, agent),
-                presence_revision=revision_of(self._view.presences.get(agent)),
+                presence_revision=self._view.seen(Kind.PRESENCE, agent),
                 live=replace(live, due=rest),
             )  # fmt: skip
             plan.changes.append(change)
@@ -211,7 +211,7 @@ class LiveAgents:
                 plan.due_bytes += _due_bytes(after)
         change = fx.LiveChange(
             agent=agent, revision=self._view.seen(Kind.LIVE, agent),
-            presence_revision=revision_of(presence), live=after,
+            presence_revision=self._view.seen(Kind.PRESENCE, agent), live=after,
         )  # fmt: skip
         plan.changes.append(change)
 

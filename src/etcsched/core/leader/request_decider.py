@@ -132,16 +132,18 @@ class RequestDecider:
     def _start(self, entry: Entry[Request], job: Job) -> None:
         context, request = self._context, entry.record
         requirement = requirement_of(job, Origin.REQUEST)
-        is_in_group = context.conflicts.is_in_group(job.name)
-        holder = context.conflicts.holder(job.name)
-        # Who of its conflict groups goes first is found out once it is there.
-        presence = None if is_in_group else context.choose(requirement, job.name)
-        agent = presence.record.agent if presence is not None else None
+        why = context.why_not_now(job.name, requirement)
+        where = f"waits: {why}" if why is not None else _GOES_NEXT
+        state, presence, agent = RunState.READY, None, None
+        if context.conflicts.holder(job.name) is not None:
+            state = RunState.CONFLICTED
+        elif why is None and not context.conflicts.is_in_group(job.name):
+            # (Who of its conflict groups goes first is found out once it is there.)
+            presence = context.choose(requirement, job.name)
+        if presence is not None:
+            state, agent = RunState.ASSIGNED, presence.record.agent
+            where = f"assigned to {agent}"
         seen = self._view.start_seen(job.name, agent)
-        if agent is not None:
-            state = RunState.ASSIGNED
-        else:
-            state = RunState.READY if holder is None else RunState.CONFLICTED
         run = new_run(
             context.author,
             job,
@@ -157,10 +159,6 @@ class RequestDecider:
         assignment = None
         if presence is not None:
             assignment = assignment_of(context.author, run, job, presence.record, seen)
-        where = f"assigned to {agent}"
-        if agent is None:
-            why = context.why_not_now(job.name, requirement)
-            where = f"waits: {why}" if why is not None else _GOES_NEXT
         context.write(
             fx.CreateRun(
                 seq=context.next_seq(),
@@ -246,6 +244,13 @@ class RequestDecider:
                 how = how_to_enable(job.record, self._context.wall_ms)
                 why = f"job {request.job} is {state}, so this run mustn't start; {how}"
             self._answer(entry, False, f"{why}, or release the run --died", request.run)
+        elif (
+            request.release is Release.REASSIGN
+            and job is not None
+            and (pointless := self._runs.waiting.why_pointless(run.record, job.record)) is not None
+        ):
+            why = f"{pointless}: it can't run again; release it --died"
+            self._answer(entry, False, why, request.run)
         else:
             consumed = self._consumed(entry, True, _RELEASED[request.release], request.run)
             cause = f"released by {request.by}" if request.by else "released"

@@ -147,12 +147,12 @@ class RunEnds:
     ) -> fx.OldAttempt:
         """Where the agent has given no outcome, the decision rests on its presence as seen."""
         is_final = report is not None and report.record.outcome is not None
-        presence = self._view.presences.get(entry.record.agent)
+        agent = entry.record.agent
         return fx.OldAttempt(
-            agent=entry.record.agent,
+            agent=agent,
             assignment_revision=assignment.mod_revision,
             report_revision=revision_of(report),
-            presence_revision=None if is_final else revision_of(presence),
+            presence_revision=None if is_final else self._view.seen(Kind.PRESENCE, agent),
         )
 
     def _end(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, Matter
 from etcsched.core.records import Kind, Seat
-from etcsched.core.view import revision_of
 
 SEATS: Matter = ("seats",)
 
@@ -41,7 +40,7 @@ class Seats:
                     for seat in seats
                 ),
                 taken=tuple(
-                    (agent, view.seats[agent].mod_revision, revision_of(view.presences.get(agent)))
+                    (agent, view.seats[agent].mod_revision, view.seen(Kind.PRESENCE, agent))
                     for agent in taken
                 ),
                 settings_revision=view.settings_revision,

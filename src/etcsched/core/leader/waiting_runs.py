@@ -85,9 +85,9 @@ class WaitingRuns:
         self._pace.forget(key)
         self._bound.forget(key)
 
-    def _is_recovering(self, job: str) -> bool:
-        is_taken_in = job in self.outage_jobs and not self._context.is_run_rejected(job)
-        return job in self.recovering or is_taken_in
+    def why_pointless(self, run: Run, job: Job) -> str | None:
+        """Of one about an agent's coming or going: why it can't start any more, if so."""
+        return self._bound.why_pointless(run, job)
 
     def place_of(self, key: RunKey) -> int | None:
         """Of one that waits for an agent: how many get one before it."""
@@ -138,6 +138,10 @@ class WaitingRuns:
         self._waiting.put(run, requirement)
         if run.state is RunState.CONFLICTED:
             self._cleared[key] = None
+
+    def _is_recovering(self, job: str) -> bool:
+        is_taken_in = job in self.outage_jobs and not self._context.is_run_rejected(job)
+        return job in self.recovering or is_taken_in
 
     def _has_begun(self, key: RunKey, run: Run) -> bool:
         """Whether its job's splay is over."""
