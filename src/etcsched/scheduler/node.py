@@ -108,6 +108,7 @@ class SchedulerNode:
         self._raft_term = 0
         self._raft_term_since_s = 0.0
         self._next_clock_s = 0.0
+        self._next_complaint_s = 0.0
         self._said_barred: str | None = ""
         """None: etcd may hold this or that."""
         self._said_at_s = -math.inf
@@ -141,6 +142,8 @@ class SchedulerNode:
             return Condition(False, "it hasn't read from etcd yet")
         if self._candidate.lacking:
             return Condition(False, self._candidate.lacking)
+        if stuck_behind := self._candidate.stuck_behind:
+            return Condition(False, f"can't lead: {self._how_to_clear(stuck_behind)}")
         if self._candidate.leading is not None:
             return Condition(True, f"leads, term {self._candidate.leading.number}")
         return Condition(True, "stands by")
@@ -304,6 +307,7 @@ class SchedulerNode:
             self._do(self._candidate.time_passed(now))
             self._refuse_to_lead_on_ruins()
             self._say_whether_barred(now)
+            self._say_what_never_goes(now)
             await asyncio.sleep(PROGRESS_EVERY_S)
 
     def _say_whether_barred(self, now: Instant) -> None:
@@ -330,6 +334,22 @@ class SchedulerNode:
         finally:
             if not is_said:
                 self._said_barred = None
+
+    def _say_what_never_goes(self, now: Instant) -> None:
+        """Whatever a hand wrote, only a hand takes away: it may be there for a reason."""
+        unleased = self._candidate.unleased
+        if not unleased:
+            self._next_complaint_s = 0.0
+        elif now.mono_s >= self._next_complaint_s:
+            self._next_complaint_s = now.mono_s + CLOCK_EVERY_S
+            log.error("who stands behind it can't lead: %s", self._how_to_clear(unleased))
+
+    def _how_to_clear(self, unleased: tuple[str, ...]) -> str:
+        keys = " ".join(self._keys.of(Kind.ELECTION, name) for name in unleased)
+        return (
+            f"{keys} in the election without a lease, so that it never goes: no scheduler put it "
+            f"there; delete it: etcdctl del {keys.replace(' ', '; etcdctl del ')}"
+        )
 
     def _own_word(self) -> dict[str, Any]:
         """The fields of a ``Scheduler``."""
