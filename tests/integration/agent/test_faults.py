@@ -258,6 +258,19 @@ async def test_each_start_adds_its_session_to_those_that_its_disk_knows(fleet: F
         await lease_gone_s(fleet)
 
 
+@pytest.mark.parametrize("lease", [0, 1 << 63])
+async def test_a_session_of_a_lease_that_can_be_none_begins_a_new_one(
+    fleet: Fleet, lease: int
+) -> None:
+    agent = fleet.agent()
+    agent.config.directory.mkdir()
+    saved = f'{{"lease":{lease},"incarnation":"i1","ttl_s":10}}'
+    (agent.config.directory / "session").write_text(saved)
+    agent.start()
+    found = await until(fleet.presence, "its presence")
+    assert found[0].incarnation == f"{found[1].lease:x}"
+
+
 async def test_a_claim_without_a_process_is_reported_died(fleet: Fleet, tmp_path: Path) -> None:
     """The agent died between claim and start: only etcd knows of the attempt."""
     agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
