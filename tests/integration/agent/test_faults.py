@@ -12,12 +12,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.agent.state_dir import StateDir
 from etcsched.agent.supervisor.processes import read_stat
 from etcsched.core.errors import AgentIdInUse
 from etcsched.core.records import Kind, Noop, Presence
 from etcsched.core.states import OnDisconnect, Outcome
+from etcsched.serving.address import Address, Listen
 from tests.conftest import StartEtcd
 from tests.integration.agent.fleet import (
     AgentProcess,
@@ -28,6 +30,7 @@ from tests.integration.agent.fleet import (
     until,
 )
 from tests.integration.supervisor.host import dead_within
+from tests.support.etcd_cluster import TEST_OPTIONS
 from tests.support.slow_calls import slow_exec
 
 GONE_S = 10.0
@@ -525,6 +528,48 @@ async def test_a_spooled_outcome_outlives_the_agent(start_etcd: StartEtcd, tmp_p
         await cluster.restart(0)
         assert (await fleet.outcome("r1")).exit_code == 7
         await nothing_spooled(agent)
+    finally:
+        await fleet.close()
+
+
+async def test_an_outcome_that_etcd_does_not_take_costs_its_results_and_no_agent(
+    start_etcd: StartEtcd, tmp_path: Path
+) -> None:
+    options = replace(TEST_OPTIONS, extra_arguments=("--max-request-bytes", "8192"))
+    fleet = Fleet(tmp_path, (await start_etcd(options=options)).endpoints, "/etcsched/v1/")
+    try:
+        agent = fleet.agent()
+        agent.start()
+        await fleet.assign("r0", beating(tmp_path / "beats"))
+        await first_beat(tmp_path / "beats")
+        long = "printf 'a=%09000d' 0 > $ETCSCHED_RESULTS"
+        await fleet.assign("r1", f"{long}; echo words; exit 3")
+        report = await fleet.outcome("r1")
+        assert (report.outcome, report.exit_code, report.tail) == (Outcome.FAILED, 3, "")
+        assert not report.results
+        assert "request is too large" in report.results_problem
+        assert "r1 attempt 1: etcd doesn't take its outcome" in agent.log()
+        await fleet.assign("r2", "true")
+        assert (await fleet.outcome("r2")).outcome is Outcome.COMPLETED
+        assert (await fleet.report("r0")).outcome is None
+        assert agent.log().count("agent a1 started") == 1
+    finally:
+        await fleet.close()
+
+
+async def test_a_claim_that_etcd_does_not_take_costs_no_agent(
+    start_etcd: StartEtcd, tmp_path: Path
+) -> None:
+    """It has more compares than an operator allows a transaction."""
+    options = replace(TEST_OPTIONS, extra_arguments=("--max-txn-ops", "6"))
+    fleet = Fleet(tmp_path, (await start_etcd(options=options)).endpoints, "/etcsched/v1/")
+    try:
+        agent = fleet.agent(listen=Listen(address=Address("127.0.0.1", 0)))
+        agent.start()
+        await fleet.assign("r1", "true")
+        await until(said(agent, "r1 attempt 1: etcd takes no claim of it"), "its word on the claim")
+        await agent.says("0 of 8 slots in use")
+        assert await fleet.count(Kind.REPORT) == 0
     finally:
         await fleet.close()
 

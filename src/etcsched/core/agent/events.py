@@ -160,6 +160,12 @@ class ClaimRefused(msgspec.Struct, frozen=True):
     found: Report | None
 
 
+class ClaimRejected(msgspec.Struct, frozen=True):
+    """etcd takes it in no form (it is too large, say); nothing was applied."""
+
+    attempt_id: str
+
+
 class Adopted(msgspec.Struct, frozen=True):
     """T6 is committed: the attempt's report names this session."""
 
@@ -168,7 +174,7 @@ class Adopted(msgspec.Struct, frozen=True):
 
 
 class AdoptionRefused(msgspec.Struct, frozen=True):
-    """``found`` is the report that is there."""
+    """``found`` is the report that is there; None: none, or etcd takes the adoption in no form."""
 
     attempt_id: str
     incarnation: str
@@ -180,6 +186,13 @@ class OutcomeStored(msgspec.Struct, frozen=True):
 
     attempt_id: str
     late: bool
+
+
+class OutcomeRejected(msgspec.Struct, frozen=True):
+    """etcd takes it in no form; ``why`` in its words."""
+
+    attempt_id: str
+    why: str
 
 
 class SpoolRead(msgspec.Struct, frozen=True):
@@ -231,9 +244,11 @@ Event = (
     | ReportsRead
     | ClaimCommitted
     | ClaimRefused
+    | ClaimRejected
     | Adopted
     | AdoptionRefused
     | OutcomeStored
+    | OutcomeRejected
     | SpoolRead
     | OutcomeSpooled
     | SpoolFailed

@@ -146,12 +146,16 @@ class AgentMachine:
                 self._assignments.claim_committed(attempt_id, now)
             case ev.ClaimRefused(attempt_id, found):
                 self._assignments.claim_refused(attempt_id, found, now)
+            case ev.ClaimRejected(attempt_id):
+                self._assignments.claim_rejected(attempt_id, now)
             case ev.Adopted(attempt_id, incarnation):
                 self._adoption.committed(attempt_id, incarnation)
             case ev.AdoptionRefused(attempt_id, incarnation, found):
                 self._adoption.refused(attempt_id, incarnation, found)
             case ev.OutcomeStored(attempt_id):
                 self._outcomes.outcome_stored(attempt_id, now)
+            case ev.OutcomeRejected(attempt_id, why):
+                self._outcomes.outcome_rejected(attempt_id, why, now)
             case ev.ProcessStarted():
                 self._processes.process_started(event)
             case ev.ProcessEnded() | ev.StartFailed():
