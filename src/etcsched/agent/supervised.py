@@ -187,6 +187,7 @@ def _event_of(outcome: messages.Outcome) -> ev.ProcessEnded | ev.StartFailed:
             reason=outcome.reason,
             failed_ms=outcome.failed_ms,
             died=outcome.died,
+            declined=outcome.declined,
         )
     return ev.ProcessEnded(
         attempt_id=outcome.attempt_id,

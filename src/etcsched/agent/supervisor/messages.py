@@ -143,6 +143,7 @@ class StartFailed(msgspec.Struct, frozen=True, kw_only=True, tag="start_failed")
     reason: str
     failed_ms: int
     died: bool = False
+    declined: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):

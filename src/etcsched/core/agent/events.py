@@ -38,12 +38,14 @@ class ProcessStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StartFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """``died``: for no reason of its own, it would start elsewhere."""
+    """``died``: for no reason of its own, it would start elsewhere. ``declined``: nothing runs here
+    as its user, so that it is another agent's."""
 
     attempt_id: str
     reason: str
     failed_ms: int
     died: bool = False
+    declined: bool = False
 
 
 class ProcessEnded(msgspec.Struct, frozen=True, kw_only=True):
