@@ -85,6 +85,21 @@ async def test_a_candidate_that_a_hand_wrote_keeps_all_from_leading(world: Local
         await etcd.close()
 
 
+async def test_two_schedulers_of_one_name_lead_one_after_the_other_and_say_so(
+    world: LocalWorld,
+) -> None:
+    await until(world, "s1", 0, "scheduler s1: leads, term 1")
+    world.add_scheduler("twin", "--id=s1", "--listen=127.0.0.1:0")
+    await world.start("twin")
+    for node, other in (("s1", "twin"), ("twin", "s1")):
+        there = await said(world, node, "another scheduler of this name runs on host ")
+        assert f"as process {world.nodes[other].pid} " in there
+    await until(world, "s1", 0, "scheduler s1: leads, term 1; another scheduler has its name")
+    await until(world, "twin", 0, "scheduler s1: stands by; another scheduler has its name")
+    await world.end("s1")
+    await until(world, "twin", 0, "scheduler s1: leads, term 2\n")
+
+
 async def until_leased(etcd: EtcdClient, key: str, lease: int) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while (await etcd.range(Range(key))).kvs[0].lease != lease:  # noqa: ASYNC110 - etcd's

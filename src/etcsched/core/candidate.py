@@ -150,6 +150,22 @@ class CandidateMachine:
         )
 
     @property
+    def namesakes(self) -> dict[str, Entry[Candidate]]:
+        """Others in the election of this node's name, by the last part of their key: this node's
+        own earlier session until its lease ends, or a second scheduler."""
+        own = f"{self._lease:x}" if self._lease is not None else ""
+        return {
+            name: entry
+            for name, entry in self._view.candidates.items()
+            if entry.record.node == self._node and name != own
+        }
+
+    @property
+    def own_token(self) -> int:
+        """0: it doesn't stand for election."""
+        return self._own_token()
+
+    @property
     def stuck_behind(self) -> tuple[str, ...]:
         """Those of them that stand before this node: its turn never comes."""
         token = self._own_token()

@@ -57,6 +57,7 @@ from etcsched.keyspace.transactions import (
     win_term,
 )
 from etcsched.ports import Snapshot, WatchUpdate
+from etcsched.scheduler.complaints import ElectionComplaints
 from etcsched.scheduler.config import SchedulerConfig
 from etcsched.scheduler.etcd_check import check_etcd
 from etcsched.scheduler.leadership import Leadership
@@ -98,6 +99,7 @@ class SchedulerNode:
         self._standby = Standby(self._view)
         self._feed = Feed(self._keys, self._view, _ignored)
         self._candidate = CandidateMachine(config.node, self._view)
+        self._complaints = ElectionComplaints(self._candidate, self._keys, config.session_ttl_s)
         self._session: Session | None = None
         self._session_over = asyncio.Event()
         self._leadership: Leadership | None = None
@@ -108,7 +110,6 @@ class SchedulerNode:
         self._raft_term = 0
         self._raft_term_since_s = 0.0
         self._next_clock_s = 0.0
-        self._next_complaint_s = 0.0
         self._said_barred: str | None = ""
         """None: etcd may hold this or that."""
         self._said_at_s = -math.inf
@@ -142,11 +143,12 @@ class SchedulerNode:
             return Condition(False, "it hasn't read from etcd yet")
         if self._candidate.lacking:
             return Condition(False, self._candidate.lacking)
-        if stuck_behind := self._candidate.stuck_behind:
-            return Condition(False, f"can't lead: {self._how_to_clear(stuck_behind)}")
+        if self._complaints.lacking:
+            return Condition(False, self._complaints.lacking)
+        remark = self._complaints.remark
         if self._candidate.leading is not None:
-            return Condition(True, f"leads, term {self._candidate.leading.number}")
-        return Condition(True, "stands by")
+            return Condition(True, f"leads, term {self._candidate.leading.number}{remark}")
+        return Condition(True, f"stands by{remark}")
 
     async def _serve(self) -> None:
         log.info("scheduler %s started (pid %d)", self._config.node, os.getpid())
@@ -307,7 +309,7 @@ class SchedulerNode:
             self._do(self._candidate.time_passed(now))
             self._refuse_to_lead_on_ruins()
             self._say_whether_barred(now)
-            self._say_what_never_goes(now)
+            self._complaints.time_passed(now.mono_s)
             await asyncio.sleep(PROGRESS_EVERY_S)
 
     def _say_whether_barred(self, now: Instant) -> None:
@@ -334,22 +336,6 @@ class SchedulerNode:
         finally:
             if not is_said:
                 self._said_barred = None
-
-    def _say_what_never_goes(self, now: Instant) -> None:
-        """Whatever a hand wrote, only a hand takes away: it may be there for a reason."""
-        unleased = self._candidate.unleased
-        if not unleased:
-            self._next_complaint_s = 0.0
-        elif now.mono_s >= self._next_complaint_s:
-            self._next_complaint_s = now.mono_s + CLOCK_EVERY_S
-            log.error("who stands behind it can't lead: %s", self._how_to_clear(unleased))
-
-    def _how_to_clear(self, unleased: tuple[str, ...]) -> str:
-        keys = " ".join(self._keys.of(Kind.ELECTION, name) for name in unleased)
-        return (
-            f"{keys} in the election without a lease, so that it never goes: no scheduler put it "
-            f"there; delete it: etcdctl del {keys.replace(' ', '; etcdctl del ')}"
-        )
 
     def _own_word(self) -> dict[str, Any]:
         """The fields of a ``Scheduler``."""
