@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.agent.state_dir import StateDir
+from etcsched.agent.supervisor.launch import LOCK_FILE
 from etcsched.agent.supervisor.processes import read_stat
 from etcsched.core.errors import AgentIdInUse
 from etcsched.core.records import Kind, Noop, Presence
@@ -99,6 +101,22 @@ async def test_a_stop_that_comes_as_it_starts_leaves_no_supervisor(fleet: Fleet)
     await fleet.let_go()
     assert await agent.exit_code() == 0
     assert await dead_within(supervisor, GONE_S)
+
+
+async def test_a_supervisor_that_dies_as_its_agent_goes_leaves_no_successor(fleet: Fleet) -> None:
+    """Its start has begun by then, and can't be taken back."""
+    agent = fleet.agent()
+    agent.start()
+    await fleet.joined()
+    os.kill(await supervisor_of(agent), signal.SIGKILL)
+    await until(said(agent, "the supervisor died"), "its word on the supervisor's death")
+    for _ in range(2):
+        agent.signal(signal.SIGTERM)
+        await asyncio.sleep(0.02)
+    assert await agent.exit_code() == 0
+    assert agent.log().count("attempts run") == 1, "it went before the successor was there"
+    with (agent.config.directory / "supervisor" / LOCK_FILE).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Held while there is a supervisor.
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.01, 0.03, 0.1, 0.2, 0.4])
