@@ -95,6 +95,7 @@ class Supervised:
                     for r in inventory.running
                 ),
                 ended=tuple(_event_of(outcome) for outcome in inventory.outcomes),
+                is_closing=inventory.is_closing,
             )
         )
 
@@ -112,6 +113,9 @@ class Supervised:
                         )
                     case messages.StartFailed() | messages.Ended():
                         self._report(_event_of(event))
+                    case messages.Closing():
+                        log.error("the supervisor was told to stop: what runs here is ended")
+                        self._report(ev.SupervisorClosing())
                     case SupervisorDied():
                         self._is_clean = not event.processes_left
                         left = "; some of its processes could not be killed"

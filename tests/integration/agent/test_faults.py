@@ -406,6 +406,25 @@ async def test_a_dead_supervisors_attempts_are_reported_died(fleet: Fleet, tmp_p
     assert last_beat_s(tmp_path / "beats") == beats
 
 
+async def test_nothing_is_claimed_while_the_supervisor_is_told_to_stop(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    agent = fleet.agent()
+    agent.start()
+    go = tmp_path / "go"
+    lasts = f"trap '' TERM; date +%s > {go}.beats; until test -e {go}; do sleep 0.02; done"
+    await fleet.assign("r1", lasts, kill_grace_s=60.0)
+    await first_beat(tmp_path / "go.beats")
+    os.kill(agent.supervisor_pid, signal.SIGTERM)
+    await until(said(agent, "the supervisor was told to stop"), "its word on that")
+    runs = [f"r{number}" for number in range(2, 8)]
+    for run in runs:
+        await fleet.assign(run, "true")
+    go.touch()
+    assert (await fleet.outcome("r1")).outcome is Outcome.DIED
+    assert {(await fleet.outcome(run)).outcome for run in runs} == {Outcome.COMPLETED}
+
+
 async def test_a_presence_deleted_by_hand_is_put_again(fleet: Fleet, tmp_path: Path) -> None:
     agent = fleet.agent()
     agent.start()

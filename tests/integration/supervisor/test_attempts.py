@@ -432,6 +432,7 @@ async def test_what_a_supervisor_that_shuts_down_is_given_has_died(host: Host) -
         await agent.started("a")
         await host.phone.line()
         os.kill(agent.supervisor_pid(), signal.SIGTERM)
+        await agent.closing()
         await host.phone.line()
         agent.shell("b", "true")
         failed = await agent.start_failed("b")

@@ -66,11 +66,17 @@ class ProcessEnded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SupervisorReady(msgspec.Struct, frozen=True, kw_only=True):
-    """Connected, with all that it knows; an attempt in neither list has no process."""
+    """Connected, with all that it knows; an attempt in neither list has no process.
+    ``is_closing``: as if ``SupervisorClosing`` had followed."""
 
     incarnation: str
     running: tuple[ProcessStarted, ...] = ()
     ended: tuple[ProcessEnded | StartFailed, ...] = ()
+    is_closing: bool = False
+
+
+class SupervisorClosing(msgspec.Struct, frozen=True):
+    """It was told to stop, though its agent goes on: it starts nothing more."""
 
 
 class SupervisorGone(msgspec.Struct, frozen=True):
@@ -233,6 +239,7 @@ Event = (
     | StartFailed
     | ProcessEnded
     | SupervisorReady
+    | SupervisorClosing
     | SupervisorGone
     | SessionOpened
     | SessionRenewed

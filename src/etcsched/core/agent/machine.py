@@ -168,6 +168,8 @@ class AgentMachine:
                 self._list(kind, changes, revision, now)
             case ev.SupervisorReady():
                 self._supervisor_ready(event, now)
+            case ev.SupervisorClosing():
+                self._standing.is_supervisor_closing = True
             case ev.SupervisorGone():
                 self._standing.supervisor = None
                 self._emit(fx.StartSupervisor())
@@ -266,6 +268,7 @@ class AgentMachine:
 
     def _supervisor_ready(self, ready: ev.SupervisorReady, now: Instant) -> None:
         self._standing.supervisor = ready.incarnation
+        self._standing.is_supervisor_closing = ready.is_closing
         self._processes.supervisor_ready(ready.running, ready.ended, now)
         if self._killed:
             self._processes.stop_all("the agent was stopped", now)
