@@ -438,6 +438,35 @@ async def test_a_presence_deleted_by_hand_is_put_again(fleet: Fleet, tmp_path: P
     await fleet.outcome("r2")
 
 
+async def test_a_presence_that_a_hand_overwrote_gets_its_lease_again(fleet: Fleet) -> None:
+    agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
+    agent.start()
+    before = await fleet.joined()
+    agent.kill()
+    await fleet.put(fleet.keys.of(Kind.PRESENCE, "a1"), before)
+    agent.start()
+
+    async def look() -> bool | None:
+        found = await fleet.presence()
+        return True if found is not None and found[1].lease else None
+
+    await until(look, "its presence with a lease")
+    await fleet.assign("r1", "true")
+    assert (await fleet.outcome("r1")).outcome is Outcome.COMPLETED
+
+
+async def test_a_presence_that_a_hand_put_is_named(fleet: Fleet) -> None:
+    """Or a copy of another etcd, whose keys have no leases."""
+    other = fleet.agent("other")
+    other.start()
+    there = await fleet.joined("other")
+    await fleet.put(fleet.keys.of(Kind.PRESENCE, "a1"), replace(there, agent="a1"))
+    agent = fleet.agent()
+    agent.start()
+    assert await agent.exit_code() == AgentIdInUse.exit_code
+    assert f"etcdctl del {fleet.keys.of(Kind.PRESENCE, 'a1')}" in agent.log().splitlines()[-1]
+
+
 async def test_a_revoked_lease_stops_everything_at_once(fleet: Fleet, tmp_path: Path) -> None:
     agent = fleet.agent(session_ttl_s=5)
     agent.start()

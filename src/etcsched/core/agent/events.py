@@ -117,6 +117,7 @@ class PresenceTaken(msgspec.Struct, frozen=True, kw_only=True):
     presence: Presence
     lease: int
     create_revision: int
+    key: str = ""
 
 
 class PresenceGone(msgspec.Struct, frozen=True):

@@ -334,10 +334,19 @@ class AgentMachine:
         is_mine = there.supervisor == self._standing.supervisor or (
             there.incarnation in self._standing.held and there.host == self._settings.host
         )
-        if is_mine and taken.lease == session.lease:
+        is_this_session = taken.lease == session.lease or (
+            not taken.lease and there.incarnation == session.incarnation  # A hand wrote over it.
+        )
+        if is_mine and is_this_session:
             # Resumed, or the answer to an earlier sending was lost.
             self._joined(taken.create_revision)
             self._update_presence(now)
+        elif not taken.lease:
+            self._processes.stop_all("a hand has taken this agent's id", now, grace_s=0.0)
+            self._quit(
+                f"the presence of agent {there.agent} has no lease, so that it never goes: no "
+                f"agent put it there; delete it: etcdctl del {taken.key}"
+            )
         elif is_mine:
             if not self._deadlines.some_need_earlier_leases:
                 self._deadlines.leases_revoked(now)
