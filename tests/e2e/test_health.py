@@ -13,12 +13,12 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from etcsched.core.records import Term
+from etcsched.core.records import Kind, Term
 from etcsched.etcd.client import EtcdClient
 from etcsched.etcd.config import EtcdConfig
 from etcsched.keyspace.codec import decode, encode
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import Put, Range, Txn
+from etcsched.keyspace.ops import Delete, Put, Range, Txn
 from tests.conftest import StartEtcd
 from tests.e2e.spoken import PATIENCE_S, address_of, measured, said
 from tests.support.local_world import Finished, LocalWorld, run_cli
@@ -62,6 +62,48 @@ async def test_well_and_cut_off_and_well_again(world: LocalWorld) -> None:
     drained = await world.cli("agents", "drain", "a1")
     assert drained.code == 0, drained
     await until(world, "a1", 0, "agent a1: is drained")
+
+
+async def test_a_candidate_that_a_hand_wrote_keeps_all_from_leading(world: LocalWorld) -> None:
+    """Or a copy of another etcd: they have no leases."""
+    await until(world, "s1", 0, "scheduler s1: leads, term 1")
+    keys, etcd = Keys(), EtcdClient(EtcdConfig(**world.etcd.config_kwargs))
+    try:
+        (own,) = (await etcd.range(Range(*keys.all_of(Kind.ELECTION)))).kvs
+        by_hand = keys.of(Kind.ELECTION, "by-hand")
+        await etcd.txn(Txn((), (Put(by_hand, own.value), Put(own.key, own.value))))
+        await said(world, "s1", f"etcdctl del {by_hand}")
+        await until_leased(etcd, own.key, own.lease)
+        await until(world, "s1", 0, "scheduler s1: leads, term 1")
+        await world.kill("s1")
+        world.log.clear()
+        await world.start("s1")
+        await until(world, "s1", 1, f"scheduler s1: can't lead: {by_hand} in the election")
+        await etcd.txn(Txn((), (Delete(by_hand),)))
+        await until(world, "s1", 0, "scheduler s1: leads, term 2")
+    finally:
+        await etcd.close()
+
+
+async def test_two_schedulers_of_one_name_lead_one_after_the_other_and_say_so(
+    world: LocalWorld,
+) -> None:
+    await until(world, "s1", 0, "scheduler s1: leads, term 1")
+    world.add_scheduler("twin", "--id=s1", "--listen=127.0.0.1:0")
+    await world.start("twin")
+    for node, other in (("s1", "twin"), ("twin", "s1")):
+        there = await said(world, node, "another scheduler of this name runs on host ")
+        assert f"as process {world.nodes[other].pid} " in there
+    await until(world, "s1", 0, "scheduler s1: leads, term 1; another scheduler has its name")
+    await until(world, "twin", 0, "scheduler s1: stands by; another scheduler has its name")
+    await world.end("s1")
+    await until(world, "twin", 0, "scheduler s1: leads, term 2\n")
+
+
+async def until_leased(etcd: EtcdClient, key: str, lease: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while (await etcd.range(Range(key))).kvs[0].lease != lease:  # noqa: ASYNC110 - etcd's
+            await asyncio.sleep(0.05)
 
 
 async def test_frozen_and_gone(world: LocalWorld) -> None:

@@ -62,6 +62,16 @@ JOINS_WITHIN_S = 3.0
 """Where etcd answers. A stop that comes before waits for it so long."""
 
 
+_REJECTED = {
+    fx.Claim: "etcd takes no claim of it; it is tried again in a minute, and waits until then",
+    fx.Adopt: "etcd doesn't take that it goes on in a new session; it ends, if it goes by sessions",
+    fx.ReportOutcome: (
+        "etcd doesn't take its outcome; it is sent without results and tail of the output, or once "
+        "a minute if it has none"
+    ),
+}
+
+
 class Ending(enum.Enum):
     QUIT = "quit"
     REEXEC = "reexec"
@@ -327,7 +337,8 @@ class AgentNode:
             write_id = cast(AgentWriteId, result.id)
             match result:
                 case Rejected():
-                    raise result.error
+                    # Its reason is in the log already. Nobody else's write suffers from it.
+                    log.error("%s: %s", name_of(write_id.attempt_id), _REJECTED[write_id.effect])
                 case Committed():
                     self._sessions.high_water.saw(result.revision)
                     if write_id.effect is fx.Adopt:

@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -29,12 +30,16 @@ _SOCKET_PATH_MOST_BYTES = 107  # sun_path of Linux, without its final zero
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+_Lease = Annotated[int, msgspec.Meta(gt=0, le=(1 << 63) - 1)]
+"""As etcd has them; 0 would ask for a new one."""
+
+
 class SavedSession(msgspec.Struct, frozen=True, kw_only=True):
     """``place`` is where it was saved (``StateDir.place``), ``agent`` whose it is, with the prefix;
     empty: by a version that didn't say. ``before`` are the incarnations of earlier sessions, the
     latest first, as many as are kept."""
 
-    lease: int
+    lease: _Lease
     incarnation: str
     ttl_s: int
     place: str = ""
@@ -112,9 +117,13 @@ class StateDir:
 
     def read_session(self) -> SavedSession | None:
         """None where there is none, or none that can be read: then a new one is opened."""
+        path = self.path / "session"
         try:
-            return msgspec.json.decode((self.path / "session").read_bytes(), type=SavedSession)
-        except (OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(path.read_bytes(), type=SavedSession)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            log.warning("%s can't be read, a new session is opened: %s", path, error)
             return None
 
     def write_session(self, session: SavedSession) -> None:

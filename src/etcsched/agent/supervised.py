@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -18,6 +19,7 @@ from etcsched.agent.supervisor_client import (
 )
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
+from etcsched.core.errors import EtcschedError
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +51,26 @@ class Supervised:
         self._isolate = isolate
         self._use_cgroup = use_cgroup
         self._client: SupervisorClient | None = None
+        self._connecting: asyncio.Future[SupervisorClient] | None = None
+        self._is_dismissed = False
         self._is_clean = True
         """Whether no process of the last supervisor lives; counts while there is no client."""
         self._wanted = asyncio.Event()
 
     async def connect(self) -> None:
         """Take over the supervisor that runs, or start one. Raises ``SupervisorUnavailable``."""
-        client = await SupervisorClient.connect_or_start(
-            self._state.supervisor,
-            self._state.socket,
-            agent_incarnation=f"{self._agent}/{os.getpid()}",
-            isolate=self._isolate,
-            use_cgroup=self._use_cgroup,
+        # A start that has begun can't be taken back: ``close`` sees to what comes of it.
+        self._connecting = asyncio.ensure_future(
+            SupervisorClient.connect_or_start(
+                self._state.supervisor,
+                self._state.socket,
+                agent_incarnation=f"{self._agent}/{os.getpid()}",
+                isolate=self._isolate,
+                use_cgroup=self._use_cgroup,
+            )
         )
-        self._client = client
+        self._client = client = await asyncio.shield(self._connecting)
+        self._connecting = None
         enough_for = descriptors.attempts_within(descriptors.raised(descriptors.limits())[0])
         if self._slots > enough_for:
             log.warning(
@@ -87,6 +95,7 @@ class Supervised:
                     for r in inventory.running
                 ),
                 ended=tuple(_event_of(outcome) for outcome in inventory.outcomes),
+                is_closing=inventory.is_closing,
             )
         )
 
@@ -104,6 +113,9 @@ class Supervised:
                         )
                     case messages.StartFailed() | messages.Ended():
                         self._report(_event_of(event))
+                    case messages.Closing():
+                        log.error("the supervisor was told to stop: what runs here is ended")
+                        self._report(ev.SupervisorClosing())
                     case SupervisorDied():
                         self._is_clean = not event.processes_left
                         left = "; some of its processes could not be killed"
@@ -165,6 +177,7 @@ class Supervised:
 
     def shutdown(self) -> None:
         """Nothing of it is needed any more: it kills what is left, and exits; ``close`` waits."""
+        self._is_dismissed = True
         if self._client is not None:
             self._client.shutdown(kill=True)
 
@@ -172,12 +185,23 @@ class Supervised:
         """Leave the supervisor and its processes to the agent that comes next, unless it was shut
         down: then whoever stops the agent finds nothing of it left in its directory. False: some
         of its processes live, though they were to end."""
+        await self._finish_connecting()
         if self._client is not None:
             self._is_clean = await self._client.close()
             if not self._is_clean:
                 log.warning("the supervisor goes on: some of its processes can't be killed yet")
             self._client = None
         return self._is_clean
+
+    async def _finish_connecting(self) -> None:
+        """Whoever came in the place of one that died as the agent went would stay for a minute."""
+        connecting, self._connecting = self._connecting, None
+        if connecting is None or self._client is not None:
+            return
+        with contextlib.suppress(EtcschedError):
+            self._client = await connecting
+        if self._client is not None and self._is_dismissed:
+            self._client.shutdown(kill=True)
 
 
 def _event_of(outcome: messages.Outcome) -> ev.ProcessEnded | ev.StartFailed:
@@ -187,6 +211,7 @@ def _event_of(outcome: messages.Outcome) -> ev.ProcessEnded | ev.StartFailed:
             reason=outcome.reason,
             failed_ms=outcome.failed_ms,
             died=outcome.died,
+            declined=outcome.declined,
         )
     return ev.ProcessEnded(
         attempt_id=outcome.attempt_id,

@@ -35,6 +35,7 @@ from etcsched.agent.supervisor.messages import (
     PROTOCOL,
     Acknowledge,
     BrokenFrame,
+    Closing,
     DeadlineMoved,
     Ended,
     EndReason,
@@ -42,6 +43,7 @@ from etcsched.agent.supervisor.messages import (
     Inventory,
     Kill,
     MoveDeadline,
+    Report,
     Request,
     Shutdown,
     Start,
@@ -87,7 +89,7 @@ class SupervisorDied(msgspec.Struct, frozen=True, kw_only=True):
     processes_left: bool
 
 
-SupervisorEvent = Started | StartFailed | Ended | SupervisorDied
+SupervisorEvent = Started | StartFailed | Ended | Closing | SupervisorDied
 
 
 def start_supervisor(
@@ -248,7 +250,7 @@ class SupervisorClient:
         while True:
             report = await self._wire.next_report()
             match report:
-                case Started():
+                case Started() | Closing():
                     yield report
                 case StartFailed() | Ended():
                     self._open_attempts.discard(report.attempt_id)
@@ -299,7 +301,7 @@ class _Wire(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
         self._socket: socket.socket | None = None
         self._reader = report_reader()
-        self._reports: deque[Started | StartFailed | Ended | Inventory | DeadlineMoved] = deque()
+        self._reports: deque[Report] = deque()
         self._news = asyncio.Event()
         self._lost = asyncio.Event()
         self._sequence = 0
@@ -364,7 +366,7 @@ class _Wire(asyncio.Protocol):
 
     async def next_report(
         self,
-    ) -> Started | StartFailed | Ended | Inventory | DeadlineMoved | None:
+    ) -> Report | None:
         """None: the connection is gone, and everything that came over it was returned."""
         while not self._reports:
             if self._lost.is_set():

@@ -18,7 +18,7 @@ from etcsched.core.clock import Instant, SkewWatch
 from etcsched.core.leader.effects import WinTerm
 from etcsched.core.records import SCHEMA_VERSION, Candidate, Change, Kind, Presence, Term
 from etcsched.core.times import ms_of, utc_of
-from etcsched.core.view import View, revision_of
+from etcsched.core.view import Entry, View, revision_of
 
 RETRY_S = 0.25
 """An answer that refused a step may tell of a revision that the watch hasn't shown yet."""
@@ -140,6 +140,39 @@ class CandidateMachine:
         return self._reason
 
     @property
+    def unleased(self) -> tuple[str, ...]:
+        """Others in the election that never go, since they have no lease, by the last part of their
+        key. No scheduler puts one: a hand did, or a copy of another etcd."""
+        return tuple(
+            name
+            for name, entry in self._view.candidates.items()
+            if not entry.lease and entry.create_revision != self._own_token()
+        )
+
+    @property
+    def namesakes(self) -> dict[str, Entry[Candidate]]:
+        """Others in the election of this node's name, by the last part of their key: this node's
+        own earlier session until its lease ends, or a second scheduler."""
+        own = f"{self._lease:x}" if self._lease is not None else ""
+        return {
+            name: entry
+            for name, entry in self._view.candidates.items()
+            if entry.record.node == self._node and name != own
+        }
+
+    @property
+    def own_token(self) -> int:
+        """0: it doesn't stand for election."""
+        return self._own_token()
+
+    @property
+    def stuck_behind(self) -> tuple[str, ...]:
+        """Those of them that stand before this node: its turn never comes."""
+        token = self._own_token()
+        of = self._view.candidates
+        return tuple(name for name in self.unleased if of[name].create_revision < token)
+
+    @property
     def lacking(self) -> str:
         """What keeps this node from leading if its turn came; empty: nothing."""
         match self.standing:
@@ -150,8 +183,11 @@ class CandidateMachine:
             case Standing.BARRED:
                 return self._reason or "it doesn't stand for election yet"
 
+    def _own(self) -> Entry[Candidate] | None:
+        return self._view.candidates.get(f"{self._lease:x}") if self._lease is not None else None
+
     def _own_token(self) -> int:
-        entry = self._view.candidates.get(f"{self._lease:x}") if self._lease is not None else None
+        entry = self._own()
         return entry.create_revision if entry is not None else 0
 
     def _decide(self, now: Instant) -> list[CandidateEffect]:
@@ -164,11 +200,15 @@ class CandidateMachine:
         if now.mono_s < self._barred_until_s:
             return self._paced(self._leave(), now)
         self._reason = ""
-        token = self._own_token()
-        if self.leading is not None:
-            return self._still_leading(token)
-        if not token:
+        own = self._own()
+        token = own.create_revision if own is not None else 0
+        if self.leading is not None and (demoted := self._still_leading(token)):
+            return demoted
+        if own is None or own.lease != self._lease:
+            # The latter: a hand wrote over it. Once this node is gone, it would never go.
             return self._paced([Join(self._lease)], now)
+        if self.leading is not None:
+            return []
         lowest = min(entry.create_revision for entry in self._view.candidates.values())
         if lowest < token:
             return []

@@ -55,7 +55,7 @@ def write_id_of(effect: fx.Claim | fx.Adopt | fx.ReportOutcome) -> AgentWriteId:
     return AgentWriteId(type(effect), report_id(effect.report), effect.report.incarnation)
 
 
-def agent_event(result: Committed | Refused, write_id: AgentWriteId) -> agent_ev.Event:
+def agent_event(result: WriteResult, write_id: AgentWriteId) -> agent_ev.Event:
     effect, attempt_id, incarnation = write_id
     match result:
         case Committed():
@@ -70,6 +70,12 @@ def agent_event(result: Committed | Refused, write_id: AgentWriteId) -> agent_ev
             if effect is fx.Adopt:
                 return agent_ev.AdoptionRefused(attempt_id, incarnation, _report_in(result))
             return agent_ev.OutcomeStored(attempt_id, late=True)
+        case Rejected():
+            if effect is fx.Claim:
+                return agent_ev.ClaimRejected(attempt_id)
+            if effect is fx.Adopt:
+                return agent_ev.AdoptionRefused(attempt_id, incarnation, None)
+            return agent_ev.OutcomeRejected(attempt_id, str(result.error))
 
 
 def _report_in(refused: Refused) -> Report | None:

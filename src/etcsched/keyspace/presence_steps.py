@@ -112,4 +112,5 @@ class PresenceSteps:
             presence=presence,
             lease=there.lease,
             create_revision=there.create_revision,
+            key=there.key,
         )

@@ -57,6 +57,7 @@ from etcsched.keyspace.transactions import (
     win_term,
 )
 from etcsched.ports import Snapshot, WatchUpdate
+from etcsched.scheduler.complaints import ElectionComplaints
 from etcsched.scheduler.config import SchedulerConfig
 from etcsched.scheduler.etcd_check import check_etcd
 from etcsched.scheduler.leadership import Leadership
@@ -98,6 +99,7 @@ class SchedulerNode:
         self._standby = Standby(self._view)
         self._feed = Feed(self._keys, self._view, _ignored)
         self._candidate = CandidateMachine(config.node, self._view)
+        self._complaints = ElectionComplaints(self._candidate, self._keys, config.session_ttl_s)
         self._session: Session | None = None
         self._session_over = asyncio.Event()
         self._leadership: Leadership | None = None
@@ -141,9 +143,12 @@ class SchedulerNode:
             return Condition(False, "it hasn't read from etcd yet")
         if self._candidate.lacking:
             return Condition(False, self._candidate.lacking)
+        if self._complaints.lacking:
+            return Condition(False, self._complaints.lacking)
+        remark = self._complaints.remark
         if self._candidate.leading is not None:
-            return Condition(True, f"leads, term {self._candidate.leading.number}")
-        return Condition(True, "stands by")
+            return Condition(True, f"leads, term {self._candidate.leading.number}{remark}")
+        return Condition(True, f"stands by{remark}")
 
     async def _serve(self) -> None:
         log.info("scheduler %s started (pid %d)", self._config.node, os.getpid())
@@ -304,6 +309,7 @@ class SchedulerNode:
             self._do(self._candidate.time_passed(now))
             self._refuse_to_lead_on_ruins()
             self._say_whether_barred(now)
+            self._complaints.time_passed(now.mono_s)
             await asyncio.sleep(PROGRESS_EVERY_S)
 
     def _say_whether_barred(self, now: Instant) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 from pathlib import Path
+
+import pytest
 
 from etcsched.core.records import Exec, Kind, Noop, Order
 from etcsched.core.states import Outcome
@@ -98,6 +101,16 @@ async def test_a_user_that_isnt_allowed_is_declined_without_a_process(fleet: Fle
     report = await fleet.outcome("r1")
     assert report.outcome is Outcome.DECLINED
     assert report.reason == "agent a1 runs no jobs as nobody-here"
+    assert report.started_at is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's agents take jobs of any user")
+async def test_a_user_that_the_host_has_not_is_declined(fleet: Fleet) -> None:
+    fleet.agent(users=()).start()
+    await fleet.assign("r1", "touch /never", user="no-such-user")
+    report = await fleet.outcome("r1")
+    assert report.outcome is Outcome.DECLINED
+    assert report.reason.startswith("no such user on this host: 'no-such-user'; make that user")
     assert report.started_at is None
 
 

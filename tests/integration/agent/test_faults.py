@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -12,12 +13,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.agent.state_dir import StateDir
+from etcsched.agent.supervisor.launch import LOCK_FILE
 from etcsched.agent.supervisor.processes import read_stat
 from etcsched.core.errors import AgentIdInUse
 from etcsched.core.records import Kind, Noop, Presence
 from etcsched.core.states import OnDisconnect, Outcome
+from etcsched.serving.address import Address, Listen
 from tests.conftest import StartEtcd
 from tests.integration.agent.fleet import (
     AgentProcess,
@@ -28,6 +32,7 @@ from tests.integration.agent.fleet import (
     until,
 )
 from tests.integration.supervisor.host import dead_within
+from tests.support.etcd_cluster import TEST_OPTIONS
 from tests.support.slow_calls import slow_exec
 
 GONE_S = 10.0
@@ -96,6 +101,22 @@ async def test_a_stop_that_comes_as_it_starts_leaves_no_supervisor(fleet: Fleet)
     await fleet.let_go()
     assert await agent.exit_code() == 0
     assert await dead_within(supervisor, GONE_S)
+
+
+async def test_a_supervisor_that_dies_as_its_agent_goes_leaves_no_successor(fleet: Fleet) -> None:
+    """Its start has begun by then, and can't be taken back."""
+    agent = fleet.agent()
+    agent.start()
+    await fleet.joined()
+    os.kill(await supervisor_of(agent), signal.SIGKILL)
+    await until(said(agent, "the supervisor died"), "its word on the supervisor's death")
+    for _ in range(2):
+        agent.signal(signal.SIGTERM)
+        await asyncio.sleep(0.02)
+    assert await agent.exit_code() == 0
+    assert agent.log().count("attempts run") == 1, "it went before the successor was there"
+    with (agent.config.directory / "supervisor" / LOCK_FILE).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Held while there is a supervisor.
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.01, 0.03, 0.1, 0.2, 0.4])
@@ -278,6 +299,19 @@ async def test_each_start_adds_its_session_to_those_that_its_disk_knows(fleet: F
         await lease_gone_s(fleet)
 
 
+@pytest.mark.parametrize("lease", [0, 1 << 63])
+async def test_a_session_of_a_lease_that_can_be_none_begins_a_new_one(
+    fleet: Fleet, lease: int
+) -> None:
+    agent = fleet.agent()
+    agent.config.directory.mkdir()
+    saved = f'{{"lease":{lease},"incarnation":"i1","ttl_s":10}}'
+    (agent.config.directory / "session").write_text(saved)
+    agent.start()
+    found = await until(fleet.presence, "its presence")
+    assert found[0].incarnation == f"{found[1].lease:x}"
+
+
 async def test_a_claim_without_a_process_is_reported_died(fleet: Fleet, tmp_path: Path) -> None:
     """The agent died between claim and start: only etcd knows of the attempt."""
     agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
@@ -392,6 +426,25 @@ async def test_a_dead_supervisors_attempts_are_reported_died(fleet: Fleet, tmp_p
     assert last_beat_s(tmp_path / "beats") == beats
 
 
+async def test_nothing_is_claimed_while_the_supervisor_is_told_to_stop(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    agent = fleet.agent()
+    agent.start()
+    go = tmp_path / "go"
+    lasts = f"trap '' TERM; date +%s > {go}.beats; until test -e {go}; do sleep 0.02; done"
+    await fleet.assign("r1", lasts, kill_grace_s=60.0)
+    await first_beat(tmp_path / "go.beats")
+    os.kill(agent.supervisor_pid, signal.SIGTERM)
+    await until(said(agent, "the supervisor was told to stop"), "its word on that")
+    runs = [f"r{number}" for number in range(2, 8)]
+    for run in runs:
+        await fleet.assign(run, "true")
+    go.touch()
+    assert (await fleet.outcome("r1")).outcome is Outcome.DIED
+    assert {(await fleet.outcome(run)).outcome for run in runs} == {Outcome.COMPLETED}
+
+
 async def test_a_presence_deleted_by_hand_is_put_again(fleet: Fleet, tmp_path: Path) -> None:
     agent = fleet.agent()
     agent.start()
@@ -403,6 +456,35 @@ async def test_a_presence_deleted_by_hand_is_put_again(fleet: Fleet, tmp_path: P
     assert (await fleet.outcome("r1")).exit_code == 7
     await fleet.assign("r2", Noop())
     await fleet.outcome("r2")
+
+
+async def test_a_presence_that_a_hand_overwrote_gets_its_lease_again(fleet: Fleet) -> None:
+    agent = fleet.agent(session_ttl_s=RESTART_TTL_S)
+    agent.start()
+    before = await fleet.joined()
+    agent.kill()
+    await fleet.put(fleet.keys.of(Kind.PRESENCE, "a1"), before)
+    agent.start()
+
+    async def look() -> bool | None:
+        found = await fleet.presence()
+        return True if found is not None and found[1].lease else None
+
+    await until(look, "its presence with a lease")
+    await fleet.assign("r1", "true")
+    assert (await fleet.outcome("r1")).outcome is Outcome.COMPLETED
+
+
+async def test_a_presence_that_a_hand_put_is_named(fleet: Fleet) -> None:
+    """Or a copy of another etcd, whose keys have no leases."""
+    other = fleet.agent("other")
+    other.start()
+    there = await fleet.joined("other")
+    await fleet.put(fleet.keys.of(Kind.PRESENCE, "a1"), replace(there, agent="a1"))
+    agent = fleet.agent()
+    agent.start()
+    assert await agent.exit_code() == AgentIdInUse.exit_code
+    assert f"etcdctl del {fleet.keys.of(Kind.PRESENCE, 'a1')}" in agent.log().splitlines()[-1]
 
 
 async def test_a_revoked_lease_stops_everything_at_once(fleet: Fleet, tmp_path: Path) -> None:
@@ -532,6 +614,48 @@ async def test_a_spooled_outcome_outlives_the_agent(start_etcd: StartEtcd, tmp_p
         await cluster.restart(0)
         assert (await fleet.outcome("r1")).exit_code == 7
         await nothing_spooled(agent)
+    finally:
+        await fleet.close()
+
+
+async def test_an_outcome_that_etcd_does_not_take_costs_its_results_and_no_agent(
+    start_etcd: StartEtcd, tmp_path: Path
+) -> None:
+    options = replace(TEST_OPTIONS, extra_arguments=("--max-request-bytes", "8192"))
+    fleet = Fleet(tmp_path, (await start_etcd(options=options)).endpoints, "/etcsched/v1/")
+    try:
+        agent = fleet.agent()
+        agent.start()
+        await fleet.assign("r0", beating(tmp_path / "beats"))
+        await first_beat(tmp_path / "beats")
+        long = "printf 'a=%09000d' 0 > $ETCSCHED_RESULTS"
+        await fleet.assign("r1", f"{long}; echo words; exit 3")
+        report = await fleet.outcome("r1")
+        assert (report.outcome, report.exit_code, report.tail) == (Outcome.FAILED, 3, "")
+        assert not report.results
+        assert "request is too large" in report.results_problem
+        assert "r1 attempt 1: etcd doesn't take its outcome" in agent.log()
+        await fleet.assign("r2", "true")
+        assert (await fleet.outcome("r2")).outcome is Outcome.COMPLETED
+        assert (await fleet.report("r0")).outcome is None
+        assert agent.log().count("agent a1 started") == 1
+    finally:
+        await fleet.close()
+
+
+async def test_a_claim_that_etcd_does_not_take_costs_no_agent(
+    start_etcd: StartEtcd, tmp_path: Path
+) -> None:
+    """It has more compares than an operator allows a transaction."""
+    options = replace(TEST_OPTIONS, extra_arguments=("--max-txn-ops", "6"))
+    fleet = Fleet(tmp_path, (await start_etcd(options=options)).endpoints, "/etcsched/v1/")
+    try:
+        agent = fleet.agent(listen=Listen(address=Address("127.0.0.1", 0)))
+        agent.start()
+        await fleet.assign("r1", "true")
+        await until(said(agent, "r1 attempt 1: etcd takes no claim of it"), "its word on the claim")
+        await agent.says("0 of 8 slots in use")
+        assert await fleet.count(Kind.REPORT) == 0
     finally:
         await fleet.close()
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from etcsched.agent.supervisor.kernel import boottime_s
-from etcsched.agent.supervisor.messages import Ended, Start, Started, StartFailed
+from etcsched.agent.supervisor.messages import Closing, Ended, Start, Started, StartFailed
 from etcsched.agent.supervisor.processes import read_stat
 from etcsched.agent.supervisor_client import SupervisorClient, SupervisorDied, SupervisorEvent
 
@@ -153,6 +153,10 @@ class Agent:
         assert isinstance(event, StartFailed), event
         assert event.attempt_id == attempt_id
         return event
+
+    async def closing(self) -> None:
+        event = await self.next_event()
+        assert isinstance(event, Closing), event
 
     async def died(self) -> SupervisorDied:
         while True:

@@ -101,6 +101,19 @@ async def test_what_cannot_start_says_why_in_one_line(
 
 
 @pytest.mark.parametrize(
+    ("changes", "declined"),
+    [({"user": "no-such-user"}, True), ({"argv": ("/no/such/command",)}, False)],
+)
+async def test_only_what_its_user_keeps_from_starting_is_declined(
+    either_way: Host, changes: dict[str, object], declined: bool
+) -> None:
+    async with either_way.agent() as agent:
+        agent.start("a", "true", **changes)
+        failed = await agent.start_failed("a")
+        assert (failed.declined, failed.died) == (declined, False)
+
+
+@pytest.mark.parametrize(
     ("content", "mode", "reason"),
     [
         ("#!/no/such/interpreter\n", 0o755, "interpreter"),
@@ -419,6 +432,7 @@ async def test_what_a_supervisor_that_shuts_down_is_given_has_died(host: Host) -
         await agent.started("a")
         await host.phone.line()
         os.kill(agent.supervisor_pid(), signal.SIGTERM)
+        await agent.closing()
         await host.phone.line()
         agent.shell("b", "true")
         failed = await agent.start_failed("b")

@@ -312,7 +312,9 @@ async def test_a_supervisor_asked_to_stop_lets_attempts_stop(host: Host) -> None
     async with host.agent() as agent:
         agent.shell("a", script)
         await host.phone.line()
+        await agent.started("a")
         os.kill(agent.supervisor_pid(), signal.SIGTERM)
+        await agent.closing()
         ended = await agent.ended("a")
         assert (ended.reason, ended.exit_code) == (EndReason.VANISHED, 3)
         assert (await agent.died()).attempts == ()

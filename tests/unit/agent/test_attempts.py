@@ -311,6 +311,21 @@ def test_nothing_is_claimed_without_a_supervisor() -> None:
     assert script.one(fx.Claim).report.supervisor == "s2"
 
 
+@pytest.mark.parametrize("has_just_come", [False, True])
+def test_nothing_is_claimed_while_the_supervisor_is_stopping(has_just_come: bool) -> None:
+    """It would start nothing, and each attempt would count as one that died."""
+    script = Script().ready()
+    if has_just_come:
+        script.tell(ev.SupervisorGone(), ev.SupervisorReady(incarnation="s1", is_closing=True))
+    else:
+        script.tell(ev.SupervisorClosing())
+    assert script.assign() == []
+    assert "told to stop" in script.machine.lacking(script.now())
+    script.tell(ev.SupervisorGone(), ev.SupervisorReady(incarnation="s2"))
+    assert script.one(fx.Claim).report.supervisor == "s2"
+    assert script.machine.lacking(script.now()) == ""
+
+
 def test_nothing_is_claimed_before_the_reports_were_read() -> None:
     script = Script()
     script.tell(

@@ -108,6 +108,16 @@ def test_the_session_is_remembered(state: StateDir) -> None:
     assert state.read_session() is None
 
 
+@pytest.mark.parametrize("lease", ["0", "-7", str(1 << 63), str(1 << 80), "7.5", '"7"'])
+def test_a_session_whose_lease_can_be_none_counts_as_unreadable(
+    state: StateDir, lease: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = state.path / "session"
+    path.write_text(f'{{"lease":{lease},"incarnation":"i1","ttl_s":10}}')
+    assert state.read_session() is None
+    assert f"{path} can't be read, a new session is opened" in caplog.text
+
+
 def test_a_place_is_one_directory_since_one_boot(
     state: StateDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

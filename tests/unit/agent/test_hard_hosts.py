@@ -22,6 +22,7 @@ from etcsched.agent.state_dir import StateDir
 from etcsched.agent.supervisor.output import Output, end_of_file
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
+from etcsched.core.agent.attempt import Phase
 from etcsched.core.errors import Compacted
 from etcsched.core.records import Exec
 from etcsched.core.states import Outcome
@@ -30,7 +31,7 @@ from etcsched.etcd.config import EtcdConfig
 from etcsched.etcd.session import Session
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import RangeResult
-from tests.unit.agent.script import START_MS, Script, attempt_id, report
+from tests.unit.agent.script import START_MS, Script, attempt_id, ended, report
 
 PATIENCE_S = 20.0
 
@@ -224,3 +225,71 @@ def test_a_command_that_its_parameters_make_too_long_fails(argv: tuple[str, ...]
     claimed = script.one(fx.Claim).report
     assert claimed.outcome is Outcome.FAILED
     assert "with its parameters it is beyond" in claimed.reason
+
+
+# --- what etcd takes in no form (``--max-request-bytes``, say)
+
+
+def test_a_claim_that_is_rejected_keeps_no_slot_and_is_sent_again_in_a_minute() -> None:
+    script = Script(slots=1).ready()
+    script.assign("r1", 100)
+    script.tell(ev.ClaimRejected(attempt_id("r1", 100)))
+    assert script.machine.occupied_slots == 0
+    script.run("r2", 101)
+    script.tell(ended("r2", 101))
+    assert not [effect for effect in script.passes(5.0) if isinstance(effect, fx.Claim)]
+    script.session()  # Renewed, and joined still.
+    script.mono_s += 55.0
+    script.session()
+    assert script.one(fx.Claim).report.run == "r1"
+
+
+def test_a_claim_that_is_rejected_after_its_run_was_moved_is_forgotten() -> None:
+    script = Script().ready()
+    script.assign()
+    script.unassign()
+    script.tell(ev.ClaimRejected(attempt_id()))
+    assert script.machine.phase_of(attempt_id()) is None
+    assert script.machine.occupied_slots == 0
+
+
+def test_an_outcome_that_is_rejected_is_told_without_what_may_be_large() -> None:
+    script = Script().ready()
+    script.run()
+    script.tell(ended(exit_code=3, tail="x" * 4096, results=b"rows=5\n"))
+    whole = script.outcome()
+    script.tell(ev.OutcomeRejected(attempt_id(), "request is too large"))
+    assert script.outcome() == replace(
+        whole,
+        tail="",
+        results={},
+        results_problem="left out, as the tail of the output is: request is too large",
+    )
+    script.tell(ev.OutcomeStored(attempt_id(), late=False))
+    assert script.machine.phase_of(attempt_id()) is Phase.DONE
+    assert script.one(fx.Acknowledge).attempt_id == attempt_id()
+
+
+def test_an_outcome_that_is_rejected_however_small_waits_on_disk_and_is_tried_again() -> None:
+    script = Script().ready()
+    script.run()
+    script.tell(ended())
+    script.tell(ev.OutcomeRejected(attempt_id(), "too many operations"))
+    assert script.of(fx.ReportOutcome) == []
+    assert script.one(fx.SpoolOutcome).attempt_id == attempt_id()
+    script.tell(ev.OutcomeSpooled(attempt_id()))
+    assert not script.machine.is_unsettled
+    for _ in range(11):
+        script.passes(5.0)
+        script.tell(ev.SessionRenewed(script.mono_s + 8.0))
+        assert script.of(fx.ReportOutcome) == []
+    script.passes(5.0)
+    assert script.one(fx.ReportOutcome)
+    script.passes(1.0)
+    assert script.of(fx.ReportOutcome) == []
+
+
+def test_a_reason_that_quotes_a_long_command_is_cut() -> None:
+    script = Script().ready()
+    script.assign(action=Exec(("echo", "{nothing}" + "x" * 60_000)))
+    assert len(script.one(fx.Claim).report.reason) < 600

@@ -154,6 +154,26 @@ def test_another_live_agent_of_this_id_isnt_touched() -> None:
     assert script.tell(ev.TimePassed()) == []
 
 
+@pytest.mark.parametrize("supervisor", ["s1", "another"])
+def test_a_presence_that_never_goes_is_told_from_another_agents(supervisor: str) -> None:
+    script = Script()
+    opened(script)
+    there = presence_of("x", supervisor=supervisor)
+    script.tell(ev.PresenceTaken(presence=there, lease=0, create_revision=9, key="/p/a1"))
+    assert "has no lease" in script.one(fx.Quit).id_in_use
+    assert "etcdctl del /p/a1" in script.one(fx.Quit).id_in_use
+
+
+def test_its_own_presence_overwritten_by_hand_gets_its_lease_again() -> None:
+    """While it was away: it has resumed its session."""
+    script = Script()
+    opened(script, resumed=True)
+    there = presence_of("i1", supervisor="s1")
+    script.tell(ev.PresenceTaken(presence=there, lease=0, create_revision=9))
+    update = script.one(fx.UpdatePresence)
+    assert (update.lease, update.create_revision) == (LEASE, 9)
+
+
 def test_its_clock_is_shown_now_and_then() -> None:
     """... to schedulers, who go by most clocks; counted from the last time that it was."""
     script = Script().ready()

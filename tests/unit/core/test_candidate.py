@@ -34,18 +34,31 @@ class Desk:
     def now(self) -> Instant:
         return Instant(START_MS + int(self.now_s * 1000), self.now_s)
 
-    def see(self, kind: Kind, ids: tuple[str, ...], record: Record | None, create: int = 0):  # type: ignore[no-untyped-def]
+    def see(  # type: ignore[no-untyped-def]
+        self,
+        kind: Kind,
+        ids: tuple[str, ...],
+        record: Record | None,
+        create: int = 0,
+        lease: int = 0,
+    ):
         revision = self.view.revision + 1
         change = Change(
-            kind=kind, ids=ids, record=record, mod_revision=revision, create_revision=create
-        )
+            kind=kind, ids=ids, record=record, mod_revision=revision, create_revision=create,
+            lease=lease,
+        )  # fmt: skip
         self.view.apply((change,), revision)
         return self.machine.view_changed((change,), True, self.now)
 
-    def stands(self, lease: str, create: int, *, node: str = "s1", skew_s: float = 0.0):  # type: ignore[no-untyped-def]
+    def stands(  # type: ignore[no-untyped-def]
+        self, name: str, create: int, *, node: str = "s1", skew_s: float = 0.0, lease: int = -1
+    ):
+        """Under the lease that its key names, unless told otherwise."""
         clock = utc_of(self.now.wall_ms + int(skew_s * 1000))
         record = Candidate(node=node, host="h", pid=1, since=clock, clock=clock, version="0")
-        return self.see(Kind.ELECTION, (lease,), record, create)
+        return self.see(
+            Kind.ELECTION, (name,), record, create, int(name, 16) if lease < 0 else lease
+        )
 
     def gone(self, lease: str):  # type: ignore[no-untyped-def]
         return self.see(Kind.ELECTION, (lease,), None)
@@ -230,3 +243,39 @@ def test_a_term_that_was_deleted_by_hand(desk: Desk) -> None:
     assert take.write.term.number == 501
     effects = desk.see(Kind.TERM, (), take.write.term)
     assert any(isinstance(effect, Lead) for effect in effects)
+
+
+def test_a_key_without_a_lease_before_its_own_is_named(desk: Desk) -> None:
+    desk.stands("1", 2, node="by-hand", lease=0)
+    desk.machine.session_opened(10, desk.now)
+    assert desk.stands("a", 5) == []
+    assert desk.machine.stuck_behind == ("1",)
+    (take,) = desk.gone("1")
+    assert isinstance(take, TakeTerm)
+    assert not desk.machine.stuck_behind
+
+
+def test_a_key_without_a_lease_behind_its_own_keeps_it_from_nothing(desk: Desk) -> None:
+    desk.lead()
+    desk.stands("1", 7, node="by-hand", lease=0)
+    desk.stands("2", 8, node="s2")
+    assert desk.machine.unleased == ("1",)
+    assert not desk.machine.stuck_behind
+
+
+@pytest.mark.parametrize("leads", [True, False])
+@pytest.mark.parametrize("lease", [0, 99])
+def test_its_own_key_overwritten_by_hand_gets_its_lease_again(
+    desk: Desk, leads: bool, lease: int
+) -> None:
+    """Else it outlives this node, and nobody leads any more."""
+    if leads:
+        desk.lead()
+    else:
+        desk.stands("1", 2, node="s2")
+        desk.machine.session_opened(10, desk.now)
+        desk.stands("a", 5)
+    assert desk.stands("a", 5, lease=lease) == [Join(10)]
+    assert not desk.machine.unleased
+    assert desk.stands("a", 5) == []
+    assert (desk.machine.standing is Standing.LEADING) is leads

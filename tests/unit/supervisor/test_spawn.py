@@ -45,6 +45,6 @@ def test_what_the_host_lacks_is_no_fault_of_the_commands(
     select.select([begun.report_fd], [], [], PATIENCE_S)
     begun.look()
     os.waitpid(begun.pid, 0)
-    assert begun.is_the_hosts is is_the_hosts
+    assert (begun.fault is spawn.Fault.HOST) is is_the_hosts
     assert begun.failure is not None
     assert begun.failure.endswith("/bin/true")

@@ -31,7 +31,14 @@ from etcsched.agent.supervisor.messages import (
 from etcsched.agent.supervisor.output import Output
 from etcsched.agent.supervisor.poller import Poller
 from etcsched.agent.supervisor.results_file import read_results
-from etcsched.agent.supervisor.spawn import Beginning, CannotStart, NotHere, Running, Spawner
+from etcsched.agent.supervisor.spawn import (
+    Beginning,
+    CannotStart,
+    Fault,
+    NotHere,
+    Running,
+    Spawner,
+)
 
 __all__ = ["HANGING_STARTS_MAX", "Attempts", "Hears"]
 
@@ -121,8 +128,8 @@ class Attempts:
         try:
             output, process = self._spawn(start)
         except (CannotStart, OSError) as error:
-            is_its_fault = isinstance(error, CannotStart) and not isinstance(error, NotHere)
-            self._fail_start(attempt_id, str(error), died=not is_its_fault)
+            fault = error.fault if isinstance(error, CannotStart) else Fault.HOST
+            self._fail_start(attempt_id, str(error), fault)
             return
         self._adopt(start, output, process)
 
@@ -211,16 +218,22 @@ class Attempts:
             self._log(f"{attempt_id}: {reason}")
             self._forget_start(attempt)
             self._forget(attempt)
-            self._fail_start(attempt_id, reason, died=beginning.is_the_hosts)
+            self._fail_start(attempt_id, reason, beginning.fault)
 
     def _tell_started(self, attempt: Attempt) -> None:
         self._hears.started(
             Started(attempt_id=attempt.attempt_id, pid=attempt.pid, started_ms=attempt.started_ms)
         )
 
-    def _fail_start(self, attempt_id: str, reason: str, *, died: bool = False) -> None:
+    def _fail_start(self, attempt_id: str, reason: str, fault: Fault) -> None:
         self._hears.concluded(
-            StartFailed(attempt_id=attempt_id, reason=reason, failed_ms=wall_ms(), died=died)
+            StartFailed(
+                attempt_id=attempt_id,
+                reason=reason,
+                failed_ms=wall_ms(),
+                died=fault is Fault.HOST,
+                declined=fault is Fault.USER,
+            )
         )
 
     def _pump(self, output: Output) -> None:
@@ -321,7 +334,7 @@ class Attempts:
             self._forget_start(attempt)
         began, output = self._forget(attempt)
         if beginning is not None and beginning.failure is not None:
-            self._fail_start(attempt_id, beginning.failure, died=beginning.is_the_hosts)
+            self._fail_start(attempt_id, beginning.failure, beginning.fault)
             return
         results, results_cut = read_results(began.results_path)
         exit_code, signal_number = exit_and_signal(status)

@@ -143,6 +143,7 @@ class StartFailed(msgspec.Struct, frozen=True, kw_only=True, tag="start_failed")
     reason: str
     failed_ms: int
     died: bool = False
+    declined: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
@@ -183,6 +184,13 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True, tag="inventory"):
     cgroup: str | None = None
     """Directory of the control group that holds the supervisor and all its attempts."""
     protocol: int = PROTOCOL
+    is_closing: bool = False
+    """As if ``Closing`` had been said."""
+
+
+class Closing(msgspec.Struct, frozen=True, kw_only=True, tag="closing"):
+    """Somebody else than the agent has told the supervisor to stop: nothing is started any more,
+    and it exits once what runs has ended. An agent of a version that doesn't know this ends it."""
 
 
 class DeadlineMoved(msgspec.Struct, frozen=True, kw_only=True, tag="deadline_moved"):
@@ -192,7 +200,7 @@ class DeadlineMoved(msgspec.Struct, frozen=True, kw_only=True, tag="deadline_mov
 
 
 Request = Hello | Start | Kill | MoveDeadline | Acknowledge | Shutdown
-Report = Inventory | Started | StartFailed | Ended | DeadlineMoved
+Report = Inventory | Started | StartFailed | Ended | DeadlineMoved | Closing
 
 
 class BrokenFrame(Exception):

@@ -24,6 +24,7 @@ from etcsched.agent.supervisor.kernel import boottime_s, wall_ms
 from etcsched.agent.supervisor.messages import (
     PROTOCOL,
     Acknowledge,
+    Closing,
     DeadlineMoved,
     Ended,
     EndReason,
@@ -164,6 +165,7 @@ class Supervisor:
             else:
                 self._log(f"stopping on signal {number}")
                 self._stop()
+                self._tell(Closing())
                 for attempt in self._attempts.all:
                     self._attempts.kill(attempt, EndReason.VANISHED, attempt.kill_grace_s)
 
@@ -171,6 +173,7 @@ class Supervisor:
         self._poller.unwatch(fd)
         self._log("the guardian process died: stopping, since nobody would clean up after us")
         self._stop_now()
+        self._tell(Closing())
 
     # Connections
 
@@ -234,6 +237,7 @@ class Supervisor:
                 running=tuple(attempt.running() for attempt in self._attempts.all),
                 outcomes=tuple(self._outcomes.values()),
                 cgroup=None if self._settings.cgroup is None else str(self._settings.cgroup),
+                is_closing=self._attempts.is_closed,
             )
         )
 
@@ -245,7 +249,7 @@ class Supervisor:
             self._agent = None
             self._idle_since_s = boottime_s()
 
-    def _tell(self, message: Outcome | Started | DeadlineMoved) -> None:
+    def _tell(self, message: Outcome | Started | DeadlineMoved | Closing) -> None:
         if self._agent is not None:
             self._agent.send(message)
 

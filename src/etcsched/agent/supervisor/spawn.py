@@ -10,6 +10,7 @@ subprocess, which makes the calls between fork and exec that posix_spawn hasn't,
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 import pwd
@@ -44,16 +45,34 @@ _HANDLED_OR_IGNORED = (
 _PATH_WHERE_NONE_IS_GIVEN = "/usr/local/bin:/usr/bin:/bin"
 
 
-_HOSTS: Final = "\x01"
-"""Before a failure that is told through the pipe: it is the host's (``NotHere``)."""
+class Fault(enum.Enum):
+    """Whose it is that nothing started. The value stands before a failure that is told through the
+    pipe."""
+
+    COMMAND = ""
+    HOST = "\x01"
+    USER = "\x02"
 
 
 class CannotStart(Exception):
     """No process was started; the text is for people."""
 
+    fault = Fault.COMMAND
+
 
 class NotHere(CannotStart):
     """Not the command's fault: elsewhere, or later, it would start."""
+
+    fault = Fault.HOST
+
+
+class NotAsThatUser(CannotStart):
+    """Nothing runs here as the user that the job names: elsewhere it may."""
+
+    fault = Fault.USER
+
+
+_TOLD: Final = frozenset(fault.value for fault in Fault if fault.value)
 
 
 class _Account:
@@ -61,7 +80,10 @@ class _Account:
         try:
             entry = pwd.getpwnam(name)
         except (KeyError, ValueError):
-            raise CannotStart(f"no such user on this host: {name!r}") from None
+            raise NotAsThatUser(
+                f"no such user on this host: {name!r}; make that user here, or keep its jobs to "
+                "hosts that have it, by hosts or require"
+            ) from None
         self.name = name
         self.uid = entry.pw_uid
         self.gid = entry.pw_gid
@@ -86,8 +108,8 @@ class Beginning:
         self.give_up_at_s = boottime_s() + within_s
         self.failure: str | None = None
         """Why it didn't become the command, in one line for people."""
-        self.is_the_hosts = False
-        """... and that this isn't the command's fault (``NotHere``)."""
+        self.fault = Fault.COMMAND
+        """... and whose fault that is."""
         self._start = start
         self._within_s = within_s
 
@@ -100,7 +122,9 @@ class Beginning:
             return False
         if said:
             failure = said.decode("utf-8", "replace")
-            self.failure, self.is_the_hosts = failure.removeprefix(_HOSTS), failure[0] == _HOSTS
+            if failure[0] in _TOLD:
+                self.fault, failure = Fault(failure[0]), failure[1:]
+            self.failure = failure
         return True
 
     def what_hangs(self) -> str:
@@ -238,9 +262,9 @@ class Spawner:
             told_fd = _REPORT_FD
             _execute(start, self._incarnation, supervisor)
         except CannotStart as error:
-            failure = f"{_HOSTS if isinstance(error, NotHere) else ''}{error}"
+            failure = f"{error.fault.value}{error}"
         except OSError as error:
-            failure = f"{_HOSTS}{start.argv[0]} can't be started: {error!r}"
+            failure = f"{Fault.HOST.value}{start.argv[0]} can't be started: {error!r}"
         except BaseException as error:  # Else two supervisors would go on from here.
             failure = f"{start.argv[0]} can't be started: {error!r}"
         try:
@@ -312,7 +336,7 @@ def _account_needed(name: str | None, environment: dict[str, str]) -> _Account |
     if os.geteuid() == 0:
         return account
     if account.uid != os.geteuid():
-        raise CannotStart(f"only an agent that runs as root can start commands as user {name}")
+        raise NotAsThatUser(f"only an agent that runs as root can start commands as user {name}")
     return None
 
 
@@ -322,7 +346,7 @@ def _change_user(account: _Account) -> None:
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
     except OSError as error:
-        raise CannotStart(f"can't become user {account.name}: {_words(error)}") from None
+        raise NotAsThatUser(f"can't become user {account.name}: {_words(error)}") from None
 
 
 def _executable(command: str, environment: dict[str, str]) -> str:

@@ -29,6 +29,14 @@ CLAIM_AGAIN_S = 1.0
 """After a refusal: what it was for is seen by then, in most cases."""
 
 
+REJECTED_AGAIN_S = 60.0
+"""After a claim that etcd takes in no form: that changes with etcd's options, if at all. The run
+waits, and no other."""
+
+_REASON_MOST = 500
+"""It quotes the command, which may be long, and stands in the claim."""
+
+
 class Assignments:
     def __init__(
         self,
@@ -174,7 +182,10 @@ class Assignments:
         try:
             argv_of(assignment)
         except UnknownParameter as error:
-            return Outcome.FAILED, str(error)
+            reason = str(error)
+            if len(reason) > _REASON_MOST:
+                reason = reason[:_REASON_MOST] + "..."
+            return Outcome.FAILED, reason
         return None
 
     def claim_committed(self, attempt_id: str, now: Instant) -> None:
@@ -213,7 +224,7 @@ class Assignments:
         assert claim is not None
         ours = (claim.token, claim.incarnation)
         if found is None and attempt.listed:
-            self._wait_again(attempt, now)
+            self._wait_again(attempt, now, CLAIM_AGAIN_S)
         elif found is None or (found.token, found.incarnation) != ours:
             self._outcomes.done(attempt)
         elif found.supervisor == claim.supervisor and found.outcome is claim.outcome:
@@ -224,10 +235,20 @@ class Assignments:
         else:
             self._outcomes.done(attempt)
 
-    def _wait_again(self, attempt: Attempt, now: Instant) -> None:
+    def claim_rejected(self, attempt_id: str, now: Instant) -> None:
+        self._outcomes.answered(now)
+        attempt = self._attempts.by_id.get(attempt_id)
+        if attempt is None or attempt.phase is not Phase.CLAIMING:
+            return
+        if attempt.listed:
+            self._wait_again(attempt, now, REJECTED_AGAIN_S)
+        else:
+            self._outcomes.done(attempt)
+
+    def _wait_again(self, attempt: Attempt, now: Instant, after_s: float) -> None:
         attempt.phase = Phase.WAITING
         attempt.claim = None
-        attempt.claim_after_s = now.mono_s + CLAIM_AGAIN_S
+        attempt.claim_after_s = now.mono_s + after_s
         del self._attempts.occupying[attempt.id]
         self._attempts.waiting[attempt.id] = attempt
 

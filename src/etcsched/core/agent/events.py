@@ -38,12 +38,14 @@ class ProcessStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StartFailed(msgspec.Struct, frozen=True, kw_only=True):
-    """``died``: for no reason of its own, it would start elsewhere."""
+    """``died``: for no reason of its own, it would start elsewhere. ``declined``: nothing runs here
+    as its user, so that it is another agent's."""
 
     attempt_id: str
     reason: str
     failed_ms: int
     died: bool = False
+    declined: bool = False
 
 
 class ProcessEnded(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,11 +66,17 @@ class ProcessEnded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SupervisorReady(msgspec.Struct, frozen=True, kw_only=True):
-    """Connected, with all that it knows; an attempt in neither list has no process."""
+    """Connected, with all that it knows; an attempt in neither list has no process.
+    ``is_closing``: as if ``SupervisorClosing`` had followed."""
 
     incarnation: str
     running: tuple[ProcessStarted, ...] = ()
     ended: tuple[ProcessEnded | StartFailed, ...] = ()
+    is_closing: bool = False
+
+
+class SupervisorClosing(msgspec.Struct, frozen=True):
+    """It was told to stop, though its agent goes on: it starts nothing more."""
 
 
 class SupervisorGone(msgspec.Struct, frozen=True):
@@ -109,6 +117,7 @@ class PresenceTaken(msgspec.Struct, frozen=True, kw_only=True):
     presence: Presence
     lease: int
     create_revision: int
+    key: str = ""
 
 
 class PresenceGone(msgspec.Struct, frozen=True):
@@ -160,6 +169,12 @@ class ClaimRefused(msgspec.Struct, frozen=True):
     found: Report | None
 
 
+class ClaimRejected(msgspec.Struct, frozen=True):
+    """etcd takes it in no form (it is too large, say); nothing was applied."""
+
+    attempt_id: str
+
+
 class Adopted(msgspec.Struct, frozen=True):
     """T6 is committed: the attempt's report names this session."""
 
@@ -168,7 +183,7 @@ class Adopted(msgspec.Struct, frozen=True):
 
 
 class AdoptionRefused(msgspec.Struct, frozen=True):
-    """``found`` is the report that is there."""
+    """``found`` is the report that is there; None: none, or etcd takes the adoption in no form."""
 
     attempt_id: str
     incarnation: str
@@ -180,6 +195,13 @@ class OutcomeStored(msgspec.Struct, frozen=True):
 
     attempt_id: str
     late: bool
+
+
+class OutcomeRejected(msgspec.Struct, frozen=True):
+    """etcd takes it in no form; ``why`` in its words."""
+
+    attempt_id: str
+    why: str
 
 
 class SpoolRead(msgspec.Struct, frozen=True):
@@ -218,6 +240,7 @@ Event = (
     | StartFailed
     | ProcessEnded
     | SupervisorReady
+    | SupervisorClosing
     | SupervisorGone
     | SessionOpened
     | SessionRenewed
@@ -231,9 +254,11 @@ Event = (
     | ReportsRead
     | ClaimCommitted
     | ClaimRefused
+    | ClaimRejected
     | Adopted
     | AdoptionRefused
     | OutcomeStored
+    | OutcomeRejected
     | SpoolRead
     | OutcomeSpooled
     | SpoolFailed

@@ -146,12 +146,16 @@ class AgentMachine:
                 self._assignments.claim_committed(attempt_id, now)
             case ev.ClaimRefused(attempt_id, found):
                 self._assignments.claim_refused(attempt_id, found, now)
+            case ev.ClaimRejected(attempt_id):
+                self._assignments.claim_rejected(attempt_id, now)
             case ev.Adopted(attempt_id, incarnation):
                 self._adoption.committed(attempt_id, incarnation)
             case ev.AdoptionRefused(attempt_id, incarnation, found):
                 self._adoption.refused(attempt_id, incarnation, found)
             case ev.OutcomeStored(attempt_id):
                 self._outcomes.outcome_stored(attempt_id, now)
+            case ev.OutcomeRejected(attempt_id, why):
+                self._outcomes.outcome_rejected(attempt_id, why, now)
             case ev.ProcessStarted():
                 self._processes.process_started(event)
             case ev.ProcessEnded() | ev.StartFailed():
@@ -164,6 +168,8 @@ class AgentMachine:
                 self._list(kind, changes, revision, now)
             case ev.SupervisorReady():
                 self._supervisor_ready(event, now)
+            case ev.SupervisorClosing():
+                self._standing.is_supervisor_closing = True
             case ev.SupervisorGone():
                 self._standing.supervisor = None
                 self._emit(fx.StartSupervisor())
@@ -262,6 +268,7 @@ class AgentMachine:
 
     def _supervisor_ready(self, ready: ev.SupervisorReady, now: Instant) -> None:
         self._standing.supervisor = ready.incarnation
+        self._standing.is_supervisor_closing = ready.is_closing
         self._processes.supervisor_ready(ready.running, ready.ended, now)
         if self._killed:
             self._processes.stop_all("the agent was stopped", now)
@@ -327,10 +334,19 @@ class AgentMachine:
         is_mine = there.supervisor == self._standing.supervisor or (
             there.incarnation in self._standing.held and there.host == self._settings.host
         )
-        if is_mine and taken.lease == session.lease:
+        is_this_session = taken.lease == session.lease or (
+            not taken.lease and there.incarnation == session.incarnation  # A hand wrote over it.
+        )
+        if is_mine and is_this_session:
             # Resumed, or the answer to an earlier sending was lost.
             self._joined(taken.create_revision)
             self._update_presence(now)
+        elif not taken.lease:
+            self._processes.stop_all("a hand has taken this agent's id", now, grace_s=0.0)
+            self._quit(
+                f"the presence of agent {there.agent} has no lease, so that it never goes: no "
+                f"agent put it there; delete it: etcdctl del {taken.key}"
+            )
         elif is_mine:
             if not self._deadlines.some_need_earlier_leases:
                 self._deadlines.leases_revoked(now)

@@ -22,6 +22,9 @@ from etcsched.core.records import Report
 from etcsched.core.states import Outcome
 from etcsched.core.times import Utc, utc_of
 
+REJECTED_AGAIN_S = 60.0
+"""After an outcome that etcd takes in no form, however little it says."""
+
 NO_PROCESS = "claimed, but no process of it is known"
 
 
@@ -34,6 +37,8 @@ class Outcomes:
         self._attempts = attempts
         self._emit = emit
         self._answered_s = 0.0
+        self._rejected: dict[str, float] = {}
+        """By attempt, when it is sent again."""
 
     def answered(self, now: Instant) -> None:
         """Etcd has answered something."""
@@ -85,9 +90,32 @@ class Outcomes:
         if attempt is not None and attempt.phase is Phase.REPORTING:
             self.done(attempt)
 
+    def outcome_rejected(self, attempt_id: str, why: str, now: Instant) -> None:
+        """How it ended is told without what may be large; it costs no other run. If etcd takes
+        that neither, it waits on disk."""
+        self.answered(now)
+        attempt = self._attempts.reporting.get(attempt_id)
+        if attempt is None or attempt.report is None:
+            return
+        report = attempt.report
+        if report.tail or report.results:
+            attempt.report = msgspec.structs.replace(
+                report,
+                tail="",
+                results={},
+                results_problem=f"left out, as the tail of the output is: {why}",
+            )
+            if self._standing.may_write:
+                self._send(attempt)
+            return
+        self._rejected[attempt_id] = now.mono_s + REJECTED_AGAIN_S
+        if attempt_id in self._attempts.unspooled:
+            self._spool(attempt)
+
     def done(self, attempt: Attempt) -> None:
         """Its outcome is in etcd, or nothing is to be said of it."""
         attempt.phase = Phase.DONE
+        self._rejected.pop(attempt.id, None)
         for part in (
             self._attempts.waiting,
             self._attempts.occupying,
@@ -159,12 +187,19 @@ class Outcomes:
 
     def time_passed(self, now: Instant) -> None:
         """Spool what waits, unless etcd is answering: then it is busy, and the disk no quicker."""
+        self._send_rejected_again(now)
         if now.mono_s < self._answered_s + self._settings.spool_after_s:
             return
         for attempt in list(self._attempts.unspooled.values()):
             if attempt.spool_after_s > now.mono_s:
                 break  # Those behind it were concluded later.
             self._spool(attempt)
+
+    def _send_rejected_again(self, now: Instant) -> None:
+        for attempt_id, due_s in list(self._rejected.items()):
+            if now.mono_s >= due_s and self._standing.may_write:
+                del self._rejected[attempt_id]
+                self._send(self._attempts.reporting[attempt_id])
 
     def _spool(self, attempt: Attempt) -> None:
         assert attempt.report is not None

@@ -133,6 +133,8 @@ class Processes:
             at = utc_of(over.failed_ms)
             claim = self._outcomes.claim_of(attempt, at)
             outcome = Outcome.DIED if over.died else Outcome.FAILED
+            if over.declined:
+                outcome = Outcome.DECLINED
             self._outcomes.conclude(attempt, without_process(claim, outcome, over.reason, at), now)
 
     def session_over(self) -> None:

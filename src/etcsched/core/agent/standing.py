@@ -63,6 +63,7 @@ class Standing:
         self.joined: int | None = None
         self.reports_read = False
         self.supervisor: str | None = None
+        self.is_supervisor_closing = False
         self.drained = False
         self.clock_shown_s = -math.inf
         """When the presence was last put, or put again."""
@@ -106,6 +107,7 @@ class Standing:
             self.may_write
             and self.session is not None
             and self.supervisor is not None
+            and not self.is_supervisor_closing
             and not self.drained
             and (self.takes_shutdown_jobs if is_shutdown else not self.leaving)
             and now.mono_s + self.claim_least_s < self.deadline_mono_s
@@ -115,6 +117,8 @@ class Standing:
         """What keeps it from running anything though it should; empty: nothing."""
         if self.supervisor is None:
             return "it has no supervisor"
+        if self.is_supervisor_closing:
+            return "its supervisor was told to stop, and waits for what runs to end"
         if not self.has_session(now):
             return "it has no session with etcd"
         return "" if self.may_write else "it hasn't joined yet"

@@ -198,13 +198,34 @@ class WaitingRuns:
 
     def _what_catches_up_first(self, run: Run) -> Callable[[], str] | None:
         """A run of its lane that catches up on an outage, too, and has begun, or is queued and
-        older."""
+        older; or one for which its job's mode is still to decide that."""
         view = self._view
         for other_id in view.recovering_of.get(run.lane, ()):
             other = view.runs[(run.job, other_id)].record
             is_older = other.state is RunState.QUEUED and queue_place(other) < queue_place(run)
             if is_older or other.state is RunState.ASSIGNED:
                 return _behind_catching_up(other)
+        if (
+            run.host
+            and run.origin is Origin.RECOVERY
+            and not self._context.is_run_rejected(run.job)
+        ):
+            return self._what_is_undecided_before(run)
+        return None
+
+    def _what_is_undecided_before(self, run: Run) -> Callable[[], str] | None:
+        """An older tick's run of its lane, whose buffer ended while nobody led."""
+        view, job = self._view, self._view.jobs.get(run.job)
+        for other_id in view.ids_of(run.lane) if job is not None else ():
+            other = view.runs[(run.job, other_id)].record
+            is_buffered = other.state in (RunState.READY, RunState.CONFLICTED)
+            if job is None or not (is_buffered and other.is_tick and other.due_at < run.due_at):
+                continue
+            if self._context.rests(run_matter((run.job, other_id))):
+                continue
+            end_ms = buffer_end_ms(other, job.record)
+            if end_ms is not None and self._has_nobody_led(other, end_ms):
+                return lambda: f"{other.job}/{other.id} is older, and still to be decided"
         return None
 
     def _what_began_meanwhile(self, run: Run, job: Job) -> Callable[[], str] | None:
@@ -258,9 +279,7 @@ class WaitingRuns:
             mode = f"its buffer ended in an outage; recovery: {job.recovery.value} decides after it"
             self._context.because(key, Why.OUTAGE, lambda: mode)
             return True
-        nobody_led = end_ms <= self._led_from_ms
-        if run.host and was_born_late(run) and end_ms <= ms_of(run.created_at):
-            nobody_led = True  # As good as: its tick was late only by other agents' longer splay.
+        nobody_led = self._has_nobody_led(run, end_ms)
         if nobody_led and is_tick and run.host and job.recovery is not Recovery.CONFLICTED:
             self._recover_bound(key, entry, job)
             return True
@@ -299,6 +318,12 @@ class WaitingRuns:
                 entry, RunState.MISSED, f"{why}, as long as its pickup buffer lasted"
             )
         return True
+
+    def _has_nobody_led(self, run: Run, end_ms: int) -> bool:
+        """As its buffer ended, or as good as: its tick was late only by other agents' longer
+        splay."""
+        was_over = bool(run.host) and was_born_late(run) and end_ms <= ms_of(run.created_at)
+        return was_over or end_ms <= self._led_from_ms
 
     def _ended_unled(self, run: Run, job: Job) -> bool:
         """Of a tick's run that is bound to an agent, which may come back a little later than the

@@ -311,7 +311,7 @@ class SimAgent:
     def _on_results(self, results: list[WriteResult]) -> None:
         for result in results:
             if isinstance(result, Rejected):
-                raise result.error
+                raise result.error  # No fault does this to an agent: it is a defect.
             event = agent_event(result, cast(AgentWriteId, result.id))
             if isinstance(event, ev.Adopted):
                 self.cluster.etcd.count("adopted")
