@@ -11,6 +11,7 @@ from etcsched.audit.rules.i05_tokens import Tokens
 from etcsched.audit.rules.i06_leaders import Leaders
 from etcsched.audit.rules.i07_chains import Chains
 from etcsched.audit.rules.i07_history import Histories
+from etcsched.audit.rules.i07_joins import Joins
 from etcsched.audit.rules.i07_outcomes import Outcomes
 from etcsched.audit.rules.i08_operations import Operations
 from etcsched.audit.rules.i09_recovery import Recoveries
@@ -35,6 +36,7 @@ RULES: tuple[type[Rule], ...] = (
     Outcomes,
     Histories,
     Chains,
+    Joins,
     Operations,
     Recoveries,
     Placement,
