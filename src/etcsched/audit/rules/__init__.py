@@ -16,6 +16,7 @@ from etcsched.audit.rules.i07_outcomes import Outcomes
 from etcsched.audit.rules.i08_operations import Operations
 from etcsched.audit.rules.i09_recovery import Recoveries
 from etcsched.audit.rules.i10_placement import Placement
+from etcsched.audit.rules.i10_precedence import Precedence
 from etcsched.audit.rules.i10_turns import Turns
 from etcsched.audit.rules.i11_fencing import Fencing
 from etcsched.audit.rules.i12_remains import Remains
@@ -41,6 +42,7 @@ RULES: tuple[type[Rule], ...] = (
     Recoveries,
     Placement,
     Turns,
+    Precedence,
     Fencing,
     Remains,
     Views,
