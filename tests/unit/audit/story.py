@@ -163,7 +163,8 @@ class Story:
     def staffed(self, agent: str = "a", **fields: Any) -> None:
         values = {
             "incarnation": f"{agent}1", "supervisor": "s", "slots": 4, "host": "h", "pid": 1,
-            "since": at(0), "clock": at(0), "version": "1", **fields,
+            "since": at(0), "clock": at(0), "version": "1", "users": ("me",), "default_user": "me",
+            **fields,
         }  # fmt: skip
         self.put((KEYS.of(Kind.PRESENCE, agent), Presence(agent=agent, **values)))
 

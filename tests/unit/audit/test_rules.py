@@ -626,6 +626,8 @@ def caught_up_until_the_agents_went(story: Story, *chosen: float) -> None:
     for seconds in chosen:
         run = a_run(tick(seconds), RunState.QUEUED, origin=Origin.RECOVERY)
         story.put((KEYS.of(Kind.RUN, "job", tick(seconds)), run))
+    story.delete(KEYS.of(Kind.PRESENCE, "a"))
+    story.staffed()
     story.put(story.gap(chosen[-1] + 0.1))
     story.through(359)
     story.now_s = 359.5
@@ -662,6 +664,8 @@ def test_i9_what_else_ends_as_the_agents_go_doesnt_matter(story: Story) -> None:
     story.now_s = 200
     run = a_run(tick(60), RunState.QUEUED, origin=Origin.RECOVERY)
     story.put((KEYS.of(Kind.RUN, "job", tick(60)), run))
+    story.delete(KEYS.of(Kind.PRESENCE, "a"))
+    story.staffed()
     gap, over = story.gap(60.1), a_run("r-1", RunState.CANCELLED, origin=Origin.REQUEST)
     changes = [(key, encode(record)) for key, record in (gap, (KEYS.archive("job", "r-1"), over))]
     story.commit(*changes, (asked, None))

@@ -11,10 +11,12 @@ from etcsched.audit.rules.i05_tokens import Tokens
 from etcsched.audit.rules.i06_leaders import Leaders
 from etcsched.audit.rules.i07_chains import Chains
 from etcsched.audit.rules.i07_history import Histories
+from etcsched.audit.rules.i07_joins import Joins
 from etcsched.audit.rules.i07_outcomes import Outcomes
 from etcsched.audit.rules.i08_operations import Operations
 from etcsched.audit.rules.i09_recovery import Recoveries
 from etcsched.audit.rules.i10_placement import Placement
+from etcsched.audit.rules.i10_precedence import Precedence
 from etcsched.audit.rules.i10_turns import Turns
 from etcsched.audit.rules.i11_fencing import Fencing
 from etcsched.audit.rules.i12_remains import Remains
@@ -35,10 +37,12 @@ RULES: tuple[type[Rule], ...] = (
     Outcomes,
     Histories,
     Chains,
+    Joins,
     Operations,
     Recoveries,
     Placement,
     Turns,
+    Precedence,
     Fencing,
     Remains,
     Views,

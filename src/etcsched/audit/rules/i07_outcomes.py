@@ -13,6 +13,8 @@ from etcsched.core.states import FINAL, Outcome, RunState
 Ids = tuple[str, ...]
 MAX_LATE_REPORTS = 8
 """Kept in a run's record."""
+MAX_ATTEMPTS = 500
+"""Likewise: of one that was tried more often, the first and the newest."""
 
 
 class Outcomes(Rule):
@@ -30,6 +32,8 @@ class Outcomes(Rule):
         self._late: list[tuple[Ids, Report]] = []
         self._silent: set[AttemptId] = set()
         """Attempts without a process."""
+        self._untold: dict[Ids, set[int]] = {}
+        """Tokens of attempts that a run's record had, and has no more: it has too many."""
 
     def begun(self) -> None:
         for ids, held in self.state.all_of(ARCHIVE).items():
@@ -48,6 +52,7 @@ class Outcomes(Rule):
                     text = f"{'/'.join(write.ids)}: the run vanished without a record of its end"
                     archived = step.of(ARCHIVE, *write.ids)
                     self.expect(archived is not None and archived.after is not None, text, step)
+                self._moved(write, step)
             case _ if write.place == ARCHIVE and isinstance(after, Run):
                 self._known.add(write.ids)
                 self._archived(write, after, step)
@@ -94,6 +99,25 @@ class Outcomes(Rule):
             self.expect(run.state in FINAL, text, step)
         self._ended[write.ids] = run
 
+    def _moved(self, write: Write, step: Step) -> None:
+        """What was told of an active run's attempts is told still, in its order."""
+        archived = step.of(ARCHIVE, *write.ids)
+        next_ = write.after or (archived.after if archived is not None else None)
+        old = write.before.record if write.before is not None else None
+        new = next_.record if next_ is not None else None
+        if not isinstance(old, Run) or not isinstance(new, Run) or not old.attempts:
+            return
+        before, after = _told(old), _told(new)
+        is_kept = after[: len(before)] == before
+        if not is_kept and len(after) == MAX_ATTEMPTS:
+            known = set(after)
+            left_out = [each for each in before if each not in known]
+            kept = [before[0], *before[1 + len(left_out) :]]
+            is_kept = after[: len(kept)] == kept
+            self._untold.setdefault(write.ids, set()).update(token for token, _ in left_out)
+        text = f"{'/'.join(write.ids)}: what was told of its attempts is told no more, or otherwise"
+        self.expect(is_kept, text, step)
+
     def _assigned(self, new: Assignment, step: Step) -> None:
         ids = (new.job, new.run)
         if isinstance(new.action, Noop):
@@ -136,6 +160,7 @@ class Outcomes(Rule):
             run = self._ended.get(ids)
             if run is not None:
                 known = {attempt.token for attempt in (*run.attempts, *run.late_reports)}
+                known |= self._untold.get(ids, set())
                 text = f"{name}: it ran with the tokens {tokens}, its record has {sorted(known)}"
                 self.expect(set(tokens) <= known, text, at_ms=at_ms)
         for place, run in self._ended.items():
@@ -152,3 +177,7 @@ class Outcomes(Rule):
         if Truth.WORDS not in self.court.holds:
             return ["whether processes did what etcd says: no job's own word is recorded"]
         return []
+
+
+def _told(run: Run) -> list[tuple[int, Outcome]]:
+    return [(attempt.token, attempt.outcome) for attempt in run.attempts]

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import msgspec
 
+from etcsched.audit.eligibility import ELIGIBILITY, eligible_for
 from etcsched.audit.history import FaultKind
 from etcsched.audit.rules.base import Court, Rule, tick_of
 from etcsched.audit.state import ARCHIVE, Step, Write
@@ -17,6 +18,8 @@ from etcsched.core.times import ms_of, utc_of
 _DECIDES = ("recovery", "catch_up_limit", "recover_within_s", "pickup_buffer_s", "splay_s")
 """Fields of a job by which an outage's ticks are decided."""
 _CLOCKS = frozenset({FaultKind.CLOCK})
+_REFUSALS = frozenset({FaultKind.ETCD, FaultKind.OTHER})
+"""What may make etcd take no write about a job."""
 
 
 class _Outage(msgspec.Struct):
@@ -26,7 +29,8 @@ class _Outage(msgspec.Struct):
     latest tick since then that was decided in the ordinary way. ``terms``: of those who decided;
     one that took over before there was an account of it may have seen another outage behind it.
     ``parted``: how many were chosen whenever the agents went before all were decided: what was left
-    is of the outage that began then, which has a limit of its own."""
+    is of the outage that began then, which has a limit of its own. ``is_deserted``: they are away;
+    ``was_deserted``: or were, since it was decided or parted last."""
 
     began_ms: int
     terms: set[int] = set()
@@ -35,7 +39,17 @@ class _Outage(msgspec.Struct):
     could_start: bool = True
     chosen: list[int] = []
     parted: list[int] = []
+    is_deserted: bool = False
+    was_deserted: bool = False
     missed: list[tuple[int, int, int]] = []
+
+    def part(self) -> None:
+        self.parted.append(len(self.chosen))
+        self.was_deserted = self.is_deserted
+
+    def counts(self) -> list[int]:
+        """How many were chosen of each outage that it was parted into."""
+        return [end - begin for begin, end in pairwise([0, *self.parted, len(self.chosen)])]
 
 
 class Recoveries(Rule):
@@ -72,22 +86,46 @@ class Recoveries(Rule):
             self._alone(write, step)
 
     def committed(self, step: Step) -> None:
+        if self._outages and any(write.place in ELIGIBILITY for write in step.writes):
+            self._look_for_agents()
         for write in step.writes:
             gap = write.after.record if write.after is not None else None
             if write.place is not Kind.GAP or not isinstance(gap, Gap):
                 continue
             if _begins(write) and not gap.closed and not _decides(step, gap.job):
-                self._part(gap.job)
+                self._gap_opened(gap.job, step)
             if gap.closed or (_begins(write) and self._is_another(gap)):
                 outage = self._outages.pop(gap.job, None)
                 job = self.state.record(Job, Kind.JOB, gap.job)
                 if outage is not None and job is not None:
                     self._judge(job, outage, step)
 
-    def _part(self, job: str) -> None:
-        outage = self._outages.get(job)
-        if outage is not None:
-            outage.parted.append(len(outage.chosen))
+    def _look_for_agents(self) -> None:
+        """Where the gap is open already, an outage ends with who could run its ticks, wherever its
+        account is, and what is left is planned anew when somebody comes. What is committed
+        meanwhile was planned before."""
+        for name, outage in self._outages.items():
+            was_deserted, outage.is_deserted = outage.is_deserted, self._is_deserted(name)
+            outage.was_deserted = outage.was_deserted or outage.is_deserted
+            gap = self.state.record(Gap, Kind.GAP, name)
+            is_open = gap is not None and not gap.closed
+            if is_open and was_deserted and not outage.is_deserted:
+                outage.part()
+
+    def _is_deserted(self, name: str) -> bool:
+        job = self.state.record(Job, Kind.JOB, name)
+        return job is not None and next(eligible_for(self.state, job), None) is None
+
+    def _gap_opened(self, name: str, step: Step) -> None:
+        """They went, perhaps for a moment; or etcd takes no write about the job."""
+        outage = self._outages.get(name)
+        if outage is None:
+            return
+        span_ms = self.bounds.recovery_ms
+        if outage.was_deserted or self.court.faults.overlapping(
+            step.at_ms - span_ms, step.at_ms, _REFUSALS
+        ):
+            outage.part()
 
     def _is_another(self, gap: Gap) -> bool:
         """Whether an open gap is of a later outage than the one whose ticks were decided last: what
@@ -151,7 +189,11 @@ class Recoveries(Rule):
         if before is not None and 0 < before.past_ms < tick_ms:
             del self._outages[job.name]
             self._judge(job, before, step)
-        return self._outages.setdefault(job.name, _Outage(began_ms=step.at_ms))
+        outage = self._outages.get(job.name)
+        if outage is None:
+            outage = self._outages[job.name] = _Outage(began_ms=step.at_ms)
+            outage.is_deserted = outage.was_deserted = self._is_deserted(job.name)
+        return outage
 
     def _passed(self, job: Job, tick_ms: int) -> None:
         outage = self._outages.get(job.name)
@@ -199,15 +241,16 @@ class Recoveries(Rule):
         may_run = outage.could_start and self._can_start(job, step.at_ms)
         match job.recovery:
             case Recovery.LAST:
-                text = f"{job.name}: recovery last, and {len(chosen)} missed ticks run"
-                self.expect(len(chosen) <= len(outage.terms), text, step)
+                for count in outage.counts():
+                    text = f"{job.name}: recovery last, and {count} missed ticks run"
+                    self.expect(count <= len(outage.terms), text, step)
                 if may_run:
                     self._judge_last(job, outage, step)
             case Recovery.ALL:
                 limit = job.catch_up_limit
-                for begin, end in pairwise([0, *outage.parted, len(chosen)]):
-                    text = f"{job.name}: {end - begin} missed ticks run, the limit is {limit}"
-                    self.expect(end - begin <= limit * len(outage.terms), text, step)
+                for count in outage.counts():
+                    text = f"{job.name}: {count} missed ticks run, the limit is {limit}"
+                    self.expect(count <= limit * len(outage.terms), text, step)
                 if may_run:
                     self._judge_all(job, outage, step)
             case mode:

@@ -3,6 +3,7 @@ and seats."""
 
 from __future__ import annotations
 
+from etcsched.audit.eligibility import may_run_on, runs_as, used_slots
 from etcsched.audit.history import Quiet
 from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import Step, Write
@@ -19,7 +20,7 @@ from etcsched.core.records import (
     Seat,
     host_in,
 )
-from etcsched.core.states import HostsFor, OnDisconnect, Origin, RunState
+from etcsched.core.states import HostsFor, Origin
 
 
 class Placement(Rule):
@@ -86,8 +87,8 @@ class Placement(Rule):
             text = f"{name}: the agent is not among the job's hosts {', '.join(hosts)}"
             self.expect(not hosts or new.agent in hosts, text, step)
         user = job.user or presence.default_user
-        may_run_as = not user or not presence.users or {user, "*"} & set(presence.users)
-        self.expect(bool(may_run_as), f"{name}: the agent runs nothing as {user}", step)
+        text = f"{name}: the agent runs nothing as {user or 'nobody'}"
+        self.expect(runs_as(job, presence), text, step)
 
     def _is_bound(self, job: Job, new: Assignment, step: Step) -> bool:
         """A job can choose that its hosts and labels bind no requested and no chained runs; what
@@ -129,21 +130,12 @@ class Placement(Rule):
         for agent in agents:
             presence = self.state.record(Presence, Kind.PRESENCE, agent)
             if presence is not None:
-                works = self.state.work_of.get(agent, ())
-                used = sum(self._takes_slot(agent, *place) for place in works)
+                used = used_slots(self.state, agent)
                 text = f"{agent}: {used} assignments are more than its {presence.slots} slots"
                 self.expect(used <= presence.slots, text, step)
         for write in step.writes:
             if write.place is Kind.ASSIGNMENT and write.after is not None:
                 self._judge_groups(write, step)
-
-    def _takes_slot(self, agent: str, job: str, run_id: str) -> bool:
-        """Not one that is held since the agent was lost, unless its process may run on."""
-        run = self.state.record(Run, Kind.RUN, job, run_id)
-        if run is None or run.state is not RunState.HELD:
-            return True
-        assignment = self.state.record(Assignment, Kind.ASSIGNMENT, agent, job, run_id)
-        return assignment is None or assignment.on_disconnect is OnDisconnect.CONTINUE
 
     def _judge_groups(self, write: Write, step: Step) -> None:
         """No other job of one of its conflict groups is assigned, on any agent; one whose agent is
@@ -157,15 +149,5 @@ class Placement(Rule):
                     continue
                 for other_run in self.state.runs_of.get(other, ()):
                     text = f"{job}/{run}: assigned beside {other}/{other_run}, both in {group}"
-                    is_beside = self._may_run(other, other_run)
+                    is_beside = may_run_on(self.state, other, other_run)
                     self.expect(not is_beside, text, step)
-
-    def _may_run(self, job: str, run_id: str) -> bool:
-        run = self.state.record(Run, Kind.RUN, job, run_id)
-        is_held = run is not None and run.state is RunState.HELD
-        for agent in self.state.agents_of.get((job, run_id), ()):
-            assignment = self.state.record(Assignment, Kind.ASSIGNMENT, agent, job, run_id)
-            runs_on = assignment is not None and assignment.on_disconnect is OnDisconnect.CONTINUE
-            if runs_on or not is_held:
-                return True
-        return False

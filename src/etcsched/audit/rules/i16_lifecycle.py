@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from etcsched.audit.eligibility import suits
 from etcsched.audit.history import Quiet
 from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import ARCHIVE, Held, Step, Write
@@ -274,7 +275,7 @@ class Lifecycles(Rule):
             is_on = job.current.state in (JobState.ENABLED, JobState.AD_HOC_ACTIVE)
             if job.lifecycle not in _AT[occasion] or not is_on or job.current.windows:
                 continue  # Where a window begins or ends is a matter of the leader's clock.
-            if occasion is Occasion.CLUSTER_STARTUP or _suits(job, presence):
+            if occasion is Occasion.CLUSTER_STARTUP or suits(job, presence):
                 found[name] = each.mod_revision
         return found
 
@@ -285,12 +286,3 @@ def _live(held: Held | None) -> Live | None:
 
 def _made(run: Run, occasion: Occasion) -> _Made:
     return run.job, occasion, run.incarnation
-
-
-def _suits(job: Job, presence: Presence) -> bool:
-    if job.hosts and presence.agent not in job.hosts:
-        return False
-    if any(presence.labels.get(name) != value for name, value in job.require.items()):
-        return False
-    user = job.user or presence.default_user
-    return not user or not presence.users or bool({user, "*"} & set(presence.users))
