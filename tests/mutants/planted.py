@@ -16,6 +16,7 @@ from etcsched.agent.supervisor.attempt import Attempt, Stage
 from etcsched.core.candidate import CandidateEffect, CandidateMachine
 from etcsched.core.clock import Instant
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader.conflicts import Conflicts
 from etcsched.core.leader.context import Context, Reservation
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.outages import Outages, Ruling
@@ -204,6 +205,10 @@ def _is_never_busy(_original: Any, _context: Context, *_matters: Any) -> bool:
     return False
 
 
+def _finds_none(_original: Any, _conflicts: Conflicts, *_arguments: Any) -> None:
+    return None
+
+
 def _reserves_nothing(
     _original: Any, context: Context, write: Any, *matters: Any, agent: str | None = None
 ) -> None:
@@ -367,6 +372,12 @@ PLANTED = (
         what="a run that a dropped tick chains isn't reserved until the view shows it",
         shows_as=_invariants("I10"),
         patches=((Context, "committed", _shows_at_once),),
+    ),
+    Planted(
+        name="priority-in-group-ignored",
+        what="whichever run of a conflict group is looked at first begins",
+        shows_as=_invariants("I10"),
+        patches=((Conflicts, "ahead_of", _finds_none), (Conflicts, "passed_over", _finds_none)),
     ),
     Planted(
         name="closed-gap-ignored",

@@ -48,7 +48,10 @@ def with_meetings(chance: random.Random, scenario: Scenario) -> Scenario:
     if chance.random() < 0.4:
         jobs = _at_one_instant(chance, start, jobs)
     scenario = replace(scenario, jobs=jobs)
-    return _in_one_group(chance, scenario) if chance.random() < 0.3 else scenario
+    if chance.random() >= 0.3:
+        return scenario
+    scenario = _in_one_group(chance, scenario)
+    return _contending(chance, scenario) if chance.random() < 0.5 else scenario
 
 
 def _at_one_instant(chance: random.Random, start: Utc, jobs: tuple[Job, ...]) -> tuple[Job, ...]:
@@ -67,6 +70,29 @@ def _in_one_group(chance: random.Random, scenario: Scenario) -> Scenario:
     act = Act(at_s=1.5, kind="apply group", target=group.group, group=group)
     others = tuple(each for each in scenario.acts if each.kind != "apply group")
     return replace(scenario, acts=tuple(sorted((*others, act), key=lambda each: each.at_s)))
+
+
+def _contending(chance: random.Random, scenario: Scenario) -> Scenario:
+    """All are due so often, and wait so long, that many of the group are blocked at once; and
+    agents have slots for them, so that nothing but the group keeps them."""
+    anchor = utc_of(ms_of(Utc(scenario.start)) // 1000 * 1000)
+    jobs: list[Job] = []
+    for job in scenario.jobs:
+        *before, last = job.versions
+        pattern = Every(chance.choice([2, 3, 5, 8, 13]), anchor)
+        takes_s = chance.choice(["1.0", "2.0", "3.0", "6.0"])
+        job = replace(
+            job,
+            run=Exec(("sim", takes_s, "0", "obeys")),
+            versions=(*before, replace(last, patterns=(pattern,))),
+            overlap=chance.choice([Overlap.ALLOW, Overlap.ALLOW, Overlap.SKIP, Overlap.QUEUE]),
+            recovery=chance.choice([Recovery.CONFLICTED, Recovery.CONFLICTED, Recovery.LAST]),
+            pickup_buffer_s=chance.choice([30.0, 60.0]),
+            per_host=job.per_host and chance.random() < 0.5,
+        )
+        jobs.append(job)
+    agents = [replace(agent, slots=max(agent.slots, 4)) for agent in scenario.agents]
+    return replace(scenario, jobs=tuple(jobs), agents=tuple(agents))
 
 
 def _chained_twice(chance: random.Random, start: Utc, job: Job) -> Job:
