@@ -23,8 +23,9 @@ Place = tuple[str, ...]
 
 
 class _Awaited(msgspec.Struct):
-    """A run that was assigned as soon as it was due: its start is awaited."""
+    """A run that was assigned as soon as it was due: the start of this attempt is awaited."""
 
+    token: int
     tick_ms: int
     term_since_ms: int
     claimed_ms: int | None = None
@@ -91,7 +92,7 @@ class Lateness(Rule):
             if run.state is RunState.ASSIGNED:
                 # Where its job has a splay, it is due a little after its tick.
                 due_ms = self._due_ms(run.job, ms_of(run.starts_at))
-                self._awaited[write.ids] = _Awaited(due_ms, since_ms)
+                self._awaited[write.ids] = _Awaited(step.revision, due_ms, since_ms)
             else:
                 due_ms = self._due_ms(run.job, tick_ms)
                 self._judge(name, "was decided", due_ms, step.at_ms, since_ms)
@@ -99,8 +100,13 @@ class Lateness(Rule):
     def _edited(self, write: Write, step: Step) -> None:
         before = write.before.record if write.before is not None else None
         after = write.after.record if write.after is not None else None
-        since_ms = _since_ms(after)
-        if since_ms is not None and since_ms != _since_ms(before):
+        since_ms, before_ms = _since_ms(after), _since_ms(before)
+        if since_ms is None and isinstance(after, Pause):
+            since_ms, before_ms = (
+                before_ms,
+                None,
+            )  # It is over, by a clock that is behind, for long.
+        if since_ms is not None and since_ms != before_ms:
             name = write.ids[0] if write.place is not Kind.CALENDAR else CLUSTER
             self._edits[name] = since_ms, step.at_ms
 
@@ -145,6 +151,8 @@ class Lateness(Rule):
         awaited = self._awaited.get((word.job, word.run))
         if awaited is not None and word.kind is WordKind.START:
             del self._awaited[word.job, word.run]
+            if word.token != awaited.token:
+                return  # The attempt that was awaited is over, and no process of it began.
             self._started((word.job, word.run), awaited, word.at_ms)
 
     def _claimed(self, write: Write, awaited: _Awaited, step: Step) -> None:
