@@ -15,7 +15,7 @@ from etcsched.core.leader.placement import requirement_of_run, tried_by, why_not
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
-from etcsched.core.leader.runs import assigned, assignment_of, may_start, step
+from etcsched.core.leader.runs import assigned, assignment_of, is_of_another, may_start, step
 from etcsched.core.records import Assignment, Presence, Report, Run
 from etcsched.core.retry import is_waiting_for_retry, state_without_retry
 from etcsched.core.states import OnAgentLoss, Outcome, RunState
@@ -157,7 +157,8 @@ class AssignedRuns:
             self._ends.end_assigned(entry, assignment, report, RunState.DIED, reason)
 
     def _is_to_hold(self, entry: Entry[Run]) -> bool:
-        return holds(self._view.jobs.get(entry.record.job))
+        job = self._view.jobs.get(entry.record.job)
+        return job is not None and holds(job) and not is_of_another(job, entry)
 
     def _may_reassign(self, entry: Entry[Run], outcome: Outcome) -> bool:
         job = self._view.jobs.get(entry.record.job)
