@@ -31,6 +31,11 @@ _FINAL_OF: dict[Outcome, RunState] = {
 }
 
 
+def _order_of(assignment: Entry[Assignment]) -> tuple[int, str, str]:
+    """In which they came; those of one transaction by name."""
+    return (assignment.mod_revision, assignment.record.job, assignment.record.run)
+
+
 class AssignedRuns:
     def __init__(
         self,
@@ -97,7 +102,21 @@ class AssignedRuns:
             return False  # As it was then.
         if why_not(requirement_of_run(job.record, run), presence.record, False) is not None:
             return True
-        return self._view.slots_taken(record.agent) > presence.record.slots
+        return self._is_beyond_slots(assignment, presence.record.slots)
+
+    def _is_beyond_slots(self, assignment: Entry[Assignment], slots: int) -> bool:
+        """Whether it is one of so many as its agent has no slot for: those that came last go."""
+        view, agent = self._view, assignment.record.agent
+        excess = view.slots_taken(agent) - slots
+        if excess <= 0:
+            return False
+        unclaimed = (
+            view.assignments[(agent, *key)]
+            for key in view.assigned_to.get(agent, ())
+            if (agent, *key) not in view.reports and (agent, *key) in view.assignments
+        )
+        mine = _order_of(assignment)
+        return sum(_order_of(other) > mine for other in unclaimed) < excess
 
     def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
         """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""
