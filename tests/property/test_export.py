@@ -141,7 +141,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "notify": NOTICES,
 }
 # Fields of the record that are the same in all jobs of a file, or not of it.
-NOT_OF_FILES = {"name", "versions", "from_file", "changed_by", "unknown"}
+NOT_OF_FILES = {"name", "versions", "from_file", "changed_by", "made_anew_after", "unknown"}
 
 
 @st.composite

@@ -262,3 +262,22 @@ def test_what_runs_again_ends_by_itself_though_its_job_is_deleted(runs_again: Wo
     runs_again.scheduler("s2")
     runs_again.advance(200)
     assert list(runs_again.states("backup").values()) == ["completed"]
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_an_attempt_that_dies_once_its_job_is_deleted_isnt_held(is_made_anew: bool) -> None:
+    """Nobody could release it."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a1", takes_s=100.0)
+    world.advance(0.5)
+    definition = job("backup", ONCE, on_agent_loss=OnAgentLoss.HOLD)
+    world.apply(definition)
+    world.advance(6)
+    world.delete("backup")
+    world.advance(1)
+    if is_made_anew:
+        world.apply(definition)
+    world.agents["a1"].kill()
+    world.advance(60)
+    assert [step.state.value for step in only_run(world).history] == ["assigned", "died"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context
 from etcsched.core.records import Kind, Link, Presence
 from etcsched.core.schedule import At
@@ -165,3 +166,36 @@ def test_what_an_agent_that_starts_anew_with_less_hasnt_claimed_goes_elsewhere(
     world.advance(30)
     assert set(world.states("report").values()) == {"completed"}
     assert set(world.states("long").values()) == {"assigned"}
+
+
+@pytest.mark.parametrize("claims_first", [False, True])
+def test_only_what_an_agent_that_starts_anew_has_no_slot_for_is_taken_back(
+    claims_first: bool,
+) -> None:
+    """What it was given last; but it may claim just that while the leader takes it back."""
+    world = World()
+    world.scheduler("s1")
+    a1 = world.agent("a1", takes_s=1000.0, slots=5)
+    world.advance(0.5)
+    a1.claims_nothing = True
+    names = [f"j{number}" for number in range(5)]
+    for name in names:
+        world.apply(job(name, At(Utc("2026-11-22T12:00:05.000Z"))))
+    world.advance(6)
+    taken_back: list[str] = []
+
+    def claims(write: fx.Write) -> bool:
+        if isinstance(write, fx.MoveRun):
+            taken_back.append(write.run.job)
+            if claims_first and len(taken_back) < 3:
+                a1.claim(write.run.job, write.run.id)
+        return False
+
+    world.rejects = claims
+    a1.say_anew(slots=3)
+    world.advance(3)
+    expected = ["j3", "j4", "j2", "j1"] if claims_first else ["j3", "j4"]
+    assert taken_back == expected
+    states = {name: state for name in names for state in world.states(name).values()}
+    gone = expected[-2:]
+    assert states == {name: "ready" if name in gone else "assigned" for name in names}

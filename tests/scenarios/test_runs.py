@@ -201,6 +201,50 @@ def test_what_came_after_its_job_was_made_anew_by_a_clock_that_is_ahead(world: W
     assert only_run(world).state.value == "completed"
 
 
+@pytest.mark.parametrize("how", ["edit", "group"])
+def test_what_came_after_its_job_was_made_anew_outlives_an_edit(world: World, how: str) -> None:
+    """The clock of whoever deleted it was ahead: by that, the run came before."""
+    world.apply(job(hosts=("a2",)))
+    world.start_ms += 60_000
+    world.delete("backup")
+    world.start_ms += 1
+    world.apply(job(hosts=("a2",)))
+    world.start_ms -= 60_001
+    world.advance(1)
+    world.request(trigger(RUN))
+    world.advance(1)
+    if how == "edit":
+        world.apply(job(hosts=("a2",), description="as before"))
+    else:
+        world.group("ledger", "backup")
+    world.advance(1)
+    world.agent("a2", takes_s=1.0)
+    world.advance(10)
+    assert only_run(world).state.value == "completed"
+
+
+def test_what_waits_ends_though_its_job_is_made_anew_by_a_clock_that_is_behind(
+    world: World,
+) -> None:
+    """Both times are that of the watermark, and the deletion lasts for no time at all."""
+    definition = job(hosts=("a2",), pickup_buffer_s=3600.0)
+    world.apply(definition)
+    world.advance(20)
+    world.request(trigger(RUN))
+    world.advance(20)
+    world.nodes["s1"].kill()
+    world.start_ms -= 20_000
+    world.delete("backup")
+    world.start_ms += 1000
+    world.apply(definition)
+    world.start_ms += 19_000
+    world.scheduler("s2")
+    world.advance(15)
+    world.agent("a2", takes_s=1.0)
+    world.advance(10)
+    assert only_run(world).state.value == "cancelled"
+
+
 @pytest.mark.parametrize("how", ["disable", "delete"])
 @pytest.mark.parametrize("when", ["ready", "unclaimed", "running"])
 def test_stopping_a_job(world: World, how: str, when: str) -> None:

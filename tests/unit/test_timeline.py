@@ -287,6 +287,19 @@ def test_delete_and_create_again() -> None:
     assert anew.current.patterns == (Every(60, at("13:00")),)
 
 
+def test_a_job_that_is_made_anew_knows_since_when_the_other_was_deleted() -> None:
+    new, now = job(version("13:00", EVERY_HOUR)), at("13:00")
+    gone = timeline.delete(job(version("09:00", EVERY_HOUR)), at("12:00"), None)
+    assert gone.made_anew_after == 0
+    anew = timeline.revise(gone, new, now, None, seen=7)
+    assert anew.made_anew_after == 7
+    assert timeline.revise(anew, new, now, None, seen=9) is anew
+    edited = timeline.revise(anew, replace(new, priority=1), now, None, seen=9)
+    assert edited.made_anew_after == 7
+    gone = timeline.delete(edited, at("14:00"), None)
+    assert timeline.revise(gone, new, at("14:01"), None, seen=12).made_anew_after == 12
+
+
 # --- pauses -------------------------------------------------------------------------------
 
 

@@ -52,15 +52,18 @@ def revise(
     now: Utc,
     watermark: Utc | None,
     open_from: Utc | None = None,
+    seen: int = 0,
 ) -> Job:
-    """What to write so that ``new`` (of one version) holds from now on; ``old`` itself where
-    nothing differs.
+    """What to write so that ``new`` (of one version) holds from now on; ``old``, of the revision
+    ``seen``, itself where nothing differs.
 
     An ``every`` of unchanged interval keeps its anchor, unless the job was deleted in between.
     """
     if old is None:
         since = _since(now, watermark)
         return replace(new, versions=(replace(new.current, since=since),))
+    is_anew = old.current.state is JobState.DELETED and new.current.state is not JobState.DELETED
+    new = replace(new, made_anew_after=seen if is_anew else old.made_anew_after)
     wanted = replace(new.current, patterns=_keep_anchors(old.current, new.current.patterns))
     if replace(wanted, since=old.current.since) == old.current:
         revised = replace(new, versions=old.versions, unknown=old.unknown)

@@ -227,8 +227,8 @@ async def _look(etcd: Etcd, keys: Keys, names: Sequence[str], now: Utc) -> _Seen
 
 
 def _revised(seen: _Seen, index: int, new: Job) -> Job:
-    (old, _), decided = seen.jobs[index], seen.decided[index]
-    revised = timeline.revise(old, new, decided.begin, seen.watermark, decided.open_from)
+    (old, revision), decided = seen.jobs[index], seen.decided[index]
+    revised = timeline.revise(old, new, decided.begin, seen.watermark, decided.open_from, revision)
     current, had = revised.current, old.current.patterns if old is not None else ()
     for pattern in current.patterns:
         # As files were read it was still to come: whoever was asked, or etcd, took their time, or

@@ -210,6 +210,10 @@ class SimulatedAgent:
         self._labels = self._labels if labels is None else labels
         self._say(stops=False)
 
+    def claim(self, job: str, run: str) -> None:
+        """Ahead of what it would do by itself."""
+        self._claim(self._view.assignments[(self.name, job, run)].record, job, run)
+
     def _say(self, *, stops: bool) -> None:
         world = self._world
         self.is_stopping = stops

@@ -167,7 +167,8 @@ class World:
         old, at_job = self._one(Kind.JOB, job.name)
         assert old is None or isinstance(old, Job)
         through, at_watermark = self._watermark()
-        revised = timeline.revise(old, job, self.now, through, self._open_from(job.name))
+        open_from = self._open_from(job.name)
+        revised = timeline.revise(old, job, self.now, through, open_from, at_job)
         if revised is not old:
             txn = write_jobs(self.keys, [(revised, at_job)], at_watermark)
             assert self.store.txn(txn).succeeded

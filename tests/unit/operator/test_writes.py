@@ -272,6 +272,15 @@ async def test_a_delete_whose_answer_is_lost(etcd: Faulty) -> None:
         await delete(etcd, KEYS, names[:1], NOW, "anna", timeout_s=TIMEOUT_S)
 
 
+async def test_a_job_that_is_made_anew_says_since_when_the_other_was_deleted(etcd: Faulty) -> None:
+    await applied(etcd, job())
+    await delete(etcd, KEYS, ["a"], NOW, "anna", timeout_s=TIMEOUT_S)
+    deleted = etcd.store.revision
+    etcd.after = [OutcomeUnknown("lost")]
+    assert await applied(etcd, job()) == [ChangeKind.CREATE]
+    assert stored(etcd).made_anew_after == deleted
+
+
 async def test_a_malformed_job_is_replaced(etcd: Faulty) -> None:
     put(etcd, KEYS.of(Kind.JOB, "a"), b"junk")
     assert await applied(etcd, job()) == [ChangeKind.CREATE]

@@ -15,7 +15,7 @@ from etcsched.core.leader.placement import requirement_of_run, tried_by, why_not
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
-from etcsched.core.leader.runs import assigned, assignment_of, may_start, step
+from etcsched.core.leader.runs import assigned, assignment_of, is_of_another, may_start, step
 from etcsched.core.records import Assignment, Presence, Report, Run
 from etcsched.core.retry import is_waiting_for_retry, state_without_retry
 from etcsched.core.states import OnAgentLoss, Outcome, RunState
@@ -29,6 +29,11 @@ _FINAL_OF: dict[Outcome, RunState] = {
     Outcome.DIED: RunState.DIED,
     Outcome.DECLINED: RunState.ABANDONED,
 }
+
+
+def _order_of(assignment: Entry[Assignment]) -> tuple[int, str, str]:
+    """In which they came; those of one transaction by name."""
+    return (assignment.mod_revision, assignment.record.job, assignment.record.run)
 
 
 class AssignedRuns:
@@ -97,7 +102,21 @@ class AssignedRuns:
             return False  # As it was then.
         if why_not(requirement_of_run(job.record, run), presence.record, False) is not None:
             return True
-        return self._view.slots_taken(record.agent) > presence.record.slots
+        return self._is_beyond_slots(assignment, presence.record.slots)
+
+    def _is_beyond_slots(self, assignment: Entry[Assignment], slots: int) -> bool:
+        """Whether it is one of so many as its agent has no slot for: those that came last go."""
+        view, agent = self._view, assignment.record.agent
+        excess = view.slots_taken(agent) - slots
+        if excess <= 0:
+            return False
+        unclaimed = (
+            view.assignments[(agent, *key)]
+            for key in view.assigned_to.get(agent, ())
+            if (agent, *key) not in view.reports and (agent, *key) in view.assignments
+        )
+        mine = _order_of(assignment)
+        return sum(_order_of(other) > mine for other in unclaimed) < excess
 
     def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
         """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""
@@ -157,7 +176,8 @@ class AssignedRuns:
             self._ends.end_assigned(entry, assignment, report, RunState.DIED, reason)
 
     def _is_to_hold(self, entry: Entry[Run]) -> bool:
-        return holds(self._view.jobs.get(entry.record.job))
+        job = self._view.jobs.get(entry.record.job)
+        return job is not None and holds(job) and not is_of_another(job, entry)
 
     def _may_reassign(self, entry: Entry[Run], outcome: Outcome) -> bool:
         job = self._view.jobs.get(entry.record.job)

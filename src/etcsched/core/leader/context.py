@@ -112,6 +112,11 @@ class Reservation(msgspec.Struct):
         return (type(self.write).__name__, *self.matters[0])
 
     @property
+    def is_refused(self) -> bool:
+        """Also what etcd rejects is."""
+        return self.release_at_s is not None
+
+    @property
     def starts(self) -> RunKey | None:
         """Whom it assigns."""
         match self.write:

@@ -355,6 +355,9 @@ class LeaderMachine:
                     self._runs.chains.block((run.job, run.id), following)
             case fx.BeginJoin(following=following) if not reservation.is_rejected:
                 self._runs.chains.settled(following)
+            case fx.MoveRun(old=fx.OldAttempt(agent=agent)) if reservation.is_refused:
+                # It has claimed the run, say: then others are too many for its slots.
+                self._runs.look_at_agent(agent)
         for matter in reservation.matters:
             self._look_at(matter)
         if reservation.agent is not None:

@@ -279,18 +279,7 @@ def lets_start(job: Job, run: Run, at_ms: int) -> bool:
             assert_never(other)
 
 
-def is_of_another(job: Entry[Job], run: Entry[Run]) -> bool:
-    """Whether the run is one of an earlier job of this name, which was deleted since."""
-    # A tick's time and the job's are of one timeline; the clock of who created it may be behind.
-    return is_made_anew(job, run, max(run.record.created_at, run.record.due_at))
-
-
-def is_made_anew(job: Entry[Job], entry: Entry[Run] | Entry[Join], since: Utc) -> bool:
-    """Whether the job was deleted since this came, at the time ``since``, also where nobody looked
-    in between."""
-    if job.create_revision > entry.create_revision:
-        return True
-    if entry.create_revision > job.mod_revision:
-        return False  # Whatever the clocks of who wrote the job said.
-    versions = job.record.versions
-    return any(v.state is JobState.DELETED and v.since > since for v in versions)
+def is_of_another(job: Entry[Job], entry: Entry[Run] | Entry[Join]) -> bool:
+    """Whether this came to an earlier job of this name, which was deleted since, also where nobody
+    looked in between. Revisions tell, whatever the clocks of who wrote what said."""
+    return entry.create_revision < max(job.create_revision, job.record.made_anew_after)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.chains import join_matter
 from etcsched.core.leader.context import Context, Matter, job_matter
-from etcsched.core.leader.runs import is_made_anew, late_attempt_of
+from etcsched.core.leader.runs import is_of_another, late_attempt_of
 from etcsched.core.records import CLUSTER, Kind, Report, Run
 from etcsched.core.states import JobState
 from etcsched.core.times import utc_of
@@ -77,7 +77,7 @@ class Upkeep:
             job = self._view.jobs.get(target)
             is_gone = job is None or job.record.current.state is JobState.DELETED
             is_gone = is_gone or entry.create_revision < self._deleted.get(target, 0)
-            is_gone = is_gone or (job is not None and is_made_anew(job, entry, entry.record.since))
+            is_gone = is_gone or (job is not None and is_of_another(job, entry))
             if (entry.record.since >= oldest and not is_gone) or context.is_busy(matter):
                 continue
             write = fx.ForgetJoin(

@@ -171,7 +171,9 @@ class Link(Part, frozen=True, kw_only=True):
 
 
 class Job(Record, frozen=True, kw_only=True):
-    """``versions`` is the timeline of definitions, oldest first, never empty (DESIGN 3)."""
+    """``versions`` is the timeline of definitions, oldest first, never empty (DESIGN 3).
+    ``made_anew_after``: as of this revision a job of this name was deleted, which this one isn't
+    (0: there was none, or the leader had forgotten it): what came up to then was that one's."""
 
     name: str
     run: Action
@@ -209,6 +211,7 @@ class Job(Record, frozen=True, kw_only=True):
     results: tuple[str, ...] = ()
     from_file: bool = False
     changed_by: str = ""
+    made_anew_after: int = 0
 
     @property
     def current(self) -> ScheduleVersion:
