@@ -15,10 +15,9 @@ from etcsched.core.records import ClusterSettings, Job, Kind, Link, Retry
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc, ms_of, tick_id
-from etcsched.core.view import View
-from etcsched.keyspace.feed import Feed
 from etcsched.testing.world import World
 from tests.support.jobs import cancel, job, trigger
+from tests.support.views import view_of
 
 
 @pytest.fixture
@@ -28,14 +27,6 @@ def world() -> World:
     world.agent("a1", slots=1, takes_s=30.0)
     world.advance(0.5)
     return world
-
-
-def view_of(world: World) -> View:
-    view = View()
-    Feed(world.keys, view, lambda *_: None).take(
-        world.store.snapshot(world.keys.watched, world.keys.watched_end)
-    )
-    return view
 
 
 def explainer(world: World) -> Explainer:

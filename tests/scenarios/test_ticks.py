@@ -14,6 +14,7 @@ from etcsched.core.errors import Refused
 from etcsched.core.leader.context import Options
 from etcsched.core.leader.effects import CreateRun, Effect
 from etcsched.core.leader.events import LeaderEvent
+from etcsched.core.leader.overlap import had_begun
 from etcsched.core.records import Keep, Kind
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Overlap, Recovery, RunState
@@ -23,6 +24,7 @@ from etcsched.operator.pauses import pause, resume
 from etcsched.testing.model_etcd import ModelEtcd
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
+from tests.support.views import view_of
 
 
 @pytest.fixture
@@ -458,6 +460,19 @@ def test_a_run_that_had_begun_is_overlapped_though_its_leader_died(
     world.nodes["s1"].kill()
     world.advance(60)
     assert list(world.states("backup").values()) == ["assigned", "overlapped"]
+
+
+def test_a_run_begins_no_earlier_than_it_was_assigned_by_an_agents_clock_that_is_behind(
+    world: World,
+) -> None:
+    agent = world.agents["a1"]
+    agent.takes_s, agent.behind_s = 100.0, 30.0
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:05.000Z"))))
+    world.advance(10)
+    view = view_of(world)
+    run = view.runs["backup", "20261122T120005Z"].record
+    seconds = (4_000, 6_000)
+    assert [had_begun(view, run, world.start_ms + ms) for ms in seconds] == [False, True]
 
 
 def test_the_watermark_moves_when_idle_and_never_past_an_open_tick(world: World) -> None:

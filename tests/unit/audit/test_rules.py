@@ -1098,3 +1098,30 @@ def test_i2_a_tick_that_an_edit_made_due_afterwards(
     story.ran(ONE, token)
     told = [v for v in story.verdict().violations if v.invariant is Invariant.I2]
     assert bool(told) == is_late, told
+
+
+def test_i2_a_pause_that_was_over_before_it_was_ended(story: Story) -> None:
+    """The operator's clock is behind the watermark, so that nothing of the pause is left."""
+    key = KEYS.of(Kind.PAUSE, "job")
+    story.now_s = 59.9
+    story.put((key, Pause(intervals=(PauseInterval(since=at(59.5)),))))
+    story.now_s = 61.2
+    story.put((key, Pause(intervals=())))
+    story.now_s = 61.3
+    story.claimed(ONE, token := story.created(ONE))
+    story.ran(ONE, token)
+    assert not [v for v in story.verdict().violations if v.invariant is Invariant.I2]
+
+
+@pytest.mark.parametrize("is_another", [True, False])
+def test_i2_awaits_the_start_of_the_attempt_that_was_assigned_at_once(
+    story: Story, is_another: bool
+) -> None:
+    """Its process never began; it was moved, and its job paused meanwhile."""
+    story.now_s = 60.01
+    token = story.created(ONE)
+    story.claimed(ONE, token)
+    story.now_s = 160
+    story.word(WordKind.START, ONE, token + 7 if is_another else token)
+    told = [v for v in story.verdict().violations if v.invariant is Invariant.I2]
+    assert bool(told) is not is_another, told

@@ -9,7 +9,7 @@ import msgspec
 
 from etcsched.core.records import Job, Run
 from etcsched.core.states import Origin, Overlap, RunState
-from etcsched.core.times import ms_of
+from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 
 
@@ -71,8 +71,16 @@ def _was_late(run: Run) -> bool:
 
 
 def had_begun(view: View, run: Run, at_ms: int) -> bool:
-    """Whether any attempt of it ran before that, as its agents tell."""
-    if any(ms_of(attempt.claimed_at or attempt.assigned_at) < at_ms for attempt in run.attempts):
+    """Whether any attempt of it ran before that, as its agents tell: not before they were given
+    it, though, by clocks that are behind."""
+    if any(_began_ms(each.claimed_at, each.assigned_at) < at_ms for each in run.attempts):
         return True
-    report = view.reports.get((run.agent, run.job, run.id))
-    return report is not None and ms_of(report.record.claimed_at) < at_ms
+    place = (run.agent, run.job, run.id)
+    report, assignment = view.reports.get(place), view.assignments.get(place)
+    if report is None or assignment is None:
+        return False
+    return _began_ms(report.record.claimed_at, assignment.record.assigned_at) < at_ms
+
+
+def _began_ms(claimed_at: Utc | None, assigned_at: Utc) -> int:
+    return ms_of(max(claimed_at or assigned_at, assigned_at))
