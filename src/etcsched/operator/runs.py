@@ -39,6 +39,8 @@ _RECORDS_PER_PAGE: Final = 200
 """A record with its attempts and their output takes some ten KiB."""
 _RECORDS_LEAST: Final = 20
 """Fewer aren't worth a request."""
+_FURTHER: Final = 8
+"""So many times as many are looked among where it isn't certain that the newest are found."""
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,10 +135,7 @@ async def list_runs(etcd: Etcd, keys: Keys, wanted: Wanted, *, limit: int = 20) 
     jobs = await jobs_of(etcd, keys, wanted)
     views = {view.name: view for view in await _active(etcd, keys, wanted, jobs)}
     # After the active ones: what ends in between is in both, and then it is over.
-    if wanted == Wanted():
-        archived = [view_of(run) for run in await newest_of_all(etcd, keys, limit)]
-    else:
-        archived = await _archived(etcd, keys, wanted, jobs, limit)
+    archived = await _archived(etcd, keys, wanted, jobs, limit)
     views |= {view.name: view for view in archived}
     return sorted(views.values(), key=_newest, reverse=True)[:limit]
 
@@ -163,13 +162,29 @@ async def _active(
 async def _archived(
     etcd: Etcd, keys: Keys, wanted: Wanted, jobs: Collection[str] | None, limit: int
 ) -> list[RunView]:
-    """The newest first, as many as are asked for. Keys are listed all, records read only as far
-    as needed, and no more of them kept than are wanted."""
+    """The newest first, as many as are asked for."""
+    if wanted != Wanted():
+        places = await archived_keys(etcd, keys, wanted, jobs)
+        return (await _newest_among(etcd, places, wanted, limit))[0]
+    count = limit + _RECORDS_PER_PAGE
+    while True:
+        places, are_all = await _over_last(etcd, keys, count)
+        views, is_certain = await _newest_among(etcd, places, wanted, limit)
+        if is_certain or are_all:
+            return views
+        count *= _FURTHER
+
+
+async def _newest_among(
+    etcd: Etcd, places: Sequence[str], wanted: Wanted, limit: int
+) -> tuple[list[RunView], bool]:
+    """Of the wanted ones of these, over last first, those that were due last; and whether it is
+    certain that none further back was due later. Records are read only as far as needed, and no
+    more of them kept than are asked for."""
     page_size = _RECORDS_PER_PAGE
     if wanted == Wanted(job=wanted.job):
         # All of a page are wanted, so a second one of these mostly is the last.
         page_size = min(max(limit, _RECORDS_LEAST), _RECORDS_PER_PAGE)
-    places = await archived_keys(etcd, keys, wanted, jobs)
     views: list[RunView] = []
     async for runs in pages_of_records(etcd, places, page_size):
         page = [view_of(run) for run in runs]
@@ -180,8 +195,20 @@ async def _archived(
         # A run is due before it is over (a resubmission, as its original was, long before), so all
         # further back was due before the page's last was over.
         if runs and since is not None and runs[-1].since < since:
-            break
-    return views
+            return views, True
+    return views, False
+
+
+async def _over_last(etcd: Etcd, keys: Keys, count: int) -> tuple[list[str], bool]:
+    """Keys of at most so many runs, over last first, and whether these are all. It costs etcd, not
+    us, in proportion to the whole history."""
+    span = Range(*keys.archive_of(), limit=count, keys_only=True, newest_first=True)
+    kvs = (await etcd.range(span)).kvs
+    are_all = len(kvs) < count
+    # What was added to later is among these, too, and what was over after it may not be.
+    certain = 0 if are_all else kvs[-1].mod_revision
+    found_at = sorted(((kv.create_revision, kv.key) for kv in kvs), reverse=True)
+    return [key for revision, key in found_at if revision >= certain], are_all
 
 
 async def archived_keys(
@@ -221,8 +248,8 @@ async def last_of_each(etcd: Etcd, keys: Keys, jobs: Sequence[str]) -> dict[str,
 
 
 async def newest_of_all(etcd: Etcd, keys: Keys, count: int) -> list[Run]:
-    """Those that were over last, whatever their job. It costs etcd, not us, in proportion to the
-    whole history."""
+    """Those that were over last, or added to (a link to a resubmission, a late report), whatever
+    their job. It costs etcd, not us, in proportion to the whole history."""
     span = keys.archive_of()
     newest = await etcd.range(Range(*span, limit=count, keys_only=True, newest_first=True))
     at_keys, _ = await read(etcd, [kv.key for kv in newest.kvs])
