@@ -515,8 +515,21 @@ def test_a_leader_that_was_killed_and_started_again(cluster: Console) -> None:
         node="host-a", host="host-a", pid=300, since=cluster.now, clock=cluster.now, version="0.1.0"
     )
     cluster.put(again, Kind.ELECTION, "c")
-    assert "schedulers  host-b, host-a\n" in cluster.ok("status")
-    assert [s["pid"] for s in cluster.json("leader")["schedulers"]] == [101, 300]
+    both = (
+        "host-a (leads, process 100 on host-a, shares its name)",
+        ("host-a (process 300 on host-a, shares its name)"),
+    )
+    assert f"schedulers  {both[0]}, host-b, {both[1]}\n" in cluster.ok("status")
+    assert [s["pid"] for s in cluster.json("leader")["schedulers"]] == [100, 101, 300]
+    cluster.store.txn(Txn((), (Delete(cluster.keys.of(Kind.ELECTION, "b")),)))
+    shown = cluster.ok("leader")
+    assert "host-a     leads, shares its name      host-a  100  1h  0.1.0\n" in shown
+    assert "host-a     stands by, shares its name  host-a  300  0s  0.1.0\n" in shown
+    findings = json.loads(cluster.run("doctor", "--json").stdout)
+    told = {f["topic"]: f["text"] for f in findings}
+    assert told["leader"] == "host-a leads in term 7, 1 standing by"
+    named = "host-a (process 100 on host-a), host-a (process 300 on host-a)"
+    assert told["schedulers"] == f"several of one name: {named}"
     cluster.now = Utc("2026-11-22T19:05:01.500Z")
     through = Utc("2026-11-22T19:04:59.600Z")
     cluster.put(Watermark(through=through, term=7), Kind.WATERMARK)
@@ -527,6 +540,14 @@ def test_a_leader_that_was_killed_and_started_again(cluster: Console) -> None:
     shown = cluster.ok("top", "--once")
     assert "rotate_logs  overdue for 12s  2026-11-22T19:05:00Z\n" in shown
     assert "close_books  7h24m            2026-11-23T02:30:00Z\n" in shown
+
+
+def test_a_scheduler_with_two_sessions_is_one(cluster: Console) -> None:
+    """It leads by the first until that one's lease ends."""
+    cluster.put(cluster.get(Candidate, Kind.ELECTION, "a"), Kind.ELECTION, "c")
+    assert "schedulers  host-a (leads), host-b\n" in cluster.ok("status")
+    (told,) = [f["text"] for f in cluster.run_json(1, "doctor") if f["topic"] == "leader"]
+    assert told == "host-a leads in term 7, 1 standing by"
 
 
 def test_what_fell_into_an_outage_isnt_overdue(cluster: Console) -> None:
