@@ -505,8 +505,18 @@ def test_a_scheduler_that_doesnt_stand_is_named(cluster: Console) -> None:
     assert f"barred: {reason}" in cluster.ok("leader")
     found = {s["node"]: s["barred"] for s in cluster.json("leader")["schedulers"]}
     assert found == {"host-a": "", "host-b": "", "host-c": reason}
+
+    def leader() -> tuple[str, str]:
+        (told,) = [f for f in cluster.run_json(1, "doctor") if f["topic"] == "leader"]
+        return told["level"], told["text"]
+
+    named = f"barred: host-c ({reason})"
+    assert leader() == ("warning", f"host-a leads in term 7, 1 standing by; {named}")
     cluster.put(barred, Kind.ELECTION, "d")
     assert "schedulers  host-a (leads), host-b\n" in cluster.ok("status")
+    for name in ("a", "b", "d"):
+        cluster.store.txn(Txn((), (Delete(cluster.keys.of(Kind.ELECTION, name)),)))
+    assert leader() == ("bad", f"nobody leads, and nobody stands for election; {named}")
 
 
 def test_a_leader_that_was_killed_and_started_again(cluster: Console) -> None:

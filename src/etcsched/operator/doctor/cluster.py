@@ -92,20 +92,28 @@ def check_leases(keys: Keys, kvs: Sequence[KeyValue]) -> list[Finding]:
 
 
 def check_leader(leader: LeaderView) -> Finding:
+    barred = [f"{one.node} ({one.barred})" for one in leader.schedulers if one.barred]
+    others = f"; barred: {some(barred)}" if barred else ""
     if leader.node and leader.term is not None:
-        number = len(leader.schedulers) - 1
+        number = sum(not one.leads and not one.barred for one in leader.schedulers)
         text = f"{leader.node} leads in term {leader.term.number}, {number} standing by"
         if leader.silence:
             advice = "look at its process, and its way to etcd"
             return Finding("leader", Level.WARNING, f"{text}; it {leader.silence}", advice)
+        if barred:
+            advice = "mend what bars them, so that one may fail"
+            return Finding("leader", Level.WARNING, text + others, advice)
         if number == 0:
             advice = "start a second scheduler, so that one may fail"
             return Finding("leader", Level.WARNING, text, advice)
         return Finding("leader", Level.OK, text)
-    if leader.schedulers:
-        names = ", ".join(scheduler.node for scheduler in leader.schedulers)
-        text = f"nobody leads, though {names} stand for election"
+    standing = [one.node for one in leader.schedulers if not one.barred]
+    if standing:
+        text = f"nobody leads, though {', '.join(standing)} stand for election{others}"
         return Finding("leader", Level.BAD, text, "look at their logs")
+    if barred:
+        text = f"nobody leads, and nobody stands for election{others}"
+        return Finding("leader", Level.BAD, text, "mend what bars them")
     return Finding("leader", Level.BAD, "no scheduler is running", "start etcsched scheduler")
 
 
