@@ -111,7 +111,7 @@ async def resubmit(
     force: bool,
 ) -> list[Resubmitted]:
     """The leader's word on each, in their order; see ``ask_all``. ``Refused`` before any is asked
-    for where a parameter is none of one of them."""
+    for where a parameter is almost one that their jobs declare (``check_params_of_runs``)."""
     await check_params_of_runs(etcd, keys, runs, params)
     requests = [
         replace(asker.request(RequestKind.RESUBMIT, job, run), params=params, force=force)
