@@ -15,7 +15,7 @@ from etcsched.core.states import FINAL, Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
-from etcsched.operator.choosing import Wanted, jobs_of, time_of
+from etcsched.operator.choosing import Wanted, jobs_of, time_by_id, time_of
 from etcsched.operator.store import found, listed, pages, read, read_ranges
 from etcsched.ports import Etcd
 
@@ -39,8 +39,6 @@ _RECORDS_PER_PAGE: Final = 200
 """A record with its attempts and their output takes some ten KiB."""
 _RECORDS_LEAST: Final = 20
 """Fewer aren't worth a request."""
-_FURTHER: Final = 8
-"""So many times as many are looked among where it isn't certain that the newest are found."""
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,20 +161,17 @@ async def _archived(
     etcd: Etcd, keys: Keys, wanted: Wanted, jobs: Collection[str] | None, limit: int
 ) -> list[RunView]:
     """The newest first, as many as are asked for."""
-    if wanted != Wanted():
-        places = await archived_keys(etcd, keys, wanted, jobs)
-        return (await _newest_among(etcd, places, wanted, limit))[0]
-    count = limit + _RECORDS_PER_PAGE
-    while True:
-        places, are_all = await _over_last(etcd, keys, count)
-        views, is_certain = await _newest_among(etcd, places, wanted, limit)
+    if wanted == Wanted():
+        places, are_all = await _over_last(etcd, keys, limit + _RECORDS_PER_PAGE)
+        views, is_certain = await _newest_among(etcd, keys, places, wanted, limit)
         if is_certain or are_all:
             return views
-        count *= _FURTHER
+    places = await archived_keys(etcd, keys, wanted, jobs)
+    return (await _newest_among(etcd, keys, places, wanted, limit))[0]
 
 
 async def _newest_among(
-    etcd: Etcd, places: Sequence[str], wanted: Wanted, limit: int
+    etcd: Etcd, keys: Keys, places: Sequence[str], wanted: Wanted, limit: int
 ) -> tuple[list[RunView], bool]:
     """Of the wanted ones of these, over last first, those that were due last; and whether it is
     certain that none further back was due later. Records are read only as far as needed, and no
@@ -186,9 +181,15 @@ async def _newest_among(
         # All of a page are wanted, so a second one of these mostly is the last.
         page_size = min(max(limit, _RECORDS_LEAST), _RECORDS_PER_PAGE)
     views: list[RunView] = []
-    async for runs in pages_of_records(etcd, places, page_size):
-        page = [view_of(run) for run in runs]
-        views += [view for view in page if wanted.has(view.run, view.state, view.agent)]
+    for start in range(0, len(places), page_size):
+        page = places[start : start + page_size]
+        if len(views) == limit:
+            # Of the last it is asked when it was over, however old its id says that it is.
+            page = [key for key in page[:-1] if _may_be_newer(keys, key, views[-1])] + [page[-1]]
+        kvs, _ = await read(etcd, page)
+        runs = [run for kv in kvs if (run := found(Run, kv)) is not None]
+        of_page = [view_of(run) for run in runs]
+        views += [view for view in of_page if wanted.has(view.run, view.state, view.agent)]
         views.sort(key=_newest, reverse=True)
         del views[limit:]
         since = views[-1].at if len(views) == limit else wanted.since
@@ -197,6 +198,12 @@ async def _newest_among(
         if runs and since is not None and runs[-1].since < since:
             return views, True
     return views, False
+
+
+def _may_be_newer(keys: Keys, key: str, than: RunView) -> bool:
+    place = keys.parse_archive(key)
+    at = time_by_id(place[1]) if place is not None else None
+    return place is None or at is None or (at, "/".join(place)) > _newest(than)
 
 
 async def _over_last(etcd: Etcd, keys: Keys, count: int) -> tuple[list[str], bool]:
@@ -229,12 +236,10 @@ async def archived_keys(
     return [key for _, key in found_at]
 
 
-async def pages_of_records(
-    etcd: Etcd, places: Sequence[str], page_size: int = _RECORDS_PER_PAGE
-) -> AsyncIterator[list[Run]]:
+async def pages_of_records(etcd: Etcd, places: Sequence[str]) -> AsyncIterator[list[Run]]:
     """Those that are still there."""
-    for start in range(0, len(places), page_size):
-        kvs, _ = await read(etcd, places[start : start + page_size])
+    for start in range(0, len(places), _RECORDS_PER_PAGE):
+        kvs, _ = await read(etcd, places[start : start + _RECORDS_PER_PAGE])
         yield [run for kv in kvs if (run := found(Run, kv)) is not None]
 
 

@@ -166,6 +166,18 @@ async def test_the_newest_runs_of_all_take_few_records(etcd: Counting) -> None:
     assert etcd.records == 20
 
 
+@pytest.mark.parametrize("wanted", [{}, {"states": (RunState.COMPLETED,)}])
+async def test_many_jobs_of_one_minute_take_few_records(
+    etcd: Counting, wanted: dict[str, Any]
+) -> None:
+    """Ids say when these were due, so that none of the others is read."""
+    for minute in range(5):
+        archive(etcd, *(over(f"{n:03}", minute, took=2) for n in range(700)))
+    found = await listed(etcd, limit=3, **wanted)
+    assert found == [name(f"{n}", 4) for n in (699, 698, 697)]
+    assert etcd.records < 300
+
+
 async def test_a_jobs_newest_runs_take_few_records(etcd: Counting) -> None:
     archive(etcd, *(over("a", minute) for minute in range(1000)))
     assert await listed(etcd, job="a", limit=2) == [name("a", 999), name("a", 998)]
