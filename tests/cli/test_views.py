@@ -650,6 +650,12 @@ def test_the_doctor(cluster: Console) -> None:
     assert "is 3.5.0, which can lose acknowledged writes" in findings["etcd model"]["text"]
 
 
+def test_the_doctor_says_what_it_found_on_a_narrow_screen_too(cluster: Console) -> None:
+    shown = cluster.run("doctor", columns=40).stdout
+    assert "leader           ok\n  host-a leads in term 7, 1 standing by\n" in shown
+    assert "not shown" not in shown
+
+
 def test_the_doctor_names_what_is_wrong(cluster: Console) -> None:
     cluster.put_raw(cluster.keys.of(Kind.JOB, "broken"), b"{}")
     cluster.put_raw(cluster.keys.watched + "what/is/this", b"x")
