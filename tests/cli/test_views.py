@@ -715,7 +715,9 @@ def _over(console: Console, job: str, *outcomes: Outcome | RunState) -> None:
             console.archive(replace(run, state=outcome, attempts=()))
 
 
-def test_the_doctor_names_jobs_that_fail_again_and_again(cluster: Console) -> None:
+def test_the_doctor_names_jobs_that_fail_again_and_again(
+    cluster: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failed, timed_out, died = Outcome.FAILED, Outcome.TIMED_OUT, Outcome.DIED
     well = Outcome.COMPLETED
 
@@ -740,6 +742,9 @@ def test_the_doctor_names_jobs_that_fail_again_and_again(cluster: Console) -> No
         "the last runs of each all failed: all (10 failed or more), "
         "mixed (1 died, 1 failed, 1 timed_out)"
     ]
+    monkeypatch.setattr("etcsched.operator.doctor.failing._SUSPECTS", 1)
+    (text,) = failing()
+    assert text.endswith("), and perhaps others")
 
 
 def test_the_doctor_names_runs_that_no_agent_may_run(cluster: Console) -> None:
