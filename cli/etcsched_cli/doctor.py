@@ -43,7 +43,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 def _render(findings: Sequence[Finding]) -> Iterable[RenderableType]:
     yield table(
-        [Column("check", whole=True), Column("is"), Column("found", whole=True)],
+        [Column("check", whole=True), Column("is"), Column("found", whole=True, below=True)],
         [
             (
                 finding.topic,

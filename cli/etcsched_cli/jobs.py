@@ -143,9 +143,10 @@ def next_(settings: Settings, job: str, count: int, as_json: bool, watch: bool) 
 
     async def work(etcd: Etcd, keys: Keys) -> list[ComingTick]:
         async def read() -> list[ComingTick]:
-            ticks = await read_coming(etcd, keys, job, now_ms(), count)
+            at_job = await read_job(etcd, keys, job, now_ms())
+            ticks = await read_coming(etcd, keys, at_job, now_ms(), count)
             if ticks:
-                found = _what_changes_it((await read_job(etcd, keys, job, now_ms())).job, now_ms())
+                found = _what_changes_it(at_job.job, now_ms())
             else:
                 told = await explain_job(etcd, keys, job, now_ms())
                 found = [r.text for r in told.reasons if r.why in _KEEPS_TICKS_FROM_COMING]

@@ -78,6 +78,7 @@ def _render(view: LeaderView, now_ms: int) -> Iterable[RenderableType]:
 
 
 def _role(scheduler: SchedulerView) -> Cell:
+    shared = ", shares its name" if scheduler.shares_name else ""
     if scheduler.barred:
-        return f"barred: {scheduler.barred}", "red"
-    return ("leads", "green") if scheduler.leads else "stands by"
+        return f"barred: {scheduler.barred}{shared}", "red"
+    return (f"leads{shared}", "green") if scheduler.leads else f"stands by{shared}"

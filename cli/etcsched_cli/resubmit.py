@@ -74,7 +74,7 @@ def resubmit(
     asking = Asking(settings, now_ms)
     chosen: Chosen | None = None
     if wanted is not None:
-        chosen = asking.look(lambda etcd, keys: _choose(etcd, keys, wanted))
+        chosen = asking.look(lambda etcd, keys: _choose(etcd, keys, wanted, changes))
         if dry_run:
             _show_chosen(chosen, as_json)
             return
@@ -84,12 +84,12 @@ def resubmit(
     else:
         runs = list(dict.fromkeys(parse_run_name(name) for name in names))
         if dry_run:
-            asking.look(lambda etcd, keys: operator.existing(etcd, keys, runs))
+            asking.look(lambda etcd, keys: operator.check(etcd, keys, runs, changes))
             _show_named(runs, as_json)
             return
 
     async def work(etcd: Etcd, keys: Keys, asker: Asker, progress: Progress) -> list[Resubmitted]:
-        await operator.existing(etcd, keys, runs)
+        await operator.check(etcd, keys, runs, changes)
         return await operator.resubmit(
             etcd, keys, runs, asker, progress, params=changes, force=force
         )
@@ -98,10 +98,12 @@ def resubmit(
     report(ctx, asked, as_json, _done(asked, chosen))
 
 
-async def _choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
+async def _choose(etcd: Etcd, keys: Keys, wanted: Wanted, changes: dict[str, str]) -> Chosen:
     chosen = await operator.choose(etcd, keys, wanted)
     if wanted.job is not None and not chosen.runs:
         await check_known(etcd, keys, wanted.job)
+    # Before anybody is asked whether to do it.
+    await operator.check(etcd, keys, [(run.job, run.id) for run in chosen.runs], changes)
     return chosen
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.times import ms_of
-from etcsched.operator.cluster import UNTOLD, ClusterView, LeaderView, read_cluster
+from etcsched.operator.cluster import UNTOLD, ClusterView, LeaderView, SchedulerView, read_cluster
 from etcsched.operator.runs import NewestRuns
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
@@ -81,10 +81,16 @@ def leader_cell(view: ClusterView) -> Cell:
 
 def _schedulers(view: ClusterView) -> str:
     return ", ".join(
-        scheduler.node + (" (leads)" if scheduler.leads else "")
-        for scheduler in view.leader.schedulers
-        if not scheduler.barred
+        _scheduler(scheduler) for scheduler in view.leader.schedulers if not scheduler.barred
     )
+
+
+def _scheduler(one: SchedulerView) -> str:
+    remarks = [
+        *(["leads"] if one.leads else []),
+        *([f"process {one.pid} on {one.host}, shares its name"] if one.shares_name else []),
+    ]
+    return f"{one.node} ({', '.join(remarks)})" if remarks else one.node
 
 
 def barred_cells(leader: LeaderView) -> list[Cell]:

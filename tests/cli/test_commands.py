@@ -564,8 +564,11 @@ def test_a_request_without_a_leader_stays(console: Console) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("mont=1", "has no parameter 'mont'; did you mean month? it declares month, year"),
-        ("MONTH=1", "has no parameter 'MONTH'; did you mean month? it declares month, year"),
+        ("mont=1", "has no parameter 'mont'; did you mean month? it declares host1, month, year"),
+        ("MONTH=1", "has no parameter 'MONTH'; did you mean month? it declares host1, month, year"),
+        ("host=1", "has no parameter 'host'; did you mean host1? it declares host1, month, year"),
+        ("Host1=1", "has no parameter 'Host1'; did you mean host1? it declares host1, month, year"),
+        ("host2=1", ""),
         ("x=1", ""),
         ("month=1", ""),
         ("months=1", ""),
@@ -573,8 +576,8 @@ def test_a_request_without_a_leader_stays(console: Console) -> None:
 )
 def test_a_misspelt_parameter(console: Console, given: str, said: str) -> None:
     """What a job declares that the chain comes to is meant for that one; what nobody declares is
-    handed on, as a source's results are."""
-    params = {"year": "2026", "month": "1"}
+    handed on, as a source's results are, or another number of a name."""
+    params = {"year": "2026", "month": "1", "host1": "a"}
     console.put(job("a", params=params, chain=(Link(to="b"),)), Kind.JOB, "a")
     console.put(job("b", chain=(Link(to="c"), Link(to="a"))), Kind.JOB, "b")
     console.put(job("c", params={"months": "0"}), Kind.JOB, "c")

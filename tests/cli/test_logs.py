@@ -192,6 +192,27 @@ def test_another_one_at_its_address(console: Console, agent: OutputService, root
     assert "another answers there than etcd knows of" in note
 
 
+def test_an_attempt_that_never_started(console: Console) -> None:
+    """Why is all that there is of it, wherever its agent is now."""
+    unstarted: dict[str, Any] = {"started_at": None, "outcome": Outcome.FAILED}
+    first = attempt(1, reason="command not found: /x", **unstarted)
+    last = attempt(2, reason="working directory doesn't exist: /y", **unstarted)
+    over(console, first, last, state=RunState.FAILED)
+    why_first = "-- attempt 1 on host-b never started: command not found: /x\n"
+    why_last = "-- attempt 2 on host-b never started: working directory doesn't exist: /y\n"
+    assert says(console, RUN) == ("", f"-- attempt 2 of 2, on host-b\n{why_last}")
+    assert says(console, RUN, "--attempt", "1") == ("", why_first)
+    followed = says(console, "-f", RUN, "--attempt", "1")
+    assert followed == ("", f"-- attempt 1, on host-b\n{why_first}")
+    end = "-- job/r1 is over: failed (working directory doesn't exist: /y)\n"
+    assert says(console, "-f", RUN) == ("", f"-- attempt 2, on host-b\n{why_last}{end}")
+
+
+def test_of_an_attempt_that_died_nobody_knows_whether_it_started(console: Console) -> None:
+    over(console, attempt(outcome=Outcome.DIED, started_at=None, reason="lost"))
+    assert says(console, RUN) == ("", "-- agent host-b isn't here; what it wrote isn't known\n")
+
+
 def test_a_run_that_hasnt_begun(console: Console) -> None:
     over(console, state=RunState.MISSED)
     assert says(console, RUN) == ("", "-- job/r1 has written nothing: it is missed\n")

@@ -102,7 +102,10 @@ def test_a_misspelt_parameter(history: Console) -> None:
     history.archive(brought)
     line = "etcsched: job report: has no parameter 'row'; did you mean rows? it declares rows"
     names = [f"close_books/{NEW}", f"report/{OLD}", f"report/{NEW}"]
-    assert history.fails(5, "runs", "resubmit", *names, "--param", "row=11") == line
+    for chosen in (names, ["--since", "3d"]):
+        for dry in ([], ["--dry-run"]):
+            args = ["runs", "resubmit", *chosen, *dry, "--param", "row=11"]
+            assert history.fails(5, *args) == line
     assert history.store.range(Range(*history.keys.all_of(Kind.REQUEST))).kvs == ()
     new = answered(history, f"report/{OLD}")
     assert new in history.ok("runs", "resubmit", f"report/{OLD}", "--param", "row=11")

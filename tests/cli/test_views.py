@@ -505,8 +505,18 @@ def test_a_scheduler_that_doesnt_stand_is_named(cluster: Console) -> None:
     assert f"barred: {reason}" in cluster.ok("leader")
     found = {s["node"]: s["barred"] for s in cluster.json("leader")["schedulers"]}
     assert found == {"host-a": "", "host-b": "", "host-c": reason}
+
+    def leader() -> tuple[str, str]:
+        (told,) = [f for f in cluster.run_json(1, "doctor") if f["topic"] == "leader"]
+        return told["level"], told["text"]
+
+    named = f"barred: host-c ({reason})"
+    assert leader() == ("warning", f"host-a leads in term 7, 1 standing by; {named}")
     cluster.put(barred, Kind.ELECTION, "d")
     assert "schedulers  host-a (leads), host-b\n" in cluster.ok("status")
+    for name in ("a", "b", "d"):
+        cluster.store.txn(Txn((), (Delete(cluster.keys.of(Kind.ELECTION, name)),)))
+    assert leader() == ("bad", f"nobody leads, and nobody stands for election; {named}")
 
 
 def test_a_leader_that_was_killed_and_started_again(cluster: Console) -> None:
@@ -515,8 +525,21 @@ def test_a_leader_that_was_killed_and_started_again(cluster: Console) -> None:
         node="host-a", host="host-a", pid=300, since=cluster.now, clock=cluster.now, version="0.1.0"
     )
     cluster.put(again, Kind.ELECTION, "c")
-    assert "schedulers  host-b, host-a\n" in cluster.ok("status")
-    assert [s["pid"] for s in cluster.json("leader")["schedulers"]] == [101, 300]
+    both = (
+        "host-a (leads, process 100 on host-a, shares its name)",
+        ("host-a (process 300 on host-a, shares its name)"),
+    )
+    assert f"schedulers  {both[0]}, host-b, {both[1]}\n" in cluster.ok("status")
+    assert [s["pid"] for s in cluster.json("leader")["schedulers"]] == [100, 101, 300]
+    cluster.store.txn(Txn((), (Delete(cluster.keys.of(Kind.ELECTION, "b")),)))
+    shown = cluster.ok("leader")
+    assert "host-a     leads, shares its name      host-a  100  1h  0.1.0\n" in shown
+    assert "host-a     stands by, shares its name  host-a  300  0s  0.1.0\n" in shown
+    findings = json.loads(cluster.run("doctor", "--json").stdout)
+    told = {f["topic"]: f["text"] for f in findings}
+    assert told["leader"] == "host-a leads in term 7, 1 standing by"
+    named = "host-a (process 100 on host-a), host-a (process 300 on host-a)"
+    assert told["schedulers"] == f"several of one name: {named}"
     cluster.now = Utc("2026-11-22T19:05:01.500Z")
     through = Utc("2026-11-22T19:04:59.600Z")
     cluster.put(Watermark(through=through, term=7), Kind.WATERMARK)
@@ -527,6 +550,14 @@ def test_a_leader_that_was_killed_and_started_again(cluster: Console) -> None:
     shown = cluster.ok("top", "--once")
     assert "rotate_logs  overdue for 12s  2026-11-22T19:05:00Z\n" in shown
     assert "close_books  7h24m            2026-11-23T02:30:00Z\n" in shown
+
+
+def test_a_scheduler_with_two_sessions_is_one(cluster: Console) -> None:
+    """It leads by the first until that one's lease ends."""
+    cluster.put(cluster.get(Candidate, Kind.ELECTION, "a"), Kind.ELECTION, "c")
+    assert "schedulers  host-a (leads), host-b\n" in cluster.ok("status")
+    (told,) = [f["text"] for f in cluster.run_json(1, "doctor") if f["topic"] == "leader"]
+    assert told == "host-a leads in term 7, 1 standing by"
 
 
 def test_what_fell_into_an_outage_isnt_overdue(cluster: Console) -> None:
@@ -619,6 +650,12 @@ def test_the_doctor(cluster: Console) -> None:
     assert "is 3.5.0, which can lose acknowledged writes" in findings["etcd model"]["text"]
 
 
+def test_the_doctor_says_what_it_found_on_a_narrow_screen_too(cluster: Console) -> None:
+    shown = cluster.run("doctor", columns=40).stdout
+    assert "leader           ok\n  host-a leads in term 7, 1 standing by\n" in shown
+    assert "not shown" not in shown
+
+
 def test_the_doctor_names_what_is_wrong(cluster: Console) -> None:
     cluster.put_raw(cluster.keys.of(Kind.JOB, "broken"), b"{}")
     cluster.put_raw(cluster.keys.watched + "what/is/this", b"x")
@@ -678,7 +715,9 @@ def _over(console: Console, job: str, *outcomes: Outcome | RunState) -> None:
             console.archive(replace(run, state=outcome, attempts=()))
 
 
-def test_the_doctor_names_jobs_that_fail_again_and_again(cluster: Console) -> None:
+def test_the_doctor_names_jobs_that_fail_again_and_again(
+    cluster: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failed, timed_out, died = Outcome.FAILED, Outcome.TIMED_OUT, Outcome.DIED
     well = Outcome.COMPLETED
 
@@ -703,6 +742,9 @@ def test_the_doctor_names_jobs_that_fail_again_and_again(cluster: Console) -> No
         "the last runs of each all failed: all (10 failed or more), "
         "mixed (1 died, 1 failed, 1 timed_out)"
     ]
+    monkeypatch.setattr("etcsched.operator.doctor.failing._SUSPECTS", 1)
+    (text,) = failing()
+    assert text.endswith("), and perhaps others")
 
 
 def test_the_doctor_names_runs_that_no_agent_may_run(cluster: Console) -> None:

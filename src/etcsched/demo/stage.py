@@ -149,7 +149,7 @@ class Stage:
         await self.until(
             "all nodes to join",
             lambda v: (
-                (len(v.leader.schedulers), len(v.agents)) == (schedulers, agents)
+                (len({s.node for s in v.leader.schedulers}), len(v.agents)) == (schedulers, agents)
                 and bool(v.leader.node)
             ),
         )

@@ -16,9 +16,9 @@ _NO_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _OF_NOTICES: Final = re.compile(r"\.(notify[0-9]*)$")
 _WORD: Final = re.compile(r"[^\s;&|<>()]+")
 _MAX_NAME: Final = 60
-_LOCKED: Final = re.compile(r"\bflock\s+(?:-\S+\s+(?:\d+\s+)?)*\S+\s+")
-_DELAYED: Final = re.compile(r"\bsleep\s+(?:\$\(\(.*?\)\)|[^\s;&|]+)\s*(?:;|&&)")
 _BEGINS: Final = r"""(?:(?<=[\s;&|("'`{])|^)(?:/\S*/)?"""
+_LOCKED: Final = re.compile(rf"{_BEGINS}flock\s+(?:-\S+\s+(?:\d+\s+)?)*\S+\s+")
+_DELAYED: Final = re.compile(rf"{_BEGINS}sleep\s+(?:\$\(\(.*?\)\)|[^\s;&|]+)\s*(?:;|&&)")
 
 
 def _options(*with_values: str) -> str:

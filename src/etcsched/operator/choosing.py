@@ -13,7 +13,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.operator.store import found, pages
 from etcsched.ports import Etcd
 
-__all__ = ["Wanted", "jobs_of", "jobs_with", "time_of"]
+__all__ = ["Wanted", "jobs_of", "jobs_with", "time_by_id", "time_of"]
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,12 +37,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def may_have(self, run_id: str) -> bool:
-        """Without its record: a tick's id (and its host's) says when it was due, others don't."""
-        try:
-            at_ms = ms_of_tick_id(run_id.partition("@")[0])
-        except ValueError:
-            return True
-        return self._is_in_time(utc_of(at_ms))
+        """Without its record."""
+        at = time_by_id(run_id)
+        return at is None or self._is_in_time(at)
 
     def _is_in_time(self, at: Utc) -> bool:
         return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
@@ -51,6 +48,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 def time_of(run: Run) -> Utc:
     """What runs are listed and chosen by: when it was due, or asked for."""
     return run.scheduled_at or run.created_at
+
+
+def time_by_id(run_id: str) -> Utc | None:
+    """``time_of`` where the id says that: a tick's (and its host's) does. None: others don't."""
+    try:
+        return utc_of(ms_of_tick_id(run_id.partition("@")[0]))
+    except ValueError:
+        return None
 
 
 async def jobs_of(etcd: Etcd, keys: Keys, wanted: Wanted) -> set[str] | None:

@@ -60,7 +60,9 @@ _STARTS: Final = 100
 
 class SchedulerView(msgspec.Struct, frozen=True, kw_only=True):
     """``clock_ahead_ms``: how far its clock was ahead of ours at least, where that is provable.
-    ``barred``: why it doesn't stand for election, though it is here; empty: it does."""
+    ``barred``: why it doesn't stand for election, though it is here; empty: it does.
+    ``shares_name``: another process of this name is here, too. It is a second scheduler, or one of
+    both was killed, and stands until its lease ends."""
 
     node: str
     leads: bool
@@ -70,6 +72,7 @@ class SchedulerView(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     clock_ahead_ms: int = 0
     barred: str = ""
+    shares_name: bool = False
 
 
 class AgentState(enum.Enum):
@@ -238,8 +241,6 @@ async def read_leader(etcd: Etcd, keys: Keys, now_ms: int) -> LeaderView:
         barred = found(Barred, kv)
         if barred is not None:
             schedulers.append(_view_of(barred, now_ms, barred=barred.reason))
-    # One that was killed stands until its lease ends, beside the one that was started again.
-    newest = {scheduler.node: scheduler for scheduler in schedulers}
     silent_s, left_s = await _silence(etcd, standing[0].lease) if leads else (0, 0)
     return LeaderView(
         silent_s=silent_s,
@@ -247,7 +248,22 @@ async def read_leader(etcd: Etcd, keys: Keys, now_ms: int) -> LeaderView:
         node=term.leader if leads and term is not None else "",
         term=term,
         watermark=watermark.through if watermark is not None else None,
-        schedulers=tuple(s for s in schedulers if newest[s.node] is s),
+        schedulers=_by_process(schedulers),
+    )
+
+
+def _by_process(schedulers: Iterable[SchedulerView]) -> tuple[SchedulerView, ...]:
+    """One for each process. Its last word counts, unless it leads by a session before, whose lease
+    hasn't ended."""
+    last: dict[tuple[str, str, int, Utc], SchedulerView] = {}
+    for one in schedulers:
+        process = (one.node, one.host, one.pid, one.since)
+        before = last.get(process)
+        if before is None or one.barred or not before.leads:
+            last[process] = one
+    of_name = Counter(one.node for one in last.values())
+    return tuple(
+        msgspec.structs.replace(one, shares_name=of_name[one.node] > 1) for one in last.values()
     )
 
 

@@ -18,7 +18,7 @@ from etcsched.core.timeline import next_tick
 from etcsched.core.times import Utc, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.explain import read_view
-from etcsched.operator.jobs import read_job
+from etcsched.operator.jobs import JobView
 from etcsched.ports import Etcd
 
 __all__ = ["ComingTick", "read_coming"]
@@ -37,10 +37,8 @@ class ComingTick(msgspec.Struct, frozen=True):
 
 
 async def read_coming(
-    etcd: Etcd, keys: Keys, name: str, now_ms: int, count: int
+    etcd: Etcd, keys: Keys, at_job: JobView, now_ms: int, count: int
 ) -> list[ComingTick]:
-    """``NotFound``, with near names, for a job that isn't there."""
-    at_job = await read_job(etcd, keys, name, now_ms)
     job = at_job.job
     agents = await _agents_for(etcd, keys, job, now_ms) if _has_many_starts(job) else ()
     return list(islice(_coming_ticks(job, at_job.limits, agents, now_ms), count))

@@ -73,6 +73,9 @@ async def read_output(
         # More may come, and more were allowed.
         whole = f"of {len(tries)}" if view.state in FINAL else "(the last so far)"
         yield Note(f"attempt {chosen.number} {whole}, on {chosen.agent}")
+    if unstarted := _unstarted(chosen):
+        yield unstarted
+        return
     reader = _Reader(etcd, keys, view, chosen, timeout_s)
     try:
         while not reader.is_over:
@@ -117,10 +120,12 @@ async def follow_output(
         async for part in _follow(etcd, keys, reader, patience):
             yield part
         if number is not None:
+            if unstarted := _unstarted(following):
+                yield unstarted
             return
         view, after = await _next_try(etcd, keys, view, following.number, patience)
-        for cut_off in _beyond_cap(view, following, reader):
-            yield cut_off
+        for remark in _once_over(view, following, reader):
+            yield remark
         if after is None:
             yield _end(view)
             return
@@ -219,9 +224,22 @@ def _is_known(over: Attempt) -> bool:
     return over.outcome is not Outcome.DIED or (over.exit_code, over.signal) != (None, None)
 
 
-def _beyond_cap(view: RunView, followed: _Try, reader: _Reader) -> list[Text | Note]:
-    """The end of what was more than the agent keeps: who reads the file later finds it there."""
-    over = next((one.over for one in _tries(view) if one.number == followed.number), None)
+def _unstarted(one: _Try) -> Note | None:
+    """Why it never had a process. Of one that died nobody knows."""
+    over = one.over
+    if over is None or over.started_at is not None or over.outcome is Outcome.DIED:
+        return None
+    why = f": {over.reason}" if over.reason else ""
+    return Note(f"attempt {one.number} on {one.agent} never started{why}")
+
+
+def _once_over(view: RunView, followed: _Try, reader: _Reader) -> list[Text | Note]:
+    """What is known of it only now: that it never started, or the end of what was more than the
+    agent keeps. Who reads the file later finds that there."""
+    now = next((one for one in _tries(view) if one.number == followed.number), followed)
+    over, unstarted = now.over, _unstarted(now)
+    if unstarted is not None:
+        return [unstarted]
     if over is None or not reader.is_over or over.output_bytes <= reader.offset:
         return []
     kept = f"the agent has kept {reader.offset} of {over.output_bytes} bytes"

@@ -2,12 +2,13 @@
 
 A name that is almost one of these is nearly surely a typing error, and a run without it does the
 wrong thing in silence. Others are taken: a process sees whatever it is given, a source's results
-among it, which nobody declares. So is what a run has already, which a chain may have brought, and
-what the jobs declare that follow.
+among it, which nobody declares. So is another number of a name (``host1``, ``host2``), what a run
+has already, which a chain may have brought, and what the jobs declare that follow.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from typing import Final
@@ -23,6 +24,7 @@ __all__ = ["check_params", "check_params_of_runs"]
 
 _ALIKE: Final = 0.8
 """``mont`` and ``month`` are, by ``difflib``'s measure; ``date`` and ``data`` aren't."""
+_NUMBER: Final = re.compile(r"\d+")
 
 
 async def check_params(etcd: Etcd, keys: Keys, job: Job, given: Collection[str]) -> None:
@@ -37,7 +39,7 @@ async def check_params_of_runs(
     etcd: Etcd, keys: Keys, runs: Sequence[tuple[str, str]], given: Collection[str]
 ) -> None:
     """As ``check_params``, but what a run has already may be changed in it. Nothing is read of the
-    runs unless there is something that their jobs don't declare."""
+    runs unless there is something that is almost what their jobs declare."""
     if not given:
         return
     for job in await _jobs(etcd, keys, dict.fromkeys(name for name, _ in runs)):
@@ -60,7 +62,16 @@ def _misspelt(job: Job, given: Collection[str]) -> dict[str, str]:
         for name in given
         if name not in job.params
     }
-    return {name: folded[meant[0]] for name, meant in near.items() if meant}
+    return {
+        name: folded[meant[0]]
+        for name, meant in near.items()
+        if meant and not _are_numbered(name.casefold(), meant[0])
+    }
+
+
+def _are_numbered(one: str, other: str) -> bool:
+    """Whether they differ in their numbers alone: each is a name of its own."""
+    return one != other and _NUMBER.sub("0", one) == _NUMBER.sub("0", other)
 
 
 def _refusal(job: Job, misspelt: dict[str, str]) -> Refused:

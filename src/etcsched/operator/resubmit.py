@@ -19,7 +19,7 @@ from etcsched.operator.settings import read_settings
 from etcsched.operator.store import read, read_all
 from etcsched.ports import Etcd
 
-__all__ = ["Chosen", "Resubmitted", "choose", "existing", "resubmit"]
+__all__ = ["Chosen", "Resubmitted", "check", "choose", "resubmit"]
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,8 +89,11 @@ async def _asked_for(etcd: Etcd, keys: Keys) -> set[tuple[str, str]]:
     return {(r.job, r.run) for r in requests if r.kind is RequestKind.RESUBMIT}
 
 
-async def existing(etcd: Etcd, keys: Keys, runs: Sequence[tuple[str, str]]) -> None:
-    """``NotFound`` for the first that isn't there, active or over."""
+async def check(
+    etcd: Etcd, keys: Keys, runs: Sequence[tuple[str, str]], params: dict[str, str]
+) -> None:
+    """``NotFound`` for the first that isn't there, active or over. ``Refused`` where a parameter is
+    almost one that their jobs declare (``check_params_of_runs``)."""
     places = [
         key for job, run in runs for key in (keys.of(Kind.RUN, job, run), keys.archive(job, run))
     ]
@@ -98,6 +101,7 @@ async def existing(etcd: Etcd, keys: Keys, runs: Sequence[tuple[str, str]]) -> N
     for number, (job, run) in enumerate(runs):
         if at_keys[2 * number] is None and at_keys[2 * number + 1] is None:
             raise NotFound(f"run {job}/{run}: there is none; see etcsched runs list {job}")
+    await check_params_of_runs(etcd, keys, runs, params)
 
 
 async def resubmit(
@@ -110,9 +114,7 @@ async def resubmit(
     params: dict[str, str],
     force: bool,
 ) -> list[Resubmitted]:
-    """The leader's word on each, in their order; see ``ask_all``. ``Refused`` before any is asked
-    for where a parameter is none of one of them."""
-    await check_params_of_runs(etcd, keys, runs, params)
+    """The leader's word on each, in their order; see ``ask_all``, and ``check`` before."""
     requests = [
         replace(asker.request(RequestKind.RESUBMIT, job, run), params=params, force=force)
         for job, run in runs

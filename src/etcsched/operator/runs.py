@@ -15,7 +15,7 @@ from etcsched.core.states import FINAL, Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
-from etcsched.operator.choosing import Wanted, jobs_of, time_of
+from etcsched.operator.choosing import Wanted, jobs_of, time_by_id, time_of
 from etcsched.operator.store import found, listed, pages, read, read_ranges
 from etcsched.ports import Etcd
 
@@ -133,10 +133,7 @@ async def list_runs(etcd: Etcd, keys: Keys, wanted: Wanted, *, limit: int = 20) 
     jobs = await jobs_of(etcd, keys, wanted)
     views = {view.name: view for view in await _active(etcd, keys, wanted, jobs)}
     # After the active ones: what ends in between is in both, and then it is over.
-    if wanted == Wanted():
-        archived = [view_of(run) for run in await newest_of_all(etcd, keys, limit)]
-    else:
-        archived = await _archived(etcd, keys, wanted, jobs, limit)
+    archived = await _archived(etcd, keys, wanted, jobs, limit)
     views |= {view.name: view for view in archived}
     return sorted(views.values(), key=_newest, reverse=True)[:limit]
 
@@ -163,25 +160,62 @@ async def _active(
 async def _archived(
     etcd: Etcd, keys: Keys, wanted: Wanted, jobs: Collection[str] | None, limit: int
 ) -> list[RunView]:
-    """The newest first, as many as are asked for. Keys are listed all, records read only as far
-    as needed, and no more of them kept than are wanted."""
+    """The newest first, as many as are asked for."""
+    if wanted == Wanted():
+        places, are_all = await _over_last(etcd, keys, limit + _RECORDS_PER_PAGE)
+        views, is_certain = await _newest_among(etcd, keys, places, wanted, limit)
+        if is_certain or are_all:
+            return views
+    places = await archived_keys(etcd, keys, wanted, jobs)
+    return (await _newest_among(etcd, keys, places, wanted, limit))[0]
+
+
+async def _newest_among(
+    etcd: Etcd, keys: Keys, places: Sequence[str], wanted: Wanted, limit: int
+) -> tuple[list[RunView], bool]:
+    """Of the wanted ones of these, over last first, those that were due last; and whether it is
+    certain that none further back was due later. Records are read only as far as needed, and no
+    more of them kept than are asked for."""
     page_size = _RECORDS_PER_PAGE
     if wanted == Wanted(job=wanted.job):
         # All of a page are wanted, so a second one of these mostly is the last.
         page_size = min(max(limit, _RECORDS_LEAST), _RECORDS_PER_PAGE)
-    places = await archived_keys(etcd, keys, wanted, jobs)
     views: list[RunView] = []
-    async for runs in pages_of_records(etcd, places, page_size):
-        page = [view_of(run) for run in runs]
-        views += [view for view in page if wanted.has(view.run, view.state, view.agent)]
+    for start in range(0, len(places), page_size):
+        page = places[start : start + page_size]
+        if len(views) == limit:
+            # Of the last it is asked when it was over, however old its id says that it is.
+            page = [key for key in page[:-1] if _may_be_newer(keys, key, views[-1])] + [page[-1]]
+        kvs, _ = await read(etcd, page)
+        runs = [run for kv in kvs if (run := found(Run, kv)) is not None]
+        of_page = [view_of(run) for run in runs]
+        views += [view for view in of_page if wanted.has(view.run, view.state, view.agent)]
         views.sort(key=_newest, reverse=True)
         del views[limit:]
         since = views[-1].at if len(views) == limit else wanted.since
         # A run is due before it is over (a resubmission, as its original was, long before), so all
         # further back was due before the page's last was over.
         if runs and since is not None and runs[-1].since < since:
-            break
-    return views
+            return views, True
+    return views, False
+
+
+def _may_be_newer(keys: Keys, key: str, than: RunView) -> bool:
+    place = keys.parse_archive(key)
+    at = time_by_id(place[1]) if place is not None else None
+    return place is None or at is None or (at, "/".join(place)) > _newest(than)
+
+
+async def _over_last(etcd: Etcd, keys: Keys, count: int) -> tuple[list[str], bool]:
+    """Keys of at most so many runs, over last first, and whether these are all. It costs etcd, not
+    us, in proportion to the whole history."""
+    span = Range(*keys.archive_of(), limit=count, keys_only=True, newest_first=True)
+    kvs = (await etcd.range(span)).kvs
+    are_all = len(kvs) < count
+    # What was added to later is among these, too, and what was over after it may not be.
+    certain = 0 if are_all else kvs[-1].mod_revision
+    found_at = sorted(((kv.create_revision, kv.key) for kv in kvs), reverse=True)
+    return [key for revision, key in found_at if revision >= certain], are_all
 
 
 async def archived_keys(
@@ -202,12 +236,10 @@ async def archived_keys(
     return [key for _, key in found_at]
 
 
-async def pages_of_records(
-    etcd: Etcd, places: Sequence[str], page_size: int = _RECORDS_PER_PAGE
-) -> AsyncIterator[list[Run]]:
+async def pages_of_records(etcd: Etcd, places: Sequence[str]) -> AsyncIterator[list[Run]]:
     """Those that are still there."""
-    for start in range(0, len(places), page_size):
-        kvs, _ = await read(etcd, places[start : start + page_size])
+    for start in range(0, len(places), _RECORDS_PER_PAGE):
+        kvs, _ = await read(etcd, places[start : start + _RECORDS_PER_PAGE])
         yield [run for kv in kvs if (run := found(Run, kv)) is not None]
 
 
@@ -221,8 +253,8 @@ async def last_of_each(etcd: Etcd, keys: Keys, jobs: Sequence[str]) -> dict[str,
 
 
 async def newest_of_all(etcd: Etcd, keys: Keys, count: int) -> list[Run]:
-    """Those that were over last, whatever their job. It costs etcd, not us, in proportion to the
-    whole history."""
+    """Those that were over last, or added to (a link to a resubmission, a late report), whatever
+    their job. It costs etcd, not us, in proportion to the whole history."""
     span = keys.archive_of()
     newest = await etcd.range(Range(*span, limit=count, keys_only=True, newest_first=True))
     at_keys, _ = await read(etcd, [kv.key for kv in newest.kvs])

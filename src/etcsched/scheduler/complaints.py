@@ -24,7 +24,7 @@ _TTLS_TO_END_IN = 2
 
 class ElectionComplaints:
     """Told the time now and then. ``namesakes`` are other schedulers of this one's name, as far as
-    that is certain: harmless to what runs, but commands show one of them."""
+    that is certain: harmless to what runs, but records name who led by this name alone."""
 
     def __init__(self, candidate: CandidateMachine, keys: Keys, session_ttl_s: float) -> None:
         self._candidate = candidate
@@ -69,7 +69,7 @@ class ElectionComplaints:
             for other in self.namesakes
         )
         return (
-            f"another scheduler of this name runs {others}: status and leader show one of them; "
+            f"another scheduler of this name runs {others}: what they do can't be told apart; "
             "stop one, or give it another --id"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.core.records import Attempt, Kind, Report, Run, Transition
 from etcsched.core.states import Origin, Outcome, RunState
@@ -128,7 +129,9 @@ async def test_a_resubmission_counts_for_the_time_of_its_original(etcd: Counting
     assert await listed(etcd, since=at(15)) == [name("b", 20)]
 
 
-@pytest.mark.parametrize("wanted", [{"job": "a"}, {"job": "a", "states": (RunState.COMPLETED,)}])
+@pytest.mark.parametrize(
+    "wanted", [{}, {"job": "a"}, {"job": "a", "states": (RunState.COMPLETED,)}]
+)
 async def test_a_short_list_is_the_beginning_of_a_long_one(
     etcd: Counting, wanted: dict[str, Any]
 ) -> None:
@@ -143,6 +146,36 @@ async def test_a_short_list_is_the_beginning_of_a_long_one(
     assert len(whole) == 104
     for limit in (1, 2, 3, 10, 12, 60):
         assert await listed(etcd, limit=limit, **wanted) == whole[:limit]
+
+
+async def test_many_resubmissions_hide_nothing_newer(etcd: Counting) -> None:
+    """They are over last, and their originals are added to last."""
+    olds = [over("a", n, f"old{n:03}", scheduled_at=at(n)) for n in range(150)]
+    archive(etcd, *olds, *(over("b", minute) for minute in range(400, 420)))
+    archive(etcd, *(replace(old, resubmitted_as=(f"new{old.id}",)) for old in olds))
+    archive(etcd, *(over("a", 500, f"new{old.id}", scheduled_at=old.scheduled_at) for old in olds))
+    found = await listed(etcd, limit=30)
+    assert found[:20] == [name("b", minute) for minute in reversed(range(400, 420))]
+    assert found[20:22] == ["a/old149", "a/newold149"]
+    assert found == (await listed(etcd, limit=1000))[:30]
+
+
+async def test_the_newest_runs_of_all_take_few_records(etcd: Counting) -> None:
+    archive(etcd, *(over("a" if minute % 2 else "b", minute) for minute in range(1000)))
+    assert await listed(etcd, limit=2) == [name("a", 999), name("b", 998)]
+    assert etcd.records == 20
+
+
+@pytest.mark.parametrize("wanted", [{}, {"states": (RunState.COMPLETED,)}])
+async def test_many_jobs_of_one_minute_take_few_records(
+    etcd: Counting, wanted: dict[str, Any]
+) -> None:
+    """Ids say when these were due, so that none of the others is read."""
+    for minute in range(5):
+        archive(etcd, *(over(f"{n:03}", minute, took=2) for n in range(700)))
+    found = await listed(etcd, limit=3, **wanted)
+    assert found == [name(f"{n}", 4) for n in (699, 698, 697)]
+    assert etcd.records < 300
 
 
 async def test_a_jobs_newest_runs_take_few_records(etcd: Counting) -> None:

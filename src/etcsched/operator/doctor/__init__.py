@@ -12,6 +12,7 @@ from etcsched.operator.doctor.cluster import (
     check_held,
     check_leader,
     check_leases,
+    check_namesakes,
     check_records,
     check_ticks,
     held_runs,
@@ -45,7 +46,7 @@ async def examine(etcd: Etcd, keys: Keys, now_ms: Callable[[], int]) -> list[Fin
     kvs = await listed(etcd, (keys.watched, keys.watched_end))
     findings += check_records(keys, kvs)
     findings += check_leases(keys, kvs)
-    findings += [check_leader(leader)]
+    findings += [check_leader(leader), *check_namesakes(leader)]
     findings += await check_ticks(etcd, keys, kvs, now_ms())
     view = view_at(keys, kvs, max((kv.mod_revision for kv in kvs), default=0))
     findings += check_chains(view)

@@ -42,6 +42,7 @@ __all__ = [
     "check_held",
     "check_leader",
     "check_leases",
+    "check_namesakes",
     "check_records",
     "check_ticks",
     "held_runs",
@@ -91,21 +92,44 @@ def check_leases(keys: Keys, kvs: Sequence[KeyValue]) -> list[Finding]:
 
 
 def check_leader(leader: LeaderView) -> Finding:
+    barred = [f"{one.node} ({one.barred})" for one in leader.schedulers if one.barred]
+    others = f"; barred: {some(barred)}" if barred else ""
     if leader.node and leader.term is not None:
-        number = len(leader.schedulers) - 1
+        number = sum(not one.leads and not one.barred for one in leader.schedulers)
         text = f"{leader.node} leads in term {leader.term.number}, {number} standing by"
         if leader.silence:
             advice = "look at its process, and its way to etcd"
             return Finding("leader", Level.WARNING, f"{text}; it {leader.silence}", advice)
+        if barred:
+            advice = "mend what bars them, so that one may fail"
+            return Finding("leader", Level.WARNING, text + others, advice)
         if number == 0:
             advice = "start a second scheduler, so that one may fail"
             return Finding("leader", Level.WARNING, text, advice)
         return Finding("leader", Level.OK, text)
-    if leader.schedulers:
-        names = ", ".join(scheduler.node for scheduler in leader.schedulers)
-        text = f"nobody leads, though {names} stand for election"
+    standing = [one.node for one in leader.schedulers if not one.barred]
+    if standing:
+        text = f"nobody leads, though {', '.join(standing)} stand for election{others}"
         return Finding("leader", Level.BAD, text, "look at their logs")
+    if barred:
+        text = f"nobody leads, and nobody stands for election{others}"
+        return Finding("leader", Level.BAD, text, "mend what bars them")
     return Finding("leader", Level.BAD, "no scheduler is running", "start etcsched scheduler")
+
+
+def check_namesakes(leader: LeaderView) -> list[Finding]:
+    shared = [
+        f"{one.node} (process {one.pid} on {one.host})"
+        for one in leader.schedulers
+        if one.shares_name
+    ]
+    if not shared:
+        return []
+    text = f"several of one name: {some(shared)}"
+    advice = (
+        "one that was killed is gone once its lease is over; else stop one, or give it another --id"
+    )
+    return [Finding("schedulers", Level.WARNING, text, advice)]
 
 
 async def check_ticks(
@@ -270,8 +294,13 @@ def check_agents(agents: Sequence[AgentView], held: Sequence[Run]) -> list[Findi
 
 def check_clocks(leader: LeaderView, agents: Sequence[AgentView]) -> list[Finding]:
     """A record's clock is as old as the record, so only a clock that is ahead shows."""
-    ahead = {scheduler.node: scheduler.clock_ahead_ms for scheduler in leader.schedulers}
-    ahead |= {agent.agent: agent.clock_ahead_ms for agent in agents}
+    # One that has its host's name stands there as a scheduler and as an agent.
+    ahead: dict[str, int] = {}
+    for name, ms in (
+        *((one.node, one.clock_ahead_ms) for one in leader.schedulers),
+        *((agent.agent, agent.clock_ahead_ms) for agent in agents),
+    ):
+        ahead[name] = max(ms, ahead.get(name, 0))
     wrong = [f"{name} (by {ms / 1000:.1f} s)" for name, ms in ahead.items() if ms > _CLOCK_MS]
     if not wrong:
         return [Finding("clocks", Level.OK, "no node's is ahead of this host's")]

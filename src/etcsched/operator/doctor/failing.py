@@ -30,7 +30,7 @@ _LOOKED_THROUGH: Final = 10
 _JOBS: Final = 2000
 """Those of which a run was over last are looked at, so that ten thousands don't take seconds."""
 _SUSPECTS: Final = 500
-"""At most so many are named or counted: where more fail, it is no single job that fails."""
+"""At most so many are looked into: where more fail, it is no single job that fails."""
 
 
 async def check_failing(etcd: Etcd, keys: Keys, view: View, now_ms: int) -> list[Finding]:
@@ -41,8 +41,9 @@ async def check_failing(etcd: Etcd, keys: Keys, view: View, now_ms: int) -> list
         history
         for history, run in zip(histories, last, strict=True)
         if len(history) >= _IN_A_ROW and run is not None and run.state is not RunState.COMPLETED
-    ][:_SUSPECTS]
-    runs = await _runs(etcd, [key for history in suspects for key in history])
+    ]
+    looked_into = suspects[:_SUSPECTS]
+    runs = await _runs(etcd, [key for history in looked_into for key in history])
     ran: dict[str, list[Run]] = {}
     for run in runs:
         if run is not None and run.state in _RAN:
@@ -57,7 +58,8 @@ async def check_failing(etcd: Etcd, keys: Keys, view: View, now_ms: int) -> list
     ]
     if not failing:
         return []
-    text = f"the last runs of each all failed: {some(failing)}"
+    others = ", and perhaps others" if len(suspects) > len(looked_into) else ""
+    text = f"the last runs of each all failed: {some(failing)}{others}"
     advice = "etcsched runs list JOB, and etcsched runs logs JOB/ID of one; mend it, or disable it"
     return [Finding("failing jobs", Level.WARNING, text, advice)]
 
