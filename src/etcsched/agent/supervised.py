@@ -25,6 +25,10 @@ _RETRY_S = 2.0
 GIVE_UP_AFTER_S = 30.0
 """An agent that can't run anything for so long ends: until it does, it is given runs."""
 
+_CLOSING = (
+    "the supervisor was told to stop: what runs here is ended, and nothing is claimed until then"
+)
+
 
 class Supervised:
     """Orders given while there is no supervisor go nowhere: the inventory of the next one says
@@ -81,6 +85,8 @@ class Supervised:
             "supervisor %s: %d attempts run, %d ended",
             inventory.supervisor_incarnation, len(inventory.running), len(inventory.outcomes),
         )  # fmt: skip
+        if inventory.is_closing:
+            log.error(_CLOSING)
         self._report(
             ev.SupervisorReady(
                 incarnation=inventory.supervisor_incarnation,
@@ -113,7 +119,7 @@ class Supervised:
                     case messages.StartFailed() | messages.Ended():
                         self._report(_event_of(event))
                     case messages.Closing():
-                        log.error("the supervisor was told to stop: what runs here is ended")
+                        log.error(_CLOSING)
                         self._report(ev.SupervisorClosing())
                     case SupervisorDied():
                         self._is_clean = not event.processes_left

@@ -19,8 +19,8 @@ from etcsched.core.agent import events as ev
 class Client:
     """Of a supervisor that dies at once."""
 
-    def __init__(self, *, processes_left: bool) -> None:
-        self.inventory = Inventory(supervisor_incarnation="s")
+    def __init__(self, *, processes_left: bool = False, is_closing: bool = False) -> None:
+        self.inventory = Inventory(supervisor_incarnation="s", is_closing=is_closing)
         self.is_told_to_go = False
         self._died = SupervisorDied(attempts=(), processes_left=processes_left)
 
@@ -79,13 +79,24 @@ async def test_what_the_one_before_left_is_not_forgotten_for_one_that_comes_too_
 ) -> None:
     """Else the lease would be revoked, and what still runs there begin elsewhere at once."""
     begun = await scene.goes_as_it_starts_another(Client(processes_left=processes_left))
-    successor = Client(processes_left=False)
+    successor = Client()
     begun.set_result(successor)
     assert await scene.supervised.close() is not processes_left
     assert successor.is_told_to_go
 
 
 async def test_a_start_that_fails_as_the_agent_goes_is_nothing_to_it(scene: Scene) -> None:
-    begun = await scene.goes_as_it_starts_another(Client(processes_left=False))
+    begun = await scene.goes_as_it_starts_another(Client())
     begun.set_exception(RuntimeError("can't start new thread"))
     assert await scene.supervised.close()
+
+
+@pytest.mark.parametrize("is_closing", [False, True])
+async def test_one_that_is_found_stopping_is_told_of(
+    scene: Scene, is_closing: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a stop of the agent before, with a process that can't be killed."""
+    connecting = asyncio.ensure_future(scene.supervised.connect())
+    (await scene.starts.get()).set_result(Client(is_closing=is_closing))
+    await connecting
+    assert ("nothing is claimed until then" in caplog.text) is is_closing
