@@ -150,8 +150,8 @@ class AgentMachine:
                 self._assignments.claim_rejected(attempt_id, now)
             case ev.Adopted(attempt_id, incarnation):
                 self._adoption.committed(attempt_id, incarnation)
-            case ev.AdoptionRefused(attempt_id, incarnation, found):
-                self._adoption.refused(attempt_id, incarnation, found)
+            case ev.AdoptionRefused():
+                self._adoption.refused(event)
             case ev.OutcomeStored(attempt_id):
                 self._outcomes.outcome_stored(attempt_id, now)
             case ev.OutcomeRejected(attempt_id, why):
