@@ -142,12 +142,12 @@ def test_hosts_for_scheduled_still_binds_ticks(world: World) -> None:
     assert agents(world) == ["a2"] * 4
 
 
-@pytest.mark.parametrize("less", [{"slots": 1}, {"labels": {}}])
+@pytest.mark.parametrize("less", [{"slots": 1}, {"slots": 0}, {"labels": {}}])
 def test_what_an_agent_that_starts_anew_with_less_hasnt_claimed_goes_elsewhere(
     less: dict[str, Any],
 ) -> None:
     """It was assigned while the agent started, within its session. That has no slot for it now, as
-    long as another run goes on, or not the label any more."""
+    long as another run goes on, or as its supervisor stops, or not the label any more."""
     world = World()
     world.scheduler("s1")
     erp = {"role": "erp"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -19,13 +18,16 @@ from etcsched.agent.supervisor_client import (
 )
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
-from etcsched.core.errors import EtcschedError
 
 log = logging.getLogger(__name__)
 
 _RETRY_S = 2.0
 GIVE_UP_AFTER_S = 30.0
 """An agent that can't run anything for so long ends: until it does, it is given runs."""
+
+_CLOSING = (
+    "the supervisor was told to stop: what runs here is ended, and nothing is claimed until then"
+)
 
 
 class Supervised:
@@ -54,7 +56,8 @@ class Supervised:
         self._connecting: asyncio.Future[SupervisorClient] | None = None
         self._is_dismissed = False
         self._is_clean = True
-        """Whether no process of the last supervisor lives; counts while there is no client."""
+        """Whether no process of the last supervisor lives; counts while there is no client, and
+        for one that came only as its agent went."""
         self._wanted = asyncio.Event()
 
     async def connect(self) -> None:
@@ -82,6 +85,8 @@ class Supervised:
             "supervisor %s: %d attempts run, %d ended",
             inventory.supervisor_incarnation, len(inventory.running), len(inventory.outcomes),
         )  # fmt: skip
+        if inventory.is_closing:
+            log.error(_CLOSING)
         self._report(
             ev.SupervisorReady(
                 incarnation=inventory.supervisor_incarnation,
@@ -114,7 +119,7 @@ class Supervised:
                     case messages.StartFailed() | messages.Ended():
                         self._report(_event_of(event))
                     case messages.Closing():
-                        log.error("the supervisor was told to stop: what runs here is ended")
+                        log.error(_CLOSING)
                         self._report(ev.SupervisorClosing())
                     case SupervisorDied():
                         self._is_clean = not event.processes_left
@@ -185,11 +190,13 @@ class Supervised:
         """Leave the supervisor and its processes to the agent that comes next, unless it was shut
         down: then whoever stops the agent finds nothing of it left in its directory. False: some
         of its processes live, though they were to end."""
+        was_clean = self._client is not None or self._is_clean
         await self._finish_connecting()
         if self._client is not None:
-            self._is_clean = await self._client.close()
-            if not self._is_clean:
+            is_gone = await self._client.close()
+            if not is_gone:
                 log.warning("the supervisor goes on: some of its processes can't be killed yet")
+            self._is_clean = is_gone and was_clean
             self._client = None
         return self._is_clean
 
@@ -198,9 +205,11 @@ class Supervised:
         connecting, self._connecting = self._connecting, None
         if connecting is None or self._client is not None:
             return
-        with contextlib.suppress(EtcschedError):
-            self._client = await connecting
-        if self._client is not None and self._is_dismissed:
+        await asyncio.wait((connecting,))
+        if connecting.cancelled() or connecting.exception() is not None:
+            return  # There is none. Whoever asked for it and is still there has heard why.
+        self._client = connecting.result()
+        if self._is_dismissed:
             self._client.shutdown(kill=True)
 
 

@@ -74,7 +74,7 @@ def agent_event(result: WriteResult, write_id: AgentWriteId) -> agent_ev.Event:
             if effect is fx.Claim:
                 return agent_ev.ClaimRejected(attempt_id)
             if effect is fx.Adopt:
-                return agent_ev.AdoptionRefused(attempt_id, incarnation, None)
+                return agent_ev.AdoptionRefused(attempt_id, incarnation, None, is_rejected=True)
             return agent_ev.OutcomeRejected(attempt_id, str(result.error))
 
 

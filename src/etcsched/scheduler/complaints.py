@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from etcsched.core.candidate import CandidateMachine
+from etcsched.core.candidate import CandidateMachine, Standing
 from etcsched.core.clock import CLOCK_EVERY_S
 from etcsched.core.records import Candidate, Kind
 from etcsched.keyspace.keys import Keys
@@ -52,6 +52,10 @@ class ElectionComplaints:
         return True
 
     def _look_for_namesakes(self, mono_s: float) -> None:
+        if self._candidate.standing is Standing.OUT:
+            # Cut off from etcd it doesn't see its own key go.
+            self._seen_s, self.namesakes = {}, ()
+            return
         found = {name: entry for name, entry in self._candidate.namesakes.items() if entry.lease}
         self._seen_s = {name: self._seen_s.get(name, mono_s) for name in found}
         own_token = self._candidate.own_token

@@ -437,12 +437,22 @@ async def test_nothing_is_claimed_while_the_supervisor_is_told_to_stop(
     await first_beat(tmp_path / "go.beats")
     os.kill(agent.supervisor_pid, signal.SIGTERM)
     await until(said(agent, "the supervisor was told to stop"), "its word on that")
+
+    async def shows(slots: int) -> None:
+        async def look() -> bool | None:
+            found = await fleet.presence()
+            return True if found is not None and found[0].slots == slots else None
+
+        await until(look, f"its word that it has {slots} slots")
+
+    await shows(0)
     runs = [f"r{number}" for number in range(2, 8)]
     for run in runs:
         await fleet.assign(run, "true")
     go.touch()
     assert (await fleet.outcome("r1")).outcome is Outcome.DIED
     assert {(await fleet.outcome(run)).outcome for run in runs} == {Outcome.COMPLETED}
+    await shows(agent.config.slot_count)
 
 
 async def test_a_presence_deleted_by_hand_is_put_again(fleet: Fleet, tmp_path: Path) -> None:

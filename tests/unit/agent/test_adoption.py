@@ -209,12 +209,21 @@ def test_an_adoption_for_a_session_that_is_over_moves_nothing() -> None:
     assert script.tell(ev.Adopted(ID, "i2")) == []
 
 
-def test_a_refused_adoption_ends_the_process() -> None:
+@pytest.mark.parametrize(
+    ("is_rejected", "why"),
+    [
+        (False, "stopped, since its run was moved while it was cut off"),
+        (True, "stopped, since etcd doesn't take that it goes on in a new session"),
+    ],
+)
+def test_a_refused_adoption_ends_the_process(is_rejected: bool, why: str) -> None:
     script = running(**GRACE)
     script.tell(ev.SessionLost())
     back(script, (CLAIM, 60))
-    script.tell(ev.AdoptionRefused(ID, "i2", None))
+    script.tell(ev.AdoptionRefused(ID, "i2", None, is_rejected=is_rejected))
     assert script.one(fx.KillProcess).cause is fx.KillCause.FENCED
+    script.tell(ended(cause=ev.EndCause.FENCED))
+    assert script.outcome().reason == why
 
 
 def test_an_adoption_whose_answer_was_lost_is_known_by_the_report() -> None:

@@ -326,6 +326,32 @@ def test_nothing_is_claimed_while_the_supervisor_is_stopping(has_just_come: bool
     assert script.machine.lacking(script.now()) == ""
 
 
+def test_an_agent_whose_supervisor_is_stopping_shows_no_slots() -> None:
+    """Else what it is given waits there, unclaimed, for as long as the last of its processes
+    takes to end, while other agents have nothing to do."""
+    script = Script(slots=3).ready()
+    assert script.tell(ev.SupervisorClosing()) != []
+    assert script.one(fx.UpdatePresence).presence.slots == 0
+    script.tell(ev.SupervisorGone(), ev.SupervisorReady(incarnation="s2"))
+    assert script.one(fx.UpdatePresence).presence.slots == 3
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_slots_that_it_shows_are_right_though_they_change_as_it_joins(is_first: bool) -> None:
+    script = Script(slots=3)
+    session = ev.SessionOpened(
+        incarnation="i1", lease=77, ttl_s=10, deadline_mono_s=script.mono_s + 8.0
+    )
+    script.tell(ev.SupervisorReady(incarnation="s1", is_closing=not is_first), session)
+    assert script.one(fx.JoinPresence).presence.slots == (3 if is_first else 0)
+    if is_first:
+        script.tell(ev.SupervisorClosing())
+    else:
+        script.tell(ev.SupervisorGone(), ev.SupervisorReady(incarnation="s2"))
+    script.tell(ev.PresenceJoined(50))
+    assert script.one(fx.UpdatePresence).presence.slots == (0 if is_first else 3)
+
+
 def test_nothing_is_claimed_before_the_reports_were_read() -> None:
     script = Script()
     script.tell(

@@ -289,6 +289,20 @@ def test_an_outcome_that_is_rejected_however_small_waits_on_disk_and_is_tried_ag
     assert script.of(fx.ReportOutcome) == []
 
 
+def test_an_outcome_that_was_rejected_is_sent_once_by_the_session_that_comes() -> None:
+    """Sent twice, the second would find its run moved on by the first, and tell of it as late."""
+    script = Script().ready()
+    script.run()
+    script.tell(ended())
+    script.tell(ev.OutcomeRejected(attempt_id(), "too many operations"))
+    script.tell(ev.OutcomeSpooled(attempt_id()), ev.SessionLost())
+    script.mono_s += 70.0
+    script.session("i2")
+    script.one(fx.ReportOutcome)
+    script.passes(0.2)
+    assert script.of(fx.ReportOutcome) == []
+
+
 def test_a_reason_that_quotes_a_long_command_is_cut() -> None:
     script = Script().ready()
     script.assign(action=Exec(("echo", "{nothing}" + "x" * 60_000)))

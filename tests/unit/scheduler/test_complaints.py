@@ -51,6 +51,20 @@ def test_one_that_was_there_may_be_its_own_session_before(scene: Scene) -> None:
     assert ANOTHER in scene.says(at_s=20.0)
 
 
+def test_its_own_key_is_none_of_another_while_it_is_cut_off(scene: Scene) -> None:
+    """It doesn't see it go, and the lease lasts for its time once etcd is back."""
+    scene.stands("a", 5)
+    scene.machine.session_lost("etcd is away")
+    assert scene.says(at_s=0.0) + scene.says(at_s=300.0) == ""
+    scene.machine.session_opened(11, scene.now)
+    assert scene.says(at_s=301.0) + scene.says(at_s=320.0) == ""
+    scene.stands("b", 9)
+    assert scene.says(at_s=320.5) == ""
+    scene.gone("a")
+    assert scene.says(at_s=400.0) == ""
+    assert not scene.complaints.remark
+
+
 def test_before_it_stands_itself_nothing_is_certain(scene: Scene) -> None:
     scene.stands("1", 2)
     assert scene.says(at_s=0.0) == ""

@@ -10,6 +10,7 @@ from etcsched.core.agent import effects as fx
 from etcsched.core.agent.attempt import WITH_PROCESS, report_id
 from etcsched.core.agent.attempts import Attempts
 from etcsched.core.agent.deadlines import Deadlines
+from etcsched.core.agent.events import AdoptionRefused
 from etcsched.core.agent.processes import Processes
 from etcsched.core.agent.standing import Standing
 from etcsched.core.records import Report
@@ -67,13 +68,18 @@ class Adoption:
         if attempt.phase in WITH_PROCESS:
             self._deadlines.adopted(attempt)
 
-    def refused(self, attempt_id: str, incarnation: str, found: Report | None) -> None:
+    def refused(self, answer: AdoptionRefused) -> None:
         """A report of our own in its place is the answer to an earlier sending that got lost."""
-        attempt = self._attempts.by_id.get(attempt_id)
+        attempt, found = self._attempts.by_id.get(answer.attempt_id), answer.found
         if attempt is None:
             return
-        if found is not None and (found.token, found.incarnation) == (attempt.token, incarnation):
-            self.committed(attempt_id, incarnation)
+        ours = (attempt.token, answer.incarnation)
+        if found is not None and (found.token, found.incarnation) == ours:
+            self.committed(answer.attempt_id, answer.incarnation)
         elif attempt.phase in WITH_PROCESS and not attempt.runs_on:
-            attempt.stopped_because = "stopped, since its run was moved while it was cut off"
+            attempt.stopped_because = (
+                "stopped, since etcd doesn't take that it goes on in a new session"
+                if answer.is_rejected
+                else "stopped, since its run was moved while it was cut off"
+            )
             self._processes.kill(attempt, fx.KillCause.FENCED)

@@ -183,11 +183,13 @@ class Adopted(msgspec.Struct, frozen=True):
 
 
 class AdoptionRefused(msgspec.Struct, frozen=True):
-    """``found`` is the report that is there; None: none, or etcd takes the adoption in no form."""
+    """``found`` is the report that is there. ``is_rejected``: whatever is there, etcd takes the
+    adoption in no form."""
 
     attempt_id: str
     incarnation: str
     found: Report | None
+    is_rejected: bool = False
 
 
 class OutcomeStored(msgspec.Struct, frozen=True):

@@ -150,8 +150,8 @@ class AgentMachine:
                 self._assignments.claim_rejected(attempt_id, now)
             case ev.Adopted(attempt_id, incarnation):
                 self._adoption.committed(attempt_id, incarnation)
-            case ev.AdoptionRefused(attempt_id, incarnation, found):
-                self._adoption.refused(attempt_id, incarnation, found)
+            case ev.AdoptionRefused():
+                self._adoption.refused(event)
             case ev.OutcomeStored(attempt_id):
                 self._outcomes.outcome_stored(attempt_id, now)
             case ev.OutcomeRejected(attempt_id, why):
@@ -170,6 +170,7 @@ class AgentMachine:
                 self._supervisor_ready(event, now)
             case ev.SupervisorClosing():
                 self._standing.is_supervisor_closing = True
+                self._update_presence(now)
             case ev.SupervisorGone():
                 self._standing.supervisor = None
                 self._emit(fx.StartSupervisor())
@@ -180,7 +181,7 @@ class AgentMachine:
             case ev.PresenceJoined(create_revision):
                 if self._standing.session is not None:
                     self._joined(create_revision)
-                    if self._standing.leaving:
+                    if self._standing.leaving or self._standing.slots != self._standing.slots_shown:
                         self._update_presence(now)  # Told so while the presence was on its way.
             case ev.PresenceTaken():
                 self._presence_taken(event, now)

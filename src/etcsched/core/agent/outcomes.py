@@ -80,6 +80,7 @@ class Outcomes:
     def _send(self, attempt: Attempt) -> None:
         assert attempt.report is not None
         attempt.sent = True
+        self._rejected.pop(attempt.id, None)
         self._emit(
             fx.ReportOutcome(agent=self._settings.agent, token=attempt.token, report=attempt.report)
         )
@@ -198,7 +199,6 @@ class Outcomes:
     def _send_rejected_again(self, now: Instant) -> None:
         for attempt_id, due_s in list(self._rejected.items()):
             if now.mono_s >= due_s and self._standing.may_write:
-                del self._rejected[attempt_id]
                 self._send(self._attempts.reporting[attempt_id])
 
     def _spool(self, attempt: Attempt) -> None:

@@ -67,6 +67,8 @@ class Standing:
         self.drained = False
         self.clock_shown_s = -math.inf
         """When the presence was last put, or put again."""
+        self.slots_shown = 0
+        """What it said then."""
         self.leaving = False
         self.stopping = False
         self.takes_shutdown_jobs = False
@@ -87,6 +89,13 @@ class Standing:
     def may_write(self) -> bool:
         """Whether a writer stands ready; what is concluded meanwhile is sent once it does."""
         return self.joined is not None and self.reports_read
+
+    @property
+    def slots(self) -> int:
+        """As the presence says. While the supervisor is closing there are none, so that the leader
+        takes back what isn't claimed, and gives it to others: how long that lasts is up to what
+        still runs, and one that hangs in the kernel may never end."""
+        return 0 if self.is_supervisor_closing else self.settings.slots
 
     @property
     def stage(self) -> Stage | None:
@@ -129,11 +138,12 @@ class Standing:
         if self.since is None:
             self.since = utc_of(now.wall_ms)
         self.clock_shown_s = now.mono_s
+        self.slots_shown = self.slots
         return Presence(
             agent=settings.agent,
             incarnation=self.session.incarnation,
             supervisor=self.supervisor or "",
-            slots=settings.slots,
+            slots=self.slots,
             host=settings.host,
             pid=settings.pid,
             since=self.since,
