@@ -76,8 +76,8 @@ class Etcd(Protocol):
         """Follow a range for ever: reconnects by itself and resumes without gap or repetition.
 
         With ``start_revision`` 0 a Snapshot comes first; else batches from that revision on (and
-        ``Compacted`` where that is gone). Raises only what no waiting can mend
-        (``ClusterRefused``).
+        ``Compacted`` where history was compacted to that one or a later one: not all of what it
+        changed can be told). Raises only what no waiting can mend (``ClusterRefused``).
         """
 
     async def lease_grant(

@@ -157,10 +157,11 @@ async def test_from_a_compacted_revision(subject: Subject) -> None:
     await subject.put("k")
     last = await subject.put("k")
     await subject.etcd.compact(last)
-    async with subject.etcd.watch(subject.prefix, subject.end, start_revision=old) as updates:
-        with pytest.raises(Compacted) as raised:
-            await next_update(updates)
-    assert raised.value.compact_revision == last
+    for start in (old, last):
+        async with subject.etcd.watch(subject.prefix, subject.end, start_revision=start) as updates:
+            with pytest.raises(Compacted) as raised:
+                await next_update(updates)
+        assert raised.value.compact_revision == last
 
 
 async def test_goes_on_after_a_cut_without_gap_or_repetition(subject: Subject) -> None:
@@ -196,3 +197,17 @@ async def test_a_new_snapshot_where_history_was_lost_in_a_cut(subject: Subject) 
         assert values == {"changed": b"2", "kept": b"1", "new": b"1"}
         revision = await subject.put("k")
         assert len(await next_events(updates, revision)) == 1
+
+
+async def test_a_deletion_in_the_revision_that_history_was_compacted_to(subject: Subject) -> None:
+    """Before 3.4.34 and 3.5.16, etcd forgets it, and yet lets a watch begin there."""
+    await subject.put("kept")
+    await subject.put("deleted")
+    async with subject.etcd.watch(subject.prefix, subject.end) as updates:
+        await next_snapshot(updates)
+        await subject.cut()
+        deleted = await subject.direct.txn(Txn((), (Delete(subject.key("deleted")),)))
+        await subject.direct.compact(deleted.revision)
+        await subject.mend()
+        snapshot = await next_snapshot(updates)
+        assert [kv.key for kv in snapshot.kvs] == [subject.key("kept")]

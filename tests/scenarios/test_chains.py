@@ -758,3 +758,46 @@ def test_a_join_begun_after_its_target_was_made_anew_by_a_clock_that_is_ahead() 
     world.start_ms -= 5_001
     world.advance(60)
     assert len(world.runs("report")) == 1
+
+
+@pytest.mark.parametrize("kind", [fx.EndRun, fx.BeginJoin])
+def test_another_that_joins_just_as_a_join_is_completed(
+    world: World, kind: type[fx.EndRun | fx.BeginJoin]
+) -> None:
+    """An acknowledged edit counts for all that is decided after it."""
+    link = Link(to="report", joins=True)
+    world.apply(source(link, name="one"))
+    world.apply(source(link, name="two") if kind is fx.EndRun else job("two", chain=(link,)))
+    world.apply(target())
+    edits = [lambda: world.apply(job("three", chain=(link,)))]
+
+    def edits_before(write: fx.Write) -> bool:
+        following = fx.following_of(write)
+        if edits and isinstance(write, kind) and following is not None and following.created:
+            edits.pop()()
+        return False
+
+    world.rejects = edits_before
+    world.advance(7)
+    if kind is fx.BeginJoin:
+        world.delete("two")
+    world.advance(30)
+    assert not edits
+    assert world.runs("report") == {}
+    assert len(world.records(Kind.JOIN)) == 1
+
+
+def test_a_chain_that_is_added_just_before_its_source_ends(world: World) -> None:
+    world.apply(source())
+    world.apply(target())
+    edits = [lambda: world.apply(source(Link(to="report")))]
+
+    def edits_before(write: fx.Write) -> bool:
+        if edits and isinstance(write, fx.EndRun):
+            edits.pop()()
+        return False
+
+    world.rejects = edits_before
+    world.advance(10)
+    assert not edits
+    assert states(world, "report") == ["completed"]

@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.core.records import ClusterSettings, Kind, Link, Report
 from etcsched.core.schedule import Cron
-from etcsched.core.states import Lifecycle, Outcome
+from etcsched.core.states import Lifecycle, Outcome, RunState
 from etcsched.keyspace.codec import MalformedRecord, decode, encode
 from etcsched.keyspace.ops import Put, Txn
 from etcsched.testing.world import World
@@ -47,6 +48,36 @@ def test_what_one_job_rests_on(kind: Kind) -> None:
     spoil(world, kind, "days" if kind is Kind.CALENDAR else "bad")
     world.advance(300)
     assert list(world.states("other").values()) == ["completed"] * 6
+
+
+def respell(world: World, kind: Kind, *ids: str, **times: str) -> None:
+    record = world.records(kind)[ids].record
+    assert record is not None
+    world.put(kind, replace(record, **times), *ids)
+
+
+def test_a_time_in_what_is_known_of_an_outage() -> None:
+    world = started("a1")
+    world.apply(job("bad", EACH_MINUTE, hosts=("a2",)))
+    world.apply(job("other", EACH_MINUTE))
+    world.advance(121)
+    respell(world, Kind.GAP, "bad", decided_through="2026-02-31T12:00:00.000Z")
+    world.agent("a2", slots=10, takes_s=1.0)
+    world.advance(180)
+    assert list(world.states("other").values()) == ["completed"] * 5
+    assert "completed" in world.states("bad").values()
+
+
+def test_a_time_in_what_is_known_of_an_agent_that_is_gone() -> None:
+    world = started("a1", "a2")
+    world.apply(job("up", lifecycle=Lifecycle.HOST_STARTUP))
+    world.agents["a2"].kill()
+    world.advance(60)
+    respell(world, Kind.LIVE, "a2", since="2026-02-31T12:00:00.000Z")
+    world.advance(60)
+    world.agent("a3", slots=10, takes_s=1.0)
+    world.advance(5)
+    assert [run.state for run in world.runs("up").values()] == [RunState.COMPLETED]
 
 
 def test_a_drain() -> None:

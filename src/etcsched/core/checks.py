@@ -102,7 +102,8 @@ def problem_with(
 
 def _times_in(record: Record) -> tuple[Utc, ...]:
     """Those that others than the leader write and it reckons with: their type doesn't know how many
-    days a month has."""
+    days a month has. And of what the leader writes, those by which it decides about several jobs or
+    agents at a time, so that a hand's would stop them all; a run's stop that run."""
     match record:
         case Candidate(since=since, clock=clock) | Presence(since=since, clock=clock):
             return since, clock
@@ -111,8 +112,10 @@ def _times_in(record: Record) -> tuple[Utc, ...]:
             return tuple(time for time in times if time is not None)
         case Request(at=at):
             return (at,)
-        case Drain(since=since):
+        case Drain(since=since) | Live(since=since) | FanOut(scheduled_at=since):
             return (since,)
+        case Gap(since=since, decided_through=through):
+            return since, through
         case _:
             return ()
 

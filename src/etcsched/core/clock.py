@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import msgspec
 
 MAX_JUMP_S = 2.0
@@ -65,15 +67,21 @@ class SkewWatch:
     def sample(self, node: str, clock_ms: int, seen: Instant) -> None:
         """Only for what was seen as it was written, not for what a listing found."""
         self._look_for_jump(seen)
+        self._samples.pop(node, None)  # The newest stands last.
         self._samples[node] = (clock_ms, seen.mono_s)
+        self._forget(seen)
+
+    def __len__(self) -> int:
+        """How many others it goes by."""
+        return len(self._samples)
 
     def verdict(self, now: Instant) -> str | None:
         """Why our clock isn't to be trusted; None: it is, or nobody can tell."""
         self._look_for_jump(now)
+        self._forget(now)
         others = [
             (clock_ms - now.wall_ms) / 1000 + now.mono_s - at_s
             for clock_ms, at_s in self._samples.values()
-            if now.mono_s - at_s <= self._kept_s
         ]
         if all(-MAX_SKEW_S <= offset <= MAX_SKEW_S for offset in others):
             return None
@@ -90,6 +98,13 @@ class SkewWatch:
             f"this node's clock is {min(abs(low_s), abs(high_s)):.1f} s {direction} most nodes'; "
             "set it right (chrony or systemd-timesyncd)"
         )
+
+    def _forget(self, now: Instant) -> None:
+        """What is too old to count: its node may be gone, and the next has another name."""
+        oldest_first = self._samples.items()
+        is_old = takewhile(lambda sample: now.mono_s - sample[1][1] > self._kept_s, oldest_first)
+        for node in [node for node, _ in is_old]:
+            del self._samples[node]
 
     def _look_for_jump(self, now: Instant) -> None:
         before, self._seen = self._seen, now

@@ -64,6 +64,8 @@ class Leadership:
         )
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: asyncio.TaskGroup | None = None
+        self._early: list[ev.LeaderEvent] = []
+        """Told between ``Lead`` and the first turn of ``run``."""
         self._is_over = False
 
     @property
@@ -78,6 +80,8 @@ class Leadership:
                 self._tasks = tasks
                 self._perform(self._machine.take_over())
                 self._arm()
+                if self._early:
+                    self.tell(*self._early)
                 await self._writer.run()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -89,7 +93,10 @@ class Leadership:
 
     def tell(self, *events: ev.LeaderEvent) -> None:
         """Events in, their effects out, the timer armed anew."""
-        if self._is_over or self._tasks is None:
+        if self._is_over:
+            return
+        if self._tasks is None:
+            self._early += events
             return
         self._perform(self._machine.handle_all(events, self._clock()))
         self._arm()

@@ -68,13 +68,13 @@ class ModelEtcd:
                 next_revision = snapshot.revision + 1
                 yield snapshot
                 continue
-            try:
-                events = self.store.events_since(next_revision, key, range_end, prev_kv=prev_kv)
-            except Compacted:
+            compact_revision = self.store.compact_revision
+            if next_revision <= compact_revision:
                 if start_revision:
-                    raise
+                    raise Compacted("required revision has been compacted", compact_revision)
                 next_revision = 0
                 continue
+            events = self.store.events_since(next_revision, key, range_end, prev_kv=prev_kv)
             next_revision = max(next_revision, self.store.revision + 1)
             if events:
                 yield WatchBatch(events, events[-1].kv.mod_revision)

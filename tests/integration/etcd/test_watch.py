@@ -152,12 +152,14 @@ async def test_a_compacted_start_is_said(start_etcd: StartEtcd) -> None:
         for _ in range(3):
             revision = await put(client)
         await client.compact(revision)
-        async with client.watch("w/", "w0", start_revision=revision - 1) as updates:
-            with pytest.raises(Compacted) as error:
-                await anext(updates)
-        assert error.value.compact_revision == revision
-        async with client.watch("w/", "w0", start_revision=revision) as updates:
-            check_consecutive(await events_up_to(updates, revision), revision)
+        after = await put(client)
+        for start in (revision - 1, revision):
+            async with client.watch("w/", "w0", start_revision=start) as updates:
+                with pytest.raises(Compacted) as error:
+                    await anext(updates)
+            assert error.value.compact_revision == revision
+        async with client.watch("w/", "w0", start_revision=after) as updates:
+            check_consecutive(await events_up_to(updates, after), after)
 
 
 async def test_revisions_stay_whole_in_large_responses(start_etcd: StartEtcd) -> None:

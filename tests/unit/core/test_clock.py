@@ -58,6 +58,16 @@ def test_old_samples_say_nothing() -> None:
     assert watch.verdict(Instant(181_000, 181.0)) is None
 
 
+def test_nodes_that_come_under_ever_new_names_are_forgotten() -> None:
+    """Agents in containers, say."""
+    watch = SkewWatch(kept_s=180.0)
+    for second in range(10_000):
+        watch.sample(f"agent-{second}", second * 1000, Instant(second * 1000, float(second)))
+    assert len(watch) == 181
+    assert watch.verdict(Instant(20_000_000, 20_000.0)) is None
+    assert len(watch) == 0
+
+
 def test_what_others_showed_counts_against_our_clock_as_it_is_now() -> None:
     """Ours is set wrong by an hour after the others were seen, and right again later."""
     watch = SkewWatch()

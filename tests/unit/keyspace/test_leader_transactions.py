@@ -66,6 +66,7 @@ def following(seen: Seen) -> fx.Following:
             fx.JoinChange(target="u", instance=RUN_ID, revision=seen("other join"), join=waiting),
         ),
         jobs=(("j", seen("job")), ("t", seen("target"))),
+        edited_revision=seen("edited"),
     )
 
 
@@ -293,10 +294,10 @@ CASES = [
                 following=following(seen),
             )
         ),
-        {"run", "assignment", "report", "order", "job", "target", "join"},
+        {"run", "assignment", "report", "order", "job", "target", "join", "edited"},
         {
             "run", "archive", "assignment", "report", "job", "target", "join", "other join",
-            "chained run", "chained archive",
+            "chained run", "chained archive", "edited",
         },
         {"archive", "chained run", "other join"},
         {"run", "assignment", "report", "order", "join"},
@@ -314,10 +315,10 @@ CASES = [
                 following=following(seen),
             )
         ),
-        THERE | {"target", "join"},
+        THERE | {"target", "join", "edited"},
         {
             "run", "archive", "watermark", "target", "join", "other join",
-            "chained run", "chained archive", *START,
+            "chained run", "chained archive", "edited", *START,
         },
         {"archive", "chained run", "other join"},
         {"join"},
@@ -325,8 +326,8 @@ CASES = [
     Case(
         "begin what a join lacks nothing for",
         lambda seen: BUILD(fx.BeginJoin(seq=1, following=following(seen))),
-        {"job", "target", "join"},
-        {"job", "target", "join", "other join", "chained run", "chained archive"},
+        {"job", "target", "join", "edited"},
+        {"job", "target", "join", "other join", "chained run", "chained archive", "edited"},
         {"chained run", "other join"},
         {"join"},
     ),
@@ -770,7 +771,10 @@ def test_the_end_of_a_run_with_the_longest_chain_fits() -> None:
         old=old_attempt(lambda _: 1, presence=True),
         consumed=consumed(lambda _: 1),
         following=fx.Following(
-            created=chained, joins=joins, jobs=tuple((name, 1) for name in ["j", *names])
+            created=chained,
+            joins=joins,
+            jobs=tuple((name, 1) for name in ["j", *names]),
+            edited_revision=1,
         ),
     )
     txn = BUILD(write)

@@ -52,9 +52,9 @@ class Forbidding(ModelEtcd):
         raise PermissionDenied(f"lease {lease}, {timeout_s}")
 
 
-async def lead(machine: Machine) -> None:
+def leadership_of(machine: Machine) -> Leadership:
     keys = Keys()
-    leadership = Leadership(
+    return Leadership(
         Forbidding(ModelStore()),
         keys,
         cast(LeaderMachine, machine),
@@ -63,8 +63,11 @@ async def lead(machine: Machine) -> None:
         pytest.fail,
         SchedulerMetrics("s1", View(), lambda: None, instant_now),
     )
+
+
+async def lead(machine: Machine) -> None:
     async with asyncio.timeout(10):
-        await leadership.run()
+        await leadership_of(machine).run()
 
 
 @pytest.mark.parametrize("is_halfway", [False, True])
@@ -79,3 +82,13 @@ async def test_a_fault_in_what_is_due_by_time(is_halfway: bool) -> None:
 async def test_a_refusal_is_told_as_etcd_told_it() -> None:
     with pytest.raises(PermissionDenied):
         await lead(Machine(fx.ConfirmLoss(agent="a1", lease=7)))
+
+
+async def test_what_is_told_before_its_first_turn_counts() -> None:
+    """The standby doesn't follow any more by then: of a job that comes just there, no tick would
+    ever be due."""
+    leadership = leadership_of(Machine())
+    leadership.tell(ev.RaftTermSeen(7), ev.TimerFired())
+    with pytest.raises(ZeroDivisionError, match="2 at"):
+        async with asyncio.timeout(10):
+            await leadership.run()

@@ -131,7 +131,10 @@ class Chains:
             target=join.job, instance=instance, revision=entry.mod_revision, join=None
         )
         following = fx.Following(
-            created=(run,), joins=(change,), jobs=((join.job, target.mod_revision),)
+            created=(run,),
+            joins=(change,),
+            jobs=((join.job, target.mod_revision),),
+            edited_revision=self._view.seen(Kind.EDITED),
         )
         write = fx.BeginJoin(seq=context.next_seq(), following=following)
         context.write(write, *self.matters(following))
@@ -160,8 +163,8 @@ class Chains:
     # --- what a write carries
 
     def after(self, run: Run, ended_at: Utc | None = None) -> tuple[Run, fx.Following | None]:
-        """The final record with its links, and what comes with it (None: nothing). ``ended_at``: of
-        the attempt that it ends with."""
+        """The final record with its links, and what comes with it (None: nothing; whoever writes
+        that compares the job). ``ended_at``: of the attempt that it ends with."""
         entry = self._view.jobs.get(run.job)
         if entry is None or not entry.record.chain or run.missed_count > 1:
             return run, None
@@ -260,11 +263,15 @@ class _Plan:
         self._joins: list[fx.JoinChange] = []
         self._jobs: dict[str, int] = {run.job: entry.mod_revision}
         self._joins_bytes = 0
+        self._edited_revision: int | None = None
         self.follows: list[Follow] = []
 
     def following(self) -> fx.Following:
         return fx.Following(
-            created=tuple(self._created), joins=tuple(self._joins), jobs=tuple(self._jobs.items())
+            created=tuple(self._created),
+            joins=tuple(self._joins),
+            jobs=tuple(self._jobs.items()),
+            edited_revision=self._edited_revision,
         )
 
     def take(self, link: Link) -> None:
@@ -342,6 +349,7 @@ class _Plan:
             self.follows.append(Follow(job=target.name, run=run_id, note=note))
         elif self._begin(target, run_id, arrived):
             changed = None
+            self._edited_revision = self._view.seen(Kind.EDITED)
         else:
             return
         self._joins.append(

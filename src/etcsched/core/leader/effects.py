@@ -57,11 +57,14 @@ class JoinChange(msgspec.Struct, frozen=True, kw_only=True):
 
 class Following(msgspec.Struct, frozen=True, kw_only=True):
     """What the end of a run begins, in the transaction that ends it: chained runs, absent before,
-    and joins; ``jobs`` are the definitions that this rests on, with their revisions."""
+    and joins; ``jobs`` are the definitions that this rests on, with their revisions. A join that
+    waits for nobody more rests on that there is no other definition either: nobody has edited
+    anything since ``edited_revision`` (None: no matter)."""
 
     created: tuple[Run, ...]
     joins: tuple[JoinChange, ...]
     jobs: tuple[tuple[str, int], ...]
+    edited_revision: int | None = None
 
 
 class Write(msgspec.Struct, frozen=True, kw_only=True):

@@ -173,6 +173,10 @@ class RunEnds:
         if self._chains.is_beginning(following):
             self._chains.wait(following, *_matters(run, consumed))
             return
+        if following is None:
+            # That nothing follows rests on the job's definition, too.
+            at_job = self._view.seen(Kind.JOB, run.job)
+            following = fx.Following(created=(), joins=(), jobs=((run.job, at_job),))
         context.write(
             fx.EndRun(
                 seq=context.next_seq(),

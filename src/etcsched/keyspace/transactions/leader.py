@@ -206,7 +206,9 @@ class LeaderTransactions:
             for change in following.joins
         ]
         absent = [compare for run in following.created for compare in self._absent(run)]
-        return [*jobs, *joins, *absent]
+        edited = following.edited_revision
+        edits = [self._as_seen(Kind.EDITED, edited)] if edited is not None else []
+        return [*jobs, *joins, *absent, *edits]
 
     def _following_writes(self, following: fx.Following | None) -> list[Operation]:
         if following is None:

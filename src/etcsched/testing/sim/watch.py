@@ -133,7 +133,7 @@ class Watch:
 
     def _open(self, stream: int, position: int) -> None:
         etcd = self.link.etcd
-        if position + 1 < etcd.store.compact_revision:
+        if position < etcd.store.compact_revision:
             raise Compacted("required revision has been compacted", etcd.store.compact_revision)
         if stream != self._stream:
             return
