@@ -21,6 +21,8 @@ __all__ = ["Diagnosis", "Trouble", "diagnose", "tls_context", "tls_text"]
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 _HTTP2_SETTINGS_TYPE = 4
 _TLS_ALERT = 0x15
+_CLOSES_S = 0.5
+"""A connection that TLS has refused is closed at once."""
 
 
 class Trouble(enum.Enum):
@@ -57,7 +59,7 @@ async def diagnose(endpoint: Endpoint, config: EtcdConfig, *, timeout_s: float) 
             try:
                 if context is not None:
                     context.set_alpn_protocols(["h2"])
-                    await writer.start_tls(context, server_hostname=endpoint.host)
+                    await _start_tls(writer, context, endpoint.host)
                 writer.write(_HTTP2_PREFACE)
                 answer = await reader.read(9)
             finally:
@@ -82,6 +84,19 @@ async def diagnose(endpoint: Endpoint, config: EtcdConfig, *, timeout_s: float) 
             return _hung_up(endpoint)
         return Diagnosis(Trouble.UNREACHABLE, f"{error.strerror or error}; check host and network")
     return _judge_answer(endpoint, answer)
+
+
+async def _start_tls(writer: asyncio.StreamWriter, context: ssl.SSLContext, host: str) -> None:
+    try:
+        await writer.start_tls(context, server_hostname=host)
+    except OSError:
+        # The stream keeps the error, too, and where nobody asks for it, it may be printed at the
+        # end: which of the two is freed first is left to chance.
+        writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_CLOSES_S):
+                await writer.wait_closed()
+        raise
 
 
 _SILENT = Diagnosis(Trouble.SILENT, "accepts connections but doesn't answer; is it overloaded?")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import ssl
 from pathlib import Path
 
 import pytest
@@ -94,3 +97,29 @@ async def test_the_diagnosis_of_files_that_are_gone(config: EtcdConfig) -> None:
     diagnosis = await diagnose(endpoint, config, timeout_s=1.0)
     assert diagnosis.trouble is Trouble.MISCONFIGURED
     assert diagnosis.text == "the certificate files can't be read: No such file or directory"
+
+
+async def test_the_diagnosis_leaves_no_error_that_nobody_asks_for(
+    config: EtcdConfig, tmp_path: Path
+) -> None:
+    """It would be printed behind the one line, at times."""
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    cert, key = CertificateAuthority(elsewhere, "a stranger").issue_server()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    endpoint = Endpoint(host="127.0.0.1", port=server.sockets[0].getsockname()[1], tls=True)
+    gc.disable()
+    try:
+        diagnosis = await diagnose(endpoint, config, timeout_s=5.0)
+        await asyncio.sleep(0.05)
+        untold = [
+            each
+            for each in gc.get_objects()
+            if isinstance(each, asyncio.Future) and each.done() and each._log_traceback
+        ]
+    finally:
+        gc.enable()
+        server.close()
+    assert "isn't trusted" in diagnosis.text
+    assert untold == []
