@@ -43,12 +43,12 @@ class Asking:
         self._progress = Progress()
 
     def look(self, work: Callable[[Etcd, Keys], Awaitable[T]]) -> T:
-        """What ``work`` returns, which asks for nothing."""
+        """What ``work`` returns."""
         with self._told_if_interrupted():
             return run_connected(self._settings, work)
 
     def ask(self, work: Callable[[Etcd, Keys, Asker, Progress], Awaitable[T]]) -> T:
-        """What ``work`` returns."""
+        """What ``work`` returns, which makes requests by the ``Asker``."""
         asker = Asker(
             request_id=request_id(self._now_ms, self._settings.environment.entropy()),
             now=utc_of(self._now_ms),

@@ -108,7 +108,7 @@ def _render_job(told: JobExplanation) -> Iterable[RenderableType]:
                 Column("run", whole=True),
                 Column("state"),
                 Column("buffer"),
-                Column("why", whole=True),
+                Column("why", whole=True, below=True),
             ],
             [
                 (r.run, styled(r.state.value), _left(r.buffer_ends, now_ms) or "-", r.text)
@@ -150,7 +150,7 @@ def _agents(words: Sequence[AgentWord], has_it: str) -> Iterable[RenderableType]
             Column("may run it"),
             Column("used", right=True),
             Column("slots", right=True),
-            Column("why", whole=True),
+            Column("why", whole=True, below=True),
         ],
         [
             (

@@ -76,7 +76,7 @@ def _render(previews: Sequence[JobPreview], now_ms: int) -> Iterable[RenderableT
             Column("late", right=True),
             Column("recovered", right=True),
             Column("missed", right=True),
-            Column("what", whole=True),
+            Column("what", whole=True, below=True),
         ],
         [
             (

@@ -354,7 +354,7 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
 _HISTORY_COLUMNS = [
     Column("at", whole=True),
     Column("state"),
-    Column("cause", whole=True),
+    Column("cause", whole=True, below=True),
     Column("term", right=True),
 ]
 _ATTEMPT_COLUMNS = [
@@ -365,7 +365,7 @@ _ATTEMPT_COLUMNS = [
     Column("took", right=True),
     Column("cpu", right=True, optional=True),
     Column("memory", right=True, optional=True),
-    Column("reason", whole=True),
+    Column("reason", whole=True, below=True),
 ]
 
 

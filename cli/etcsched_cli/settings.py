@@ -125,7 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def _is_emptied(ctx: click.Context) -> bool:
     """click takes an empty variable for none."""
     is_overruled = ctx.get_parameter_source("endpoints") is ParameterSource.COMMANDLINE
-    return not is_overruled and os.environ.get(_ENDPOINTS, "x").strip() == ""
+    return not is_overruled and not os.environ.get(_ENDPOINTS, "x").replace(",", " ").strip()
 
 
 def _path(text: str | None) -> Path | None:

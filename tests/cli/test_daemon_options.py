@@ -66,7 +66,7 @@ def test_from_the_environment(console: Console, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["scheduler", "agent", "status"])
-@pytest.mark.parametrize("emptied", ["", " "])
+@pytest.mark.parametrize("emptied", ["", " ", ", ,"])
 def test_endpoints_that_the_environment_empties(
     console: Console, monkeypatch: pytest.MonkeyPatch, command: str, emptied: str
 ) -> None:
