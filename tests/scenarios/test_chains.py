@@ -13,7 +13,7 @@ from etcsched.core.leader.chains import chained_id
 from etcsched.core.leader.context import Options
 from etcsched.core.leader.explaining import Explainer
 from etcsched.core.leader.runs import Author, new_run, tick_run
-from etcsched.core.records import Condition, Follow, Job, Kind, Link, Retry, Run, Window
+from etcsched.core.records import Condition, Follow, Job, Join, Kind, Link, Retry, Run, Window
 from etcsched.core.schedule import At
 from etcsched.core.states import ConditionOp, JobState, Origin, Outcome, Overlap, Recovery, RunState
 from etcsched.core.times import Utc, ms_of
@@ -801,3 +801,37 @@ def test_a_chain_that_is_added_just_before_its_source_ends(world: World) -> None
     world.advance(10)
     assert not edits
     assert states(world, "report") == ["completed"]
+
+
+@pytest.mark.parametrize("waits_for_more", [False, True])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_an_end_that_comes_to_a_join_of_a_job_made_anew_where_no_leader_looked(
+    is_killed: bool, waits_for_more: bool
+) -> None:
+    """What came to the deleted one goes first: this one would go on with it, or go with it."""
+    world = World()
+    leader = world.scheduler("s1")
+    for name, takes_s in (("a1", 1.0), ("a2", 10.0), ("a3", 60.0)):
+        world.agent(name, takes_s=takes_s)
+    world.advance(0.5)
+    link = Link(to="report", joins=True)
+    world.apply(source(link, name="one", hosts=("a1",)))
+    world.apply(source(link, name="two", hosts=("a2",)))
+    if waits_for_more:
+        world.apply(source(link, name="three", hosts=("a3",)))
+    world.apply(target())
+    world.advance(10)
+    if is_killed:
+        leader.kill()
+    else:
+        leader.is_cut_off = True
+    world.delete("report")
+    world.apply(target())
+    world.advance(6)
+    leader.is_cut_off = False
+    world.scheduler("s2")
+    world.advance(15)
+    assert world.runs("report") == {}
+    (join,) = world.records(Kind.JOIN).values()
+    assert isinstance(join.record, Join)
+    assert [each.job for each in join.record.arrived] == ["two"]

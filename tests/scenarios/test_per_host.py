@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from etcsched.core.leader import effects as fx
 from etcsched.core.records import Keep, Kind, Link, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.splay import delay_ms
@@ -534,3 +535,24 @@ def test_what_waits_for_its_group_however_late_outlasts_a_start_of_its_agent(
     world.agent("a1", takes_s=1.0)
     world.advance(600)
     assert states(world) == {"a1": state}
+
+
+def test_what_isnt_made_yet_as_its_job_is_deleted_doesnt_run_once_it_is_made_anew(
+    world: World,
+) -> None:
+    definition = job("backup", ONCE, per_host=True)
+    world.apply(definition)
+    edits = [1]
+
+    def edits_before(write: fx.Write) -> bool:
+        if edits and isinstance(write, fx.CreateRun):
+            edits.pop()
+            world.delete("backup")
+            world.apply(definition)
+        return False
+
+    world.rejects = edits_before
+    world.advance(30)
+    assert not edits
+    assert states(world) == dict.fromkeys(("a1", "a2", "a3"), "missed")
+    assert world.records(Kind.FAN_OUT) == {}

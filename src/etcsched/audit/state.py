@@ -10,7 +10,7 @@ import msgspec
 
 from etcsched.core.records import Kind, Record, Run, Term, Watermark
 from etcsched.core.times import ms_of
-from etcsched.keyspace.codec import RECORD_TYPES, MalformedRecord, decode
+from etcsched.keyspace.codec import MalformedRecord, change_of, decode
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import EventType, KeyValue, WatchEvent
 
@@ -25,7 +25,8 @@ R = TypeVar("R", bound=Record)
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A key's content. ``record`` None: the value is none of its kind."""
+    """A key's content. ``record`` None: the value is none of its kind, or makes no sense there, so
+    that it counts as absent for everybody."""
 
     record: Record | None
     mod_revision: int
@@ -115,7 +116,7 @@ class Keyspace:
     def begin(self, kvs: tuple[KeyValue, ...], revision: int, at_ms: int) -> None:
         for kv in kvs:
             place, ids = self._place(kv.key)
-            self._apply(Write(place, ids, kv.key, None, _held(place, kv)))
+            self._apply(Write(place, ids, kv.key, None, self._read(place, kv)))
         self.revision, self.at_ms = revision, at_ms
 
     def step_of(self, revision: int, at_ms: int, events: tuple[WatchEvent, ...]) -> Step:
@@ -132,7 +133,7 @@ class Keyspace:
                     f"{held_mod or 'nothing'} was recorded"
                 )
             place, ids = self._place(key)
-            after = _held(place, event.kv) if event.type is EventType.PUT else None
+            after = self._read(place, event.kv) if event.type is EventType.PUT else None
             writes.append(Write(place, ids, key, before, after))
         return Step(revision, at_ms, tuple(writes))
 
@@ -152,6 +153,17 @@ class Keyspace:
         if key.startswith(self.keys.barred_prefix):
             return BARRED, (key[len(self.keys.barred_prefix) :],)
         return self.keys.parse(key) or (None, ())
+
+    def _read(self, place: Place | None, kv: KeyValue) -> Held:
+        record: Record | None = None
+        try:
+            if place == ARCHIVE:
+                record = decode(Run, kv.value)
+            elif (change := change_of(self.keys, kv)) is not None:
+                record = change.record
+        except MalformedRecord:
+            pass
+        return Held(record, kv.mod_revision, kv.create_revision, kv.lease)
 
     def _apply(self, write: Write) -> None:
         place, ids, after = write.place, write.ids, write.after
@@ -185,13 +197,3 @@ def _mark(index: dict[K, set[V]], key: K, value: V, is_there: bool) -> None:
         index[key].discard(value)
         if not index[key]:
             del index[key]
-
-
-def _held(place: Place | None, kv: KeyValue) -> Held:
-    record: Record | None = None
-    if isinstance(place, Kind) or place == ARCHIVE:
-        try:
-            record = decode(Run if place == ARCHIVE else RECORD_TYPES[place], kv.value)
-        except MalformedRecord:
-            record = None
-    return Held(record, kv.mod_revision, kv.create_revision, kv.lease)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import (
@@ -234,3 +235,14 @@ def test_i7_a_window_may_let_a_disabled_one_go_on(story: Story) -> None:
     right = a_source("right", JobState.DISABLED, windows=(window,))
     quiet_with(story, "left", "middle", source=right)
     check_clean(story)
+
+
+def test_i7_a_join_goes_whose_job_was_made_anew_before_the_history_begins(story: Story) -> None:
+    """The deletion lasted for no time at all, so the timeline doesn't tell."""
+    story.put(ended("left"), a_join("left"))
+    deleted_at = story.defined(a_target(JobState.DELETED))
+    story.defined(replace(a_target(), made_anew_after=deleted_at))
+    rest = story.continued()
+    rest.now_s = 55.0
+    rest.delete(JOIN)
+    check_clean(rest)

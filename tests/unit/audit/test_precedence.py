@@ -128,7 +128,7 @@ def drained(story: Story) -> None:
 
 
 def unseated(story: Story) -> None:
-    story.put((KEYS.of(Kind.SETTINGS), ClusterSettings(max_active_agents=0)))
+    story.put((KEYS.of(Kind.SETTINGS), ClusterSettings(max_active_agents=1)))
 
 
 def starting(story: Story) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from etcsched.audit.auditor import Auditor
 from etcsched.audit.history import (
@@ -39,6 +40,7 @@ from etcsched.core.records import (
 from etcsched.core.schedule import Cron
 from etcsched.core.states import JobState, Origin, Overlap, Recovery, RunState
 from etcsched.core.states import Outcome as AttemptOutcome
+from etcsched.core.times import Utc
 from etcsched.keyspace.codec import encode
 from tests.unit.audit.story import (
     DONE,
@@ -1021,9 +1023,11 @@ def test_i10_retries_of_what_was_asked_for_take_turns(story: Story, before: RunS
     """A request begins beside others; its retry doesn't."""
     story.now_s = 60.01
     for run_id, state in ((ONE, RunState.READY), (TWO, before)):
-        waits = a_run(run_id, state, origin=Origin.REQUEST)
+        tried = (an_attempt(1, AttemptOutcome.FAILED),) if state is RunState.RETRYING else ()
+        of: dict[str, Any] = {"origin": Origin.REQUEST, "attempts": tried}
+        waits = a_run(run_id, state, **of)
         story.put((KEYS.of(Kind.RUN, "job", run_id), waits))
-        begins = a_run(run_id, state, RunState.ASSIGNED, origin=Origin.REQUEST, agent="a")
+        begins = a_run(run_id, state, RunState.ASSIGNED, agent="a", **of)
         story.put(
             (KEYS.of(Kind.RUN, "job", run_id), begins),
             (KEYS.of(Kind.ASSIGNMENT, "a", "job", run_id), an_assignment("a", run_id)),
@@ -1125,3 +1129,32 @@ def test_i2_awaits_the_start_of_the_attempt_that_was_assigned_at_once(
     story.word(WordKind.START, ONE, token + 7 if is_another else token)
     told = [v for v in story.verdict().violations if v.invariant is Invariant.I2]
     assert bool(told) is not is_another, told
+
+
+# --- what counts as absent
+
+
+@pytest.mark.parametrize("place", ["job", "pause", "gap", "fan_out"])
+def test_what_no_leader_takes_for_a_record_the_auditor_doesnt_either(
+    story: Story, place: str
+) -> None:
+    """A hand's, with a day that its month doesn't have: it ended the audit."""
+    no_time = Utc("2026-02-31T12:00:00.000Z")
+    match place:
+        case "job":
+            version = ScheduleVersion(since=no_time, patterns=(Cron("* * * * *"),))
+            story.defined(a_job("other", versions=(version,)))
+        case "pause":
+            pause = Pause(intervals=(PauseInterval(since=no_time),))
+            story.put((KEYS.of(Kind.PAUSE, "other"), pause))
+        case "gap":
+            key, gap = story.gap(30, job="other")
+            story.put((key, replace(gap, decided_through=no_time)))
+        case _:
+            fan_out = FanOut(
+                job="other", run=ONE, scheduled_at=no_time, agents=("a",), origin=Origin.SCHEDULE,
+                cause="due", at=at(0), term=1,
+            )  # fmt: skip
+            story.put((KEYS.of(Kind.FAN_OUT, "other", ONE), fan_out))
+    story.done(60)
+    check_clean(story)

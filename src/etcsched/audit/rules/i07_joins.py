@@ -59,8 +59,15 @@ class Joins(Rule):
             self._sources[target].add(name)
         self._edited_ms[name] = at_ms
         job = after.record if after is not None else None
-        if not isinstance(job, Job) or any(v.state is JobState.DELETED for v in job.versions):
+        if (
+            after is None
+            or not isinstance(job, Job)
+            or any(v.state is JobState.DELETED for v in job.versions)
+        ):
             self._deleted_at[name] = revision
+        else:  # A history that begins in the middle has only what the job says of that.
+            known = self._deleted_at.get(name, 0)
+            self._deleted_at[name] = max(known, after.create_revision, job.made_anew_after)
 
     # --- one join
 

@@ -21,11 +21,13 @@ from etcsched.core.leader.context import (
 from etcsched.core.leader.overlap import Away, state_by_overlap
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider
-from etcsched.core.leader.runs import tick_run
+from etcsched.core.leader.runs import is_of_another, tick_run
 from etcsched.core.records import FanOut, Job, Run, fan_out_in, host_in, lane_of
 from etcsched.core.states import FINAL, Origin, RunState
 from etcsched.core.times import ms_of, tick_id, utc_of
 from etcsched.core.view import Entry, RunKey
+
+_STOPPED = "the job was stopped before it started"
 
 
 def fan_out_matter(key: RunKey) -> Matter:
@@ -138,7 +140,7 @@ class FanOuts:
                 continue
             is_done = False
             if not self._is_unsettled(run):
-                self._make(job.record, entry, run)
+                self._make(job, entry, run)
         return is_done
 
     def _is_unsettled(self, run: RunKey) -> bool:
@@ -149,9 +151,12 @@ class FanOuts:
         others = self._view.ids_of(lane)
         return any(context.is_busy(run_matter((run[0], other))) for other in others)
 
-    def _make(self, job: Job, entry: Entry[FanOut], key: RunKey) -> None:
+    def _make(self, defined: Entry[Job], entry: Entry[FanOut], key: RunKey) -> None:
         context, fan_out, lane = self._context, entry.record, lane_of(*key)
+        job = defined.record
         state, cause = self._state_of(job, fan_out, lane)
+        if is_of_another(defined, entry):
+            state, cause = RunState.MISSED, _STOPPED
         run = tick_run(
             context.author, job, ms_of(fan_out.scheduled_at), state, cause, fan_out.origin,
             host=host_in(key[1]),
@@ -179,7 +184,7 @@ class FanOuts:
 
     def _state_of(self, job: Job, fan_out: FanOut, lane: str) -> tuple[RunState, str]:
         if not self._context.can_start(job):
-            return RunState.MISSED, "the job was stopped before it started"
+            return RunState.MISSED, _STOPPED
         if fan_out.origin is Origin.RECOVERY:
             return RunState.QUEUED, fan_out.cause
         tick_ms = ms_of(fan_out.scheduled_at)

@@ -231,8 +231,10 @@ class LeaderMachine:
                 self._outages.job_changed(change.ids[0])
                 self._runs.look_at_job(change.ids[0])
                 record = change.record
-                if isinstance(record, Job) and record.current.state is JobState.DELETED:
-                    self._upkeep.job_deleted(change.ids[0], change.mod_revision)
+                if isinstance(record, Job):
+                    is_deleted = record.current.state is JobState.DELETED
+                    since = change.mod_revision if is_deleted else record.made_anew_after
+                    self._upkeep.job_deleted(change.ids[0], max(since, change.create_revision))
             case Kind.PAUSE | Kind.CALENDAR:
                 self._limits_changed(change.kind, change.ids[0])
             case Kind.CONFLICT:
@@ -437,6 +439,7 @@ class LeaderMachine:
             self._look_at(matter)
         for reservation in context.release():
             self._released(reservation)
+        self._apart("upkeep", self._upkeep.forget_joins_of_deleted)
         self._apart("seats", self._seats.decide)
         self._apart("live", self._live.decide)
         self._ticks.time_passed()

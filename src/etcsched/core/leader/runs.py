@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from etcsched.core.records import (
     Assignment,
     Attempt,
+    FanOut,
     Job,
     Join,
     Presence,
@@ -279,7 +280,7 @@ def lets_start(job: Job, run: Run, at_ms: int) -> bool:
             assert_never(other)
 
 
-def is_of_another(job: Entry[Job], entry: Entry[Run] | Entry[Join]) -> bool:
+def is_of_another(job: Entry[Job], entry: Entry[Run] | Entry[Join] | Entry[FanOut]) -> bool:
     """Whether this came to an earlier job of this name, which was deleted since, also where nobody
     looked in between. Revisions tell, whatever the clocks of who wrote what said."""
     return entry.create_revision < max(job.create_revision, job.record.made_anew_after)

@@ -133,8 +133,20 @@ class Upkeep:
             text = "its run was deleted by hand: its assignment and report go too"
             context.say(text, run=(job, run_id), agent=agent, warn=True)
 
+    # --- joins of jobs that were deleted
+
     def job_deleted(self, job: str, revision: int) -> None:
-        self._deleted[job] = revision
+        """It was, as of this revision, also if it is there again."""
+        self._deleted[job] = max(revision, self._deleted.get(job, 0))
+
+    def forget_joins_of_deleted(self) -> None:
+        """Before any run's end is decided: one that came to such a join would go with it."""
+        if self._deleted or self._looks_at_joins:
+            self._looks_at_joins = False
+            self._forget_joins()
+            joins = self._view.joins
+            left = {t for (t, _), e in joins.items() if e.create_revision < self._deleted.get(t, 0)}
+            self._deleted = {job: self._deleted[job] for job in left}
 
     # --- late reports
 
@@ -148,12 +160,6 @@ class Upkeep:
 
     def decide(self) -> None:
         """Fold late reports into their runs' records, wherever those are by now."""
-        if self._deleted or self._looks_at_joins:
-            self._looks_at_joins = False
-            self._forget_joins()
-            joins = self._view.joins
-            left = {t for (t, _), e in joins.items() if e.create_revision < self._deleted.get(t, 0)}
-            self._deleted = {job: self._deleted[job] for job in left}
         late, self._late = self._late, {}
         for place in late:
             _, job, run_id, _ = place
