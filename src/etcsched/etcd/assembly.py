@@ -14,7 +14,8 @@ class Assembler:
 
     etcd never spreads one revision over two responses, but may split a large response into
     fragments anywhere, and may repeat old events on a member that lags behind. After the loss of a
-    stream, go on at ``position`` + 1 with ``restart``: what was held back comes again.
+    stream, go on from ``position`` with ``restart``: what was held back comes again, and what is
+    known is dropped.
     """
 
     def __init__(self, position: int) -> None:
