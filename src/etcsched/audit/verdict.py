@@ -15,6 +15,8 @@ __all__ = ["Bounds", "Invariant", "Lateness", "Outcome", "Result", "Verdict", "V
 class Invariant(enum.Enum):
     """Those of FAULTS, by number; the value is what a person calls it."""
 
+    __hash__ = object.__hash__  # Members are singletons; enum's own is Python, and slow.
+
     I1 = "each due tick became one run or one record"
     I2 = "runs start in time"
     I3 = "no two attempts of a run overlap"

@@ -85,14 +85,17 @@ class History:
         if revision < self.compact_revision:
             raise Compacted("required revision has been compacted", self.compact_revision)
         first = bisect_left(self._commits, revision, key=_revision_of)
-        return tuple(
-            event
-            if prev_kv and commit.revision > self.compact_revision
-            else WatchEvent(event.type, event.kv)
-            for commit in self._commits[first:]
-            for event in commit.events
-            if in_range(event.kv.key, start, end)
-        )
+        if not end:
+            end = f"{start}\0" if start else ""  # Right behind the single key.
+        everything = end == ALL_FROM_KEY
+        found: list[WatchEvent] = []
+        for commit in self._commits[first:]:
+            with_prev = prev_kv and commit.revision > self.compact_revision
+            for event in commit.events:
+                key = event.kv.key
+                if start <= key and (key < end or everything):
+                    found.append(event if with_prev else WatchEvent(event.type, event.kv))
+        return tuple(found)
 
     def begin(self) -> None:
         self.revision += 1

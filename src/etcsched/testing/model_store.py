@@ -243,14 +243,20 @@ class ModelStore:
 
     def _decide(self, txn: Txn) -> _Path:
         """All compares, nested ones too, look at the state before the whole transaction."""
-        succeeded = all(self._holds(compare) for compare in txn.compares)
-        steps = (
+        succeeded = True
+        for compare in txn.compares:
+            if not self._holds(compare):
+                succeeded = False
+                break
+        steps = [
             self._decide(operation) if isinstance(operation, Txn) else operation
             for operation in (txn.then if succeeded else txn.otherwise)
-        )
+        ]
         return _Path(succeeded, tuple(steps))
 
     def _holds(self, compare: Compare) -> bool:
+        if not compare.range_end:
+            return self._holds_for(compare.key, compare)
         found = self._history.keys(compare.key, compare.range_end) or [compare.key]
         return all(self._holds_for(key, compare) for key in found)
 
@@ -276,12 +282,15 @@ class ModelStore:
     def _check_taken(self, steps: list[Put | Delete | Range]) -> None:
         """What branches that are taken can fail the whole transaction with. etcd looks at all
         leases before any revision."""
+        revisions = []
         for step in steps:
-            if isinstance(step, Put) and step.lease and step.lease not in self._leases:
-                raise LeaseGone(f"requested lease not found: {step.lease:x}")
-        for step in steps:
-            if isinstance(step, Range):
-                self._history.check_revision(step.revision)
+            if isinstance(step, Put):
+                if step.lease and step.lease not in self._leases:
+                    raise LeaseGone(f"requested lease not found: {step.lease:x}")
+            elif isinstance(step, Range):
+                revisions.append(step.revision)
+        for revision in revisions:
+            self._history.check_revision(revision)
 
     def _changes(self, step: Put | Delete | Range) -> bool:
         match step:

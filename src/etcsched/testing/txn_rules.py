@@ -49,8 +49,9 @@ def _check_operations(txn: Txn, budget: int) -> None:
     taken = max(len(txn.compares), len(txn.then), len(txn.otherwise))
     if taken > budget:
         raise InvalidTransaction("too many operations in txn request")
-    if not all(compare.key for compare in txn.compares):
-        raise InvalidTransaction("key is not provided")
+    for compare in txn.compares:
+        if not compare.key:
+            raise InvalidTransaction("key is not provided")
     for operation in (*txn.then, *txn.otherwise):
         if isinstance(operation, Txn):
             _check_operations(operation, budget - taken)
@@ -65,8 +66,10 @@ def _check_keys(branch: tuple[Operation, ...]) -> tuple[set[str], list[Delete]]:
     The two branches of one nested transaction may put the same key, and one may put what the other
     deletes. Returns the keys put and the ranges deleted.
     """
-    deletes = [operation for operation in branch if isinstance(operation, Delete)]
     puts: set[str] = set()
+    if not branch:
+        return puts, []
+    deletes = [operation for operation in branch if isinstance(operation, Delete)]
     for operation in branch:
         if isinstance(operation, Txn):
             puts_then, deletes_then = _check_keys(operation.then)
@@ -84,9 +87,12 @@ def _check_keys(branch: tuple[Operation, ...]) -> tuple[set[str], list[Delete]]:
 
 def _refuse_second(key: str, puts: set[str], deletes: list[Delete]) -> None:
     # A delete of everything from a key on escapes etcd here; its interval counts as empty.
-    if key in puts or any(
-        delete.range_end != ALL_FROM_KEY and in_range(key, delete.key, delete.range_end)
-        for delete in deletes
+    if key in puts or (
+        deletes
+        and any(
+            delete.range_end != ALL_FROM_KEY and in_range(key, delete.key, delete.range_end)
+            for delete in deletes
+        )
     ):
         raise InvalidTransaction(f"duplicate key given in txn request: {key}")
 

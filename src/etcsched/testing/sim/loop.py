@@ -22,28 +22,29 @@ class Loop:
     """``now_s`` is true time, which no node's clock need agree with."""
 
     def __init__(self, store: ModelStore, start_ms: int) -> None:
-        self._store = store
+        self.store = store
         self.start_ms = start_ms
         self._due: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
 
     @property
     def now_s(self) -> float:
-        return self._store.now_s
+        return self.store.now_s
 
     @property
     def now_ms(self) -> int:
-        return self.start_ms + round(self._store.now_s * 1000)
+        return self.start_ms + round(self.store.now_s * 1000)
 
     def at(self, when_s: float, action: Callable[..., None], *arguments: Any) -> None:
         self._order += 1
         heapq.heappush(self._due, (when_s, self._order, action, arguments))
 
     def after(self, delay_s: float, action: Callable[..., None], *arguments: Any) -> None:
-        self.at(self._store.now_s + delay_s, action, *arguments)
+        self._order += 1
+        heapq.heappush(self._due, (self.store.now_s + delay_s, self._order, action, arguments))
 
     def run_until(self, end_s: float) -> None:
-        due, store = self._due, self._store
+        due, store = self._due, self.store
         at_once, last_s, look_s = 0, -1.0, 0.0
         while True:
             next_s = due[0][0] if due else math.inf
@@ -74,16 +75,17 @@ class Clock:
     def __init__(self, loop: Loop, began_at_s: float) -> None:
         """``began_at_s``: what the monotonic clock shows now; hosts differ in it."""
         self._loop = loop
+        self._time = loop.store
         self.rate = 1.0
         self._since_s = loop.now_s
         self._mono_s = began_at_s
         self._wall_less_mono_ms = loop.now_ms - began_at_s * 1000
 
     def mono_s(self) -> float:
-        return self._mono_s + (self._loop.now_s - self._since_s) * self.rate
+        return self._mono_s + (self._time.now_s - self._since_s) * self.rate
 
     def now(self) -> Instant:
-        mono_s = self.mono_s()
+        mono_s = self._mono_s + (self._time.now_s - self._since_s) * self.rate
         return Instant(round(self._wall_less_mono_ms + mono_s * 1000), mono_s)
 
     def wrong_s(self) -> float:

@@ -29,7 +29,8 @@ class Process:
 
     def after(self, local_s: float, action: Callable[..., None], *arguments: Any) -> None:
         """By its own host's clock."""
-        self.loop.after(max(0.0, self.clock.true_s(local_s)), self.hear, action, *arguments)
+        true_s = local_s / self.clock.rate
+        self.loop.after(true_s if true_s > 0.0 else 0.0, self.hear, action, *arguments)
 
     def freeze(self) -> None:
         self.is_frozen = True

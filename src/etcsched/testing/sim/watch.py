@@ -9,7 +9,6 @@ from etcsched.core.errors import Compacted, EtcschedError
 from etcsched.etcd.assembly import Assembler
 from etcsched.keyspace.ops import Snapshot, WatchEvent, WatchUpdate
 from etcsched.testing.sim.network import Link
-from etcsched.testing.txn_rules import in_range
 
 QUIET_S = 5.0
 ANSWER_S = 3.0
@@ -147,8 +146,9 @@ class Watch:
 
     def committed(self, events: list[WatchEvent]) -> None:
         if self._is_open and not self._is_scheduled:
+            start, end = self._start, self._end
             for event in events:
-                if in_range(event.kv.key, self._start, self._end):
+                if start <= event.kv.key < end:
                     self._schedule()
                     return
 
