@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context
+from etcsched.core.leader.agents import Agents
 from etcsched.core.records import Kind, Link, Presence
 from etcsched.core.schedule import At
 from etcsched.core.states import HostsFor, JobState, Outcome, Placement
@@ -103,13 +103,13 @@ def test_a_clock_that_is_shown_changes_nothing_else(
     """Of a thousand agents one shows its clock every few milliseconds: nothing is found out anew by
     that, and runs go by the presence that there is."""
     looks: list[str] = []
-    found_out = Context.agents_changed
+    found_out = Agents.changed
 
-    def look(context: Context) -> None:
+    def look(agents: Agents) -> None:
         looks.append("look")
-        found_out(context)
+        found_out(agents)
 
-    monkeypatch.setattr(Context, "agents_changed", look)
+    monkeypatch.setattr(Agents, "changed", look)
     key = world.keys.of(Kind.PRESENCE, "a1")
     (kv,) = world.store.range(Range(key)).kvs
     before = decode(Presence, kv.value)

@@ -52,7 +52,7 @@ async def _agents_for(etcd: Etcd, keys: Keys, job: Job, now_ms: int) -> Sequence
     """Those that the leader would choose, if a tick were due now."""
     context = Context(await read_view(etcd, keys), 0, "", Options())
     context.it_is(now_ms, 0.0)
-    return context.eligible(requirement_of(job))
+    return context.agents.eligible(requirement_of(job))
 
 
 def _coming_ticks(

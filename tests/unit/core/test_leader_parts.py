@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from etcsched.core.leader.agents import Agents
 from etcsched.core.leader.context import Context, Options, run_matter
 from etcsched.core.leader.effects import ForgetGap
 from etcsched.core.leader.open_ticks import OpenTicks
@@ -229,7 +230,7 @@ def test_a_retry_goes_to_another_than_the_last_though_one_couldnt_start_it() -> 
     context = Context(view, 1, "s1", Options())
 
     def chosen(tried: Tried) -> str:
-        entry = context.choose(requirement_of(job()), "backup", tried)
+        entry = context.agents.choose(requirement_of(job()), "backup", tried)
         assert entry is not None
         return entry.record.agent
 
@@ -247,7 +248,7 @@ def test_what_keeps_few_agents_is_said_first() -> None:
     for each in agents:
         change = Change(kind=Kind.PRESENCE, ids=(each.agent,), record=each, mod_revision=5)
         view.apply([change], 5)
-    words = Context(view, 1, "s1", Options()).why_none(requirement_of(job(require={"disk": "ssd"})))
+    words = Agents(view).why_none(requirement_of(job(require={"disk": "ssd"})))
     assert words == (
         "no agent may run it: b has no --default-user, and the job names no user; "
         "a0 (and 3 more) has no label disk, the job requires disk=ssd"

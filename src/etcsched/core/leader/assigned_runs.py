@@ -186,7 +186,7 @@ class AssignedRuns:
         if entry.record.reassigns >= job.record.max_reassigns:
             return False
         requirement = requirement_of_run(job.record, entry.record)
-        if entry.record.host and not self._context.has_eligible(requirement):
+        if entry.record.host and not self._context.agents.has_eligible(requirement):
             return False  # It never moves to another agent.
         match job.record.on_agent_loss:
             case OnAgentLoss.REASSIGN:
@@ -219,8 +219,8 @@ class AssignedRuns:
         is_retry = report is None and is_waiting_for_retry(run)  # Not begun: it may end still.
         if job is not None and is_free and not is_retry and not self._view.is_paused(run.job):
             tried = tried_by(replace(run, **changes))
-            presence = context.choose(requirement_of_run(job.record, run), run.job, tried)
-            if presence is not None and context.has_to_start(presence.record):
+            presence = context.agents.choose(requirement_of_run(job.record, run), run.job, tried)
+            if presence is not None and context.agents.has_to_start(presence.record):
                 presence = None
             elif presence is not None and not self._pace.allow():
                 presence, is_paced = None, True
@@ -246,7 +246,7 @@ class AssignedRuns:
                 old=self._ends.old_attempt(entry, assignment, report),
                 assignment=new,
                 presence_revision=revision_of(presence),
-                rotation=context.rotate(job.record, agent) if job is not None else None,
+                rotation=context.agents.rotate(job.record, agent) if job is not None else None,
             ),
             run_matter((run.job, run.id)),
             agent=agent,

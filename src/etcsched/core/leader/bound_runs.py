@@ -36,7 +36,7 @@ class BoundRuns:
         if not run.host:
             return True
         key = (run.job, run.id)
-        is_here = self._context.has_eligible(requirement_of_run(job, run))
+        is_here = self._context.agents.has_eligible(requirement_of_run(job, run))
         if is_here:
             self._gone_ms.pop(key, None)
         else:
@@ -54,7 +54,7 @@ class BoundRuns:
             wakes_s = context.mono_s + wait_ms / 1000
             context.wake_again_at(wakes_s, run_matter((run.job, run.id)))
             return False
-        cause = f"{context.why_none(requirement_of_run(job, run))}, as long as it waited"
+        cause = f"{context.agents.why_none(requirement_of_run(job, run))}, as long as it waited"
         self._end(entry, cause)
         return True
 
@@ -96,7 +96,7 @@ class BoundRuns:
             return f"{agent} stops before it could run" if entry.record.draining else None
         if (paused := context.view.what_is_paused(run.job)) is not None:
             return f"{paused} is paused, and {agent} doesn't wait for that"
-        why = context.why_not(requirement_of_run(job, run), entry.record)
+        why = context.agents.why_not(requirement_of_run(job, run), entry.record)
         return f"{agent} {why}" if why is not None else None
 
 

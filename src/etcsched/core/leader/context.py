@@ -12,24 +12,18 @@ from types import TracebackType
 import msgspec
 
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader.agents import Agents
 from etcsched.core.leader.conflicts import Conflicts
 from etcsched.core.leader.placement import (
-    NEVER_TRIED,
     Requirement,
-    Tried,
-    rank_of,
     requirement_of,
-    requirement_of_run,
-    why_not,
 )
-from etcsched.core.leader.pool import Member, Pool, pool_of
 from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.runs import Author
-from etcsched.core.records import Job, Presence, Rotation, Run, fan_out_in, lane_of
-from etcsched.core.seats import Seating
-from etcsched.core.states import JobState, Occasion, Placement, RunState
+from etcsched.core.records import Job, Run, fan_out_in, lane_of
+from etcsched.core.states import JobState, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched.core.view import Entry, RunKey, View
+from etcsched.core.view import RunKey, View
 
 REJECTED_WAIT_S = 5.0
 """A write whose form etcd won't take is a defect; until it is mended, it isn't tried in a loop."""
@@ -173,7 +167,6 @@ class Context:
         self._reservations: dict[int, Reservation] = {}
         self._busy: dict[Matter, int] = {}
         self._answered: list[int] = []
-        self._reserved_slots: defaultdict[str, int] = defaultdict(int)
         self._refused: dict[Matter, int] = {}
         """How often in a row."""
         self._rejected: set[Matter] = set()
@@ -187,10 +180,7 @@ class Context:
         self._requeued: Counter[str] = Counter()
         """Runs in flight that wait on in their queue, by job."""
         self.conflicts = Conflicts(view, self.is_starting)
-        self.seating = Seating(view)
-        self._pools: dict[Requirement, Pool] = {}
-        self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
-        self._rotated: dict[str, str] = {}
+        self.agents = Agents(view)
         self._coming: Counter[str] = Counter()
         self.fanning_out: set[str] = set()
         """Jobs with a fan-out of which not every run is shown yet (``fan_outs``)."""
@@ -222,8 +212,7 @@ class Context:
         assert not self.is_busy(*matters), (matters, write)
         self._busy |= dict.fromkeys(matters, write.seq)
         if agent is not None:
-            self._reserved_slots[agent] += 1
-            self.load_changed(agent)
+            self.agents.reserve(agent)
         reservation = self._reservations[write.seq] = Reservation(write, matters, agent)
         self._count_in_flight(reservation, 1)
         self.effects.append(write)
@@ -424,8 +413,7 @@ class Context:
                 if not reservation.is_rejected:
                     self._count_in_flight(reservation, -1)
                 if reservation.agent is not None:
-                    self._reserved_slots[reservation.agent] -= 1
-                    self.load_changed(reservation.agent)
+                    self.agents.release(reservation.agent)
                 released.append(reservation)
             else:
                 waiting.append(seq)
@@ -478,146 +466,6 @@ class Context:
     def next_timer_s(self) -> float | None:
         return self._timers[0][0] if self._timers else None
 
-    # --- agents
-
-    def used_slots(self, agent: str) -> int:
-        return self.view.slots_taken(agent) + self._reserved_slots.get(agent, 0)
-
-    def is_reserved(self, agent: str) -> bool:
-        """Whether something that is about to be assigned to it isn't shown yet."""
-        return self._reserved_slots.get(agent, 0) > 0
-
-    def has_to_start(self, presence: Presence) -> bool:
-        """Whether a run about the agent's coming is ready for it and not placed yet: that goes
-        first."""
-        view = self.view
-        runs = (view.runs[key].record for key in view.bound_to.get(presence.agent, ()))
-        return any(
-            run.state is RunState.READY
-            and run.is_bound_to_incarnation
-            and not view.is_paused(run.job)
-            and (job := view.jobs.get(run.job)) is not None
-            and self.is_eligible(requirement_of_run(job.record, run), presence)
-            for run in runs
-        )
-
-    def agents_changed(self) -> None:
-        """Presences, drains or seats have changed: who is eligible is found out anew."""
-        self.seating.changed()
-        self._pools.clear()
-        self._pools_of.clear()
-
-    def load_changed(self, agent: str) -> None:
-        """It has more or less to do than before."""
-        for pool in self._pools_of.get(agent, ()):
-            pool.load_changed(agent)
-
-    def why_not(self, requirement: Requirement, presence: Presence) -> str | None:
-        """Why this agent, full or not, isn't eligible; None: it is."""
-        is_drained = presence.agent in self.view.drains
-        is_standby = self.seating.is_standby(presence.agent)
-        return why_not(requirement, presence, is_drained, is_standby=is_standby)
-
-    def is_eligible(self, requirement: Requirement, presence: Presence) -> bool:
-        return self.why_not(requirement, presence) is None
-
-    def has_eligible(self, requirement: Requirement) -> bool:
-        """Whether an eligible agent lives, full or not."""
-        return len(self._pool_of(requirement)) > 0
-
-    def eligible(self, requirement: Requirement) -> tuple[str, ...]:
-        """The agents that live and may run it, full or not, by name."""
-        return tuple(self._pool_of(requirement).agents)
-
-    def why_none(self, requirement: Requirement) -> str:
-        """Why no agent takes this now, in words."""
-        if not self.view.presences:
-            return "no agent is here"
-        if self.has_eligible(requirement):
-            return "every agent that may run it is full"
-        names_by_reason: defaultdict[str, list[str]] = defaultdict(list)
-        for name, entry in sorted(self.view.presences.items()):
-            names_by_reason[self.why_not(requirement, entry.record) or ""].append(name)
-        # What keeps few is most likely what can be mended: the others aren't meant for it.
-        rarest = sorted(names_by_reason.items(), key=lambda each: (len(each[1]), each[1]))
-        reasons = [
-            f"{names[0]}{f' (and {len(names) - 1} more)' if len(names) > 1 else ''} {reason}"
-            for reason, names in rarest
-        ]
-        more = f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
-        return f"no agent may run it: {'; '.join(reasons[:3])}{more}"
-
-    def why_not_now(self, job: str, requirement: Requirement) -> str | None:
-        """What keeps a run of the job whose turn it is from an agent now, in words."""
-        if (holder := self.conflicts.holder(job)) is not None:
-            return f"{holder}"
-        presence = self.choose(requirement, job)
-        if presence is None:
-            return self.why_none(requirement)
-        if self.has_to_start(presence.record):
-            return f"the startup jobs of {presence.record.agent} go first"
-        return None
-
-    def choose(
-        self, requirement: Requirement, job: str, tried: Tried = NEVER_TRIED
-    ) -> Entry[Presence] | None:
-        """The eligible agent that gets the job's next run; None: there is none with a free slot."""
-        pool = self._pool_of(requirement)
-        after = (
-            self._last_in_rotation(job) if requirement.placement is Placement.ROUND_ROBIN else None
-        )
-        agent = pool.choose(tried.agents, after, job)
-        if agent in tried.agents:
-            # All have tried it: then at least another than the last time, or one that could.
-            for avoid in (tried.unable | {tried.last}, tried.unable):
-                agent = pool.choose(avoid, after, job)
-                if agent not in avoid:
-                    break
-        return self.view.presences[agent] if agent is not None else None
-
-    def rotate(self, job: Job, agent: str | None) -> Rotation | None:
-        """What the write that assigns a run of this job says of the job's turns. A turn that is
-        planned counts as taken, whatever becomes of the write."""
-        if agent is None or job.placement is not Placement.ROUND_ROBIN:
-            return None
-        self._rotated[job.name] = agent
-        return Rotation(job=job.name, agent=agent)
-
-    def _last_in_rotation(self, job: str) -> str | None:
-        planned = self._rotated.get(job)
-        if planned is not None:
-            return planned
-        entry = self.view.rotations.get(job)
-        return entry.record.agent if entry is not None else None
-
-    def _pool_of(self, requirement: Requirement) -> Pool:
-        pool = self._pools.get(requirement)
-        if pool is None:
-            presences = self.view.presences
-            names = requirement.hosts or presences
-            members = {
-                name: Member(
-                    entry.record.slots if self._has_slots(entry.record) else 0,
-                    rank_of(requirement, entry.record),
-                )
-                for name in names
-                if (entry := presences.get(name)) is not None
-                and self.is_eligible(requirement, entry.record)
-            }
-            pool = pool_of(requirement.placement, members, self.used_slots)
-            self._pools[requirement] = pool
-            for name in members:
-                self._pools_of[name].append(pool)
-        return pool
-
-    def _has_slots(self, presence: Presence) -> bool:
-        """Not before it has a seat, and not before its startup jobs are there: those go first."""
-        if self.view.jobs_at[Occasion.HOST_STARTUP]:
-            live = self.view.live.get(presence.agent)
-            if live is None or live.record.incarnation != presence.incarnation or live.record.due:
-                return False
-        return self.seating.has_slots(presence.agent)
-
     # --- jobs
 
     def state_of(self, job: Job) -> JobState:
@@ -640,10 +488,21 @@ class Context:
 
     def waits_for_agent(self, job: Job) -> bool:
         """A job that will start no more waits for nobody: its ticks are missed."""
-        return self.may_ever_start(job) and not self.has_eligible(requirement_of(job))
+        return self.may_ever_start(job) and not self.agents.has_eligible(requirement_of(job))
 
     def why_outage(self, job: Job) -> str:
         """What its outage that begins now is for, in words."""
         if self.is_set_aside(job.name):
             return ASIDE_REASON
-        return self.why_none(requirement_of(job))
+        return self.agents.why_none(requirement_of(job))
+
+    def why_not_now(self, job: str, requirement: Requirement) -> str | None:
+        """What keeps a run of the job whose turn it is from an agent now, in words."""
+        if (holder := self.conflicts.holder(job)) is not None:
+            return f"{holder}"
+        presence = self.agents.choose(requirement, job)
+        if presence is None:
+            return self.agents.why_none(requirement)
+        if self.agents.has_to_start(presence.record):
+            return f"the startup jobs of {presence.record.agent} go first"
+        return None

@@ -168,7 +168,7 @@ class Explainer:
         """Every agent that is here or named by the job, and why it may have the run, or not."""
         requirement = requirement_of_run(job, run) if run is not None else requirement_of(job)
         tried = tried_by(run) if run is not None else NEVER_TRIED
-        chosen = self._plain.choose(requirement, job.name, tried)
+        chosen = self._plain.agents.choose(requirement, job.name, tried)
         next_one = chosen.record.agent if chosen is not None and self._starts(job, run) else ""
         names = sorted({*self._view.presences, *requirement.hosts})
         return [self._agent(name, requirement, tried, next_one) for name in names]
@@ -185,8 +185,8 @@ class Explainer:
         entry = self._view.presences.get(name)
         if entry is None:
             return AgentWord(agent=name, may_run=False, why="isn't here")
-        used, slots = self._plain.used_slots(name), entry.record.slots
-        why = self._plain.why_not(requirement, entry.record)
+        used, slots = self._plain.agents.used_slots(name), entry.record.slots
+        why = self._plain.agents.why_not(requirement, entry.record)
         if why is not None:
             return AgentWord(agent=name, may_run=False, why=why, used=used, slots=slots)
         words = []
@@ -227,7 +227,7 @@ class Explainer:
         if outage is not None:
             found.append(outage)
         elif context.waits_for_agent(job):
-            why = context.why_none(requirement_of(job))
+            why = context.agents.why_none(requirement_of(job))
             is_due = next_tick(job, view.limits_of(job), self._now_ms) is not None
             text = f"{why}; its next tick begins an outage" if is_due else why
             found.append(Reason(Why.NO_AGENT, text))
@@ -247,7 +247,7 @@ class Explainer:
             return None
         begun = outage_begun(gap.record)
         if self._plain.waits_for_agent(job):
-            now = self._plain.why_none(requirement_of(job))
+            now = self._plain.agents.why_none(requirement_of(job))
             return Reason(Why.OUTAGE, f"{begun}; now: {now}" if now != gap.record.reason else begun)
         if gap.record.reason == ASIDE_REASON:
             return Reason(Why.OUTAGE, f"{begun}; that is tried again each minute")

@@ -59,7 +59,7 @@ class FanOuts:
             job=job.name,
             run=tick_id(tick_ms),
             scheduled_at=utc_of(tick_ms),
-            agents=context.eligible(requirement_of(job)),
+            agents=context.agents.eligible(requirement_of(job)),
             origin=origin,
             cause=cause,
             at=context.now,

@@ -160,4 +160,4 @@ class GroupTurns:
         if job is None or entry is None:
             return None
         requirement = requirement_of_run(job.record, entry.record)
-        return self._context.choose(requirement, key[0], tried_by(entry.record))
+        return self._context.agents.choose(requirement, key[0], tried_by(entry.record))

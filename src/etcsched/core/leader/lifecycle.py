@@ -341,7 +341,7 @@ class LiveAgents:
         none; where nobody has any, those that are meant for it count, and will end ``missed``."""
         meant = self._jobs_on(Occasion.CLUSTER_SHUTDOWN, presence)
         jobs = [self._view.jobs[name].record for name in meant]
-        able = [j for j in jobs if self._context.is_eligible(_wanted(j, presence), presence)]
+        able = [j for j in jobs if self._context.agents.is_eligible(_wanted(j, presence), presence)]
         return len(able), len(meant)
 
     def _dismiss(self, live: Live, plan: _Plan) -> Live:
@@ -353,11 +353,11 @@ class LiveAgents:
 
     def _is_work_over(self, live: Live) -> bool:
         context, agent = self._context, live.agent
-        if context.used_slots(agent) == 0:
+        if context.agents.used_slots(agent) == 0:
             return True
         works = (self._view.runs.get(key) for key in self._view.assigned_to.get(agent, ()))
         is_held = [run is None or run.record.state is RunState.HELD for run in works]
-        return all(is_held) and not context.is_reserved(agent)
+        return all(is_held) and not context.agents.is_reserved(agent)
 
     def _runs_on(self, live: Live, plan: _Plan) -> bool:
         """Whether any run that its going waits for isn't over."""

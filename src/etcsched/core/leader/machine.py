@@ -195,7 +195,7 @@ class LeaderMachine:
                 elif isinstance(change.record, Run):
                     self._live.work_changed(change.record.agent)
                     if change.record.state in (RunState.HELD, RunState.ASSIGNED):
-                        self._context.load_changed(change.record.agent)
+                        self._context.agents.load_changed(change.record.agent)
                 if host := host_in(change.ids[1]):
                     self._live.work_changed(host)
                 self._runs.look_at_waiting(lane_of(change.ids[0], change.ids[1]))
@@ -208,13 +208,13 @@ class LeaderMachine:
                     self._fan_outs.came(change.ids[0])
             case Kind.ASSIGNMENT | Kind.REPORT:
                 if change.kind is Kind.ASSIGNMENT:
-                    self._context.load_changed(change.ids[0])
+                    self._context.agents.load_changed(change.ids[0])
                     self._live.work_changed(change.ids[0])
                 self._runs.look_at((change.ids[1], change.ids[2]))
             case Kind.PRESENCE if self._shows_only_the_time(change):
                 pass
             case Kind.PRESENCE | Kind.DRAIN | Kind.SEAT:
-                self._context.agents_changed()
+                self._context.agents.changed()
                 self._runs.look_at_agent(change.ids[0])
                 if self._view.settings.max_active_agents is None:
                     self._outages.eligibility_changed(change.ids[0])
@@ -223,7 +223,7 @@ class LeaderMachine:
                 if change.kind is Kind.PRESENCE:
                     self._live.look_at(change.ids[0])
             case Kind.LIVE:
-                self._context.agents_changed()
+                self._context.agents.changed()
                 self._live.look_at(change.ids[0])
             case Kind.JOB:
                 self._runs.chains.job_changed(change.ids[0])
@@ -253,7 +253,7 @@ class LeaderMachine:
             case Kind.WATERMARK:
                 self._fan_outs.look_at_all()
             case Kind.SETTINGS:
-                self._context.agents_changed()
+                self._context.agents.changed()
                 self._outages.eligibility_changed()
                 self._runs.look_at_all()  # Who stands by from now on isn't told by any seat.
             case Kind.ELECTION | Kind.TERM | Kind.EDITED:

@@ -275,8 +275,8 @@ class Outages:
         job, presence = self._view.jobs.get(name), self._view.presences.get(agent or "")
         if agent is None or job is None:
             return job is not None
-        requirement = requirement_of(job.record)
-        return presence is not None and self._context.is_eligible(requirement, presence.record)
+        requirement, agents = requirement_of(job.record), self._context.agents
+        return presence is not None and agents.is_eligible(requirement, presence.record)
 
     # --- recoveries
 
@@ -344,7 +344,7 @@ class Outages:
         if not context.can_start(job):  # Its last window may have closed since it was planned.
             plan = replace(plan, chosen=frozenset(), late_from_ms=now_ms + 1)
         most = 1 if recovering.is_cautious else recovery.MAX_TICKS_PER_STEP
-        agents = context.eligible(requirement_of(job)) if job.per_host else ()
+        agents = context.agents.eligible(requirement_of(job)) if job.per_host else ()
         most_runs = recovery.most_runs(agents)
         part = recovery.next_step(job, self._view.limits_of(job), plan, after_ms, most, most_runs)
         active = self._view.active_runs(name)

@@ -139,7 +139,7 @@ class RequestDecider:
             state = RunState.CONFLICTED
         elif why is None and not context.conflicts.is_in_group(job.name):
             # (Who of its conflict groups goes first is found out once it is there.)
-            presence = context.choose(requirement, job.name)
+            presence = context.agents.choose(requirement, job.name)
         if presence is not None:
             state, agent = RunState.ASSIGNED, presence.record.agent
             where = f"assigned to {agent}"
@@ -167,7 +167,7 @@ class RequestDecider:
                 is_tick=False,
                 assignment=assignment,
                 presence_revision=revision_of(presence),
-                rotation=context.rotate(job, agent),
+                rotation=context.agents.rotate(job, agent),
                 consumed=self._consumed(entry, True, where, run.id),
             ),
             run_matter((run.job, run.id)),

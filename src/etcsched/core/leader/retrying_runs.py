@@ -63,7 +63,7 @@ class RetryingRuns:
             self._waiting.discard(key)
         else:
             requirement, context = requirement_of_run(job.record, run), self._context
-            context.because(key, Why.NO_AGENT, lambda: context.why_none(requirement))
+            context.because(key, Why.NO_AGENT, lambda: context.agents.why_none(requirement))
             self._waiting.put(run, requirement)
 
     def _is_over(self, entry: Entry[Run], job: Job) -> bool:

@@ -23,7 +23,7 @@ class Seats:
 
     def decide(self) -> None:
         context, view = self._context, self._view
-        plan = context.seating.plan
+        plan = context.agents.seating.plan
         if not (plan.given or plan.taken) or context.is_busy(SEATS):
             return
         # A seat is taken before it is given: both lists begin with what goes first.

@@ -229,12 +229,12 @@ class TickDecider:
 
     def _is_for_none(self, job: Job) -> bool:
         """Whether a tick for each agent would be for none at all, and leave no trace."""
-        return job.per_host and not self._context.has_eligible(requirement_of(job))
+        return job.per_host and not self._context.agents.has_eligible(requirement_of(job))
 
     def _decide_ordinary(self, entry: Entry[Job], tick_ms: int) -> bool:
         if not self._context.can_start(entry.record):
             self._create(entry, tick_ms, RunState.MISSED, "the job was stopped before it started")
-        elif self._context.has_eligible(requirement_of(entry.record)):
+        elif self._context.agents.has_eligible(requirement_of(entry.record)):
             self._create_ordinary(entry, tick_ms)
         else:
             self._outages.open_gap(entry, tick_ms - 1)
@@ -270,7 +270,7 @@ class TickDecider:
             self._create(entry, tick_ms, state, "due" if holder is None else f"waits: {holder}")
             return
         if state is RunState.READY and not self._view.is_paused(job.name):
-            presence = self._context.choose(requirement_of(job), job.name)
+            presence = self._context.agents.choose(requirement_of(job), job.name)
             pace, is_late = self._runs.pace, self._context.wall_ms - starts_ms > LATE_MS
             if presence is not None and is_late and not pace.allow():
                 cause = f"due, and late: it waits, since {pace.reason}"
@@ -328,7 +328,7 @@ class TickDecider:
                 assignment=assignment,
                 presence_revision=revision_of(presence),
                 following=following,
-                rotation=context.rotate(job, agent),
+                rotation=context.agents.rotate(job, agent),
             ),
             run_matter((run.job, run.id)),
             job_matter(job.name),

@@ -134,7 +134,7 @@ class WaitingRuns:
         if holder is not None:
             self.turns.block(entry, f"{holder}")
             return
-        self._context.because(key, Why.NO_AGENT, lambda: self._context.why_none(requirement))
+        self._context.because(key, Why.NO_AGENT, lambda: self._context.agents.why_none(requirement))
         self._waiting.put(run, requirement)
         if run.state is RunState.CONFLICTED:
             self._cleared[key] = None
@@ -302,7 +302,7 @@ class WaitingRuns:
             why = f"{holder}" if holder is not None else "its conflict group was held"
             cause = f"{why}, as its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.CONFLICT_MISSED, cause)
-        elif self._context.has_eligible(requirement_of_run(job, run)) and not nobody_led:
+        elif self._context.agents.has_eligible(requirement_of_run(job, run)) and not nobody_led:
             why = "the job was paused" if self._view.is_paused(run.job) else "no slot was free"
             cause = f"{why} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.ABANDONED, cause)
@@ -312,7 +312,7 @@ class WaitingRuns:
             self._context.because(key, Why.OUTAGE, lambda: mode)
             self.outage_jobs[run.job] = None
         else:
-            why = self._context.why_none(requirement_of_run(job, run))
+            why = self._context.agents.why_none(requirement_of_run(job, run))
             why = "no scheduler led" if nobody_led else why
             self._ends.end_waiting(
                 entry, RunState.MISSED, f"{why}, as long as its pickup buffer lasted"
@@ -362,7 +362,7 @@ class WaitingRuns:
         run = entry.record
         end_ms = buffer_end_ms(replace(run, state=RunState.READY), job.record)
         if end_ms is None or self._context.wall_ms < end_ms:
-            why = self._context.why_none(requirement_of_run(job.record, run))
+            why = self._context.agents.why_none(requirement_of_run(job.record, run))
             requeue(self._context, entry, RunState.READY, f"its conflict group is free; {why}")
 
     def _offer_safely(self, requirement: Requirement, key: RunKey) -> bool:
@@ -374,7 +374,7 @@ class WaitingRuns:
         entry = self._view.runs.get(key)
         if entry is None:
             return True
-        presence = self._context.choose(requirement, key[0], tried_by(entry.record))
+        presence = self._context.agents.choose(requirement, key[0], tried_by(entry.record))
         if presence is None:
             return False
         if self._context.conflicts.is_in_group(key[0]) and self.turns.is_left(key):
@@ -415,7 +415,7 @@ class WaitingRuns:
                 run_revision=entry.mod_revision,
                 assignment=assignment_of(context.author, run, job.record, presence.record, seen),
                 presence_revision=presence.mod_revision,
-                rotation=context.rotate(job.record, agent),
+                rotation=context.agents.rotate(job.record, agent),
             ),
             run_matter(key),
             *self._turn_of(entry.record, job.record),

@@ -82,7 +82,7 @@ def check_waiting(view: View, now_ms: int) -> list[Finding]:
         for key, entry in sorted(view.runs.items())
         if entry.record.state in (RunState.READY, RunState.RETRYING)
         and (job := view.jobs.get(entry.record.job)) is not None
-        and not context.has_eligible(requirement_of_run(job.record, entry.record))
+        and not context.agents.has_eligible(requirement_of_run(job.record, entry.record))
     ]
     # What is paused, say, waits for something else.
     explainer = Explainer(view, now_ms) if alone else None
