@@ -3,7 +3,9 @@
 Sources: etcd's advisory of 2022-03 on data inconsistency (3.5.0 to 3.5.2 can lose committed writes
 after a crash); CVE-2026-33343 (role permissions weren't checked inside nested transactions: fixed
 in 3.4.42, 3.5.28, 3.6.9), CVE-2026-33413 (lease calls of others: the same releases) and
-CVE-2026-44283 (leases attached by a put inside a transaction: fixed in 3.4.44, 3.5.30, 3.6.11).
+CVE-2026-44283 (leases attached by a put inside a transaction: fixed in 3.4.44, 3.5.30, 3.6.11);
+etcd's pull request 18274 (what was deleted in the very revision that is compacted to: kept from
+3.4.34 and 3.5.16 on).
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import msgspec
 
 from etcsched.core.errors import UnsupportedEtcd
 
-__all__ = ["LEAST_VERSION", "ReleaseFault", "check_version", "fault_of"]
+__all__ = ["LEAST_VERSION", "ReleaseFault", "check_version", "fault_of", "weakness_of"]
 
 LEAST_VERSION: Final = (3, 4, 0)
 _CORRUPTING: Final = ((3, 5, 0), (3, 5, 2))
 # The first release of each line that enforces roles in everything this program does.
 _FENCED_AUTH: Final = {(3, 4): (3, 4, 44), (3, 5): (3, 5, 30), (3, 6): (3, 6, 11)}
+# The first release of each line whose compaction takes no deletion from a watch that lags behind.
+_KEEPS_DELETIONS: Final = {(3, 4): (3, 4, 34), (3, 5): (3, 5, 16)}
 
 
 class ReleaseFault(msgspec.Struct, frozen=True):
@@ -46,6 +50,18 @@ def fault_of(version: str) -> ReleaseFault | None:
             loses_data=True,
         )
     return None
+
+
+def weakness_of(version: str) -> ReleaseFault | None:
+    """What is to be known of a release that is to be trusted all the same."""
+    number = _number_of(version)
+    keeps = _KEEPS_DELETIONS.get(number[:2]) if number is not None else None
+    if number is None or keeps is None or number >= keeps:
+        return None
+    return ReleaseFault(
+        f"{version}, which can keep a deletion from a watch that lags behind, as it compacts",
+        f"upgrade etcd to {'.'.join(map(str, keeps))} or later",
+    )
 
 
 def check_version(

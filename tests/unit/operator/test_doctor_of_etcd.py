@@ -25,7 +25,9 @@ DOWN = MemberStatus("e2:1", error="connection refused")
         ([WELL, DOWN], {"etcd e1:1": Level.OK, "etcd e2:1": Level.BAD}),
         ([DOWN], {"etcd e2:1": Level.BAD}),
         ([replace(WELL, leader_id=0)], {"etcd e1:1": Level.BAD}),
-        ([replace(WELL, version="3.4.0")], {"etcd e1:1": Level.OK}),
+        ([replace(WELL, version="3.4.33")], {"etcd e1:1": Level.WARNING}),
+        ([replace(WELL, version="3.4.34")], {"etcd e1:1": Level.OK}),
+        ([replace(WELL, version="3.5.15")], {"etcd e1:1": Level.WARNING}),
         ([replace(WELL, version="3.3.27")], {"etcd e1:1": Level.BAD}),
         ([replace(TOLD_LITTLE, version="3.5.2")], {"etcd e1:1": Level.BAD}),
         (

@@ -12,7 +12,7 @@ from etcsched.core.records import (
     Kind,
 )
 from etcsched.core.sizes import size_text
-from etcsched.etcd.releases import fault_of
+from etcsched.etcd.releases import fault_of, weakness_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range
 from etcsched.operator.cluster import UNTOLD
@@ -46,6 +46,8 @@ def _of_member(member: MemberStatus) -> Finding:
     if not member.version:
         advice = "nor is it served by HTTP; see with etcdctl endpoint status, as root"
         return Finding(topic, Level.WARNING, f"its version is {UNTOLD}", advice)
+    if (weakness := weakness_of(member.version)) is not None:
+        return Finding(topic, Level.WARNING, f"is {weakness.text}", weakness.advice)
     return Finding(topic, Level.OK, f"version {member.version}")
 
 
