@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from etcsched.core.records import Kind, Record, Run, Term, Watermark
+from etcsched.core.records import Assignment, Join, Kind, Record, Run, Term, Watermark
 from etcsched.core.times import ms_of
 from etcsched.keyspace.codec import MalformedRecord, change_of, decode
 from etcsched.keyspace.keys import Keys
@@ -22,6 +22,14 @@ BARRED: Final = "barred"
 """Nothing is decided by what stands in these two."""
 Place = Kind | Literal["archive", "access", "barred"]
 R = TypeVar("R", bound=Record)
+
+_TIMES: Final[dict[type[Record], tuple[str, ...]]] = {
+    Run: ("created_at", "scheduled_at", "not_before", "missed_through"),
+    Assignment: ("assigned_at",),
+    Join: ("since",),
+}
+"""What is judged by, and may be no time where a hand has written it: for the leader it costs that
+one run."""
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -163,6 +171,8 @@ class Keyspace:
                 record = change.record
         except MalformedRecord:
             pass
+        if record is not None and not _has_times(record):
+            record = None
         return Held(record, kv.mod_revision, kv.create_revision, kv.lease)
 
     def _apply(self, write: Write) -> None:
@@ -197,3 +207,13 @@ def _mark(index: dict[K, set[V]], key: K, value: V, is_there: bool) -> None:
         index[key].discard(value)
         if not index[key]:
             del index[key]
+
+
+def _has_times(record: Record) -> bool:
+    try:
+        for name in _TIMES.get(type(record), ()):
+            if (time := getattr(record, name)) is not None:
+                ms_of(time)
+    except ValueError:
+        return False
+    return True

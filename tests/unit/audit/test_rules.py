@@ -1134,7 +1134,7 @@ def test_i2_awaits_the_start_of_the_attempt_that_was_assigned_at_once(
 # --- what counts as absent
 
 
-@pytest.mark.parametrize("place", ["job", "pause", "gap", "fan_out"])
+@pytest.mark.parametrize("place", ["job", "pause", "gap", "run", "fan_out"])
 def test_what_no_leader_takes_for_a_record_the_auditor_doesnt_either(
     story: Story, place: str
 ) -> None:
@@ -1150,6 +1150,9 @@ def test_what_no_leader_takes_for_a_record_the_auditor_doesnt_either(
         case "gap":
             key, gap = story.gap(30, job="other")
             story.put((key, replace(gap, decided_through=no_time)))
+        case "run":
+            run = a_run(ONE, RunState.READY, job="other", scheduled_at=no_time)
+            story.put((KEYS.of(Kind.RUN, "other", ONE), run))
         case _:
             fan_out = FanOut(
                 job="other", run=ONE, scheduled_at=no_time, agents=("a",), origin=Origin.SCHEDULE,
