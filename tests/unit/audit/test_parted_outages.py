@@ -28,15 +28,17 @@ def a_step(story: Story, through_s: float, *records: tuple[str, Run], closed: bo
     story.put(story.gap(through_s, closed=closed), *records)
 
 
-def missed_ones(*seconds: float) -> list[tuple[str, Run]]:
-    return [(KEYS.archive("job", tick(s)), a_run(tick(s), RunState.MISSED)) for s in seconds]
+def missed_ones(*seconds: float, term: int = 1) -> list[tuple[str, Run]]:
+    return [
+        (KEYS.archive("job", tick(s)), a_run(tick(s), RunState.MISSED, term=term)) for s in seconds
+    ]
 
 
-def chosen_ones(*seconds: float) -> list[tuple[str, Run]]:
+def chosen_ones(*seconds: float, term: int = 1) -> list[tuple[str, Run]]:
     return [
         (
             KEYS.of(Kind.RUN, "job", tick(s)),
-            a_run(tick(s), RunState.QUEUED, origin=Origin.RECOVERY),
+            a_run(tick(s), RunState.QUEUED, origin=Origin.RECOVERY, term=term),
         )
         for s in seconds
     ]
@@ -190,3 +192,29 @@ def test_i9_unless_etcd_refuses_what_would_have_to_come_first(story: Story) -> N
     story.fault(FaultKind.OTHER, 190, 210)
     left_over(story, [120, 180], [240, 300])
     check_clean(story)
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_a_second_leader_left_as_the_agents_went_is_of_the_outage_that_began_then(
+    story: Story, runs: bool
+) -> None:
+    """The first one chose the last tick that it knew of, and died; the second one saw later ones,
+    and of those but the first was decided when nobody was left."""
+    story.defined(a_job(recovery=Recovery.LAST, pickup_buffer_s=10.0))
+    story.now_s = 150
+    story.put(*missed_ones(60), *chosen_ones(120))
+    story.delete(KEYS.of(Kind.ELECTION, "1"))
+    story.led(2)
+    story.now_s = 320
+    story.put(*missed_ones(180, term=2))
+    gone(story)
+    a_step(story, 180.1)
+    story.through(320, term=2)
+    story.staffed()
+    story.now_s = 340
+    last = chosen_ones(300, term=2) if runs else missed_ones(300, term=2)
+    a_step(story, 320.5, *missed_ones(240, term=2), *last, closed=True)
+    if runs:
+        check_clean(story)
+    else:
+        check(story, Invariant.I9, "the last one missed, and none runs")

@@ -28,12 +28,14 @@ class _Outage(msgspec.Struct):
     then, so that the job as it is now doesn't say what was right for all of them. ``past_ms``: the
     latest tick since then that was decided in the ordinary way. ``terms``: of those who decided;
     one that took over before there was an account of it may have seen another outage behind it.
+    ``taken_up_ms``: when the last of them began.
     ``parted``: how many were chosen whenever the agents went before all were decided: what was left
     is of the outage that began then, which has a limit of its own. ``is_deserted``: they are away;
     ``was_deserted``: or were, since it was decided or parted last."""
 
     began_ms: int
     terms: set[int] = set()
+    taken_up_ms: int = 0
     past_ms: int = 0
     redefined: bool = False
     could_start: bool = True
@@ -42,6 +44,11 @@ class _Outage(msgspec.Struct):
     is_deserted: bool = False
     was_deserted: bool = False
     missed: list[tuple[int, int, int]] = []
+
+    def decided_by(self, term: int, at_ms: int) -> None:
+        if term not in self.terms:
+            self.terms.add(term)
+            self.taken_up_ms = at_ms
 
     def part(self) -> None:
         self.parted.append(len(self.chosen))
@@ -129,12 +136,12 @@ class Recoveries(Rule):
 
     def _is_another(self, gap: Gap) -> bool:
         """Whether an open gap is of a later outage than the one whose ticks were decided last: what
-        was due when that began to be decided was decided before."""
+        was due when the last leader began to decide that was decided before."""
         outage = self._outages.get(gap.job)
         if outage is None:
             return False
         through_ms = ms_of(gap.decided_through)
-        due = self.court.definitions.due(gap.job, through_ms, outage.began_ms)
+        due = self.court.definitions.due(gap.job, through_ms, outage.taken_up_ms)
         return next(due, None) is None
 
     # --- one change
@@ -152,7 +159,7 @@ class Recoveries(Rule):
         self._remember(run)
         if run.state is RunState.MISSED or run.origin is Origin.RECOVERY:
             outage = self._outage_of(job, tick_ms, step)
-            outage.terms.add(run.history[-1].term if run.history else 0)
+            outage.decided_by(run.history[-1].term if run.history else 0, step.at_ms)
             if run.origin is Origin.RECOVERY:
                 outage.chosen.append(tick_ms)
             else:
@@ -177,7 +184,7 @@ class Recoveries(Rule):
         if fan_out.origin is Origin.RECOVERY:
             if job is not None:
                 outage = self._outage_of(job, tick_ms, step)
-                outage.terms.add(fan_out.term)
+                outage.decided_by(fan_out.term, step.at_ms)
                 outage.chosen.append(tick_ms)
         elif job is not None:
             self._passed(job, tick_ms)
