@@ -52,6 +52,16 @@ class Write(msgspec.Struct, frozen=True):
     after: Held | None
 
     @property
+    def old(self) -> Record | None:
+        """What stood there, as far as anybody takes it for a record."""
+        return self.before.record if self.before is not None else None
+
+    @property
+    def new(self) -> Record | None:
+        """What stands there from now on."""
+        return self.after.record if self.after is not None else None
+
+    @property
     def is_new(self) -> bool:
         return self.before is None and self.after is not None
 

@@ -111,8 +111,8 @@ class Ticks(Rule):
     # --- one change
 
     def _watermark_moved(self, write: Write, step: Step) -> None:
-        before = write.before.record if write.before is not None else None
-        after = write.after.record if write.after is not None else None
+        before = write.old
+        after = write.new
         if isinstance(before, Watermark):
             grows = isinstance(after, Watermark) and after.through > before.through
             text = f"the watermark went from {before.through} back"
@@ -122,7 +122,7 @@ class Ticks(Rule):
 
     def _defined(self, write: Write, step: Step) -> None:
         (name,) = write.ids
-        record = write.after.record if write.after is not None else None
+        record = write.new
         problem = None
         match write.place, record:
             case Kind.JOB, Job():
@@ -164,8 +164,8 @@ class Ticks(Rule):
 
     def _fanned_out(self, write: Write, step: Step) -> None:
         name = "/".join(write.ids)
-        before = write.before.record if write.before is not None else None
-        after = write.after.record if write.after is not None else None
+        before = write.old
+        after = write.new
         if isinstance(after, FanOut) and write.is_new:
             tick_ms = ms_of(after.scheduled_at)
             is_due = self._definitions.is_due(after.job, tick_ms)
@@ -229,8 +229,8 @@ class Ticks(Rule):
             owed.discard(tick_ms)
             text = f"{job}, due {utc_of(tick_ms)}: lost; its gap passed it undecided"
             self.expect(False, text, step)
-        before = write.before.record if write.before is not None else None
-        after = write.after.record if write.after is not None else None
+        before = write.old
+        after = write.new
         if not isinstance(before, Gap) or not isinstance(after, Gap):
             return
         text = f"{job}: its gap's account went from {before.decided_through} back"
@@ -241,7 +241,7 @@ class Ticks(Rule):
         self.expect(not stands, f"{job}: its gap is written again, as it was", step)
 
     def _forgotten(self, write: Write, step: Step) -> None:
-        before = write.before.record if write.before is not None else None
+        before = write.old
         tick_ms = tick_of(before) if isinstance(before, Run) else None
         if tick_ms is not None:
             text = f"{'/'.join(write.ids)}: forgotten before the watermark passed its tick"

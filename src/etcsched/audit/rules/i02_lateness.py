@@ -98,8 +98,8 @@ class Lateness(Rule):
                 self._judge(name, "was decided", due_ms, step.at_ms, since_ms)
 
     def _edited(self, write: Write, step: Step) -> None:
-        before = write.before.record if write.before is not None else None
-        after = write.after.record if write.after is not None else None
+        before = write.old
+        after = write.new
         since_ms, before_ms = _since_ms(after), _since_ms(before)
         if since_ms is None and isinstance(after, Pause):
             since_ms, before_ms = (
@@ -121,7 +121,7 @@ class Lateness(Rule):
     def _not_before(self, write: Write, step: Step) -> None:
         """A splay delays a run's first assignment."""
         held = step.of(Kind.RUN, *write.ids[1:])
-        run = held.after.record if held is not None and held.after is not None else None
+        run = held.new if held is not None else None
         if write.after is None or not isinstance(run, Run) or run.not_before is None:
             return
         if run.attempt == 1 and step.at_ms:
@@ -156,7 +156,7 @@ class Lateness(Rule):
             self._started((word.job, word.run), awaited, word.at_ms)
 
     def _claimed(self, write: Write, awaited: _Awaited, step: Step) -> None:
-        report = write.after.record if write.after is not None else None
+        report = write.new
         if not isinstance(report, Report):
             return
         awaited.claimed_ms = step.at_ms

@@ -21,7 +21,7 @@ class Succession(Rule):
         """Attempts that were claimed and moved, by the session that was taken for lost."""
 
     def wrote(self, write: Write, step: Step) -> None:
-        record = write.after.record if write.after is not None else None
+        record = write.new
         if isinstance(record, Assignment):
             self._assigned(write, record, step)
         elif write.place is Kind.ASSIGNMENT and write.after is None:
@@ -50,7 +50,7 @@ class Succession(Rule):
 
     def _withdrawn(self, write: Write, step: Step) -> None:
         """Its claimed attempt had no outcome: it was taken for lost."""
-        old = write.before.record if write.before is not None else None
+        old = write.old
         if not isinstance(old, Assignment) or not self._is_claimed(write.ids):
             return
         is_here = self._is_here(write.ids, old)

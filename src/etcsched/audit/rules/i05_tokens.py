@@ -26,7 +26,7 @@ class Tokens(Rule):
             self._given.add((ids[1], ids[2], held.mod_revision))
 
     def wrote(self, write: Write, step: Step) -> None:
-        record = write.after.record if write.after is not None else None
+        record = write.new
         if isinstance(record, Assignment):
             self._given.add((record.job, record.run, step.revision))
         elif isinstance(record, Report):

@@ -18,7 +18,7 @@ class Leaders(Rule):
     places = frozenset({*_LEADERS, ARCHIVE})
 
     def wrote(self, write: Write, step: Step) -> None:
-        record = write.after.record if write.after is not None else None
+        record = write.new
         if write.place is Kind.TERM:
             if isinstance(record, Term):
                 self._took_term(record, step)
@@ -53,7 +53,7 @@ class Leaders(Rule):
 
     def _author(self, write: Write) -> int | None:
         """The term that a record names as its writer's."""
-        match write.after.record if write.after is not None else None:
+        match write.new:
             case Assignment(term=term) | Watermark(term=term):
                 return term
             case Run() as run:

@@ -23,7 +23,7 @@ class Chains(Rule):
 
     def committed(self, step: Step) -> None:
         for write in step.writes:
-            record = write.after.record if write.after is not None else None
+            record = write.new
             if write.place == ARCHIVE and write.is_new and isinstance(record, Run):
                 self._ended(record, step)
 
@@ -63,7 +63,7 @@ class Chains(Rule):
     def _was_joined(self, step: Step, run: Run) -> bool:
         """Whether a join ends with it: what it waited for was taken out of the chain."""
         for write in step.writes:
-            join = write.before.record if write.before is not None else None
+            join = write.old
             if isinstance(join, Join) and write.after is None:
                 came = [(source.job, source.run) for source in run.chained_from]
                 names_it = (join.job, join.run) == (run.job, run.id)

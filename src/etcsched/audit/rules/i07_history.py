@@ -53,7 +53,7 @@ class Histories(Rule):
 
     def wrote(self, write: Write, step: Step) -> None:
         if write.place is Kind.JOB:
-            before = write.before.record if write.before is not None else None
+            before = write.old
             keep = before.keep if isinstance(before, Job) else NO_JOB
             self._earlier[write.ids[0]].append((step.at_ms, keep))
         elif write.is_new:

@@ -72,8 +72,8 @@ class Joins(Rule):
     # --- one join
 
     def _moved(self, write: Write, step: Step) -> None:
-        before = write.before.record if write.before is not None else None
-        after = write.after.record if write.after is not None else None
+        before = write.old
+        after = write.new
         if isinstance(after, Join):
             known = before.arrived if isinstance(before, Join) else ()
             self._come += [(after, each) for each in after.arrived if each not in known]
@@ -86,7 +86,7 @@ class Joins(Rule):
             self._keeps(name, before, {each.job for each in after.arrived}, step)
             return
         begun = step.of(Kind.RUN, before.job, before.run)
-        run = begun.after.record if begun is not None and begun.after is not None else None
+        run = begun.new if begun is not None else None
         if isinstance(run, Run):
             self._keeps(name, before, {source.job for source in run.chained_from}, step)
         else:
@@ -133,7 +133,7 @@ class Joins(Rule):
     def _is_joined(self, run: Run, step: Step) -> bool:
         """Whether all that ends with it goes on to its job by a join only."""
         for write in step.writes:
-            join = write.before.record if write.place is Kind.JOIN and write.before else None
+            join = write.old if write.place is Kind.JOIN else None
             if isinstance(join, Join) and (join.job, join.run) == (run.job, run.id):
                 return True
         sources = {source.job for source in run.chained_from}

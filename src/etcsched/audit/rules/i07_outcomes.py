@@ -43,8 +43,8 @@ class Outcomes(Rule):
         self._known.update(self.state.all_of(Kind.RUN))
 
     def wrote(self, write: Write, step: Step) -> None:
-        after = write.after.record if write.after is not None else None
-        before = write.before.record if write.before is not None else None
+        after = write.new
+        before = write.old
         match write.place:
             case Kind.RUN:
                 self._known.add(write.ids)
@@ -103,7 +103,7 @@ class Outcomes(Rule):
         """What was told of an active run's attempts is told still, in its order."""
         archived = step.of(ARCHIVE, *write.ids)
         next_ = write.after or (archived.after if archived is not None else None)
-        old = write.before.record if write.before is not None else None
+        old = write.old
         new = next_.record if next_ is not None else None
         if not isinstance(old, Run) or not isinstance(new, Run) or not old.attempts:
             return

@@ -104,7 +104,7 @@ class Operations(Rule):
         request = self.state.record(Request, Kind.REQUEST, request_id)
         text = f"request {request_id}: it was answered, and nobody had asked"
         self.expect(self.state.of(Kind.REQUEST, request_id) is not None, text, step)
-        answer = write.after.record if write.after is not None else None
+        answer = write.new
         if request is None or not isinstance(answer, Answer):
             return
         if request.kind is not RequestKind.TRIGGER:
@@ -178,7 +178,7 @@ def _is_regrouped(write: Write, step: Step) -> bool:
 
 def _read(write: Write) -> tuple[OperationKind | None, str]:
     """Which operation this write can be, and its mark."""
-    record: Record | None = write.after.record if write.after is not None else None
+    record: Record | None = write.new
     match write.place, record:
         case Kind.JOB, Job():
             is_deleted = record.current.state is JobState.DELETED

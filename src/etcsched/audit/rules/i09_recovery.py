@@ -96,7 +96,7 @@ class Recoveries(Rule):
         if self._outages and any(write.place in ELIGIBILITY for write in step.writes):
             self._look_for_agents()
         for write in step.writes:
-            gap = write.after.record if write.after is not None else None
+            gap = write.new
             if write.place is not Kind.GAP or not isinstance(gap, Gap):
                 continue
             if _begins(write) and not gap.closed and not _decides(step, gap.job):
@@ -175,7 +175,7 @@ class Recoveries(Rule):
 
     def _fanned_out(self, write: Write, step: Step) -> None:
         """The decision on a tick of a job that runs on each agent."""
-        fan_out = write.after.record if write.after is not None else None
+        fan_out = write.new
         if not isinstance(fan_out, FanOut):
             return
         job = self.state.record(Job, Kind.JOB, fan_out.job)
@@ -315,7 +315,7 @@ class Recoveries(Rule):
 
 def _begins(write: Write) -> bool:
     """Not a step in what was open already."""
-    gap = write.before.record if write.before is not None else None
+    gap = write.old
     return not isinstance(gap, Gap) or gap.closed
 
 
@@ -325,15 +325,15 @@ def _decides(step: Step, job: str) -> bool:
 
 
 def _is_of_an_outage(write: Write) -> bool:
-    record = write.after.record if write.after is not None else None
+    record = write.new
     if write.place is ARCHIVE:
         return isinstance(record, Run) and record.state is RunState.MISSED
     return isinstance(record, Run | FanOut) and record.origin is Origin.RECOVERY
 
 
 def _is_other_mode(write: Write) -> bool:
-    before = write.before.record if write.before is not None else None
-    after = write.after.record if write.after is not None else None
+    before = write.old
+    after = write.new
     return (
         isinstance(before, Job)
         and isinstance(after, Job)

@@ -45,7 +45,7 @@ class Placement(Rule):
         self._bounded_ms = 0 if self._most_agents is not None else None
 
     def wrote(self, write: Write, step: Step) -> None:
-        new = write.after.record if write.after is not None else None
+        new = write.new
         if isinstance(new, ClusterSettings):
             if new.max_active_agents is None:
                 self._bounded_ms = None
@@ -94,7 +94,7 @@ class Placement(Rule):
         """A job can choose that its hosts and labels bind no requested and no chained runs; what
         takes the place of such a run isn't bound either."""
         written = step.of(Kind.RUN, new.job, new.run)
-        run = written.after.record if written is not None and written.after is not None else None
+        run = written.new if written is not None else None
         if job.hosts_for is HostsFor.ALL or not isinstance(run, Run):
             return job.hosts_for is HostsFor.ALL
         stands_for_tick = run.scheduled_at is not None and not run.chained_from

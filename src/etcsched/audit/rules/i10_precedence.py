@@ -114,7 +114,7 @@ class Precedence(Rule):
 
     def _moved(self, write: Write, step: Step) -> None:
         job, run_id = write.ids
-        run = write.after.record if write.after is not None else None
+        run = write.new
         state = run.state if isinstance(run, Run) else None
         if self._blocked.get(job, {}).pop(run_id, None) is not None and not self._blocked[job]:
             del self._blocked[job]
@@ -172,7 +172,7 @@ class Precedence(Rule):
         if run is None or run.occasion is not None or not self._is_ordered:
             return
         written = step.of(Kind.RUN, job, run_id)
-        before = written.before.record if written is not None and written.before else None
+        before = written.old if written is not None else None
         if isinstance(before, Run) and before.state in _WORKS:
             return  # It moves on to another agent.
         for group in self._groups():
@@ -278,8 +278,8 @@ class Precedence(Rule):
 
 def _is_clock_only(write: Write) -> bool:
     """Each agent shows its clock now and then."""
-    before = write.before.record if write.before is not None else None
-    after = write.after.record if write.after is not None else None
+    before = write.old
+    after = write.new
     if not isinstance(before, Presence) or not isinstance(after, Presence):
         return False
     return replace(before, clock=after.clock) == after

@@ -29,7 +29,7 @@ class Turns(Rule):
         """By job, the last revision up to which it might overlap itself."""
 
     def wrote(self, write: Write, step: Step) -> None:
-        before = write.before.record if write.before is not None else None
+        before = write.old
         if isinstance(before, Job) and before.overlap is Overlap.ALLOW:
             self._overlapped_at[before.name] = step.revision
 
@@ -105,5 +105,5 @@ class Turns(Rule):
 def _state_before(step: Step, name: str, run_id: str) -> RunState | None:
     """None: the run is new."""
     write = step.of(Kind.RUN, name, run_id)
-    before = write.before.record if write is not None and write.before is not None else None
+    before = write.old if write is not None else None
     return before.state if isinstance(before, Run) else None

@@ -39,8 +39,8 @@ class Fencing(Rule):
                 self._session_of[its] = held.record.incarnation
 
     def wrote(self, write: Write, step: Step) -> None:
-        after = write.after.record if write.after is not None else None
-        before = write.before.record if write.before is not None else None
+        after = write.new
+        before = write.old
         if isinstance(after, Assignment):
             self._session_of[after.job, after.run, step.revision] = after.incarnation
             goes_on = after.on_disconnect is OnDisconnect.CONTINUE

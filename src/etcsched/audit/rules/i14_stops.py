@@ -29,7 +29,7 @@ class Stops(Rule):
                 self._claimed.add(_attempt_of(held.record))
 
     def wrote(self, write: Write, step: Step) -> None:
-        report = write.after.record if write.after is not None else None
+        report = write.new
         if not isinstance(report, Report):
             return
         self._claimed.add(_attempt_of(report))
