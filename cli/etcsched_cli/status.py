@@ -86,11 +86,9 @@ def _schedulers(view: ClusterView) -> str:
 
 
 def _scheduler(one: SchedulerView) -> str:
-    remarks = [
-        *(["leads"] if one.leads else []),
-        *([f"process {one.pid} on {one.host}, shares its name"] if one.shares_name else []),
-    ]
-    return f"{one.node} ({', '.join(remarks)})" if remarks else one.node
+    process = f"process {one.pid} on {one.host}, shares its name" if one.shares_name else ""
+    remarks = ", ".join(filter(None, ("leads" if one.leads else "", process)))
+    return f"{one.node} ({remarks})" if remarks else one.node
 
 
 def barred_cells(leader: LeaderView) -> list[Cell]:

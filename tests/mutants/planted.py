@@ -85,7 +85,7 @@ class _WatchesOnePredecessor(CandidateMachine):
     _predecessor: str | None = None
 
     def _decide(self, now: Instant) -> list[CandidateEffect]:
-        token = self._own_token()
+        token = self.own_token
         places = {key: each.create_revision for key, each in self._view.candidates.items()}
         before = {key: place for key, place in places.items() if place < token}
         if not token:

@@ -132,7 +132,7 @@ class CandidateMachine:
             return Standing.LEADING
         if self._lease is None:
             return Standing.OUT
-        return Standing.STANDBY if self._own_token() else Standing.BARRED
+        return Standing.STANDBY if self.own_token else Standing.BARRED
 
     @property
     def barred_because(self) -> str:
@@ -146,7 +146,7 @@ class CandidateMachine:
         return tuple(
             name
             for name, entry in self._view.candidates.items()
-            if not entry.lease and entry.create_revision != self._own_token()
+            if not entry.lease and entry.create_revision != self.own_token
         )
 
     @property
@@ -163,12 +163,13 @@ class CandidateMachine:
     @property
     def own_token(self) -> int:
         """0: it doesn't stand for election."""
-        return self._own_token()
+        own = self._own()
+        return own.create_revision if own is not None else 0
 
     @property
     def stuck_behind(self) -> tuple[str, ...]:
         """Those of them that stand before this node: its turn never comes."""
-        token = self._own_token()
+        token = self.own_token
         of = self._view.candidates
         return tuple(name for name in self.unleased if of[name].create_revision < token)
 
@@ -185,10 +186,6 @@ class CandidateMachine:
 
     def _own(self) -> Entry[Candidate] | None:
         return self._view.candidates.get(f"{self._lease:x}") if self._lease is not None else None
-
-    def _own_token(self) -> int:
-        entry = self._own()
-        return entry.create_revision if entry is not None else 0
 
     def _decide(self, now: Instant) -> list[CandidateEffect]:
         if self._lease is None or self._resigned:
@@ -259,7 +256,7 @@ class CandidateMachine:
         return [Demote(reason)]
 
     def _leave(self) -> list[CandidateEffect]:
-        token = self._own_token()
+        token = self.own_token
         return [Leave(self._lease, token)] if self._lease is not None and token else []
 
     def _paced(self, effects: list[CandidateEffect], now: Instant) -> list[CandidateEffect]:

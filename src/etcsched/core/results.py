@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from etcsched.core.text import shortened
+
 MAX_RESULTS_BYTES: Final = 16 << 10
 """Of a run's results together, names and values."""
 
@@ -35,7 +37,7 @@ def parse_results(raw: bytes, *, is_cut: bool = False) -> tuple[Results, str]:
         if not text.strip():
             continue
         if problem or match is None:
-            shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+            shown = shortened(text, _SHOWN_CHARACTERS)
             problems.append(f"line {number}, {shown!r}, {problem or 'is no NAME=VALUE'}")
             continue
         name, value = match.groups()

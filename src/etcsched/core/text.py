@@ -18,6 +18,11 @@ def is_text(text: str) -> bool:
     return True
 
 
+def shortened(text: str, most: int) -> str:
+    """At most so many characters, and dots where there were more."""
+    return text if len(text) <= most else text[:most] + "..."
+
+
 def some(names: Sequence[str]) -> str:
     """The first few, and how many more."""
     rest = len(names) - _NAMED

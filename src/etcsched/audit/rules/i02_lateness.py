@@ -102,10 +102,8 @@ class Lateness(Rule):
         after = write.new
         since_ms, before_ms = _since_ms(after), _since_ms(before)
         if since_ms is None and isinstance(after, Pause):
-            since_ms, before_ms = (
-                before_ms,
-                None,
-            )  # It is over, by a clock that is behind, for long.
+            # It is over, by a clock that is behind, for so long that nothing of it is left.
+            since_ms, before_ms = before_ms, None
         if since_ms is not None and since_ms != before_ms:
             name = write.ids[0] if write.place is not Kind.CALENDAR else CLUSTER
             self._edits[name] = since_ms, step.at_ms

@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 import msgspec
 from msgspec.structs import replace
 
-from etcsched.audit.eligibility import is_free, suits, used_slots
+from etcsched.audit.eligibility import eligible_for, used_slots
 from etcsched.audit.history import FaultKind
 from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import Step, Write
@@ -236,10 +236,7 @@ class Precedence(Rule):
 
     def _agents_for(self, job: Job, run: Run, step: Step) -> Iterator[str]:
         host = host_in(run.id)
-        for held in self.state.all_of(Kind.PRESENCE).values():
-            presence = held.record
-            if not isinstance(presence, Presence) or host not in ("", presence.agent):
-                continue
+        for presence in eligible_for(self.state, job):
             live = self.state.record(Live, Kind.LIVE, presence.agent)
             has_begun = (
                 live is not None
@@ -247,8 +244,8 @@ class Precedence(Rule):
                 and live.stage is Stage.HERE
                 and not live.due
             )
-            may_run = suits(job, presence) and is_free(self.state, presence)
-            if has_begun and may_run and self._stands(("agent", presence.agent), step):
+            may_have_it = host in ("", presence.agent)
+            if has_begun and may_have_it and self._stands(("agent", presence.agent), step):
                 yield presence.agent
 
     def _had_slot(self, agent: str, taken_on: str, step: Step) -> bool:

@@ -23,6 +23,7 @@ from etcsched.core.agent.users import allows
 from etcsched.core.clock import Instant
 from etcsched.core.records import Assignment, Noop, Order, Report
 from etcsched.core.states import Outcome
+from etcsched.core.text import shortened
 from etcsched.core.times import utc_of
 
 CLAIM_AGAIN_S = 1.0
@@ -182,10 +183,7 @@ class Assignments:
         try:
             argv_of(assignment)
         except UnknownParameter as error:
-            reason = str(error)
-            if len(reason) > _REASON_MOST:
-                reason = reason[:_REASON_MOST] + "..."
-            return Outcome.FAILED, reason
+            return Outcome.FAILED, shortened(str(error), _REASON_MOST)
         return None
 
     def claim_committed(self, attempt_id: str, now: Instant) -> None:
