@@ -11,6 +11,7 @@ from etcsched.core.states import FINAL, RunState
 from etcsched.operator import resubmit as operator
 from etcsched.operator.bulk import Asker, Progress
 from etcsched.operator.choosing import Wanted
+from etcsched.operator.params import check_params_of_runs
 from etcsched.operator.requests import check_known
 from etcsched.operator.runs import parse_run_name
 from etcsched_cli.asking import SHOWN, Asking, count, first_rows, report, states_counted
@@ -102,8 +103,8 @@ async def _choose(etcd: Etcd, keys: Keys, wanted: Wanted, changes: dict[str, str
     chosen = await operator.choose(etcd, keys, wanted)
     if wanted.job is not None and not chosen.runs:
         await check_known(etcd, keys, wanted.job)
-    # Before anybody is asked whether to do it.
-    await operator.check(etcd, keys, [(run.job, run.id) for run in chosen.runs], changes)
+    # Before anybody is asked whether to do it. That they are there was seen just now.
+    await check_params_of_runs(etcd, keys, [(run.job, run.id) for run in chosen.runs], changes)
     return chosen
 
 
