@@ -186,16 +186,21 @@ def test_what_waits_ends_though_its_job_is_made_anew_before_anybody_looks(
     assert [span.job for span in world.agents["a2"].spans] == []
 
 
-def test_what_came_after_its_job_was_made_anew_by_a_clock_that_is_ahead(world: World) -> None:
+def asked_for_after_it_was_made_anew(world: World, ahead_ms: int) -> None:
+    """By a clock that is ahead: by that, the run came before its job was deleted."""
     world.apply(job(hosts=("a2",)))
-    world.start_ms += 5_000
+    world.start_ms += ahead_ms
     world.delete("backup")
     world.start_ms += 1
     world.apply(job(hosts=("a2",)))
-    world.start_ms -= 5_001
+    world.start_ms -= ahead_ms + 1
     world.advance(1)
     world.request(trigger(RUN))
     world.advance(1)
+
+
+def test_what_came_after_its_job_was_made_anew_by_a_clock_that_is_ahead(world: World) -> None:
+    asked_for_after_it_was_made_anew(world, ahead_ms=5_000)
     world.agent("a2", takes_s=1.0)
     world.advance(10)
     assert only_run(world).state.value == "completed"
@@ -203,16 +208,7 @@ def test_what_came_after_its_job_was_made_anew_by_a_clock_that_is_ahead(world: W
 
 @pytest.mark.parametrize("how", ["edit", "group"])
 def test_what_came_after_its_job_was_made_anew_outlives_an_edit(world: World, how: str) -> None:
-    """The clock of whoever deleted it was ahead: by that, the run came before."""
-    world.apply(job(hosts=("a2",)))
-    world.start_ms += 60_000
-    world.delete("backup")
-    world.start_ms += 1
-    world.apply(job(hosts=("a2",)))
-    world.start_ms -= 60_001
-    world.advance(1)
-    world.request(trigger(RUN))
-    world.advance(1)
+    asked_for_after_it_was_made_anew(world, ahead_ms=60_000)
     if how == "edit":
         world.apply(job(hosts=("a2",), description="as before"))
     else:

@@ -71,20 +71,23 @@ def kept_of(count: int) -> list[Attempt]:
     return every if count <= KEPT else [every[0], *every[1 - KEPT :]]
 
 
-def test_i7_of_very_many_the_first_and_the_newest_are_told(story: Story) -> None:
-    story.now_s = 60.01
+def tried_too_often(story: Story) -> None:
+    """For its record to have room for all attempts."""
     for count in range(KEPT - 1, KEPT + 4):
         told(story, *kept_of(count))
     over(story, *kept_of(KEPT + 4))
+
+
+def test_i7_of_very_many_the_first_and_the_newest_are_told(story: Story) -> None:
+    story.now_s = 60.01
+    tried_too_often(story)
     check_clean(story)
 
 
 def test_i7_a_process_of_an_attempt_that_is_told_no_more(story: Story) -> None:
     """It did run, and its record did say so."""
     story.now_s = 60.01
-    for count in range(KEPT - 1, KEPT + 4):
-        told(story, *kept_of(count))
-    over(story, *kept_of(KEPT + 4))
+    tried_too_often(story)
     story.word(WordKind.START, ONE, 1002)
     verdict = story.verdict()
     assert Invariant.I7 not in {violation.invariant for violation in verdict.violations}
@@ -92,9 +95,7 @@ def test_i7_a_process_of_an_attempt_that_is_told_no_more(story: Story) -> None:
 
 def test_i7_a_process_of_one_that_was_never_told(story: Story) -> None:
     story.now_s = 60.01
-    for count in range(KEPT - 1, KEPT + 4):
-        told(story, *kept_of(count))
-    over(story, *kept_of(KEPT + 4))
+    tried_too_often(story)
     story.word(WordKind.START, ONE, 999)
     texts = " ".join(violation.text for violation in story.verdict().violations)
     assert "it ran with the tokens [999], its record has" in texts

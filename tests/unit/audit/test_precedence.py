@@ -230,9 +230,12 @@ def test_i10_why_a_lower_one_may_go_first(story: Story, reason: Happening) -> No
     assert "it went before" not in texts
 
 
-@pytest.mark.parametrize(
-    "change", [led_anew, edited(priority=1), put_anew(), lambda story: story.staffed(slots=5)]
-)
+CHANGES: list[Happening] = [
+    led_anew, edited(priority=1), put_anew(), lambda story: story.staffed(slots=5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_i10_what_has_just_changed_may_not_have_been_seen(story: Story, change: Happening) -> None:
     change(story)
     passed_over(story)
@@ -240,9 +243,7 @@ def test_i10_what_has_just_changed_may_not_have_been_seen(story: Story, change: 
     assert "it went before" not in texts
 
 
-@pytest.mark.parametrize(
-    "change", [led_anew, edited(priority=1), put_anew(), lambda story: story.staffed(slots=5)]
-)
+@pytest.mark.parametrize("change", CHANGES)
 def test_i10_what_changed_long_ago_was_seen(story: Story, change: Happening) -> None:
     change(story)
     story.now_s = 40.0
