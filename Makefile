@@ -30,9 +30,10 @@ unit: setup  ## the tests that need no etcd: seconds
 integration: setup  ## the tests on real etcd processes
 	$(PY) -m pytest $(SIDE_BY_SIDE) tests/contract tests/integration tests/e2e
 
-sim: setup  ## simulate clusters under faults: SEEDS=1000 JOBS=2, or SEED=42 to replay one
+sim: setup  ## simulate clusters under faults: SEEDS=1000 JOBS=2 STRETCH=60, or SEED=42 to replay one
 	$(PY) -m etcsched.testing.sim $(if $(SEED),--seed $(SEED)) $(if $(SCENARIO),--scenario $(SCENARIO)) \
-		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(JOBS),--jobs $(JOBS))
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(FIRST),--first $(FIRST)) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(STRETCH),--stretch $(STRETCH))
 
 mutants: setup  ## plant each known bug in turn, and see that it is caught: SEEDS=500 to look for more
 	$(PY) -m tests.mutants $(if $(ONLY),--only $(ONLY)) $(if $(JOBS),--jobs $(JOBS)) \

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from etcsched.testing.sim.generate import scenario_of
 from etcsched.testing.sim.scenario import Scenario
 from etcsched.testing.sim.shrink import shrink
 from etcsched.testing.sim.simulate import Result, simulate
+from etcsched.testing.sim.stretched import stretched
 
 
 def main() -> int:
@@ -25,17 +27,20 @@ def main() -> int:
     parser.add_argument("--scenario", type=Path, help="replay one that was kept as JSON")
     parser.add_argument("--seeds", type=int, default=300, help="how many (300)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (0)")
+    parser.add_argument("--stretch", type=int, default=1, help="so much slower: 60, 600, 3600 (1)")
     parser.add_argument("--jobs", type=int, default=1, help="processes (1)")
     parser.add_argument("--no-shrink", action="store_true", help="don't look for a smaller one")
     parser.add_argument("--quiet", action="store_true", help="no story")
     given = parser.parse_args()
+    if given.stretch < 1:
+        parser.error("--stretch: how many times slower, at least 1")
     if given.scenario is not None:
         scenario = msgspec.json.decode(given.scenario.read_bytes(), type=Scenario)
         return _replay(scenario, quiet=given.quiet, shrinks=not given.no_shrink)
     if given.seed is not None:
-        scenario = scenario_of(given.seed)
+        scenario = stretched(scenario_of(given.seed), given.stretch)
         return _replay(scenario, quiet=given.quiet, shrinks=not given.no_shrink)
-    return _many(range(given.first, given.first + given.seeds), given.jobs)
+    return _many(range(given.first, given.first + given.seeds), given.stretch, given.jobs)
 
 
 def _replay(scenario: Scenario, *, quiet: bool, shrinks: bool) -> int:
@@ -64,8 +69,8 @@ def _collect_seldom() -> None:
     gc.set_threshold(100_000, 20, 20)
 
 
-def _one(seed: int) -> Result:
-    return simulate(scenario_of(seed))
+def _one(stretch: int, seed: int) -> Result:
+    return simulate(stretched(scenario_of(seed), stretch))
 
 
 class _Sum:
@@ -97,10 +102,10 @@ class _Sum:
         )
 
 
-def _many(seeds: range, jobs: int) -> int:
+def _many(seeds: range, stretch: int, jobs: int) -> int:
     total, said_s = _Sum(), 0.0
     with multiprocessing.Pool(jobs, initializer=_collect_seldom) as pool:
-        for result in pool.imap_unordered(_one, seeds, chunksize=4):
+        for result in pool.imap_unordered(partial(_one, stretch), seeds, chunksize=4):
             total.add(result)
             if result.failed:
                 print(f"\nseed {result.seed}:")
@@ -108,11 +113,11 @@ def _many(seeds: range, jobs: int) -> int:
             if sys.stdout.isatty() or time.monotonic() - said_s > 10:
                 said_s = time.monotonic()
                 print(f"\r{total.line}", end="" if sys.stdout.isatty() else "\n", flush=True)
-    _print_sum(total)
+    _print_sum(total, stretch)
     return 1 if total.failed else 0
 
 
-def _print_sum(total: _Sum) -> None:
+def _print_sum(total: _Sum, stretch: int) -> None:
     print(f"\r{total.line}")
     print(f"commit {_commit()}")
     for title, counts in (("faults", total.injected), ("what came of it", total.counts)):
@@ -121,7 +126,8 @@ def _print_sum(total: _Sum) -> None:
             print(f"  {number:8}  {name}")
     for what, seeds in sorted(total.failed.items()):
         some = " ".join(map(str, sorted(seeds)[:8]))
-        print(f"FAILED {what}: {len(seeds)} seeds ({some}); replay: make sim SEED={seeds[0]}")
+        again = f"SEED={seeds[0]}" + (f" STRETCH={stretch}" if stretch > 1 else "")
+        print(f"FAILED {what}: {len(seeds)} seeds ({some}); replay: make sim {again}")
 
 
 def _commit() -> str:

@@ -339,7 +339,8 @@ class SimAgent:
     def _beat(self) -> None:
         self.post(ev.TimePassed())
         busy = self.machine.is_unsettled or self.machine.is_leaving
-        self.process.after(BEAT_S if busy else IDLE_BEAT_S, self._beat)
+        idle_s = max(IDLE_BEAT_S, self._ttl_s / 10)
+        self.process.after(BEAT_S if busy else idle_s, self._beat)
 
     def stop(self, *, kill: bool = False) -> None:
         self.post(ev.StopRequested(kill))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from etcsched.testing.sim.scheduler import SimScheduler
 
 LOOK_EVERY_S = 4.0
+MOST_STRETCHED = 10
+"""In a cluster that is slower than others it looks less often, but not by more than this."""
 MOST_LOOKS = 3
 """With nothing wrong anywhere, a run that isn't held up has moved by then. (A leader's own tasks
 may take two of them: joins are swept every ten seconds.)"""
@@ -37,7 +39,8 @@ class Watchman:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._seen: _Seen = {}
-        cluster.loop.after(LOOK_EVERY_S, self._look)
+        self._every_s = LOOK_EVERY_S * min(cluster.scenario.stretch, MOST_STRETCHED)
+        cluster.loop.after(self._every_s, self._look)
 
     def _look(self) -> None:
         leader = self._cluster.leader()
@@ -49,7 +52,7 @@ class Watchman:
         for (node, job, run, _), looks in self._seen.items():
             if looks > MOST_LOOKS:
                 raise Asleep(f"{node} doesn't look at {job}/{run}, which nothing holds up")
-        self._cluster.loop.after(LOOK_EVERY_S, self._look)
+        self._cluster.loop.after(self._every_s, self._look)
 
 
 def _free(leader: SimScheduler) -> list[tuple[str, str, str, int]]:

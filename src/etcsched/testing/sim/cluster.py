@@ -133,7 +133,7 @@ class Cluster:
         """Heal all, let it go on for a while, and end it."""
         loop = self.loop
         self._heal_all()
-        loop.run_until(loop.now_s + CALM_S)
+        loop.run_until(loop.now_s + CALM_S * self.scenario.stretch)
         self._calm_down()
         self._end()
 
@@ -170,13 +170,14 @@ class Cluster:
 
     def _calm_down(self) -> None:
         """Jobs are deleted; then all goes away, or the auditor says what didn't."""
-        give_up_s = self.loop.now_s + QUIET_WITHIN_S
+        stretch = self.scenario.stretch
+        give_up_s = self.loop.now_s + QUIET_WITHIN_S * stretch
         while self.loop.now_s < give_up_s:
             for name in self._job_names():
                 self.operators.delete(name)
             for name in self._drained():
                 self.operators.undrain(name)
-            self.loop.run_until(self.loop.now_s + 5.0)
+            self.loop.run_until(self.loop.now_s + 5.0 * stretch)
             if not any(self.records(kind) for kind in _TRANSIENT):
                 break
         # What still comes after the last one: the watermark, a lease of before.

@@ -66,7 +66,8 @@ class Act(Plan, frozen=True, kw_only=True):
 class Scenario(Plan, frozen=True, kw_only=True):
     """After ``faulty_s`` everything is healed. ``operators_off_s``: how far their clock is ahead of
     the others; ``ticks_at_once``: of the leaders' options, small where one is to be interrupted as
-    a large cluster's is; 0: as it is by default."""
+    a large cluster's is; 0: as it is by default; ``stretch``: how much slower than elsewhere jobs,
+    faults and operators come."""
 
     seed: int
     start: str
@@ -79,6 +80,7 @@ class Scenario(Plan, frozen=True, kw_only=True):
     busy_etcd_s: float = 0.0
     operators_off_s: float = 0.0
     ticks_at_once: int = 0
+    stretch: int = 1
 
     def size(self) -> int:
         parts = (self.schedulers, self.agents, self.jobs, self.acts, self.faults)

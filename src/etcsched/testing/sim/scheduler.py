@@ -158,7 +158,8 @@ class SimScheduler:
         self._refuse_to_lead_on_ruins()
         # In a settled cluster, the candidate has nothing to do with time but to look at clocks.
         is_settled = self.machine is not None or len(self.view.candidates) > 1
-        self.process.after(IDLE_BEAT_S if is_settled else BEAT_S, self._beat)
+        idle_s = max(IDLE_BEAT_S, self._ttl_s / 10)
+        self.process.after(idle_s if is_settled else BEAT_S, self._beat)
 
     def _record(self) -> Candidate:
         clock = utc_of(self.process.clock.now().wall_ms)
