@@ -10,8 +10,7 @@ import click
 from etcsched.core.agent.users import ANY_BUT_ROOT
 from etcsched.core.names import check_node_name
 from etcsched.core.times import utc_of
-from etcsched.operator.agents import AgentInFull, read_agent
-from etcsched.operator.cluster import AgentView, read_agents
+from etcsched.operator.agents import AgentInFull, AgentView, read_agent, read_agents
 from etcsched.operator.drains import check_here
 from etcsched.operator.drains import drain as drain_agent
 from etcsched.operator.drains import undrain as undrain_agent

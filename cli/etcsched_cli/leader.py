@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from etcsched.operator.cluster import LeaderView, SchedulerView, read_leader
+from etcsched.operator.schedulers import LeaderView, SchedulerView, read_leader
 from etcsched_cli.connect import run
 from etcsched_cli.output import Cell, Column, age, facts, moment, output_options, show, table
 from etcsched_cli.settings import Settings

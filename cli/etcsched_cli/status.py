@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from etcsched.core.times import ms_of
-from etcsched.operator.cluster import UNTOLD, ClusterView, LeaderView, SchedulerView, read_cluster
+from etcsched.operator.cluster import UNTOLD, ClusterView, read_cluster
 from etcsched.operator.runs import NewestRuns
+from etcsched.operator.schedulers import LeaderView, SchedulerView
 from etcsched_cli.agents import agents_table
 from etcsched_cli.connect import run
 from etcsched_cli.output import Cell, age, facts, moment, output_options, show

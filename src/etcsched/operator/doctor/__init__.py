@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from etcsched.keyspace.keys import Keys
-from etcsched.operator.cluster import read_agents, read_leader
+from etcsched.operator.agents import read_agents
 from etcsched.operator.doctor.cluster import (
     check_agents,
     check_clocks,
@@ -28,6 +28,7 @@ from etcsched.operator.doctor.failing import check_failing
 from etcsched.operator.doctor.finding import Finding, Level
 from etcsched.operator.doctor.jobs import check_chains, check_eligible, check_waiting
 from etcsched.operator.explain import view_at
+from etcsched.operator.schedulers import read_leader
 from etcsched.operator.store import listed
 from etcsched.ports import Etcd
 

@@ -27,12 +27,9 @@ from etcsched.keyspace.codec import MalformedRecord, change_of
 from etcsched.keyspace.feed import HOW_TO_MEND
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue
-from etcsched.operator.cluster import (
-    AgentState,
-    AgentView,
-    LeaderView,
-)
+from etcsched.operator.agents import AgentState, AgentView
 from etcsched.operator.doctor.finding import Finding, Level
+from etcsched.operator.schedulers import LeaderView
 from etcsched.operator.store import found, read
 from etcsched.ports import Etcd
 
