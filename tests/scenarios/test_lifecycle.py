@@ -88,7 +88,7 @@ def test_each_lifecycle_at_one_agents_coming_and_going(world: World) -> None:
         "cluster_shutdown": ["down a1"],
         "cluster_both": ["up a1", "down a1"],
     }
-    assert not world.records(Kind.LIVE)
+    assert stages(world) == {"a1": Stage.DISMISSED}
 
 
 def test_the_second_is_not_the_first_and_the_first_to_go_is_not_the_last(world: World) -> None:
@@ -230,12 +230,38 @@ def test_a_presence_deleted_by_hand_is_no_new_incarnation(world: World) -> None:
     assert all_ran(world) == before
 
 
-def test_gone_agents_are_forgotten_in_time(world: World) -> None:
+def test_one_whose_presence_was_deleted_before_it_heard_that_it_may_go_isnt_new() -> None:
+    """It puts its presence again, and goes: the cluster isn't started once more."""
+    world = World()
+    world.scheduler("s1")
+    world.advance(0.5)
+    world.apply(job("up", lifecycle=Lifecycle.CLUSTER_STARTUP))
+    agent(world, "a1")
+    world.advance(5)
+    world.agents["a1"].stop()
+    world.agents["a1"].is_cut_off = True
+    world.advance(1)
+    assert stages(world) == {"a1": Stage.DISMISSED}
+    world.remove(Kind.PRESENCE, "a1")
+    world.advance(1)
+    world.agents["a1"].put_presence_again()
+    world.advance(1)
+    world.agents["a1"].is_cut_off = False
+    world.advance(5)
+    assert ran(world, "up") == ["up a1"]
+    assert not here(world)
+
+
+@pytest.mark.parametrize("stage", [Stage.GONE, Stage.DISMISSED])
+def test_gone_agents_are_forgotten_in_time(world: World, stage: Stage) -> None:
     agent(world, "a1")
     world.advance(1)
-    world.agents["a1"].kill()
+    if stage is Stage.GONE:
+        world.agents["a1"].kill()
+    else:
+        world.agents["a1"].stop()
     world.advance(1800)
-    assert stages(world) == {"a1": Stage.GONE}
+    assert stages(world) == {"a1": stage}
     world.advance(2000)
     assert not stages(world)
 

@@ -351,7 +351,7 @@ def test_a_defect_as_an_agent_comes_or_goes(
     assert not left
     lives = [change.record for change in world.records(Kind.LIVE).values()]
     stages = [live.stage for live in lives if isinstance(live, Live)]
-    assert stages == ([] if is_stopping else [Stage.HERE])
+    assert stages == [Stage.DISMISSED if is_stopping else Stage.HERE]
 
 
 @pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE])

@@ -147,16 +147,24 @@ def test_one_alone_that_is_here(before: Stage, stops: bool, after: Stage | None)
         (Stage.HERE, Stage.GONE),
         (Stage.LEAVING, Stage.GONE),
         (Stage.LAST, Stage.GONE),
-        (Stage.DISMISSED, None),
     ],
 )
-def test_one_that_isnt_here_any_more(before: Stage, after: Stage | None) -> None:
+def test_one_that_isnt_here_any_more(before: Stage, after: Stage) -> None:
     scene = Scene()
     seen = scene.known("a", before)
     scene.live.look_at("a")
     (change,) = scene.decide().changes
     assert (change.revision, change.presence_revision) == (seen, 0)
-    assert (change.live.stage if change.live is not None else None) is after
+    assert change.live is not None
+    assert change.live.stage is after
+
+
+def test_one_that_went_as_it_may_isnt_news() -> None:
+    scene = Scene()
+    scene.known("a", Stage.DISMISSED)
+    scene.live.look_at("a")
+    scene.live.decide()
+    assert scene.context.effects == []
 
 
 @pytest.mark.parametrize("stage", list(Stage))

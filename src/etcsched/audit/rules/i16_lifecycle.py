@@ -214,7 +214,7 @@ class Lifecycles(Rule):
         for (agent,), held in self.state.all_of(Kind.LIVE).items():
             live = _live(held)
             is_here = self.state.of(Kind.PRESENCE, agent) is not None
-            was_seen = live is not None and live.stage is Stage.GONE
+            was_seen = live is not None and live.stage in (Stage.GONE, Stage.DISMISSED)
             self.expect(is_here or was_seen, f"{agent}: nobody has seen it go", at_ms=quiet.at_ms)
 
     # --- what there is

@@ -6,7 +6,8 @@ happens once, whoever leads: an incarnation that has a record has come already. 
 who is the last is seen in the records as they stand, and as this very transaction changes them.
 
 An agent that wants to go says so in its presence (``draining``), ends what it has, and waits until
-its record says ``dismissed``. One that vanishes is just ``gone``: nothing runs for that.
+its record says ``dismissed``. One that vanishes is just ``gone``: nothing runs for that. Either
+record stays for a while, so that one whose presence comes back isn't taken for a new one.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ MOST_AT_ONCE = 20
 MOST_DUE_BYTES = 512 << 10
 """Of what is due to run on them: each record says it by name."""
 
-GONE_KEPT_S = 3600.0
-"""A presence that was deleted by hand comes back; longer than any lease lives without it."""
+AWAY_KEPT_S = 3600.0
+"""A presence that was deleted by hand comes back, also that of an agent that hasn't heard yet that
+it may go; longer than any lease lives without it."""
 
 _IN_FORCE = (Stage.HERE, Stage.LEAVING)
+_AWAY = (Stage.DISMISSED, Stage.GONE)
 
 
 def live_matter(agent: str) -> Matter:
@@ -100,7 +103,7 @@ class LiveAgents:
     def sweep(self) -> None:
         """Records of agents that were gone long ago."""
         for agent, entry in self._view.live.items():
-            if entry.record.stage is Stage.GONE:
+            if entry.record.stage in _AWAY:
                 self._dirty[agent] = None
 
     def decide(self) -> None:
@@ -218,14 +221,14 @@ class LiveAgents:
     def _is_news(self, live: Live) -> bool:
         """Whether there is anything to do about an agent that isn't here."""
         age_s = (self._context.wall_ms - ms_of(live.since)) / 1000
-        is_over = live.stage is Stage.GONE and not _for_any_agent(live)
-        return not is_over or age_s > GONE_KEPT_S
+        is_over = live.stage in _AWAY and not _for_any_agent(live)
+        return not is_over or age_s > AWAY_KEPT_S
 
     def _without_agent(self, live: Live, plan: _Plan) -> Live | None:
         """What the cluster's startup begins is for any agent, also if the first one, whose record
         says what is still to be made, is away again. None: the record goes."""
         for_any = _for_any_agent(live)
-        if live.stage in (Stage.DISMISSED, Stage.GONE) and not for_any:
+        if live.stage in _AWAY and not for_any:
             return None
         if live.stage is not Stage.GONE:
             self._context.say("is gone", agent=live.agent, warn=True)
