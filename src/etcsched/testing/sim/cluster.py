@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -15,15 +14,10 @@ from etcsched.audit.history import (
     Entry,
     Fault,
     FaultKind,
-    Fence,
     NodeView,
     Quiet,
-    Revision,
     Truth,
-    Word,
-    WordKind,
 )
-from etcsched.core.agent.attempt import parse_attempt_id
 from etcsched.core.agent.effects import StartProcess
 from etcsched.core.clock import MAX_JUMP_S, MAX_SKEW_S, MAX_SLEW
 from etcsched.core.leader import effects as fx
@@ -34,10 +28,11 @@ from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.codec import MalformedRecord, change_of
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import DeleteResult, EventType, Range, Txn, WatchEvent
+from etcsched.keyspace.ops import DeleteResult, Range, Txn, WatchEvent
 from etcsched.testing.model_store import ModelStore
 from etcsched.testing.sim import acts, faults
 from etcsched.testing.sim.asleep import Watchman
+from etcsched.testing.sim.chronicle import Chronicle
 from etcsched.testing.sim.etcd import SimEtcd
 from etcsched.testing.sim.host import SimHost
 from etcsched.testing.sim.loop import Clock, Loop
@@ -69,9 +64,8 @@ _TRANSIENT = (
 
 
 class Cluster:
-    """``tell`` gets every entry of the history. ``lines``: what a person reads, if asked for.
-    ``chance_of``: whom to ask, by name, other than by the scenario's seed. ``behaves``: what each
-    process does."""
+    """``tell`` and ``keeps_lines``: see ``Chronicle``. ``chance_of``: whom to ask, by name, other
+    than by the scenario's seed. ``behaves``: what each process does."""
 
     def __init__(
         self,
@@ -98,18 +92,21 @@ class Cluster:
         self.hosts: dict[str, SimHost] = {}
         self.leader_dies_after = 0
         self._at_writes: list[tuple[int, Callable[[], None]]] = []
-        self.lines: list[str] = []
         self.injected: Counter[str] = Counter()
-        self._keeps_lines = keeps_lines
-        self._tell = tell
-        self._hash = hashlib.blake2b(digest_size=8)
+        self.chronicle = Chronicle(
+            self.loop,
+            self.keys.prefix,
+            tell,
+            lambda host: self.hosts[host].plan.agent,
+            keeps_lines=keeps_lines,
+        )
         self._clocks: dict[str, Clock] = {}
         self._heals: dict[int, Callable[[], None]] = {}
         self._fault_count = 0
         self.store.subscribe(self._committed)
         self.operators = Operators(self, self.chance_of("operators"))
         truths = (Truth.WORDS, Truth.OPERATIONS, Truth.FAULTS, Truth.FENCES)
-        self.record_entry(Begun(at_ms=self.loop.now_ms, prefix=self.keys.prefix, holds=truths))
+        self.chronicle.record(Begun(at_ms=self.loop.now_ms, prefix=self.keys.prefix, holds=truths))
 
     # --- the whole of it
 
@@ -136,10 +133,6 @@ class Cluster:
         loop.run_until(loop.now_s + CALM_S * self.scenario.stretch)
         self._calm_down()
         self._end()
-
-    @property
-    def trace_hash(self) -> str:
-        return self._hash.hexdigest()
 
     def chance_of(self, name: str) -> random.Random:
         """Each has its own, so that what is taken out of a scenario changes little else."""
@@ -187,7 +180,7 @@ class Cluster:
         store, now_ms = self.store, self.loop.now_ms
         nodes = [n for n in self.schedulers.values() if n.process.is_alive]
         hosts = [h for h in self.hosts.values() if h.has_agent]
-        self.record_entry(
+        self.chronicle.record(
             Quiet(
                 at_ms=now_ms,
                 revision=store.revision,
@@ -201,7 +194,7 @@ class Cluster:
                 views=tuple(self._view_of(node) for node in nodes),
             )
         )
-        self.record_entry(Ended(at_ms=now_ms, revision=store.revision, reason="the end"))
+        self.chronicle.record(Ended(at_ms=now_ms, revision=store.revision, reason="the end"))
 
     def _view_of(self, node: SimScheduler) -> NodeView:
         revisions = {self.keys.of(kind, *ids): rev for kind, ids, rev in entries_of(node.view)}
@@ -319,7 +312,7 @@ class Cluster:
             proof=begun.proof,
             detail=plan.kind,
         )
-        self.record_entry(fault)
+        self.chronicle.record(fault)
         heal = begun.heal
 
         def healed() -> None:
@@ -342,7 +335,7 @@ class Cluster:
         self._heals[number]()
 
     def _tell_healed(self, fault: Fault) -> None:
-        self.record_entry(msgspec.structs.replace(fault, until_ms=self.loop.now_ms))
+        self.chronicle.record(msgspec.structs.replace(fault, until_ms=self.loop.now_ms))
 
     def _act(self, act: Act) -> None:
         if act.at_write:
@@ -408,23 +401,11 @@ class Cluster:
         pauses = self.records(Kind.PAUSE).items()
         return [ids[0] for ids, pause in pauses if isinstance(pause, Pause) and pause.active]
 
-    # --- the history
-
-    def record_entry(self, entry: Entry) -> None:
-        self._tell(entry)
+    # --- what is told of it
 
     def _committed(self) -> None:
         events = self.store.last_events
-        revision = self.store.revision
-        digest = self._hash
-        for event in events:
-            digest.update(event.kv.key.encode())
-            digest.update(event.kv.value)
-        digest.update(b"%d %r" % (revision, self.store.now_s))
-        self._tell(Revision(revision=revision, at_ms=self.loop.now_ms, events=tuple(events)))
-        if self._keeps_lines:
-            for event in events:
-                self.trace(f"r{revision}", _text_of(event, self.keys.prefix))
+        self.chronicle.committed(self.store.revision, events)
         if self.leader_dies_after or self._at_writes:
             self._count_write(events)
 
@@ -443,57 +424,21 @@ class Cluster:
                 self.loop.after(0.0, do)  # Its answer takes longer.
         self._at_writes = [(count - 1, do) for count, do in self._at_writes if count > 1]
 
-    def _word(self, kind: WordKind, host: str, attempt_id: str) -> None:
-        job, run, number, token = parse_attempt_id(attempt_id)
-        self._hash.update(f"{kind.value} {attempt_id} {self.loop.now_s!r}".encode())
-        self.trace(host, f"process {kind.value} {attempt_id}")
-        self.record_entry(
-            Word(
-                kind=kind,
-                job=job,
-                run=run,
-                token=token,
-                attempt=number,
-                agent=self.hosts[host].plan.agent,
-                at_ms=self.loop.now_ms,
-            )
-        )
-
     def process_started(self, host: str, attempt_id: str) -> None:
         self.etcd.count("process")
-        self._word(WordKind.START, host, attempt_id)
-
-    def process_ended(self, host: str, attempt_id: str, *, by_itself: bool) -> None:
-        self._word(WordKind.END if by_itself else WordKind.BEAT, host, attempt_id)
-
-    def process_frozen(self, host: str, attempt_id: str) -> None:
-        self._word(WordKind.BEAT, host, attempt_id)
-
-    def process_thawed(self, host: str, attempt_id: str) -> None:
-        self._word(WordKind.BEAT, host, attempt_id)
+        self.chronicle.process_started(host, attempt_id)
 
     def fenced(self, host: str, lease: int, attempt_id: str) -> None:
-        job, run, _, token = parse_attempt_id(attempt_id)
         self.etcd.count("fenced")
-        self.record_entry(
-            Fence(
-                agent=self.hosts[host].plan.agent,
-                incarnation=f"{lease:x}",
-                job=job,
-                run=run,
-                token=token,
-                at_ms=self.loop.now_ms,
-                lease_expires_ms=self.etcd.expires_ms(lease),
-            )
-        )
+        expires_ms = self.etcd.expires_ms(lease)
+        self.chronicle.fenced(host, lease, attempt_id, lease_expires_ms=expires_ms)
 
     def noted(self, node: str, note: fx.Note) -> None:
         where = f"{note.job}/{note.run}: " if note.run else ""
         self.trace(node, f"{where}{note.text}")
 
     def trace(self, who: str, text: str) -> None:
-        if self._keeps_lines:
-            self.lines.append(f"{self.loop.now_s:10.4f}  {who:8}  {text}")
+        self.chronicle.trace(who, text)
 
 
 def entries_of(view: View) -> list[tuple[Kind, tuple[str, ...], int]]:
@@ -502,13 +447,6 @@ def entries_of(view: View) -> list[tuple[Kind, tuple[str, ...], int]]:
         for kind, entries in view.by_kind().items()
         for ids, entry in entries.items()
     ]
-
-
-def _text_of(event: WatchEvent, prefix: str) -> str:
-    key = event.kv.key.removeprefix(prefix)
-    if event.type is EventType.DELETE:
-        return f"- {key}"
-    return f"+ {key} {event.kv.value.decode(errors='replace')[:300]}"
 
 
 __all__ = ["Cluster"]

@@ -77,14 +77,14 @@ class SimHost:
         self.is_frozen = True
         self.supervisor.process.freeze()
         for attempt_id in self.supervisor.jobs:
-            self.cluster.process_frozen(self.name, attempt_id)
+            self.cluster.chronicle.process_lives(self.name, attempt_id)
         if self.agent is not None:
             self.agent.process.freeze()
 
     def thaw(self) -> None:
         self.is_frozen = False
         for attempt_id in self.supervisor.jobs:
-            self.cluster.process_thawed(self.name, attempt_id)
+            self.cluster.chronicle.process_lives(self.name, attempt_id)
         self.supervisor.process.thaw()
         if self.agent is not None:
             self.agent.process.thaw()

@@ -279,7 +279,7 @@ class Operators:
             # as well.
             changes = _has_changed(result) and mark not in self._contested
         under_way.remove(mark)
-        self.cluster.record_entry(
+        self.cluster.chronicle.record(
             Operation(
                 kind=kind,
                 target=target,

@@ -89,7 +89,7 @@ def _result(
     return Result(
         seed=cluster.scenario.seed,
         lasted_s=cluster.loop.now_s,
-        trace_hash=cluster.trace_hash,
+        trace_hash=cluster.chronicle.hash,
         injected=cluster.injected,
         counts=cluster.etcd.counts,
         revisions=cluster.store.revision,
@@ -97,5 +97,5 @@ def _result(
         violations=tuple(str(violation) for violation in violations),
         violated=tuple(sorted({violation.invariant.name for violation in violations})),
         invalid=verdict.invalid_because if verdict is not None and invalid else (),
-        lines=tuple(cluster.lines),
+        lines=tuple(cluster.chronicle.lines),
     )

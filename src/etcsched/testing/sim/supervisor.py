@@ -202,7 +202,7 @@ class SimSupervisor:
         attempt.main_ended(status, self._now_s())
         assert attempt.ending is not None
         exit_code, number = exit_and_signal(status)
-        self.cluster.process_ended(self.host, attempt_id, by_itself=number is None)
+        self.cluster.chronicle.process_ended(self.host, attempt_id, by_itself=number is None)
         if attempt.ending is EndReason.FENCED and not attempt.disconnect_grace_s:
             self.cluster.fenced(self.host, job.lease, attempt_id)
         self._conclude(
@@ -231,7 +231,7 @@ class SimSupervisor:
         """Its guardian kills what ran below it; the journal says what that was."""
         self.process.die()
         for attempt_id, job in self.jobs.items():
-            self.cluster.process_ended(self.host, attempt_id, by_itself=False)
+            self.cluster.chronicle.process_ended(self.host, attempt_id, by_itself=False)
             self.ended[attempt_id] = ev.ProcessEnded(
                 attempt_id=attempt_id,
                 cause=ev.EndCause.VANISHED,
