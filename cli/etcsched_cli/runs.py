@@ -420,4 +420,5 @@ def _origin(run: Run) -> str:
             f"{run.occasion.value}: {cause} (session {run.incarnation}), {moment(run.created_at)}"
         )
     by = f" of {run.requested_by}" if run.requested_by else ""
-    return f"{run.origin.value}{by}, {moment(run.created_at)}"
+    of = f" for a {run.stands_for.value}" if run.stands_for is not None else ""
+    return f"{run.origin.value}{by}{of}, {moment(run.created_at)}"

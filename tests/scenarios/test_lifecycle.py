@@ -6,10 +6,22 @@ from typing import Any
 
 import pytest
 
+from etcsched.core.agent.command import environment_of
 from etcsched.core.leader.explaining import Explainer
-from etcsched.core.records import ClusterSettings, Job, Keep, Kind, Live, Release, Retry, Run
+from etcsched.core.records import (
+    Assignment,
+    ClusterSettings,
+    Job,
+    Keep,
+    Kind,
+    Live,
+    Release,
+    Retry,
+    Run,
+)
 from etcsched.core.schedule import At
 from etcsched.core.states import (
+    HostsFor,
     JobState,
     Lifecycle,
     OnAgentLoss,
@@ -23,7 +35,7 @@ from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.feed import Feed
 from etcsched.testing.world import World
-from tests.support.jobs import job, release, trigger
+from tests.support.jobs import job, release, resubmit, trigger
 
 LIFECYCLES = [lifecycle for lifecycle in Lifecycle if lifecycle is not Lifecycle.NONE]
 
@@ -847,3 +859,93 @@ def test_a_large_cluster_that_begins_anew_begins_each_of_its_jobs_once(others: i
     """More come than one transaction takes."""
     names = [f"b{number:02}" for number in range(others)]
     assert begun_anew_by(*names, "a1") == [2] * 20 + [1] * 25
+
+
+@pytest.mark.parametrize("lifecycle", LIFECYCLES)
+def test_a_resubmission_knows_what_its_original_was_for(world: World, lifecycle: Lifecycle) -> None:
+    """A script that runs at both has to know which; it is bound to no incarnation, though, and an
+    agent that stays runs it. So does one that is resubmitted once more."""
+    seen: list[tuple[str, str | None]] = []
+
+    def look(given: Assignment) -> None:
+        env = environment_of(given, base={}, token=1, results_path="", own_user=True)
+        if given.job == lifecycle.value:
+            seen.append((given.run, env.get("ETCSCHED_LIFECYCLE")))
+
+    agent(world, "a1", ends_as=Outcome.FAILED)
+    world.advance(5)
+    world.agents["a1"].stop()
+    world.advance(10)
+    agent(world, "a1", ends_as=Outcome.FAILED)
+    world.advance(5)
+    world.agents["a1"].on_claim = look
+    for original, run in list(world.runs(lifecycle.value).items()):
+        assert run.occasion is not None
+        for again in ("again", "once_more"):
+            request = f"{again}_{run.occasion.value}_{len(seen)}"
+            world.request(resubmit(request, original, lifecycle.value))
+            world.advance(5)
+            ((original, told),) = seen[-1:]
+            assert original.startswith(request)
+            assert told == run.occasion.value
+            assert world.states(lifecycle.value)[original] == "failed"
+
+
+def test_a_resubmitted_startup_of_the_cluster_respects_hosts() -> None:
+    """No request made its original: that was for the job's hosts, and so is this."""
+    world = World()
+    world.scheduler("s1")
+    world.advance(0.5)
+    startup = job(
+        lifecycle=Lifecycle.CLUSTER_STARTUP, hosts=("a1",), hosts_for=HostsFor.SCHEDULED,
+        state=JobState.AD_HOC_ACTIVE,
+    )  # fmt: skip
+    world.apply(startup)
+    agent(world, "a1", ends_as=Outcome.FAILED)
+    agent(world, "a2")
+    world.advance(5)
+    (original,) = world.runs("backup")
+    world.agents["a1"].kill()
+    world.advance(15)
+    world.request(resubmit("r1", original))
+    world.advance(5)
+    assert world.states("backup")["r1"] == "queued"
+    agent(world, "a1")
+    world.advance(5)
+    assert world.runs("backup")["r1"].attempts[-1].agent == "a1"
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_startup_is_retried_beside_what_runs_elsewhere(is_held: bool) -> None:
+    """Else nothing is mounted here until an operator has decided about a run over there."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a2", takes_s=3.0 if is_held else 1000.0, slots=1, ends_as=Outcome.DIED)
+    world.advance(0.5)
+    fields: dict[str, Any] = {"on_agent_loss": OnAgentLoss.HOLD, "hosts": ("a1", "a2")}
+    retry = Retry(max=3, interval_s=5.0)
+    world.apply(job("up", lifecycle=Lifecycle.HOST_STARTUP, retry=retry, **fields))
+    world.request(trigger("20261122T120001-t", "up"))
+    world.advance(5)
+    a1 = world.agent("a1", takes_s=2.0, slots=1, ends_as=Outcome.FAILED)
+    world.advance(4)
+    a1.ends_as = Outcome.COMPLETED
+    world.advance(30)
+    states = [state for run, state in world.states("up").items() if "@a1" in run]
+    assert states == ["completed"]
+
+
+def test_the_retry_of_a_startup_waits_for_what_its_own_agent_has() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.advance(0.5)
+    world.apply(job("up", lifecycle=Lifecycle.HOST_STARTUP, retry=Retry(max=3, interval_s=5.0)))
+    a1 = world.agent("a1", takes_s=2.0, ends_as=Outcome.FAILED)
+    world.advance(3)
+    a1.ends_as, a1.takes_s = Outcome.COMPLETED, 20.0
+    world.request(trigger("20261122T120003-t", "up"))
+    world.advance(60)
+    (asked,) = [span for span in a1.spans if span.run == "20261122T120003-t"]
+    _, again = [span for span in a1.spans if span.run != "20261122T120003-t"]
+    assert asked.end_s is not None
+    assert asked.start_s < asked.end_s <= again.start_s

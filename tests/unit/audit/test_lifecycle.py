@@ -345,3 +345,17 @@ def test_it_doesnt_go_on_beyond_what_was_left(story: Agents) -> None:
     story.put(story.live("a", Stage.GONE, Due(occasion=UP, job="host")))
     story.put(story.run_at(FIRST, "a"))
     check(story, "session a1 isn't there")
+
+
+@pytest.mark.parametrize(("said", "words"), [(UP, ()), (None, ("resubmitted for",))])
+def test_a_resubmission_is_told_what_its_original_was_for(
+    story: Agents, said: Occasion | None, words: tuple[str, ...]
+) -> None:
+    story.came()
+    original = story.run_at(UP)[1]
+    again = a_run(
+        "r1@a", RunState.QUEUED, job="host", origin=Origin.RESUBMISSION, resubmits=original.id,
+        stands_for=said,
+    )  # fmt: skip
+    story.put((KEYS.of(Kind.RUN, "host", again.id), again))
+    check(story, *words)

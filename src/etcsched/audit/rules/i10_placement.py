@@ -98,8 +98,9 @@ class Placement(Rule):
         if job.hosts_for is HostsFor.ALL or not isinstance(run, Run):
             return job.hosts_for is HostsFor.ALL
         stands_for_tick = run.scheduled_at is not None and not run.chained_from
+        is_bound = stands_for_tick or run.stands_for is not None
         is_free = run.origin in (Origin.REQUEST, Origin.CHAIN)
-        return not is_free and (run.origin is not Origin.RESUBMISSION or stands_for_tick)
+        return not is_free and (run.origin is not Origin.RESUBMISSION or is_bound)
 
     def quieted(self, quiet: Quiet) -> None:
         """All seats that may be are given, as far as agents are there, and no more."""

@@ -57,6 +57,8 @@ class Lifecycles(Rule):
         self.expect((run.origin is Origin.LIFECYCLE) == (run.occasion is not None), text, step)
         if run.occasion is not None:
             self._born(run, run.occasion, step)
+        if run.origin is Origin.RESUBMISSION:
+            self._judge_stand_in(run, step)
 
     # --- a run
 
@@ -84,6 +86,15 @@ class Lifecycles(Rule):
             text = f"{name}: made, and {presence.agent} wasn't told to stop"
             self.expect(presence.draining, text, step)
         self._judge_first_and_last(run, occasion, presence.agent, step)
+
+    def _judge_stand_in(self, run: Run, step: Step) -> None:
+        """It is told what its original was for."""
+        original = self.state.run(run.job, run.resubmits)
+        if original is None:
+            return
+        meant = original.occasion if original.occasion is not None else original.stands_for
+        text = f"{run.job}/{run.id}: resubmitted for {meant}, and says {run.stands_for}"
+        self.expect(run.stands_for is meant, text, step)
 
     def _is_left(self, run: Run, occasion: Occasion, step: Step) -> bool:
         """Whether a record said that this start of the cluster was still to be made."""

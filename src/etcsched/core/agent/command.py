@@ -53,8 +53,9 @@ def environment_of(
     env["ETCSCHED_SCHEDULED_TIME"] = assignment.scheduled_at or assignment.assigned_at
     env["ETCSCHED_AGENT"] = assignment.agent
     env["ETCSCHED_RESULTS"] = results_path
-    if assignment.occasion is not None:
-        env["ETCSCHED_LIFECYCLE"] = assignment.occasion.value
+    occasion = assignment.occasion or assignment.stands_for
+    if occasion is not None:
+        env["ETCSCHED_LIFECYCLE"] = occasion.value
     if assignment.source is not None:
         env["ETCSCHED_SOURCE_JOB"] = assignment.source.job
         env["ETCSCHED_SOURCE_RUN"] = assignment.source.run

@@ -96,7 +96,8 @@ class CreateRun(Write, frozen=True, kw_only=True):
 
 def following_of(write: Write | None) -> Following | None:
     """What a write begins beside what it is about."""
-    return write.following if isinstance(write, CreateRun | EndRun | BeginJoin) else None
+    is_asked = isinstance(write, CreateRun | EndRun | EndJoin | RecoverTicks)
+    return write.following if is_asked else None
 
 
 class CreateFanOut(Write, frozen=True, kw_only=True):
@@ -218,7 +219,8 @@ class RecoverTicks(Write, frozen=True, kw_only=True):
     at once, some as runs, some as records of why not.
 
     ``gap_revision`` 0: no gap was open, no leader was there; then ``first_tick`` is compared with
-    the watermark, as T1 does.
+    the watermark, as T1 does. ``following`` is what the only tick of this step begins, which ended
+    ``overlapped``.
     """
 
     job: str
@@ -232,6 +234,7 @@ class RecoverTicks(Write, frozen=True, kw_only=True):
     archived: tuple[Run, ...]
     fan_outs: tuple[FanOut, ...] = ()
     first_tick: Utc | None = None
+    following: Following | None = None
 
 
 class ForgetGap(Write, frozen=True, kw_only=True):
@@ -280,8 +283,9 @@ class ForgetAnswer(Write, frozen=True, kw_only=True):
     revision: int
 
 
-class BeginJoin(Write, frozen=True, kw_only=True):
-    """All that a join waits for is there, since it waits for fewer than before."""
+class EndJoin(Write, frozen=True, kw_only=True):
+    """All that a join waits for is there, since it waits for fewer than before: it begins its run,
+    or, where its job is stopped, just goes."""
 
     following: Following
 

@@ -51,10 +51,10 @@ def requirement_of_run(job: Job, run: Run) -> Requirement:
             (run.host,), labels, job.user, incarnation=run.incarnation,
             is_leaving=run.occasion.is_shutdown,
         )  # fmt: skip
-    if run.occasion is not None:
-        return requirement_of(job)
     if run.host:
         return Requirement((run.host,), labels, job.user)
+    if run.told_occasion is not None:
+        return requirement_of(job)
     origin = run.origin
     if origin is Origin.RESUBMISSION and (run.chained_from or run.scheduled_at is None):
         origin = Origin.CHAIN if run.chained_from else Origin.REQUEST

@@ -188,6 +188,7 @@ class Resubmissions:
             instance=original.chain,
             depth=original.depth,
             chained_from=original.chained_from,
+            stands_for=original.told_occasion,
         )
         links = (*original.resubmitted_as, run.id)[-MAX_LINKS:]
         where = f"waits: {self._what_holds(job, run) or 'its turn comes next'}"

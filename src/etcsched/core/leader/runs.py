@@ -185,6 +185,7 @@ def assignment_of(
         disconnect_grace_s=job.disconnect_grace_s,
         on_disconnect=job.on_disconnect,
         occasion=run.occasion,
+        stands_for=run.stands_for,
     )
 
 

@@ -86,7 +86,8 @@ class Run(Record, frozen=True, kw_only=True):
     ``results`` are those of the attempt that ended it. ``instance`` is the chain that it belongs
     to: the id of the run where that began (empty: this one); ``depth`` counts from there.
     ``occasion`` is the startup or shutdown that it is there for, of that ``incarnation`` of an
-    agent.
+    agent. ``stands_for`` is that of the run that it is resubmitted for: that one's incarnation may
+    be long gone, and nobody waits for this run to begin or to go.
     """
 
     job: str
@@ -121,6 +122,7 @@ class Run(Record, frozen=True, kw_only=True):
     followed_by: tuple[Follow, ...] = ()
     occasion: Occasion | None = None
     incarnation: str = ""
+    stands_for: Occasion | None = None
 
     @property
     def host(self) -> str:
@@ -143,6 +145,11 @@ class Run(Record, frozen=True, kw_only=True):
     @property
     def is_for_shutdown(self) -> bool:
         return self.occasion is not None and self.occasion.is_shutdown
+
+    @property
+    def told_occasion(self) -> Occasion | None:
+        """What its process, and whoever looks at it, is told."""
+        return self.occasion or self.stands_for
 
     @property
     def since(self) -> Utc:
@@ -186,7 +193,8 @@ class StartSeen(Part, frozen=True, kw_only=True):
 
 class Assignment(Record, frozen=True, kw_only=True):
     """Immutable; its mod revision is the attempt's token. ``timezone`` is its job's, for
-    ``{scheduled_date}``. ``source`` is the run that it was chained from, of several the last."""
+    ``{scheduled_date}``. ``source`` is the run that it was chained from, of several the last.
+    ``occasion`` and ``stands_for`` are its run's."""
 
     job: str
     run: str
@@ -210,6 +218,7 @@ class Assignment(Record, frozen=True, kw_only=True):
     disconnect_grace_s: float = 0.0
     on_disconnect: OnDisconnect = OnDisconnect.STOP
     occasion: Occasion | None = None
+    stands_for: Occasion | None = None
 
 
 class Order(Record, frozen=True, kw_only=True):
