@@ -631,9 +631,13 @@ def test_release(cluster: Console, how: str, message: str) -> None:
 
 
 def test_a_release_that_the_leader_refuses(cluster: Console) -> None:
-    answer(cluster, False, "run rotate_logs/20261122T185500Z isn't held: it is assigned")
+    answer(
+        cluster,
+        False,
+        "run rotate_logs/20261122T185500Z is assigned; only what is held can be released",
+    )
     assert cluster.fails(5, "runs", "release", "rotate_logs/20261122T185500Z", "--died") == (
-        "etcsched: run rotate_logs/20261122T185500Z isn't held: it is assigned"
+        "etcsched: run rotate_logs/20261122T185500Z is assigned; only what is held can be released"
     )
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import click
 import pytest
+from ruamel.yaml import YAML
 
 from etcsched.agent.config import AgentConfig
 from etcsched.core.records import Job
 from etcsched_cli.agent import agent
 from etcsched_cli.main import cli
 
-UNITS = sorted((Path(__file__).parents[2] / "docs" / "systemd").glob("*.service"))
+ROOT = Path(__file__).parents[2]
+UNITS = sorted((ROOT / "docs" / "systemd").glob("*.service"))
 LONGEST_REPORT_S = 5
 LEADER_S = 3
 
@@ -80,6 +82,19 @@ def test_systemd_waits_for_everything_that_a_stopping_agent_does() -> None:
     longest_s += 2 * config.shutdown_timeout_s + end_s
     assert longest_s == 233  # As the unit reckons it.
     assert longest_s < int(agents()["TimeoutStopSec"])
+
+
+def test_schedulers_stop_after_agents() -> None:
+    """What starts after another is stopped before it, by systemd and by Compose."""
+    (unit,) = (settings_of(unit)["Unit"] for unit in UNITS if unit.stem == "etcsched-agent")
+    assert "etcsched-scheduler.service" in unit["After"].split()
+    compose = YAML(typ="safe").load((ROOT / "compose" / "compose.yaml").read_text())
+    schedulers = {name for name in compose["services"] if name.startswith("scheduler-")}
+    agents = [one for name, one in compose["services"].items() if name.startswith("agent-")]
+    assert agents
+    for one in agents:
+        assert schedulers <= one["depends_on"].keys()
+        assert one["stop_grace_period"] == "300s"
 
 
 def test_descriptors_are_enough_for_the_slots() -> None:

@@ -2,8 +2,8 @@
 
 *Dead*: never due any more, or not for more than a year. *Clock changes*: a fixed hour that a change
 of the zone's clocks skips or shows twice. *Shells*: a parameter's ``{name}``, which only ``exec``
-replaces. *Chains*: a target whose state never lets it run for one, a join that waits for
-nobody, or in vain.
+replaces. *Splays*: as long as it is from one tick to the next. *Chains*: a target whose state never
+lets it run for one, a join that waits for nobody, or in vain.
 *Stampedes*: many jobs due at one instant.
 """
 
@@ -14,19 +14,20 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
+from etcsched.core.durations import format_duration
 from etcsched.core.limits import Limits
 from etcsched.core.records import Calendar, Job, Shell
 from etcsched.core.schedule import At, Cron, Pattern, schedule_of
 from etcsched.core.schedule.cron import parse_cron
 from etcsched.core.schedule.zone import period_at
-from etcsched.core.states import JobState
+from etcsched.core.states import JobState, Overlap
 from etcsched.core.timeline import next_tick
 from etcsched.core.times import ms_of, utc_of
 from etcsched.jobfile.chains import idle_targets, lone_joins, parted_joins
@@ -46,6 +47,8 @@ _MOST_LOOKS: Final = 60_000
 """At ticks of a day, of all schedules together, which takes a second or two; those that most jobs
 share are looked at first."""
 _NAMED: Final = 3
+_TICKS_APART: Final = 50
+"""So many are looked at for the least time between two."""
 
 
 def lint(
@@ -64,6 +67,7 @@ def lint(
             found += [f"{job.name}: {text}" for text in _dead(job, calendars, now_ms)]
             found += [f"{job.name}: {text}" for text in _clocks(job, now_ms)]
             found += [f"{job.name}: {text}" for text in _literal_params(job)]
+            found += [f"{job.name}: {text}" for text in _splay(job, now_ms)]
     found += _chains({**others, **{job.name: job for job in jobs}}, changed)
     return found + _stampedes(jobs, now_ms, changed)
 
@@ -186,6 +190,28 @@ def _literal_params(job: Job) -> Iterator[str]:
             yield (
                 f"run: a shell gets {{{name}}} as it stands; write $ETCSCHED_PARAM_{name.upper()}"
             )
+
+
+# --- splays
+
+
+def _splay(job: Job, now_ms: int) -> Iterator[str]:
+    """A run that waits for its splay is active, so the next tick meets it."""
+    current = job.current
+    if not job.splay_s or job.overlap not in (Overlap.SKIP, Overlap.REPLACE):
+        return
+    if current.state is not JobState.ENABLED or not current.patterns:
+        return
+    schedule = schedule_of(current.patterns, current.timezone)
+    ticks = list(islice(schedule.ticks(now_ms, now_ms + _DAY_MS), _TICKS_APART))
+    apart_s = min((b - a for a, b in pairwise(ticks)), default=_DAY_MS) / 1000
+    if job.splay_s >= apart_s:
+        what = "skip" if job.overlap is Overlap.SKIP else "replace"
+        yield (
+            f"splay: {format_duration(job.splay_s)} is as long as its ticks are apart "
+            f"({format_duration(apart_s)}) or longer, and with overlap: {what} a tick is lost "
+            "where the one before still waits for its splay; shorten it, or take overlap: queue"
+        )
 
 
 # --- chains

@@ -25,7 +25,14 @@ __all__ = [
 
 _SCHEDULE = "{cron: 0 3 * * *, calendars: [holidays]}"
 _EXECUTORS = ["exec", "shell"]
+_INSTEAD = {
+    "http": "[curl, -fsS, URL]",
+    "docker": "[docker, run, --rm, IMAGE]",
+    "python": "[python3, -m, MODULE]",
+}
+"""Of executors that aren't there yet."""
 _PATTERNS = ["cron", "every", "at"]
+_SEVERAL = "[{cron: 0 3 * * *}, {every: 1h}]"
 
 BESIDE_PATTERN = ["calendars", "splay"]
 """A job's fields that may stand in its schedule, where that is one pattern and no list."""
@@ -33,6 +40,9 @@ BESIDE_PATTERN = ["calendars", "splay"]
 
 def read_action(value: Value) -> Action:
     """``{exec: [program, argument, ...]}`` or ``{shell: "a line for /bin/sh"}``."""
+    for name, entry in value.entries("{exec: [/bin/true]}").items():
+        if name in _INSTEAD:
+            raise FieldError(entry, f"isn't there yet; write e.g. exec: {_INSTEAD[name]}")
     executor, given = _only_entry(value, "{exec: [/bin/true]}", "executor", _EXECUTORS)
     if executor == "shell":
         command = given.text()
@@ -82,7 +92,7 @@ def read_patterns(
     holds is for the timeline to say. Times that have passed are put into ``past``, for whoever
     knows the job as it was, or refused where that is None. ``in_window``: now is when the patterns'
     window begins, which is in it."""
-    items = value.items("[{cron: 0 3 * * *}, {every: 1h}]") if value.is_list() else [value]
+    items = value.items(_SEVERAL) if value.is_list() else [value]
     names = set(value.entries(_SCHEDULE)) if value.is_map() else set()
     if names and names <= set(BESIDE_PATTERN):
         raise FieldError(value, f"has no pattern; write e.g. {_SCHEDULE}")
@@ -155,5 +165,8 @@ def _only_entry(
     check_known(entries, [*known, *extra])
     chosen = [(name, entry) for name, entry in entries.items() if name in known]
     if len(chosen) != 1:
-        raise FieldError(value, f"takes exactly one of {', '.join(known)}; write e.g. {example}")
+        several = "" if known is not _PATTERNS else f"; several stand in a list: {_SEVERAL}"
+        raise FieldError(
+            value, f"takes exactly one of {', '.join(known)}; write e.g. {example}{several}"
+        )
     return chosen[0]

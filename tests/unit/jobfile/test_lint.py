@@ -88,6 +88,17 @@ def lint_of(files: JobFiles, now_ms: int) -> list[str]:
         ("schedule: {cron: '*/30 * * * *'}, timezone: Europe/Berlin", []),
         ("schedule: {cron: 30 2 * * *}, timezone: Asia/Tokyo", []),
         ("schedule: {cron: 30 2 * * *}, timezone: Europe/Berlin, state: disabled", []),
+        # Splays.
+        (
+            "schedule: {cron: '0,5 3 * * *', splay: 5m}",
+            [
+                "a: splay: 5m is as long as its ticks are apart (5m) or longer, and with overlap: "
+                "skip a tick is lost where the one before still waits for its splay; shorten it, "
+                "or take overlap: queue"
+            ],
+        ),
+        ("schedule: {cron: '0,5 3 * * *', splay: 4m}", []),
+        ("schedule: {every: 1m, splay: 5m}, overlap: queue", []),
     ],
 )
 def test_what_is_said(fields: str, warnings: list[str]) -> None:

@@ -434,7 +434,12 @@ def test_a_wrong_field(line: str, path: str, text: str) -> None:
         ("{every: 500ms}", ".every", "whole seconds"),
         ("{at: 2026-11-22T19:00:00}", ".at", "has passed (it is 2026-11-22T19:00:00.500Z now)"),
         ("{at: tomorrow}", ".at", "not a time"),
-        ("{every: 1h, at: 2027-01-01}", "", "takes exactly one of cron, every, at"),
+        (
+            "{every: 1h, at: 2027-01-01}",
+            "",
+            "takes exactly one of cron, every, at; write e.g. {cron: 0 3 * * *}; several stand in "
+            "a list: [{cron: 0 3 * * *}, {every: 1h}]",
+        ),
         ("[{every: 1h}, {evry: 2h}]", "[1].evry", "unknown field 'evry'; did you mean every?"),
         ("[]", "", "has no pattern"),
         ("0 3 * * *", "", "takes a map like {cron: 0 3 * * *}, not '0 3 * * *'"),
@@ -467,6 +472,29 @@ def test_a_wrong_placeholder(argv: str, text: str) -> None:
 def test_a_wrong_run(run: str) -> None:
     (problem,) = problems_of(f"jobs: {{a: {{run: {run}, state: ad_hoc_active}}}}")
     assert problem.startswith("a.yaml:1: jobs.a.run")
+
+
+@pytest.mark.parametrize(
+    ("executor", "instead"),
+    [("http", "curl"), ("docker", "docker, run"), ("python", "python3, -m")],
+)
+def test_an_executor_that_isnt_there_yet_says_what_does_instead(
+    executor: str, instead: str
+) -> None:
+    (problem,) = problems_of(f"jobs: {{a: {{run: {{{executor}: x}}, state: ad_hoc_active}}}}")
+    assert problem.startswith(f"a.yaml:1: jobs.a.run.{executor}: isn't there yet; write e.g. exec:")
+    assert instead in problem
+
+
+def test_per_host_without_a_tick_that_it_could_be_of() -> None:
+    job = "{run: {exec: [/bin/true]}, per_host: true, lifecycle: cluster_startup}"
+    (problem,) = problems_of(f"jobs: {{a: {job}}}")
+    assert problem.startswith("a.yaml:1: jobs.a.per_host: ticks run on each agent, and it has no")
+    for useful in (
+        job.replace("cluster", "host"),
+        job.replace("run:", "schedule: {every: 1h}, run:"),
+    ):
+        assert load([("a.yaml", f"jobs: {{a: {useful}}}")], NOW_MS).jobs
 
 
 @pytest.mark.parametrize("name", ["_a", "a b", "ä", "x" * 129, "a/b", "''", ".."])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import select
 from pathlib import Path
 from typing import NoReturn
@@ -48,3 +49,16 @@ def test_what_the_host_lacks_is_no_fault_of_the_commands(
     assert (begun.fault is spawn.Fault.HOST) is is_the_hosts
     assert begun.failure is not None
     assert begun.failure.endswith("/bin/true")
+
+
+def test_another_name_of_root_is_no_way_around_the_agents_policy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Policies go by names: what is allowed to everyone but root must not be root's."""
+    root = pwd.getpwuid(0)
+    toor = pwd.struct_passwd(("toor", *root[1:]))
+    monkeypatch.setattr(pwd, "getpwnam", {"root": root, "toor": toor}.__getitem__)
+    with pytest.raises(spawn.NotAsThatUser, match=r"'toor' is another name of root .*uid 0"):
+        spawn._account_needed("toor", {})
+    if os.geteuid() == 0:
+        assert spawn._account_needed("root", {}) is not None

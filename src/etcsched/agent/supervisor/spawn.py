@@ -23,6 +23,7 @@ from etcsched.agent.supervisor import descriptors, kernel
 from etcsched.agent.supervisor.kernel import boottime_s
 from etcsched.agent.supervisor.messages import Start
 from etcsched.agent.supervisor.mounts import Mounts
+from etcsched.core.agent.users import ROOT
 
 ATTEMPT_MARKER = "ETCSCHED_ATTEMPT_ID"
 SUPERVISOR_MARKER = "ETCSCHED_SUPERVISOR"
@@ -84,6 +85,11 @@ class _Account:
                 f"no such user on this host: {name!r}; make that user here, or keep its jobs to "
                 "hosts that have it, by hosts or require"
             ) from None
+        if entry.pw_uid == 0 and name != ROOT:
+            raise NotAsThatUser(
+                f"{name!r} is another name of root on this host (uid 0); name root itself, which "
+                "an agent runs nothing as unless --allow-user root is given"
+            )
         self.name = name
         self.uid = entry.pw_uid
         self.gid = entry.pw_gid

@@ -180,7 +180,10 @@ class RequestDecider:
         key = (request.job, request.run)
         run = self._view.runs.get(key)
         if run is None:
-            message = f"run {request.job}/{request.run} is over, or never was"
+            message = (
+                f"run {request.job}/{request.run} is over, or never was; what waits, runs or is "
+                "held can be cancelled"
+            )
             self._answer(entry, False, message, request.run)
         elif self._context.is_busy(run_matter(key)):
             self.look_at(request.id)  # Its run is in motion; asked again with the next event.
@@ -225,13 +228,18 @@ class RequestDecider:
         key = (request.job, request.run)
         run, job = self._view.runs.get(key), self._view.jobs.get(request.job)
         if run is None:
-            message = f"run {request.job}/{request.run} is over, or never was"
+            message = (
+                f"run {request.job}/{request.run} is over, or never was; only what is held can be "
+                "released"
+            )
             self._answer(entry, False, message, request.run)
         elif self._context.is_busy(run_matter(key)) or self._runs.held.is_decided(run.record):
             self.look_at(request.id)  # Its agent's word came first.
         elif run.record.state is not RunState.HELD or request.release is None:
             state = self._view.shown_state(run.record).value
-            message = f"run {request.job}/{request.run} isn't held: it is {state}"
+            message = (
+                f"run {request.job}/{request.run} is {state}; only what is held can be released"
+            )
             self._answer(entry, False, message, request.run)
         elif request.release is Release.REASSIGN and (
             job is None or not may_start(job, run, self._context.wall_ms)
