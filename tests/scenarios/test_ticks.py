@@ -268,6 +268,22 @@ def test_all_runs_at_most_the_limit_within_reach(world: World) -> None:
     assert 3 <= len(recovered) <= 4
 
 
+@pytest.mark.parametrize("overlap", list(Overlap))
+def test_what_catches_up_does_so_one_at_a_time_whatever_its_overlap(
+    world: World, overlap: Overlap
+) -> None:
+    world.apply(job(every_s=60, recovery=Recovery.ALL, pickup_buffer_s=1.0, overlap=overlap))
+    world.agents["a1"].leave()
+    world.advance(250)
+    world.agent("a2", slots=4, takes_s=7.0)
+    world.advance(60)
+    spans = sorted(world.agents["a2"].spans, key=lambda span: span.start_s)
+    assert len(spans) >= 4
+    for before, after in pairwise(spans[:4]):
+        assert before.end_s is not None
+        assert after.start_s >= before.end_s
+
+
 @pytest.mark.parametrize(
     ("mode", "state"),
     [(Recovery.ALL, "completed"), (Recovery.LAST, "completed"), (Recovery.NONE, "missed")],

@@ -252,6 +252,7 @@ def test_a_notification_is_a_chained_job() -> None:
     assert jobs["a"].chain[0].on == tuple(
         RunState(s) for s in ("failed", "timed_out", "died", "abandoned", "missed")
     )
+    assert jobs["a"].chain[1].on == (RunState.COMPLETED,)
     notify = jobs["a.notify"]
     assert notify.run == Exec(("alert", "{source_job} {source_state} {rows}"))
     assert (notify.current.state, notify.user, notify.retry.max) == (
