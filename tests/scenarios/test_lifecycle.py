@@ -887,3 +887,39 @@ def test_a_resubmitted_startup_of_the_cluster_respects_hosts() -> None:
     agent(world, "a1")
     world.advance(5)
     assert world.runs("backup")["r1"].attempts[-1].agent == "a1"
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_startup_is_retried_beside_what_runs_elsewhere(is_held: bool) -> None:
+    """Else nothing is mounted here until an operator has decided about a run over there."""
+    world = World()
+    world.scheduler("s1")
+    world.agent("a2", takes_s=3.0 if is_held else 1000.0, slots=1, ends_as=Outcome.DIED)
+    world.advance(0.5)
+    fields: dict[str, Any] = {"on_agent_loss": OnAgentLoss.HOLD, "hosts": ("a1", "a2")}
+    retry = Retry(max=3, interval_s=5.0)
+    world.apply(job("up", lifecycle=Lifecycle.HOST_STARTUP, retry=retry, **fields))
+    world.request(trigger("20261122T120001-t", "up"))
+    world.advance(5)
+    a1 = world.agent("a1", takes_s=2.0, slots=1, ends_as=Outcome.FAILED)
+    world.advance(4)
+    a1.ends_as = Outcome.COMPLETED
+    world.advance(30)
+    states = [state for run, state in world.states("up").items() if "@a1" in run]
+    assert states == ["completed"]
+
+
+def test_the_retry_of_a_startup_waits_for_what_its_own_agent_has() -> None:
+    world = World()
+    world.scheduler("s1")
+    world.advance(0.5)
+    world.apply(job("up", lifecycle=Lifecycle.HOST_STARTUP, retry=Retry(max=3, interval_s=5.0)))
+    a1 = world.agent("a1", takes_s=2.0, ends_as=Outcome.FAILED)
+    world.advance(3)
+    a1.ends_as, a1.takes_s = Outcome.COMPLETED, 20.0
+    world.request(trigger("20261122T120003-t", "up"))
+    world.advance(60)
+    (asked,) = [span for span in a1.spans if span.run == "20261122T120003-t"]
+    _, again = [span for span in a1.spans if span.run != "20261122T120003-t"]
+    assert asked.end_s is not None
+    assert asked.start_s < asked.end_s <= again.start_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -556,3 +557,77 @@ def test_what_isnt_made_yet_as_its_job_is_deleted_doesnt_run_once_it_is_made_ane
     assert not edits
     assert states(world) == dict.fromkeys(("a1", "a2", "a3"), "missed")
     assert world.records(Kind.FAN_OUT) == {}
+
+
+@pytest.mark.parametrize(
+    ("overlap", "old", "new"),
+    [
+        (Overlap.SKIP, "completed", "overlapped"),
+        (Overlap.QUEUE, "completed", "completed"),
+        (Overlap.REPLACE, "cancelled", "completed"),
+    ],
+)
+def test_what_an_agent_has_since_before_its_job_ran_on_each_is_in_the_way_there(
+    world: World, overlap: Overlap, old: str, new: str
+) -> None:
+    """And nowhere else: two at once on one host are what nobody wants of such a job."""
+    world.agents["a1"].takes_s = 30.0
+    world.apply(job("backup", ONCE, prefer=("a1",), overlap=overlap))
+    world.advance(8)
+    world.agents["a1"].takes_s = 1.0
+    at = At(Utc("2026-11-22T12:00:20.000Z"))
+    world.apply(job("backup", at, per_host=True, overlap=overlap))
+    world.advance(20)
+    by_host = {run.host: run.state.value for run in world.runs("backup").values()}
+    assert (by_host["a2"], by_host["a3"]) == ("completed", "completed")
+    world.advance(20)
+    by_host = {run.host: run.state.value for run in world.runs("backup").values()}
+    assert (by_host[""], by_host["a1"]) == (old, new)
+    spans = [(span.start_s, span.end_s or 0.0) for span in world.agents["a1"].spans]
+    assert all(first[1] <= second[0] for first, second in pairwise(sorted(spans)))
+
+
+def test_one_that_may_overlap_begins_beside_it(world: World) -> None:
+    world.agents["a1"].takes_s = 30.0
+    world.apply(job("backup", ONCE, prefer=("a1",), overlap=Overlap.ALLOW))
+    world.advance(8)
+    world.agents["a1"].takes_s = 1.0
+    at = At(Utc("2026-11-22T12:00:20.000Z"))
+    world.apply(job("backup", at, per_host=True, overlap=Overlap.ALLOW))
+    world.advance(5 + 9)
+    by_host = {run.host: run.state.value for run in world.runs("backup").values()}
+    assert by_host == {"": "assigned", "a1": "completed", "a2": "completed", "a3": "completed"}
+
+
+def test_what_waits_as_its_job_is_moved_to_each_agent_goes_once_none_runs(world: World) -> None:
+    for agent in world.agents.values():
+        agent.takes_s = 30.0
+    ticks = (ONCE, At(Utc("2026-11-22T12:00:10.000Z")))
+    world.apply(job("backup", *ticks, overlap=Overlap.QUEUE))
+    world.advance(12)
+    at = At(Utc("2026-11-22T12:00:20.000Z"))
+    world.apply(job("backup", at, per_host=True, overlap=Overlap.QUEUE))
+    world.advance(48)
+    waits = world.runs("backup")["20261122T120010Z"]
+    assert waits.state is RunState.QUEUED
+    world.advance(60)
+    spans = [span for agent in world.agents.values() for span in agent.spans]
+    (begun_s,) = [span.start_s for span in spans if span.run == waits.id]
+    assert begun_s >= max(span.end_s or 0.0 for span in spans if span.run != waits.id)
+    assert set(world.states("backup").values()) == {"completed"}
+
+
+def test_what_is_lost_isnt_moved_beside_the_jobs_run_on_another_agent(world: World) -> None:
+    for agent in world.agents.values():
+        agent.takes_s = 60.0
+    world.apply(job("backup", ONCE, prefer=("a1",)))
+    world.advance(8)
+    at = At(Utc("2026-11-22T12:00:20.000Z"))
+    world.apply(job("backup", at, per_host=True, hosts=("a2", "a3")))
+    world.advance(15)
+    world.agents["a1"].kill()
+    world.advance(40)
+    old = world.runs("backup")[TICK]
+    assert (old.reassigns, old.state) == (1, RunState.QUEUED)
+    world.advance(100)
+    assert world.runs("backup")[TICK].state is RunState.COMPLETED

@@ -274,13 +274,13 @@ def test_a_run_that_waits_behind_a_retry_can_still_end_with_its_agent() -> None:
     a2 = world.agent("a2", takes_s=100.0, slots=1)
     world.advance(0.5)
     retry = Retry(max=3, interval_s=15.0)
-    startup = Lifecycle.HOST_STARTUP
-    world.apply(job("backup", lifecycle=startup, hosts=("a1", "a2"), retry=retry))
+    world.apply(job("backup", at("12:00:01"), per_host=True, hosts=("a1",), retry=retry))
     world.apply(job("filler", at("12:00:20"), hosts=("a1",), priority=50, pickup_buffer_s=600.0))
     a1 = world.agent("a1", takes_s=2.0, slots=1, ends_as=Outcome.FAILED)
-    world.advance(3)
+    world.advance(4)
     a1.takes_s, a1.ends_as = 30.0, Outcome.DIED
-    world.advance(17)
+    world.advance(16)
+    world.apply(job("backup", hosts=("a1", "a2"), retry=retry, recover_within_s=30.0))
     a2.takes_s, a2.ends_as = 18.0, Outcome.FAILED
     world.request(trigger("20261122T120020-t"))
     world.advance(22)

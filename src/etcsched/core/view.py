@@ -267,14 +267,25 @@ class View:
         return shown_state(run, claim.record if claim is not None else None)
 
     def unbound_beside(self, run: Run) -> list[Run]:
-        """For one that is bound to an agent though its job's ticks aren't (its agent has come, say,
-        or it was made as they still were): those of the job that are bound to none."""
+        """For one that is bound to an agent: those of its job that are bound to none and that it
+        may have to wait for. Where its job runs on each agent, or it is about its agent's coming,
+        what runs elsewhere is in nobody's way here; else (it was made as its job still did) all."""
+        if not run.host or run.is_for_shutdown:
+            return []  # (That one's agent waits for it to go.)
         job = self.jobs.get(run.job)
-        if not run.host or (job is not None and job.record.per_host):
-            return []
-        if run.is_for_shutdown:
-            return []  # Its agent waits for it to go: what runs elsewhere mustn't keep it.
-        return [other for other in self.active_runs(run.job) if not other.host]
+        if run.is_bound_to_incarnation or (job is not None and job.record.per_host):
+            return self.unbound_on(run.job, run.host)
+        return self.unbound_of(run.job)
+
+    def unbound_of(self, job: str) -> list[Run]:
+        """Those of its active runs that are bound to no agent."""
+        return [other for other in self.active_runs(job) if not other.host]
+
+    def unbound_on(self, job: str, agent: str) -> list[Run]:
+        """Those of them that this agent has; the cost is in what it has."""
+        keys = [key for key in self.assigned_to.get(agent, ()) if key[0] == job]
+        runs = [self.runs[key].record for key in keys if key in self.runs]
+        return [run for run in runs if not run.host and run.agent == agent]
 
     def by_kind(self) -> dict[Kind, dict[Any, Entry[Any]]]:
         """All entries; ids of one part aren't tuples."""

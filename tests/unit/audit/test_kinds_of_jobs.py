@@ -88,6 +88,18 @@ def test_a_run_on_an_agent_that_no_fan_out_names(story: Story) -> None:
     check(story, Invariant.I1, "no fan-out of its tick names b")
 
 
+@pytest.mark.parametrize(("agent", "is_wrong"), [("a", True), ("b", False)])
+def test_a_bound_run_waits_for_what_its_agent_has(story: Story, agent: str, is_wrong: bool) -> None:
+    story.staffed("b")
+    story.created(ONE, agent=agent)
+    story.defined(a_job(per_host=True))
+    story.now_s = 90.0
+    again: dict[str, Any] = {"origin": Origin.RESUBMISSION, "scheduled_at": None}
+    story.created("r1@a", agent="a", **again)
+    told = [violation.text for violation in story.verdict().violations]
+    assert any(f"assigned beside job/{ONE}" in text for text in told) == is_wrong
+
+
 @pytest.mark.parametrize(("agent", "is_wrong"), [("a", False), ("b", True)])
 def test_a_bound_run_whose_job_has_other_hosts_by_now(
     story: Story, agent: str, is_wrong: bool

@@ -59,17 +59,23 @@ class Turns(Rule):
             self.expect(not self._is_assigned(name, other_id), text, step)
 
     def _is_in_turn_with(self, job: Job, run_id: str, other_id: str, step: Step) -> bool:
-        """What is bound to an agent waits for what is bound to none, unless its job runs on each;
-        the other way round in any case. Of two that are in different lanes, either may come right
-        behind the other."""
+        """What is bound to an agent waits for what is bound to none; where its job runs on each, or
+        it is about that agent's coming, only for what that agent has. The other way round in any
+        case. Of two that are in different lanes, either may come right behind the other."""
         host, other = host_in(run_id), host_in(other_id)
         if host == other:
             return True
         run = self.state.record(Run, Kind.RUN, job.name, run_id)
         if run is not None and run.is_for_shutdown:
             return False  # Its agent waits for it to go.
-        is_apart = bool(host) and (bool(other) or job.per_host)
-        return not is_apart and self._was_assigned(job.name, other_id, step)
+        if (host and other) or not self._was_assigned(job.name, other_id, step):
+            return False
+        is_here_only = job.per_host or (run is not None and run.is_bound_to_incarnation)
+        return not (host and is_here_only) or self._agent_of(job.name, other_id) == host
+
+    def _agent_of(self, name: str, run_id: str) -> str:
+        run = self.state.record(Run, Kind.RUN, name, run_id)
+        return run.agent if run is not None else ""
 
     def _takes_turns(self, name: str, run_id: str, *, is_retry: bool) -> bool:
         """``is_retry``: whether it, or who would begin beside it, begins with a retry. One that was

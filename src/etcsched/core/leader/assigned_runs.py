@@ -16,9 +16,9 @@ from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import assigned, assignment_of, is_of_another, may_start, step
-from etcsched.core.records import Assignment, Presence, Report, Run
+from etcsched.core.records import Assignment, Job, Presence, Report, Run
 from etcsched.core.retry import is_waiting_for_retry, state_without_retry
-from etcsched.core.states import OnAgentLoss, Outcome, RunState
+from etcsched.core.states import OnAgentLoss, Outcome, Overlap, RunState
 from etcsched.core.view import Entry, RunKey, revision_of
 
 _FINAL_OF: dict[Outcome, RunState] = {
@@ -196,6 +196,14 @@ class AssignedRuns:
             case other:
                 assert_never(other)
 
+    def _has_to_wait_there(self, run: Run, job: Job, presence: Entry[Presence]) -> bool:
+        """The agent's startup jobs go first; and beside a run of its job that is bound to that
+        agent it has to wait for its turn. (One that is bound itself never gets to another.)"""
+        if self._context.agents.has_to_start(presence.record):
+            return True
+        takes_turns = job.overlap is not Overlap.ALLOW and not run.host
+        return takes_turns and self._context.is_in_use(job.name, presence.record.agent)
+
     def _move(
         self,
         entry: Entry[Run],
@@ -220,7 +228,7 @@ class AssignedRuns:
         if job is not None and is_free and not is_retry and not self._view.is_paused(run.job):
             tried = tried_by(replace(run, **changes))
             presence = context.agents.choose(requirement_of_run(job.record, run), run.job, tried)
-            if presence is not None and context.agents.has_to_start(presence.record):
+            if presence is not None and self._has_to_wait_there(run, job.record, presence):
                 presence = None
             elif presence is not None and not self._pace.allow():
                 presence, is_paced = None, True

@@ -13,7 +13,7 @@ import msgspec
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.agents import Agents
-from etcsched.core.leader.conflicts import Conflicts
+from etcsched.core.leader.conflicts import HOLDING, Conflicts
 from etcsched.core.leader.placement import (
     Requirement,
     requirement_of,
@@ -65,6 +65,11 @@ def turn_matter(lane: str) -> Matter:
 def lane_matter(lane: str) -> Matter:
     """That a run that is bound to an agent is being made."""
     return ("lane", lane)
+
+
+def _unbound_lane(job: str) -> str:
+    """No agent has this name."""
+    return f"{job}@"
 
 
 def request_matter(request: str) -> Matter:
@@ -176,7 +181,7 @@ class Context:
         self._resting: dict[Matter, float] = {}
         """What has raised, and until when it isn't decided."""
         self._starting: Counter[str] = Counter()
-        """Assignments in flight, by job and by lane (a job's own lane has its name)."""
+        """Assignments in flight, by job and by lane (of what is bound to no agent, too)."""
         self._requeued: Counter[str] = Counter()
         """Runs in flight that wait on in their queue, by job."""
         self.conflicts = Conflicts(view, self.is_starting)
@@ -254,10 +259,15 @@ class Context:
         """Whether an assignment in this lane is in flight; of a job's own lane, any of its runs."""
         return self._starting[lane] > 0
 
+    def is_unbound_starting(self, job: str) -> bool:
+        """... or of one of its runs that are bound to no agent, and to whichever agent."""
+        return self._starting[_unbound_lane(job)] > 0
+
     def _count_in_flight(self, reservation: Reservation, change: int) -> None:
         if (run := reservation.starts) is not None:
-            for lane in {run[0], lane_of(*run)}:
-                self._starting[lane] += change
+            job, lane = run[0], lane_of(*run)
+            for each in {job, lane if lane != job else _unbound_lane(job)}:
+                self._starting[each] += change
         if (job := reservation.requeues) != "":
             self._requeued[job] += change
 
@@ -267,13 +277,21 @@ class Context:
 
     def is_turn_taken(self, run: Run) -> bool:
         """Whether another run that it has to wait for is just being assigned: what isn't bound to
-        an agent waits for those of its job that are, too."""
+        an agent waits for those of its job that are, and the other way round, since it may be
+        coming to that very agent."""
         bound = () if run.host else self.view.bound_of.get(run.job, ())
         lanes = {run.lane, *(lane_of(run.job, other) for other in bound)}
-        job = self.view.jobs.get(run.job)
-        if run.host and job is not None and not job.record.per_host:
-            lanes.add(run.job)
+        if run.host and not run.is_for_shutdown and self.is_unbound_starting(run.job):
+            return True
         return self.is_busy(*map(turn_matter, lanes))
+
+    def is_in_use(self, job: str, agent: str) -> bool:
+        """Whether this agent has a run of the job that is bound to it, or is just getting one:
+        another one that takes turns doesn't come beside it."""
+        lane = lane_of(job, f"@{agent}")
+        if self.is_starting(lane):
+            return True
+        return any(run.state in HOLDING for run in self.view.runs_of(lane))
 
     def is_busy(self, *matters: Matter) -> bool:
         return any(matter in self._busy for matter in matters)

@@ -18,7 +18,7 @@ from etcsched.core.leader.context import (
     run_matter,
     turn_matter,
 )
-from etcsched.core.leader.overlap import Away, state_by_overlap
+from etcsched.core.leader.overlap import Away, state_beside
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import is_of_another, tick_run
@@ -148,7 +148,8 @@ class FanOuts:
         context, lane = self._context, lane_of(*run)
         if context.is_busy(run_matter(run), lane_matter(lane), turn_matter(lane)):
             return True
-        others = self._view.ids_of(lane)
+        others = [*self._view.ids_of(lane)]
+        others += (other.id for other in self._view.unbound_on(run[0], host_in(run[1])))
         return any(context.is_busy(run_matter((run[0], other))) for other in others)
 
     def _make(self, defined: Entry[Job], entry: Entry[FanOut], key: RunKey) -> None:
@@ -187,8 +188,10 @@ class FanOuts:
             return RunState.MISSED, _STOPPED
         if fan_out.origin is Origin.RECOVERY:
             return RunState.QUEUED, fan_out.cause
-        tick_ms = ms_of(fan_out.scheduled_at)
-        state = state_by_overlap(self._view, job, lane, tick_ms, self.away, self._context.wall_ms)
+        tick_ms, view = ms_of(fan_out.scheduled_at), self._view
+        # What was chained to, say, and this agent has, is in the way here.
+        beside = [*view.active_runs(lane), *view.unbound_on(job.name, host_in(lane))]
+        state = state_beside(view, job, beside, tick_ms, self.away, self._context.wall_ms)
         if state is RunState.OVERLAPPED:
             return state, "the job's last run on this agent was still active"
         if state is RunState.QUEUED:

@@ -334,9 +334,9 @@ class LeaderMachine:
 
     def _rejected(self, write: fx.Write | None) -> None:
         """It rests: what it would begin isn't on its way, and nobody waits for that any more."""
-        if isinstance(write, fx.Dispatch):
+        if isinstance(write, fx.Dispatch | fx.MoveRun):
             self._runs.look_at_waiting(write.run.job)
-        elif isinstance(write, fx.CreateRun) and write.run.host:
+        elif isinstance(write, fx.CreateRun):
             self._runs.look_at_bound(write.run.job)
         following = fx.following_of(write)
         if following is not None:

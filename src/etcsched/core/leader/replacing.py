@@ -23,7 +23,8 @@ class Replacing:
         """End what the queued ``run`` replaces, as far as that isn't under way."""
         if job.overlap is not Overlap.REPLACE or run.origin is not Origin.SCHEDULE:
             return
-        for other in self._view.active_runs(run.lane):
+        beside = self._view.unbound_on(run.job, run.host) if run.host else ()
+        for other in (*self._view.active_runs(run.lane), *beside):
             key = (other.job, other.id)
             if is_replaced(other, run) and not self._context.is_busy(run_matter(key)):
                 self._end(self._view.runs[key], f"replaced by {run.id}")

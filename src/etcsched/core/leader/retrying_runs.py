@@ -180,7 +180,9 @@ class RetryingRuns:
         view, name = self._view, run.job
         job = view.jobs.get(name)
         others = list(view.ticks_of.get(run.lane, ()))
-        others += (other.id for other in view.unbound_beside(run) if other.is_tick)
+        runs_on_each = job is not None and job.record.per_host
+        if run.host and not (runs_on_each or run.is_for_shutdown):
+            others += (other.id for other in view.unbound_of(name) if other.is_tick)
         if job is None or chained_runs_supersede(job.record):
             others += view.chained_of.get(name, ())
         for other_id in others:

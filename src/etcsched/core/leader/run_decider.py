@@ -75,9 +75,7 @@ class RunDecider:
             # A run that was chained to ends retries on each agent.
             for retrying in self._view.runs_in(job, RunState.RETRYING):
                 self._dirty[(job, retrying.id)] = None
-            entry = self._view.jobs.get(job)
-            if entry is not None and not entry.record.per_host:
-                self.look_at_bound(job)
+            self.look_at_bound(job)
         conflicts = self._context.conflicts
         if conflicts.is_in_group(job):
             for other in (job, *conflicts.groups.rivals(job)):
