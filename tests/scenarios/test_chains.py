@@ -660,20 +660,119 @@ def test_a_job_that_is_made_anew_takes_up_no_join_of_the_deleted_one(
     assert world.runs("report") == {}
 
 
-def test_what_a_join_whose_target_is_disabled_waits_for(world: World) -> None:
+STOPPED = [JobState.DISABLED, JobState.AD_HOC_ACTIVE]
+
+
+def join_of_two(world: World) -> None:
+    """``load`` has come, ``late`` comes half a minute later."""
     link = Link(to="report", joins=True)
-    world.apply(source(link, name="one"))
-    world.apply(job("two", chain=(link,)))
-    world.apply(target())
+    world.agents["a1"].takes_s = 3.0
+    world.agent("a2", takes_s=30.0)
+    for each in (target(), source(link, hosts=("a1",)), source(link, name="late", hosts=("a2",))):
+        world.apply(each)
+    world.advance(10)
+    assert [follow.note for follow in follows(world)] == ["waits for late"]
+
+
+@pytest.mark.parametrize("state", STOPPED)
+def test_a_join_goes_on_whatever_its_target_was_while_it_waited(
+    world: World, state: JobState
+) -> None:
+    """Whether that runs is asked once all have come, as of a plain link."""
+    join_of_two(world)
+    world.set_state("report", state)
+    world.advance(15)
+    (reason,) = explained(world)
+    assert reason == f"chain {TICK} waits for late; load/{TICK} is there; report is {state.value}"
+    world.set_state("report", JobState.CHAIN_ACTIVE)
+    world.advance(30)
+    run = only_run(world, "report")
+    assert (run.state.value, [s.job for s in run.chained_from]) == ("completed", ["load", "late"])
+
+
+@pytest.mark.parametrize("state", STOPPED)
+def test_what_comes_while_the_target_of_a_join_is_stopped_has_come(
+    world: World, state: JobState
+) -> None:
+    join_of_two(world)
+    link = Link(to="report", joins=True)
+    world.apply(job("last", At(Utc("2026-11-22T12:10:00.000Z")), chain=(link,)))
+    world.set_state("report", state)
+    world.advance(60)
+    assert [follow.note for follow in follows(world, "late")] == ["waits for last"]
+    world.set_state("report", JobState.CHAIN_ACTIVE)
+    world.delete("last")
+    world.advance(30)
+    assert [s.job for s in only_run(world, "report").chained_from] == ["load", "late"]
+
+
+@pytest.mark.parametrize("state", STOPPED)
+def test_a_join_to_which_all_have_come_while_its_target_is_stopped_is_over(
+    world: World, state: JobState
+) -> None:
+    """Not a week later: nobody it waits for will come any more."""
+    join_of_two(world)
+    world.set_state("report", state)
+    world.advance(60)
+    assert [follow.note for follow in follows(world, "late")] == [f"that job is {state.value}"]
+    assert world.records(Kind.JOIN) == {}
+    world.set_state("report", JobState.CHAIN_ACTIVE)
+    world.advance(30)
+    assert world.runs("report") == {}
+
+
+@pytest.mark.parametrize("state", STOPPED)
+def test_a_join_that_waits_for_nobody_more_while_its_target_is_stopped_is_over(
+    world: World, state: JobState
+) -> None:
+    join_of_two(world)
+    world.set_state("report", state)
+    world.advance(1)
+    world.delete("late")
+    world.request(cancel("r1", TICK, "late"))
+    world.advance(30)
+    assert world.records(Kind.JOIN) == {}
+    world.set_state("report", JobState.CHAIN_ACTIVE)
+    world.advance(30)
+    assert world.runs("report") == {}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_two_links_that_join_a_target_that_is_stopped(world: World, count: int) -> None:
+    """One of them is said, and the write has each join once."""
+    link = Link(to="report", joins=True)
+    for each in (target(), source(*[link] * count), source(link, name="late", hosts=("a2",))):
+        world.apply(each)
+    world.agent("a2", takes_s=30.0)
     world.advance(10)
     world.set_state("report", JobState.DISABLED)
-    world.delete("two")
+    world.apply(source(*[link] * count, name="late", hosts=("a2",)))
+    world.advance(60)
+    notes = [follow.note for follow in follows(world, "late")]
+    assert notes == ["that job is disabled"] * count
+    assert world.records(Kind.JOIN) == {}
+    assert not world.rejected
+
+
+def test_of_two_links_to_one_job_the_first_counts_though_it_waits(world: World) -> None:
+    """Else it ran twice: at once, and again when the others have come."""
+    link = Link(to="report", joins=True)
+    for each in (target(), source(link, Link(to="report")), source(link, name="late")):
+        world.apply(each)
+    world.agent("a2", takes_s=30.0)
+    world.apply(source(link, name="late", hosts=("a2",)))
+    world.advance(15)
+    notes = [follow.note for follow in follows(world)]
+    assert notes == ["waits for late", "a link before this one counts, and waits for others"]
     world.advance(40)
+    assert [s.job for s in only_run(world, "report").chained_from] == ["load", "late"]
+
+
+def explained(world: World) -> list[str]:
     view = View()
-    for kind in (Kind.JOB, Kind.JOIN):
+    for kind in (Kind.JOB, Kind.JOIN, Kind.RUN):
         view.apply(world.records(kind).values(), world.store.revision)
-    ((_, reason),) = Explainer(view, ms_of(world.now)).joins_of("report")
-    assert "waits for report, which is disabled" in reason.text
+    return [reason.text for _, reason in Explainer(view, ms_of(world.now)).joins_of("report")]
 
 
 @pytest.mark.parametrize("is_in_flight", [False, True])
@@ -760,9 +859,9 @@ def test_a_join_begun_after_its_target_was_made_anew_by_a_clock_that_is_ahead() 
     assert len(world.runs("report")) == 1
 
 
-@pytest.mark.parametrize("kind", [fx.EndRun, fx.BeginJoin])
+@pytest.mark.parametrize("kind", [fx.EndRun, fx.EndJoin])
 def test_another_that_joins_just_as_a_join_is_completed(
-    world: World, kind: type[fx.EndRun | fx.BeginJoin]
+    world: World, kind: type[fx.EndRun | fx.EndJoin]
 ) -> None:
     """An acknowledged edit counts for all that is decided after it."""
     link = Link(to="report", joins=True)
@@ -779,7 +878,7 @@ def test_another_that_joins_just_as_a_join_is_completed(
 
     world.rejects = edits_before
     world.advance(7)
-    if kind is fx.BeginJoin:
+    if kind is fx.EndJoin:
         world.delete("two")
     world.advance(30)
     assert not edits

@@ -205,7 +205,7 @@ def quiet_with(
 
 def test_i7_a_join_to_which_all_have_come(story: Story) -> None:
     quiet_with(story, "left", "middle", "right")
-    check(story, Invariant.I7, "end/e1: all have come that it joins, and it hasn't begun")
+    check(story, Invariant.I7, "end/e1: all have come that it joins, and it waits still")
 
 
 def test_i7_a_join_that_waits_for_one(story: Story) -> None:
@@ -216,17 +216,35 @@ def test_i7_a_join_that_waits_for_one(story: Story) -> None:
 def test_i7_a_join_that_waits_for_nobody_any_more(story: Story) -> None:
     story.now_s = 20.0
     quiet_with(story, "left", "middle", source=a_source("right", JobState.DISABLED))
-    check(story, Invariant.I7, "end/e1: all have come that it joins, and it hasn't begun")
+    check(story, Invariant.I7, "end/e1: all have come that it joins, and it waits still")
 
 
 @pytest.mark.parametrize(
     "target",
     [a_target(JobState.DISABLED), a_target(JobState.DELETED), a_target(JobState.AD_HOC_ACTIVE)],
 )
-def test_i7_a_join_of_a_job_that_may_not_begin(story: Story, target: Job) -> None:
+def test_i7_a_join_of_a_job_that_may_not_begin_goes(story: Story, target: Job) -> None:
     story.now_s = 20.0
     quiet_with(story, "left", "middle", "right", target=target)
-    check_clean(story)
+    check(story, Invariant.I7, "end/e1: all have come that it joins, and it waits still")
+
+
+@pytest.mark.parametrize("come", [("left", "middle"), ("left",)])
+def test_i7_what_has_come_to_a_job_that_is_stopped_goes_with_the_last(
+    story: Story, come: tuple[str, ...]
+) -> None:
+    story.now_s = 20.0
+    story.defined(a_target(JobState.DISABLED))
+    story.now_s = 50.0
+    for count, job in enumerate(come, 1):
+        story.put(a_join(*come[:count]), ended(job))
+    key, last = ended("right")
+    last = replace(last, followed_by=(Follow(job="end", note="that job is disabled"),))
+    story.commit((key, encode(last)), (JOIN, None))
+    if come == ("left", "middle"):
+        check_clean(story)
+    else:
+        check(story, Invariant.I7, "it is gone, and nothing began")
 
 
 def test_i7_a_window_may_let_a_disabled_one_go_on(story: Story) -> None:

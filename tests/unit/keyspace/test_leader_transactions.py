@@ -325,7 +325,7 @@ CASES = [
     ),
     Case(
         "begin what a join lacks nothing for",
-        lambda seen: BUILD(fx.BeginJoin(seq=1, following=following(seen))),
+        lambda seen: BUILD(fx.EndJoin(seq=1, following=following(seen))),
         {"job", "target", "join", "edited"},
         {"job", "target", "join", "other join", "chained run", "chained archive", "edited"},
         {"chained run", "other join"},

@@ -19,6 +19,7 @@ CLOCKS_MS = 10_000
 SURELY_FITS_BYTES = 8 << 10
 """Parameters beyond what a run may have keep it from beginning."""
 _STOPPED = (JobState.DELETED, JobState.DISABLED)
+_ON = (JobState.ENABLED, JobState.CHAIN_ACTIVE)
 
 
 class Joins(Rule):
@@ -99,15 +100,27 @@ class Joins(Rule):
             self.expect(each.job in jobs, text, step)
 
     def _forgotten(self, name: str, write: Write, join: Join, step: Step) -> None:
-        """Nothing begins: only where too much time has passed, or its job was deleted meanwhile."""
+        """Nothing begins: only where too much time has passed, or its job was deleted meanwhile, or
+        is stopped as all have come."""
         since = write.before.create_revision if write.before is not None else 0
         is_old = ms_of(join.since) <= step.at_ms - KEPT_MS + CLOCKS_MS
         was_deleted = self._deleted_at.get(join.job, 0) >= since
+        job = self.state.record(Job, Kind.JOB, join.job)
         is_there = self.state.of(Kind.JOB, join.job) is not None
+        is_stopped = job is not None and (job.current.state not in _ON or bool(job.current.windows))
+        is_stopped = is_stopped and self._have_all_come(join, step)
         came = ", ".join(f"{each.job}/{each.run}" for each in join.arrived)
         text = f"{name}: {came} had come to it, and it is gone, and nothing began"
-        is_right = not step.at_ms or is_old or was_deleted or not is_there
+        is_right = not step.at_ms or is_old or was_deleted or not is_there or is_stopped
         self.expect(is_right, text, step)
+
+    def _have_all_come(self, join: Join, step: Step) -> bool:
+        """With whoever ends in this revision; who was edited just now may not have been seen so."""
+        come = {each.job for each in join.arrived}
+        come |= {write.ids[0] for write in step.writes if write.place == ARCHIVE}
+        late = (n for n in self._sources_of(join.job) if n not in come)
+        edited_ms = (step.at_ms - self._edited_ms.get(name, 0) for name in late)
+        return all(ago_ms <= self.bounds.recovery_ms for ago_ms in edited_ms)
 
     def committed(self, step: Step) -> None:
         come, self._come = self._come, []
@@ -150,21 +163,20 @@ class Joins(Rule):
         """What waits then waits for somebody."""
         for held in self.state.all_of(Kind.JOIN).values():
             join = held.record
-            if not isinstance(join, Join) or not self._could_begin(join, quiet.at_ms):
+            if not isinstance(join, Join) or not self._could_end(join, quiet.at_ms):
                 continue
             come = {each.job for each in join.arrived}
-            text = f"{join.job}/{join.run}: all have come that it joins, and it hasn't begun"
+            text = f"{join.job}/{join.run}: all have come that it joins, and it waits still"
             self.expect(not come.issuperset(self._may_come(join)), text, at_ms=quiet.at_ms)
 
-    def _could_begin(self, join: Join, at_ms: int) -> bool:
+    def _could_end(self, join: Join, at_ms: int) -> bool:
         job = self.state.record(Job, Kind.JOB, join.job)
         about = {join.job, *self._sources[join.job]}
         edited_ms = max(self._edited_ms.get(name, 0) for name in about)
         if job is None or at_ms - edited_ms <= self.bounds.recovery_ms:
             return False
-        is_on = job.current.state in (JobState.ENABLED, JobState.CHAIN_ACTIVE)
         fits = sum(params_bytes(each.params) for each in join.arrived) <= SURELY_FITS_BYTES
-        return is_on and not job.current.windows and fits
+        return not job.current.windows and (fits or job.current.state not in _ON)
 
     def _may_come(self, join: Join) -> set[str]:
         """At a quiet end no run is in progress any more; a window may let a disabled job go on."""

@@ -116,29 +116,40 @@ class Chains:
             job, join = self._view.jobs.get(target), entry.record
             if job is None or self.missing_of(target, instance, join.arrived):
                 continue
-            if self._context.state_of(job.record) in CHAINABLE:
-                self._begin_join(instance, entry, job)
+            if job.record.current.state is not JobState.DELETED:
+                self._end_join(instance, entry, job)
 
-    def _begin_join(self, instance: str, entry: Entry[Join], target: Entry[Job]) -> None:
-        context, join = self._context, entry.record
-        key = (join.job, join.run)
+    def _end_join(self, instance: str, entry: Entry[Join], target: Entry[Job]) -> None:
+        """All have come: its run begins, unless its job is stopped, as with any link."""
+        context, join, created = self._context, entry.record, tuple[Run, ...]()
+        key, why_not = (join.job, join.run), self.why_stopped(target.record)
         if context.is_busy(join_matter(join.job, instance), run_matter(key)):
             return
-        if key in self._view.runs or size_of(target.record, join.arrived) > MAX_PARAMS_BYTES:
-            return  # It is forgotten in time, and said to have waited in vain.
-        run = self.chained_run(target.record, join.run, instance, join.arrived)
+        if why_not is None:
+            if key in self._view.runs or size_of(target.record, join.arrived) > MAX_PARAMS_BYTES:
+                return  # It is forgotten in time, and said to have waited in vain.
+            created = (self.chained_run(target.record, join.run, instance, join.arrived),)
+        else:
+            names = ", ".join(f"{a.job}/{a.run}" for a in join.arrived)
+            text = f"{names}: the chain to {join.job} doesn't go on: {why_not}"
+            context.say(text, warn=True)
         change = fx.JoinChange(
             target=join.job, instance=instance, revision=entry.mod_revision, join=None
         )
         following = fx.Following(
-            created=(run,),
+            created=created,
             joins=(change,),
             jobs=((join.job, target.mod_revision),),
             edited_revision=self._view.seen(Kind.EDITED),
         )
-        write = fx.BeginJoin(seq=context.next_seq(), following=following)
+        write = fx.EndJoin(seq=context.next_seq(), following=following)
         context.write(write, *self.matters(following))
         self.sent(following)
+
+    def why_stopped(self, target: Job) -> str | None:
+        """Why no chained run of this job begins now; None: one may."""
+        state = self._context.state_of(target)
+        return None if state in CHAINABLE else f"that job is {state.value}"
 
     def chained_run(
         self, target: Job, run_id: str, instance: str, arrived: tuple[Arrival, ...]
@@ -300,13 +311,16 @@ class _Plan:
             return f"it ended outside of {link.within}"
         if target is None or target.record.current.state is JobState.DELETED:
             return "there is no such job"
-        state = self._context.state_of(target.record)
-        if state not in CHAINABLE:
-            return f"that job is {state.value}"
+        # (Of a join it is asked once all have come.)
+        stopped = None if link.joins else self._chains.why_stopped(target.record)
+        if stopped is not None:
+            return stopped
         if run.depth >= MAX_CHAIN_DEPTH:
             return f"{MAX_CHAIN_DEPTH} runs are chained one behind the other; is it a cycle?"
-        if any(follow.job == link.to and follow.run for follow in self.follows):
-            return "a link before this one has begun it"
+        for follow in self.follows:
+            if follow.job == link.to and follow.run:  # The first that holds counts.
+                waits = "counts, and waits for others" if follow.note else "has begun it"
+                return f"a link before this one {waits}"
         if self._chains.is_blocked((run.job, run.id)):
             return "a run of this chain was there already, made by hand or by a restored backup"
         return None
@@ -330,6 +344,7 @@ class _Plan:
         arrived = (*(a for a in before if a.job != self._run.job), self._arrival())
         run_id = join.run if join is not None else self._id_for(target.name)
         missing = self._chains.missing_of(target.name, self._instance, arrived)
+        stopped = self._chains.why_stopped(target) if not missing else None
         size = sum(len(msgspec.json.encode(arrival.params)) for arrival in arrived)  # As written.
         most = min(MAX_JOIN_BYTES, MAX_JOINS_BYTES - self._joins_bytes)
         if missing and size > most:
@@ -347,11 +362,17 @@ class _Plan:
             )
             note = f"waits for {', '.join(sorted(missing))}"
             self.follows.append(Follow(job=target.name, run=run_id, note=note))
+        elif stopped is not None:
+            self._skip(target.name, stopped)
+            if any(change.target == target.name for change in self._joins):
+                return  # By a link before this one.
+            changed = None
         elif self._begin(target, run_id, arrived):
             changed = None
-            self._edited_revision = self._view.seen(Kind.EDITED)
         else:
             return
+        if changed is None:
+            self._edited_revision = self._view.seen(Kind.EDITED)
         self._joins.append(
             fx.JoinChange(
                 target=target.name,

@@ -96,7 +96,7 @@ class CreateRun(Write, frozen=True, kw_only=True):
 
 def following_of(write: Write | None) -> Following | None:
     """What a write begins beside what it is about."""
-    return write.following if isinstance(write, CreateRun | EndRun | BeginJoin) else None
+    return write.following if isinstance(write, CreateRun | EndRun | EndJoin) else None
 
 
 class CreateFanOut(Write, frozen=True, kw_only=True):
@@ -280,8 +280,9 @@ class ForgetAnswer(Write, frozen=True, kw_only=True):
     revision: int
 
 
-class BeginJoin(Write, frozen=True, kw_only=True):
-    """All that a join waits for is there, since it waits for fewer than before."""
+class EndJoin(Write, frozen=True, kw_only=True):
+    """All that a join waits for is there, since it waits for fewer than before: it begins its run,
+    or, where its job is stopped, just goes."""
 
     following: Following
 

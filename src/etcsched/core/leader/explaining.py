@@ -9,6 +9,7 @@ what becomes of an outage's ticks is ``previewing``'s matter.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import msgspec
 
@@ -147,16 +148,22 @@ class Explainer:
             missing = self._runs.chains.missing_of(job, instance, join.arrived)
             there = ", ".join(f"{a.job}/{a.run}" for a in join.arrived)
             what = ", ".join(sorted(missing)) or self._what_holds(join)
-            text = f"chain {instance} waits for {what}; {there} is there"
+            text = f"chain {instance} waits for {what}; {there} is there{self._but(join, missing)}"
             found.append((join.run, Reason(Why.JOIN, text)))
         return found
+
+    def _but(self, join: Join, missing: Collection[str]) -> str:
+        """What would keep it from beginning if all had come now."""
+        entry = self._view.jobs.get(join.job)
+        state = self._plain.state_of(entry.record) if entry is not None else JobState.DELETED
+        return f"; {join.job} is {state.value}" if missing and state not in CHAINABLE else ""
 
     def _what_holds(self, join: Join) -> str:
         """Of one to which all have come."""
         entry = self._view.jobs.get(join.job)
         state = self._plain.state_of(entry.record) if entry is not None else JobState.DELETED
         if entry is None or state not in CHAINABLE:
-            return f"{join.job}, which is {state.value}"
+            return f"nobody: {join.job} is {state.value}, so it goes"
         size = size_of(entry.record, join.arrived)
         if size > MAX_PARAMS_BYTES:
             return f"fewer parameters: they take {size} bytes, more than {MAX_PARAMS_BYTES}"

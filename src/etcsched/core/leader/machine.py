@@ -355,7 +355,7 @@ class LeaderMachine:
                     self._runs.chains.settled(following)
                 if exists:
                     self._runs.chains.block((run.job, run.id), following)
-            case fx.BeginJoin(following=following) if not reservation.is_rejected:
+            case fx.EndJoin(following=following) if not reservation.is_rejected:
                 self._runs.chains.settled(following)
             case fx.MoveRun(old=fx.OldAttempt(agent=agent)) if reservation.is_refused:
                 # It has claimed the run, say: then others are too many for its slots.

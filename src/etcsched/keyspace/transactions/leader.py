@@ -69,7 +69,7 @@ class LeaderTransactions:
                 return self._forget(self._key(Kind.ANSWER, write.request), write.revision)
             case fx.ForgetGap():
                 return self._forget(self._key(Kind.GAP, write.job), write.revision)
-            case fx.BeginJoin():
+            case fx.EndJoin():
                 compares = self._following_compares(write.following)
                 writes = self._following_writes(write.following)
                 return Txn(tuple(compares), tuple(writes))
