@@ -15,7 +15,16 @@ from etcsched.core.leader.explaining import Explainer
 from etcsched.core.leader.runs import Author, new_run, tick_run
 from etcsched.core.records import Condition, Follow, Job, Join, Kind, Link, Retry, Run, Window
 from etcsched.core.schedule import At
-from etcsched.core.states import ConditionOp, JobState, Origin, Outcome, Overlap, Recovery, RunState
+from etcsched.core.states import (
+    FINAL,
+    ConditionOp,
+    JobState,
+    Origin,
+    Outcome,
+    Overlap,
+    Recovery,
+    RunState,
+)
 from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.codec import encode
@@ -25,6 +34,7 @@ from tests.support.jobs import cancel, job, resubmit, trigger
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
 TICK = "20261122T120005Z"
+FINAL_STATES = tuple(sorted(FINAL, key=lambda state: state.value))
 
 
 @pytest.fixture
@@ -174,6 +184,36 @@ def test_a_tick_that_ends_overlapped_chains(world: World) -> None:
     assert states(world, "load")[1] == "overlapped"
     (run,) = world.runs("report").values()
     assert run.chained_from[0].run == "20261122T120010Z"
+
+
+@pytest.mark.parametrize("per_host", [False, True])
+@pytest.mark.parametrize("away_s", [1, 15, 60])
+@pytest.mark.parametrize("how", ["nobody led", "no agent"])
+def test_a_late_tick_that_ends_overlapped_chains_however_it_was_decided(
+    world: World, how: str, away_s: int, per_host: bool
+) -> None:
+    """It runs in the ordinary way, and so it ends: one by one, or in a step of a recovery."""
+    world.agents["a1"].takes_s = 300.0
+    links = (Link(to="report", on=(RunState.OVERLAPPED,)), Link(to="other", on=FINAL_STATES))
+    world.apply(
+        job("load", every_s=5, chain=links, pickup_buffer_s=20.0, per_host=per_host)
+    )  # fmt: skip
+    for name in ("report", "other"):
+        world.apply(target(name, overlap=Overlap.ALLOW))
+    world.advance(13)
+    if how == "no agent":
+        world.drain("a1")
+        world.advance(away_s)
+        world.undrain("a1")
+    else:
+        world.nodes["s1"].kill()
+        world.advance(away_s)
+        world.scheduler("s2")
+    world.advance(20)
+    ended = {run.id for run in world.runs("load").values() if run.state is RunState.OVERLAPPED}
+    assert len(ended) >= 4
+    for name in ("report", "other"):
+        assert {run.chained_from[0].run for run in world.runs(name).values()} == ended
 
 
 def test_what_an_outage_took_chains_nothing_alone_or_many(world: World) -> None:
@@ -536,8 +576,10 @@ def test_a_join_of_many(sources: int, size: int, apart_s: int, runs: bool) -> No
     assert states(world, "report") == ["completed"] * runs
 
 
-@pytest.mark.parametrize("per_host", [False, True])
-def test_an_overlapped_tick_whose_chained_run_is_there_already(per_host: bool) -> None:
+@pytest.mark.parametrize(("per_host", "is_late"), [(False, False), (True, False), (False, True)])
+def test_an_overlapped_tick_whose_chained_run_is_there_already(
+    per_host: bool, is_late: bool
+) -> None:
     """By a hand, or half of a backup: it ends without, and holds up no other job's ticks."""
     world = World()
     world.scheduler("s1")
@@ -555,7 +597,12 @@ def test_an_overlapped_tick_whose_chained_run_is_there_already(per_host: bool) -
     )
     there = Put(world.keys.archive("report", chained.id), encode(chained))
     world.store.txn(Txn((), (there,)))
-    world.advance(240)
+    world.advance(100)
+    if is_late:
+        world.drain("a1")
+    world.advance(60)
+    world.undrain("a1")
+    world.advance(80)
     assert world.states("load")["120200Z@a1" if per_host else "120200"] == "overlapped"
     assert "120330" in world.states("other")
 

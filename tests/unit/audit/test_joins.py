@@ -264,3 +264,19 @@ def test_i7_a_join_goes_whose_job_was_made_anew_before_the_history_begins(story:
     rest.now_s = 55.0
     rest.delete(JOIN)
     check_clean(rest)
+
+
+# --- an end that is asked what follows
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_i7_a_tick_that_ended_overlapped_says_what_follows(story: Story, asked: bool) -> None:
+    link = Link(to="end", on=(RunState.OVERLAPPED,))
+    story.defined(replace(a_job(), chain=(link,)))
+    story.now_s = 60.0
+    said = (Follow(job="end", note="its condition doesn't hold: x"),) if asked else ()
+    run = a_run("20261122T120100Z", RunState.OVERLAPPED, followed_by=said)
+    story.put((KEYS.archive("job", run.id), run))
+    told = [v.text for v in story.verdict().violations if v.invariant is Invariant.I7]
+    assert bool(told) != asked
+    assert all("nobody asked what follows" in text for text in told)

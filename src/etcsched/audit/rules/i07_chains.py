@@ -5,8 +5,8 @@ from __future__ import annotations
 from etcsched.audit.rules.base import Rule
 from etcsched.audit.state import ARCHIVE, Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import Follow, Join, Kind, Run
-from etcsched.core.states import Origin
+from etcsched.core.records import Follow, Job, Join, Kind, Run
+from etcsched.core.states import JobState, Origin, RunState
 
 
 class Chains(Rule):
@@ -20,6 +20,16 @@ class Chains(Rule):
         run = self.birth(write)
         if run is not None and run.origin is Origin.CHAIN:
             self._began(run, step)
+        if run is not None and run.state is RunState.OVERLAPPED:
+            self._overlapped(run, step)
+
+    def _overlapped(self, run: Run, step: Step) -> None:
+        """Whoever decided it, and however: it says what became of each link that names this end."""
+        job = self.state.record(Job, Kind.JOB, run.job)
+        links = job.chain if job is not None and job.current.state is not JobState.DELETED else ()
+        named = {link.to for link in links if RunState.OVERLAPPED in link.on}
+        text = f"{run.job}/{run.id}: overlapped, and nobody asked what follows"
+        self.expect(named <= {follow.job for follow in run.followed_by}, text, step)
 
     def committed(self, step: Step) -> None:
         for write in step.writes:

@@ -96,7 +96,9 @@ class CreateRun(Write, frozen=True, kw_only=True):
 
 def following_of(write: Write | None) -> Following | None:
     """What a write begins beside what it is about."""
-    return write.following if isinstance(write, CreateRun | EndRun | EndJoin) else None
+    if isinstance(write, CreateRun | EndRun | EndJoin | RecoverTicks):
+        return write.following
+    return None
 
 
 class CreateFanOut(Write, frozen=True, kw_only=True):
@@ -218,7 +220,8 @@ class RecoverTicks(Write, frozen=True, kw_only=True):
     at once, some as runs, some as records of why not.
 
     ``gap_revision`` 0: no gap was open, no leader was there; then ``first_tick`` is compared with
-    the watermark, as T1 does.
+    the watermark, as T1 does. ``following`` is what the only tick of this step begins, which ended
+    ``overlapped``.
     """
 
     job: str
@@ -232,6 +235,7 @@ class RecoverTicks(Write, frozen=True, kw_only=True):
     archived: tuple[Run, ...]
     fan_outs: tuple[FanOut, ...] = ()
     first_tick: Utc | None = None
+    following: Following | None = None
 
 
 class ForgetGap(Write, frozen=True, kw_only=True):

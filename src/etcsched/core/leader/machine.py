@@ -53,6 +53,9 @@ _WATERMARK: Matter = ("watermark",)
 _OF_RUN = 2
 """Whether a run is there is asked of two keys; what a tick chains to is asked after it."""
 
+_OF_TICK = 3
+"""... and in a recovery whether a fan-out is, too."""
+
 WATERMARK_URGENT_S = 0.05
 """How often the watermark moves while ticks wait for nothing else."""
 
@@ -313,9 +316,14 @@ class LeaderMachine:
 
     def _refused(self, event: ev.WriteRefused) -> None:
         is_decided, write = False, self._context.write_of(event.seq)
-        if isinstance(write, fx.CreateRun) and event.exists and not any(event.there[:_OF_RUN]):
-            self._runs.chains.block((write.run.job, write.run.id), write.following)
-            event = replace(event, exists=False)
+        if event.exists:
+            match write:
+                case fx.CreateRun(run=run) if not any(event.there[:_OF_RUN]):
+                    event = self._is_chained_there(event, run, write.following)
+                case fx.RecoverTicks(archived=(run,)) if write.following is not None and not any(
+                    event.there[:_OF_TICK]
+                ):
+                    event = self._is_chained_there(event, run, write.following)
         match write:
             case fx.CreateFanOut(fan_out=fan_out) if event.exists:
                 is_decided = True
@@ -331,6 +339,13 @@ class LeaderMachine:
         self._context.refused(event.seq, event.revision, exists=event.exists, is_decided=is_decided)
         if event.revision is None:
             self._rejected(write)
+
+    def _is_chained_there(
+        self, event: ev.WriteRefused, source: Run, following: fx.Following | None
+    ) -> ev.WriteRefused:
+        """What exists isn't the source: that is to be decided still, without what it chains to."""
+        self._runs.chains.block((source.job, source.id), following)
+        return replace(event, exists=False)
 
     def _rejected(self, write: fx.Write | None) -> None:
         """It rests: what it would begin isn't on its way, and nobody waits for that any more."""
@@ -355,7 +370,9 @@ class LeaderMachine:
                     self._runs.chains.settled(following)
                 if exists:
                     self._runs.chains.block((run.job, run.id), following)
-            case fx.EndJoin(following=following) if not reservation.is_rejected:
+            case fx.EndJoin(following=following) | fx.RecoverTicks(following=following) if (
+                not reservation.is_rejected
+            ):
                 self._runs.chains.settled(following)
             case fx.MoveRun(old=fx.OldAttempt(agent=agent)) if reservation.is_refused:
                 # It has claimed the run, say: then others are too many for its slots.

@@ -22,7 +22,7 @@ from etcsched.core.leader.outage_records import belonging_runs, buffer_ms, recor
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.requeue import requeue
 from etcsched.core.leader.run_decider import RunDecider
-from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Kind
+from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Kind, Run
 from etcsched.core.states import Origin, RunState
 from etcsched.core.timeline import ticks
 from etcsched.core.times import ms_of, utc_of
@@ -346,9 +346,17 @@ class Outages:
         most = 1 if recovering.is_cautious else recovery.MAX_TICKS_PER_STEP
         agents = context.agents.eligible(requirement_of(job)) if job.per_host else ()
         most_runs = recovery.most_runs(agents)
-        part = recovery.next_step(job, self._view.limits_of(job), plan, after_ms, most, most_runs)
-        active = self._view.active_runs(name)
-        created, archived = records_of(self._view, context.author, job, part, active)
+        limits = self._view.limits_of(job)
+        part = recovery.next_step(job, limits, plan, after_ms, most, most_runs)
+        created, archived = self._records_of(job, part)
+        chaining_ms = _first_that_chains(job, archived)
+        if chaining_ms is not None:
+            # What follows it goes into the same transaction, which then is about this tick alone.
+            is_first = chaining_ms == part.first_ms
+            most = 1 if is_first else most
+            plan = plan if is_first else replace(plan, through_ms=chaining_ms - 1)
+            part = recovery.next_step(job, limits, plan, after_ms, most, most_runs)
+            created, archived = self._records_of(job, part)
         fan_outs = self._fan_outs_of(job, part) if job.per_host else ()
         made = (
             *(run_matter((run.job, run.id)) for run in created),
@@ -359,6 +367,13 @@ class Outages:
         recovering.single_ms = part.first_ms if recovering.is_cautious else None
         if recovering.single_ms in recovering.known:
             created, archived, fan_outs = (), (), ()
+        following = None
+        if _first_that_chains(job, archived) is not None:
+            over, following = self._runs.chains.after(archived[0])
+            if self._runs.chains.is_beginning(following):
+                self._runs.chains.wait(following, job_matter(name))
+                return
+            archived = (over,)
         is_open = gap is not None and not gap.record.closed
         decided = Gap(
             job=name,
@@ -381,14 +396,21 @@ class Outages:
                 archived=archived,
                 fan_outs=fan_outs,
                 first_tick=None if is_open else utc_of(after_ms + 1),
+                following=following,
             ),
             job_matter(name),
             *made,
+            *self._runs.chains.matters(following),
         )
+        self._runs.chains.sent(following)
         if created or fan_outs or archived:
             follow, left = len(created) + len(fan_outs), len(archived)
             text = f"outage of {name}: {follow} ticks follow, {left} records of ticks that don't"
             context.say(text, warn=bool(archived))
+
+    def _records_of(self, job: Job, part: recovery.Step) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+        active = self._view.active_runs(job.name)
+        return records_of(self._view, self._context.author, job, part, active)
 
     def _recovered(self, name: str) -> None:
         """Every tick of the outage is decided."""
@@ -451,3 +473,12 @@ class Outages:
                 requeue(context, run, RunState.QUEUED, cause, origin=Origin.RECOVERY)
             else:
                 self._runs.ends.end_waiting(run, RunState.MISSED, "missed in an outage")
+
+
+def _first_that_chains(job: Job, archived: tuple[Run, ...]) -> int | None:
+    """Of the ticks that are late only and end ``overlapped``, as any tick may: what follows such an
+    end is asked however it was decided."""
+    if not any(RunState.OVERLAPPED in link.on for link in job.chain):
+        return None
+    ended = (run.scheduled_at for run in archived if run.state is RunState.OVERLAPPED)
+    return min((ms_of(at) for at in ended if at is not None), default=None)

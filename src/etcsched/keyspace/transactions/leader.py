@@ -388,6 +388,10 @@ class LeaderTransactions:
             compares += undecided
             then.append(self._put(Kind.FAN_OUT, fan_out, fan_out.job, fan_out.run))
             exists += (Range(compare.key, keys_only=True) for compare in undecided)
+        compares += self._following_compares(write.following)
+        then += self._following_writes(write.following)
+        for run in write.following.created if write.following is not None else ():
+            exists += (Range(compare.key, keys_only=True) for compare in self._absent(run))
         return Txn(tuple(compares), tuple(then), tuple(exists))
 
     def _fold_late(self, write: fx.FoldLateReport) -> Txn:
