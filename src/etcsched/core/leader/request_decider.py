@@ -65,7 +65,13 @@ class RequestDecider:
             with self._context.contain(matter):
                 self._decide(request_id, entry)
 
+    def gone(self, request: str) -> None:
+        self._context.unwritable.discard(request_matter(request))
+
     def _decide(self, request_id: str, entry: Entry[Request]) -> None:
+        if request_matter(request_id) in self._context.unwritable:
+            self._answer(entry, False, _UNWRITABLE, entry.record.run)
+            return
         match entry.record.kind:
             case RequestKind.TRIGGER:
                 self._trigger(entry)
@@ -256,6 +262,8 @@ class RequestDecider:
             cause = f"released by {request.by}" if request.by else "released"
             self._runs.held.release(run, request.release, cause, consumed)
 
+
+_UNWRITABLE = "etcd takes no write that does it; the leader's log says why"
 
 _GOES_NEXT = "starts now, unless another of its conflict groups goes first"
 
