@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader.context import Options
-from etcsched.core.records import CLUSTER, Kind, Link, Report, Retry, Run
+from etcsched.core.records import CLUSTER, Keep, Kind, Link, Report, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, RunState
 from etcsched.core.times import Utc
@@ -641,3 +641,59 @@ def test_a_run_by_hand_in_a_state_that_no_active_run_has(state: RunState, overla
     answer = world.answer("20261122T120002Z-c")
     assert answer is not None
     assert not answer.accepted
+
+
+# --- a copy of a request that a frozen member of etcd commits as it wakes
+
+ASKED = "20261122T120001.000Z-aa"
+KEPT_S = 600.0
+
+
+@pytest.fixture
+def forgetful() -> World:
+    """It forgets its answers, and the runs that are over, soon."""
+    world = World(options=Options(answer_kept_s=KEPT_S))
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0)
+    world.advance(0.5)
+    world.apply(job("backup", keep=Keep(runs=1)))
+    return world
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_copy_of_a_request_that_comes_after_its_answer_is_forgotten(
+    forgetful: World, leads: bool
+) -> None:
+    """Nothing else tells that it was done."""
+    world, asked = forgetful, trigger(ASKED)
+    world.request(asked)
+    world.advance(100)
+    world.request(trigger("20261122T120141.000Z-bb", at=world.now))
+    world.advance(KEPT_S + 100)
+    assert world.answer(ASKED) is None
+    assert ASKED not in world.runs("backup")
+    if not leads:
+        world.nodes["s1"].kill()
+        world.advance(30)
+    world.request(asked)
+    if not leads:
+        world.advance(2 * KEPT_S)
+        world.scheduler("s2")
+    world.advance(60)
+    assert ASKED not in world.runs("backup")
+    is_accepted, message = answer(world, ASKED)
+    assert not is_accepted
+    assert message.startswith(f"it is of {asked.at}, and came ")
+    assert not world.records(Kind.REQUEST)
+
+
+def test_a_request_waits_for_a_leader_however_long(forgetful: World) -> None:
+    """It came in time, and whoever asked was told that it stays."""
+    world = forgetful
+    world.nodes["s1"].kill()
+    world.advance(100)
+    world.request(trigger(ASKED, at=world.now))
+    world.advance(10 * KEPT_S)
+    world.scheduler("s2")
+    world.advance(60)
+    assert world.runs("backup")[ASKED].state is RunState.COMPLETED
