@@ -13,7 +13,16 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.records import Keep, Kind, Link, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.splay import delay_ms
-from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, Recovery, RunState
+from etcsched.core.states import (
+    FINAL,
+    JobState,
+    OnAgentLoss,
+    Origin,
+    Outcome,
+    Overlap,
+    Recovery,
+    RunState,
+)
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
@@ -631,3 +640,49 @@ def test_what_is_lost_isnt_moved_beside_the_jobs_run_on_another_agent(world: Wor
     assert (old.reassigns, old.state) == (1, RunState.QUEUED)
     world.advance(100)
     assert world.runs("backup")[TICK].state is RunState.COMPLETED
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_on_one_agent_a_jobs_runs_never_meet_whatever_made_them(seed: int) -> None:
+    """Chained runs and ticks, while the job is moved to each agent and back, agents are lost, and
+    leaders; and in the end nothing is left waiting."""
+    chance = random.Random(seed)
+    world = World(chance=random.Random(seed + 1))
+    for number in range(2):
+        world.scheduler(f"s{number}")
+    for name in ("a1", "a2", "a3"):
+        world.agent(name, takes_s=chance.choice([1.0, 6.0]), slots=4)
+    world.advance(0.5)
+    overlap = chance.choice([Overlap.SKIP, Overlap.QUEUE, Overlap.REPLACE])
+    world.apply(job("source", every_s=9, chain=(Link(to="backup"),), overlap=Overlap.ALLOW))
+
+    def edit(every_s: int = 5) -> None:
+        per_host = chance.random() < 0.7
+        world.apply(job("backup", every_s=every_s, per_host=per_host, overlap=overlap))
+
+    edit()
+    agents = list(world.agents.values())
+    for step in range(25):
+        world.advance(chance.choice([0.0, 0.01, 1.0, 3.0, 7.0]))
+        act = chance.randrange(8)
+        if act < 2:
+            edit(chance.choice([5, 13]))
+        elif act == 2:
+            name = chance.choice(sorted(world.agents))
+            world.agents[name].kill()
+            agents.append(world.agent(name, takes_s=chance.choice([1.0, 6.0]), slots=4))
+        elif act == 3:
+            world.leader_dies_after = world.leader_writes + 1
+            world.scheduler(f"s{step + 2}")
+        elif act == 4:
+            chance.choice(agents).takes_s = chance.choice([1.0, 6.0, 12.0])
+    world.leader_dies_after = None
+    world.scheduler("last")
+    world.advance(30)
+    world.set_state("source", JobState.DISABLED)
+    edit(86_400 * 30)
+    world.advance(900)
+    assert {run.state for run in world.runs("backup").values()} <= FINAL
+    for agent in agents:
+        spans = [(s.start_s, s.end_s or 0.0) for s in agent.spans if s.job == "backup"]
+        assert all(first[1] <= second[0] for first, second in pairwise(sorted(spans)))

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from etcsched.core.leader import effects as fx
 from etcsched.core.records import CLUSTER, Assignment, Condition, Kind, Link, Release, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import (
     ConditionOp,
+    HostsFor,
     JobState,
     OnAgentLoss,
     Origin,
@@ -534,3 +536,39 @@ def test_what_a_failed_attempt_handed_on_isnt_that_of_the_one_that_died_after_it
     world.advance(2)
     (run,) = world.runs("backup").values()
     assert (run.state, run.results) == (RunState.CANCELLED, {})
+
+
+@pytest.mark.parametrize("by", ["request", "chain"])
+def test_what_no_schedule_made_is_retried_though_its_jobs_outage_lasts(
+    world: World, by: str
+) -> None:
+    """That waits for an agent that the schedule's runs alone are for."""
+    world.apply(
+        job("backup", every_s=10, hosts=("away",), hosts_for=HostsFor.SCHEDULED, retry=RETRY)
+    )  # fmt: skip
+    world.advance(15)
+    assert world.records(Kind.GAP)
+    if by == "request":
+        world.request(trigger("r1"))
+    else:
+        link = Link(to="backup", on=(RunState.FAILED,))
+        world.apply(job("source", At(Utc("2026-11-22T12:00:16.000Z")), chain=(link,)))
+    world.advance(50)
+    (run,) = world.runs("backup").values()
+    assert (len(run.attempts), run.retries) == (2, 2)
+    # The outage's end brings a tick, which takes its place.
+    world.agent("away")
+    world.advance(60)
+    over = run_of(world, run.id)
+    assert (over.state, len(over.attempts)) == (RunState.FAILED, 2)
+    assert over.history[-1].cause.startswith("no retry any more: the job's next run is there")
+
+
+def test_what_was_asked_for_is_retried_beside_ticks_that_cant_be_written(world: World) -> None:
+    world.apply(job("backup", every_s=10, retry=Retry(max=3, interval_s=2.0)))
+    world.rejects = lambda write: isinstance(write, fx.CreateRun) and write.is_tick
+    world.advance(30)
+    assert world.records(Kind.GAP)
+    world.request(trigger("r1"))
+    world.advance(20)
+    assert len(run_of(world, "r1").attempts) == 4

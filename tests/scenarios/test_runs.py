@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader.context import Options
-from etcsched.core.records import CLUSTER, Kind, Link, Report, Retry, Run
+from etcsched.core.records import CLUSTER, Keep, Kind, Link, Report, Retry, Run
 from etcsched.core.schedule import At
-from etcsched.core.states import JobState, OnAgentLoss, Origin, Outcome, Overlap, RunState
+from etcsched.core.states import (
+    JobState,
+    OnAgentLoss,
+    Origin,
+    Outcome,
+    Overlap,
+    Recovery,
+    RunState,
+)
 from etcsched.core.times import Utc
 from etcsched.testing.world import World
 from tests.support.jobs import cancel, job, resubmit, trigger
@@ -129,6 +139,106 @@ def test_a_declined_run_goes_to_another_agent(world: World) -> None:
     world.advance(10)
     run = only_run(world)
     assert (run.state.value, run.agent) == ("completed", "a2")
+
+
+def declining(count: int, **fields: Any) -> World:
+    """So many agents whose hosts don't have the user that a job runs as; they are preferred."""
+    world = World()
+    world.scheduler("s1")
+    for number in range(count):
+        world.agent(f"d{number}", takes_s=0.0, ends_as=Outcome.DECLINED, labels={"first": "yes"})
+    world.advance(0.5)
+    world.apply(job("backup", ONCE, prefer=("first=yes",), **fields))
+    return world
+
+
+def test_each_agent_is_asked_until_one_takes_it() -> None:
+    """How many decline says nothing about the next one; nor does it count as a lost agent."""
+    world = declining(8, max_reassigns=1)
+    world.agent("able", takes_s=1.0)
+    world.advance(10)
+    run = only_run(world)
+    assert (run.state, run.agent, run.reassigns) == (RunState.COMPLETED, "able", 0)
+    assert len({attempt.agent for attempt in run.attempts}) == len(run.attempts) == 9
+
+
+def test_declines_leave_a_lost_agent_its_reassigns() -> None:
+    world = declining(4, max_reassigns=1)
+    able = world.agent("able", takes_s=100.0)
+    world.advance(10)
+    world.agent("other", takes_s=1.0)
+    able.kill()
+    world.advance(20)
+    run = only_run(world)
+    assert (run.state, run.agent, run.reassigns) == (RunState.COMPLETED, "other", 1)
+
+
+def filled(world: World, seconds: float) -> None:
+    """The one that would take it is full so long."""
+    world.agent("able", takes_s=seconds, slots=1)
+    world.apply(job("filler", At(Utc("2026-11-22T12:00:03.000Z")), hosts=("able",)))
+    world.advance(4)
+    world.agents["able"].takes_s = 1.0
+
+
+def test_one_that_was_declined_waits_for_an_agent_that_is_full() -> None:
+    world = declining(2)
+    filled(world, 30.0)
+    world.advance(20)
+    assert (only_run(world).state, len(only_run(world).attempts)) == (RunState.READY, 2)
+    world.advance(20)
+    run = only_run(world)
+    assert (run.state, run.agent, len(run.attempts)) == (RunState.COMPLETED, "able", 3)
+
+
+def test_what_was_declined_is_abandoned_as_its_buffer_is_over() -> None:
+    world = declining(2, pickup_buffer_s=10.0)
+    filled(world, 30.0)
+    world.advance(20)
+    run = only_run(world)
+    assert (run.state, len(run.attempts)) == (RunState.ABANDONED, 2)
+    assert run.history[-1].cause == (
+        "2 agents declined, and no slot was free until its pickup buffer of 10 s was over"
+    )
+
+
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE])
+@pytest.mark.parametrize("recovery", [Recovery.LAST, Recovery.ALL])
+def test_what_all_have_declined_is_abandoned(recovery: Recovery, overlap: Overlap) -> None:
+    """Also once the one that it waited for is gone: nothing else of its job waits behind it."""
+    world = declining(2, recovery=recovery, overlap=overlap)
+    filled(world, 300.0)
+    world.advance(6)
+    assert only_run(world).state is RunState.READY
+    world.agents["able"].kill()
+    world.advance(15)
+    run = only_run(world)
+    assert (run.state, len(run.attempts)) == (RunState.ABANDONED, 2)
+    assert run.history[-1].cause == "2 agents declined: all that are here"
+
+
+def test_after_an_attempt_all_are_asked_again() -> None:
+    """The user may be there by now. Who has declined before is asked last."""
+    world = declining(1, retry=Retry(max=1, interval_s=30.0))
+    able = world.agent("able", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(20)
+    assert [attempt.agent for attempt in only_run(world).attempts] == ["d0", "able"]
+    able.kill()
+    world.agents["d0"].takes_s, world.agents["d0"].ends_as = 1.0, Outcome.COMPLETED
+    world.advance(40)
+    run = only_run(world)
+    assert (run.state, run.attempts[-1].agent) == (RunState.COMPLETED, "d0")
+
+
+def test_what_has_run_before_and_is_declined_by_all_has_failed() -> None:
+    world = declining(1, retry=Retry(max=1, interval_s=30.0))
+    able = world.agent("able", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(20)
+    able.kill()
+    world.advance(40)
+    run = only_run(world)
+    assert run.state is RunState.FAILED
+    assert [attempt.agent for attempt in run.attempts] == ["d0", "able", "d0"]
 
 
 # --- stops
@@ -565,7 +675,7 @@ def test_a_run_that_nobody_starts_is_abandoned(world: World) -> None:
     world.apply(job("backup", ONCE, max_reassigns=2))
     world.advance(10)
     run = only_run(world)
-    assert (run.state.value, len(run.attempts)) == ("abandoned", 3)
+    assert (run.state.value, len(run.attempts)) == ("abandoned", 1)
 
 
 def test_a_run_by_hand_that_says_nothing_of_its_past() -> None:
@@ -641,3 +751,59 @@ def test_a_run_by_hand_in_a_state_that_no_active_run_has(state: RunState, overla
     answer = world.answer("20261122T120002Z-c")
     assert answer is not None
     assert not answer.accepted
+
+
+# --- a copy of a request that a frozen member of etcd commits as it wakes
+
+ASKED = "20261122T120001.000Z-aa"
+KEPT_S = 600.0
+
+
+@pytest.fixture
+def forgetful() -> World:
+    """It forgets its answers, and the runs that are over, soon."""
+    world = World(options=Options(answer_kept_s=KEPT_S))
+    world.scheduler("s1")
+    world.agent("a1", takes_s=1.0)
+    world.advance(0.5)
+    world.apply(job("backup", keep=Keep(runs=1)))
+    return world
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_copy_of_a_request_that_comes_after_its_answer_is_forgotten(
+    forgetful: World, leads: bool
+) -> None:
+    """Nothing else tells that it was done."""
+    world, asked = forgetful, trigger(ASKED)
+    world.request(asked)
+    world.advance(100)
+    world.request(trigger("20261122T120141.000Z-bb", at=world.now))
+    world.advance(KEPT_S + 100)
+    assert world.answer(ASKED) is None
+    assert ASKED not in world.runs("backup")
+    if not leads:
+        world.nodes["s1"].kill()
+        world.advance(30)
+    world.request(asked)
+    if not leads:
+        world.advance(2 * KEPT_S)
+        world.scheduler("s2")
+    world.advance(60)
+    assert ASKED not in world.runs("backup")
+    is_accepted, message = answer(world, ASKED)
+    assert not is_accepted
+    assert message.startswith(f"it is of {asked.at}, and came ")
+    assert not world.records(Kind.REQUEST)
+
+
+def test_a_request_waits_for_a_leader_however_long(forgetful: World) -> None:
+    """It came in time, and whoever asked was told that it stays."""
+    world = forgetful
+    world.nodes["s1"].kill()
+    world.advance(100)
+    world.request(trigger(ASKED, at=world.now))
+    world.advance(10 * KEPT_S)
+    world.scheduler("s2")
+    world.advance(60)
+    assert world.runs("backup")[ASKED].state is RunState.COMPLETED

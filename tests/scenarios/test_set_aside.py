@@ -17,13 +17,13 @@ from etcsched.core.leader.recovery import Plan
 from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.tick_decider import TickDecider
-from etcsched.core.records import Gap, Job, Kind, Link, Live
+from etcsched.core.records import Gap, Job, Kind, Link, Live, Request
 from etcsched.core.schedule import At, Cron
-from etcsched.core.states import JobState, Overlap, Recovery, RunState, Stage
+from etcsched.core.states import JobState, Outcome, Overlap, Recovery, RunState, Stage
 from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import Entry, View
 from etcsched.testing.world import World
-from tests.support.jobs import job, trigger
+from tests.support.jobs import cancel, job, resubmit, trigger
 
 EACH_MINUTE = Cron("* * * * *")
 ASKED = "20261122T120001.000Z-aa"
@@ -123,6 +123,56 @@ def test_a_chain_that_etcd_rejects_keeps_its_target_from_nothing() -> None:
     world.rejects = lambda write: False
     world.advance(120)
     assert list(world.states("target").values()) == ["completed"] * 8
+
+
+ASKS = [
+    pytest.param(trigger(ASKED, "bad"), fx.CreateRun, id="a run"),
+    pytest.param(resubmit(ASKED, "20261122T120000.000Z-bb", "bad"), fx.Resubmit, id="again"),
+    pytest.param(cancel(ASKED, "20261122T120000.000Z-cc", "bad"), fx.EndRun, id="an end"),
+]
+
+
+@pytest.mark.parametrize(("request_", "kind"), ASKS)
+def test_a_request_whose_write_etcd_takes_in_no_form_is_answered(
+    request_: Request, kind: type[fx.Write]
+) -> None:
+    """Whoever waits hears it, and nothing starts by itself once etcd takes it, days later."""
+    world = started()
+    world.apply(job("bad"))
+    world.agents["a1"].ends_as = Outcome.FAILED
+    world.request(trigger("20261122T120000.000Z-bb", "bad"))
+    world.advance(3)
+    world.drain("a1")
+    world.request(trigger("20261122T120000.000Z-cc", "bad"))
+    world.advance(0.1)
+    before = world.states("bad")
+    world.rejects = lambda write: (
+        getattr(write, "consumed", None) is not None and isinstance(write, kind)
+    )
+    world.request(request_)
+    world.advance(4)
+    assert world.answer(ASKED) is None
+    world.advance(4)
+    answer = world.answer(ASKED)
+    assert answer is not None
+    assert (answer.accepted, answer.run) == (False, request_.run)
+    assert answer.message == "etcd takes no write that does it; the leader's log says why"
+    world.rejects = lambda write: False
+    world.advance(120)
+    assert world.states("bad").keys() == before.keys()
+    assert not world.records(Kind.REQUEST)
+
+
+def test_an_answer_that_etcd_rejects_is_tried_again_at_leisure() -> None:
+    world = started()
+    world.apply(job("bad"))
+    world.rejects = lambda write: getattr(write, "consumed", None) is not None
+    world.request(trigger(ASKED, "bad"))
+    world.advance(60)
+    assert 5 < len(world.rejected) < 20
+    world.rejects = lambda write: False
+    world.advance(10)
+    assert world.answer(ASKED) is not None
 
 
 def test_one_rejection_is_tried_again() -> None:

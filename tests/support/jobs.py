@@ -33,7 +33,8 @@ def job(
 
 
 def trigger(request_id: str, name: str = "backup", **fields: Any) -> Request:
-    return Request(id=request_id, kind=RequestKind.TRIGGER, job=name, at=NOON, by="ada", **fields)
+    values = {"at": NOON, **fields}
+    return Request(id=request_id, kind=RequestKind.TRIGGER, job=name, by="ada", **values)
 
 
 def resubmit(request_id: str, run: str, name: str = "backup", **fields: Any) -> Request:

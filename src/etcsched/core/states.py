@@ -57,7 +57,8 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
         }
     ),
     # ready -> queued: its buffer ended in an outage, and the recovery mode lets it run; -> died: an
-    # attempt was lost with the one agent that may have it, and that didn't come back.
+    # attempt was lost with the one agent that may have it, and that didn't come back; -> failed: it
+    # ran before, and all that are here declined to run it again.
     RunState.READY: frozenset(
         {
             RunState.ASSIGNED,
@@ -65,6 +66,7 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
             RunState.CONFLICTED,
             RunState.CONFLICT_MISSED,
             RunState.DIED,
+            RunState.FAILED,
             *_ENDS_WITHOUT_ATTEMPT,
         }
     ),
@@ -76,12 +78,19 @@ TRANSITIONS: dict[RunState | None, frozenset[RunState]] = {
             RunState.QUEUED,
             RunState.CONFLICT_MISSED,
             RunState.DIED,
+            RunState.FAILED,
             *_ENDS_WITHOUT_ATTEMPT,
         }
     ),
     # queued -> died: as of ready; it may wait behind a retry that began meanwhile.
     RunState.QUEUED: frozenset(
-        {RunState.READY, RunState.ASSIGNED, RunState.DIED, *_ENDS_WITHOUT_ATTEMPT}
+        {
+            RunState.READY,
+            RunState.ASSIGNED,
+            RunState.DIED,
+            RunState.FAILED,
+            *_ENDS_WITHOUT_ATTEMPT,
+        }
     ),
     # Without another attempt it ends as its last one did.
     RunState.RETRYING: frozenset(

@@ -94,7 +94,7 @@ def test_a_bound_run_waits_for_what_its_agent_has(story: Story, agent: str, is_w
     story.created(ONE, agent=agent)
     story.defined(a_job(per_host=True))
     story.now_s = 90.0
-    again = {"origin": Origin.RESUBMISSION, "scheduled_at": None}
+    again: dict[str, Any] = {"origin": Origin.RESUBMISSION, "scheduled_at": None}
     story.created("r1@a", agent="a", **again)
     told = [violation.text for violation in story.verdict().violations]
     assert any(f"assigned beside job/{ONE}" in text for text in told) == is_wrong

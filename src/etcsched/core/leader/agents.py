@@ -21,6 +21,9 @@ from etcsched.core.seats import Seating
 from etcsched.core.states import Occasion, Placement, RunState
 from etcsched.core.view import Entry, View
 
+MOST_POOLS_OF_DECLINED = 64
+"""Each costs something whenever an agent's load changes."""
+
 
 class Agents:
     def __init__(self, view: View) -> None:
@@ -29,6 +32,7 @@ class Agents:
         self._reserved_slots: defaultdict[str, int] = defaultdict(int)
         self._pools: dict[Requirement, Pool] = {}
         self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
+        self._pools_of_declined = 0
         self._rotated: dict[str, str] = {}
         """By job, the agent that had its last turn, as planned."""
 
@@ -60,8 +64,12 @@ class Agents:
     def changed(self) -> None:
         """Presences, drains or seats have changed: who is eligible is found out anew."""
         self.seating.changed()
+        self._forget_pools()
+
+    def _forget_pools(self) -> None:
         self._pools.clear()
         self._pools_of.clear()
+        self._pools_of_declined = 0
 
     def why_not(self, requirement: Requirement, presence: Presence) -> str | None:
         """Why this agent, full or not, isn't eligible; None: it is."""
@@ -149,6 +157,11 @@ class Agents:
     def _pool_of(self, requirement: Requirement) -> Pool:
         pool = self._pools.get(requirement)
         if pool is None:
+            if requirement.without:
+                # These are few runs', and differ by who has declined: they don't pile up.
+                if self._pools_of_declined >= MOST_POOLS_OF_DECLINED:
+                    self._forget_pools()
+                self._pools_of_declined += 1
             presences = self._view.presences
             names = requirement.hosts or presences
             members = {

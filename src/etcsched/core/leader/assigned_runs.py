@@ -11,15 +11,30 @@ from etcsched.core.leader.context import Context, run_matter
 from etcsched.core.leader.held_runs import HeldRuns, holds
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.pace import Pace
-from etcsched.core.leader.placement import requirement_of_run, tried_by, why_not
+from etcsched.core.leader.placement import (
+    declined_by,
+    requirement_of_run,
+    tried_by,
+    why_not,
+)
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
-from etcsched.core.leader.runs import assigned, assignment_of, is_of_another, may_start, step
+from etcsched.core.leader.runs import (
+    assigned,
+    assignment_of,
+    is_of_another,
+    may_start,
+    state_when_declined,
+    step,
+)
 from etcsched.core.records import Assignment, Job, Presence, Report, Run
 from etcsched.core.retry import is_waiting_for_retry, state_without_retry
 from etcsched.core.states import OnAgentLoss, Outcome, Overlap, RunState
 from etcsched.core.view import Entry, RunKey, revision_of
+
+MOST_DECLINES = 100
+"""In a row, so that a run's record, which names them, stays small."""
 
 _FINAL_OF: dict[Outcome, RunState] = {
     Outcome.COMPLETED: RunState.COMPLETED,
@@ -27,7 +42,6 @@ _FINAL_OF: dict[Outcome, RunState] = {
     Outcome.TIMED_OUT: RunState.TIMED_OUT,
     Outcome.CANCELLED: RunState.CANCELLED,
     Outcome.DIED: RunState.DIED,
-    Outcome.DECLINED: RunState.ABANDONED,
 }
 
 
@@ -143,7 +157,11 @@ class AssignedRuns:
             if is_cancelled:
                 self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, "cancelled")
                 return
-            if self._may_reassign(entry, outcome):
+            if outcome is Outcome.DECLINED:
+                may_go_on = self._may_ask_another(entry, assignment, report)
+            else:
+                may_go_on = self._may_reassign(entry)
+            if may_go_on:
                 cause = f"attempt {outcome.value}: {report.record.reason}"
                 self._move(entry, assignment, report, cause)
                 return
@@ -151,14 +169,14 @@ class AssignedRuns:
                 self._held.hold(entry, assignment, report, f"attempt died: {report.record.reason}")
                 return
         cause = report.record.reason or outcome.value
+        declined = len(declined_by(entry.record)) + 1
+        if outcome is Outcome.DECLINED and declined > 1:
+            cause = f"{declined} agents declined, the last since {cause}"
         order = self._view.orders.get((entry.record.agent, entry.record.job, entry.record.id))
         if outcome is Outcome.CANCELLED and is_cancelled and order is not None:
             cause = order.record.reason
-        state = _FINAL_OF[outcome]
-        if outcome is Outcome.DECLINED and any(
-            attempt.outcome is not Outcome.DECLINED for attempt in entry.record.attempts
-        ):
-            state = RunState.FAILED  # It has run before, and has to run again.
+        is_declined = outcome is Outcome.DECLINED
+        state = state_when_declined(entry.record) if is_declined else _FINAL_OF[outcome]
         self._ends.end_assigned(entry, assignment, report, state, cause)
 
     def _lose(
@@ -168,7 +186,7 @@ class AssignedRuns:
         reason = f"{entry.record.agent} was lost"
         if self._ends.is_told_to_end(entry, assignment):
             self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, reason)
-        elif self._may_reassign(entry, Outcome.DIED):
+        elif self._may_reassign(entry):
             self._move(entry, assignment, report, reason)
         elif self._is_to_hold(entry):
             self._held.hold(entry, assignment, report, reason)
@@ -179,7 +197,21 @@ class AssignedRuns:
         job = self._view.jobs.get(entry.record.job)
         return job is not None and holds(job) and not is_of_another(job, entry)
 
-    def _may_reassign(self, entry: Entry[Run], outcome: Outcome) -> bool:
+    def _may_ask_another(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
+    ) -> bool:
+        """It never started, so that nothing of it is lost: any other agent may have it."""
+        job = self._view.jobs.get(entry.record.job)
+        if job is None or not may_start(job, entry, self._context.wall_ms):
+            return False
+        over = self._ends.attempt_over(assignment, report, "")
+        run = replace(entry.record, attempts=(*entry.record.attempts, over))
+        if len(declined_by(run)) >= MOST_DECLINES:
+            return False
+        return self._context.agents.has_eligible(requirement_of_run(job.record, run))
+
+    def _may_reassign(self, entry: Entry[Run]) -> bool:
+        """After an attempt that died, or whose agent did."""
         job = self._view.jobs.get(entry.record.job)
         if job is None or not may_start(job, entry, self._context.wall_ms):
             return False
@@ -192,7 +224,7 @@ class AssignedRuns:
             case OnAgentLoss.REASSIGN:
                 return True
             case OnAgentLoss.DIED | OnAgentLoss.HOLD:
-                return outcome is Outcome.DECLINED  # It never started.
+                return False
             case other:
                 assert_never(other)
 
@@ -219,15 +251,16 @@ class AssignedRuns:
             over = self._ends.attempt_over(assignment, report, cause)
             changes = {
                 "attempts": (*run.attempts, over),
-                "reassigns": run.reassigns + 1,
+                "reassigns": run.reassigns + (over.outcome is not Outcome.DECLINED),
                 **self._ends.results_of(report),
             }
         presence, is_paced = None, False
         is_free = context.conflicts.holder(run.job) is None  # Groups can change while it runs.
         is_retry = report is None and is_waiting_for_retry(run)  # Not begun: it may end still.
         if job is not None and is_free and not is_retry and not self._view.is_paused(run.job):
-            tried = tried_by(replace(run, **changes))
-            presence = context.agents.choose(requirement_of_run(job.record, run), run.job, tried)
+            over_run = replace(run, **changes)
+            wanted = requirement_of_run(job.record, over_run)
+            presence = context.agents.choose(wanted, run.job, tried_by(over_run))
             if presence is not None and self._has_to_wait_there(run, job.record, presence):
                 presence = None
             elif presence is not None and not self._pace.allow():

@@ -5,15 +5,18 @@ from __future__ import annotations
 from itertools import pairwise
 
 from etcsched.core.records import Job, Run
-from etcsched.core.states import Recovery, RunState
+from etcsched.core.states import Outcome, Recovery, RunState
 from etcsched.core.times import ms_of
 
 
 def buffer_end_ms(run: Run, job: Job) -> int | None:
     """When a run that waits for its first agent gives up. None: it has no buffer, as what has had
     an attempt, is or was queued, belongs to an agent's coming or going, or waits for its conflict
-    to clear however late. An assignment that nobody claimed is no attempt."""
-    if run.state not in (RunState.READY, RunState.CONFLICTED) or run.attempts:
+    to clear however late. An assignment that nobody claimed is no attempt; one that was declined
+    hasn't begun."""
+    if run.state not in (RunState.READY, RunState.CONFLICTED):
+        return None
+    if any(attempt.outcome is not Outcome.DECLINED for attempt in run.attempts):
         return None
     if run.is_bound_to_incarnation:
         return None  # It waits as long as its agent is there.

@@ -176,6 +176,8 @@ class Context:
         """How often in a row."""
         self._rejected: set[Matter] = set()
         """What etcd rejected the last time."""
+        self.unwritable: set[Matter] = set()
+        """Requests of which etcd has rejected twice what would do them."""
         self._aside: defaultdict[str, dict[Matter, float]] = defaultdict(dict)
         """By job: what etcd rejects again and again of it, until when it is set aside."""
         self._resting: dict[Matter, float] = {}
@@ -328,10 +330,14 @@ class Context:
             self._rejected.difference_update(reservation.matters)
             self._is_taken(reservation)
         else:
+            freed = {"join"}
             if not self._rejected.isdisjoint(reservation.matters):
                 self._set_aside(reservation)
+                if not isinstance(reservation.write, fx.AnswerRequest):
+                    self.unwritable.update(m for m in reservation.matters if m[0] == "request")
+                    freed.add("request")
             self._rejected.update(reservation.matters)
-            self._free_joins(reservation)
+            self._free(reservation, freed)
             self._count_in_flight(reservation, -1)  # It holds no conflict group while it rests.
         rests = min(2 ** max(0, before - 1), MOST_STALE_WAITS)
         wait_s = rests * self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
@@ -343,13 +349,14 @@ class Context:
         self._answered.append(seq)
         return reservation
 
-    def _free_joins(self, reservation: Reservation) -> None:
-        """What etcd rejects rests, and others come to its joins meanwhile."""
+    def _free(self, reservation: Reservation, kinds: set[str]) -> None:
+        """What etcd rejects rests, and others come to its joins meanwhile; whoever asked for it
+        hears that."""
         for matter in reservation.matters:
-            if matter[0] == "join":
+            if matter[0] in kinds:
                 del self._busy[matter]
                 self.wake_at(self.mono_s, matter)
-        reservation.matters = tuple(m for m in reservation.matters if m[0] != "join")
+        reservation.matters = tuple(m for m in reservation.matters if m[0] not in kinds)
 
     def _set_aside(self, reservation: Reservation) -> None:
         """The jobs whose ticks would wait for what etcd rejects: they'd hold up everybody's."""

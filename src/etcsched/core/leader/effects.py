@@ -96,8 +96,9 @@ class CreateRun(Write, frozen=True, kw_only=True):
 
 def following_of(write: Write | None) -> Following | None:
     """What a write begins beside what it is about."""
-    is_asked = isinstance(write, CreateRun | EndRun | EndJoin | RecoverTicks)
-    return write.following if is_asked else None
+    if isinstance(write, CreateRun | EndRun | EndJoin | RecoverTicks):
+        return write.following
+    return None
 
 
 class CreateFanOut(Write, frozen=True, kw_only=True):

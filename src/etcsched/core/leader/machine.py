@@ -243,7 +243,10 @@ class LeaderMachine:
             case Kind.CONFLICT:
                 self._groups_changed()
             case Kind.REQUEST:
-                self._requests.look_at(change.ids[0])
+                if change.record is None:
+                    self._requests.gone(change.ids[0])
+                else:
+                    self._requests.came(change.ids[0])
             case Kind.LATE_REPORT:
                 if change.record is not None:
                     agent, job, run, token = change.ids

@@ -1,14 +1,17 @@
 """Which agents may run a job, and what decides which of them does (SEMANTICS, dynamic assignment).
 
-Whoever tried a run before and failed comes last, whatever the policy says. Then comes the job's
-preference, and then its placement policy.
+Whoever tried a run before and failed comes last, whatever the policy says; whoever declined it
+isn't asked again before it has run elsewhere. Then comes the job's preference, and then its
+placement policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import takewhile
 
 import msgspec
+from msgspec.structs import replace
 
 from etcsched.core.agent.users import allows
 from etcsched.core.records import Job, Presence, Run
@@ -29,6 +32,8 @@ class Requirement(msgspec.Struct, frozen=True):
     incarnation: str = ""
     is_leaving: bool = False
     """It is for an agent that stops, before it goes."""
+    without: tuple[str, ...] = ()
+    """Agents that have declined the run."""
 
 
 def requirement_of(job: Job, origin: Origin = Origin.SCHEDULE) -> Requirement:
@@ -43,7 +48,20 @@ def requirement_of(job: Job, origin: Origin = Origin.SCHEDULE) -> Requirement:
     )
 
 
+def declined_by(run: Run) -> tuple[str, ...]:
+    """The agents that have declined it since it last ran: their hosts lack its user, say, and would
+    decline it again at once."""
+    since = takewhile(lambda attempt: attempt.outcome is Outcome.DECLINED, reversed(run.attempts))
+    return tuple(sorted({attempt.agent for attempt in since}))
+
+
 def requirement_of_run(job: Job, run: Run) -> Requirement:
+    requirement = _requirement_of_run(job, run)
+    declined = declined_by(run) if run.attempts else ()
+    return replace(requirement, without=declined) if declined else requirement
+
+
+def _requirement_of_run(job: Job, run: Run) -> Requirement:
     """A run that is bound to an agent asks for that one, whatever the job's hosts are by now."""
     labels = tuple(sorted(job.require.items()))
     if run.occasion is not None and run.host:
@@ -83,6 +101,8 @@ def why_not(
             found = presence.labels.get(name)
             has = f"has {name}={found}" if found is not None else f"has no label {name}"
             return f"{has}, the job requires {name}={value}"
+    if presence.agent in requirement.without:
+        return "has declined it"
     user = requirement.user or presence.default_user
     if not allows(presence.users, user):
         if not user:

@@ -28,6 +28,7 @@ from etcsched.core.records import (
     params_clash,
 )
 from etcsched.core.states import WAITING, JobState, Origin, RunState
+from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, revision_of
 
 
@@ -38,6 +39,7 @@ class RequestDecider:
         self._runs = runs
         self._dirty: dict[str, None] = {}
         self._granted: set[str] = set()
+        self._came_ms: dict[str, int] = {}
         self._resubmissions = Resubmissions(context, self._consumed, self.look_at)
 
     def look_at(self, request: str) -> None:
@@ -65,7 +67,22 @@ class RequestDecider:
             with self._context.contain(matter):
                 self._decide(request_id, entry)
 
+    def came(self, request: str) -> None:
+        """While this leader leads."""
+        self._came_ms.setdefault(request, self._context.wall_ms)
+        self.look_at(request)
+
+    def gone(self, request: str) -> None:
+        self._came_ms.pop(request, None)
+        self._context.unwritable.discard(request_matter(request))
+
     def _decide(self, request_id: str, entry: Entry[Request]) -> None:
+        if request_matter(request_id) in self._context.unwritable:
+            self._answer(entry, False, _UNWRITABLE, entry.record.run)
+            return
+        if (why := self._why_too_late(entry)) is not None:
+            self._answer(entry, False, why, entry.record.run)
+            return
         match entry.record.kind:
             case RequestKind.TRIGGER:
                 self._trigger(entry)
@@ -80,6 +97,23 @@ class RequestDecider:
                 self._release(entry)
             case other:
                 assert_never(other)
+
+    def _why_too_late(self, entry: Entry[Request]) -> str | None:
+        """A copy that a frozen member of etcd held back may come when the answer to what it is a
+        copy of, and the run, are forgotten. Told by when it came into etcd, not by how long it has
+        waited there for somebody who leads."""
+        request, came_ms = entry.record, self._came_ms.get(entry.record.id)
+        if came_ms is None and (watermark := self._view.watermark) is not None:
+            # It came before this leader: later than the watermark as it stands, or who knows when.
+            is_later = watermark.mod_revision < entry.create_revision
+            came_ms = ms_of(watermark.record.through) if is_later else None
+        late_s = (came_ms - ms_of(request.at)) / 1000 if came_ms is not None else 0.0
+        if late_s < self._context.options.answer_kept_s * _COMES_WITHIN:
+            return None
+        return (
+            f"it is of {request.at}, and came {late_s / 3600:.0f} h later: an old copy, which was "
+            "done then, or by a clock that is far behind; ask for it again"
+        )
 
     def _consumed(
         self, entry: Entry[Request], accepted: bool, message: str, run: str = ""
@@ -264,6 +298,11 @@ class RequestDecider:
             cause = f"released by {request.by}" if request.by else "released"
             self._runs.held.release(run, request.release, cause, consumed)
 
+
+_COMES_WITHIN = 0.5
+"""Of the time for which answers are kept: the rest is for clocks of who asks that are ahead."""
+
+_UNWRITABLE = "etcd takes no write that does it; the leader's log says why"
 
 _GOES_NEXT = "starts now, unless another of its conflict groups goes first"
 

@@ -111,7 +111,8 @@ class RetryingRuns:
         is_coming = self._context.is_coming_beside(run) or self._context.is_coming(name)
         if is_coming or self._open.first_of(name) is not None:
             return "a tick of its job is being decided"
-        is_gap_open = gap is not None and not gap.record.closed
+        # (What no schedule made is no matter of the outage: it waits for an agent, as ever.)
+        is_gap_open = gap is not None and not gap.record.closed and run.is_tick
         if name in self._recovering or (is_gap_open and not self._is_others_outage(run)):
             return "its job's outage isn't over"
         return None

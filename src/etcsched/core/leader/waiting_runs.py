@@ -21,6 +21,7 @@ from etcsched.core.leader.outage_records import is_bound_chosen, was_born_late
 from etcsched.core.leader.pace import Pace, is_paced
 from etcsched.core.leader.placement import (
     Requirement,
+    declined_by,
     requirement_of_run,
     tried_by,
 )
@@ -29,7 +30,13 @@ from etcsched.core.leader.replacing import Replacing
 from etcsched.core.leader.requeue import requeue
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
-from etcsched.core.leader.runs import assigned, assignment_of, may_start, takes_turns
+from etcsched.core.leader.runs import (
+    assigned,
+    assignment_of,
+    may_start,
+    state_when_declined,
+    takes_turns,
+)
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Job, Run
 from etcsched.core.states import Origin, Overlap, Recovery, RunState
@@ -66,6 +73,8 @@ class WaitingRuns:
         self._replacing = Replacing(context, ends)
         self._bound = BoundRuns(context, ends)
         self._cleared: dict[RunKey, None] = {}
+        self._declined: dict[RunKey, None] = {}
+        """Of those that wait, the ones that agents have declined."""
         self._led_from_ms = led_from_ms
         self._waiting = waiting
         self.outage_jobs: dict[str, None] = {}
@@ -108,6 +117,8 @@ class WaitingRuns:
             self.discard(key)
             return
         requirement = requirement_of_run(job.record, run)
+        if self._have_all_declined(entry, job.record, requirement):
+            return
         is_here = self._bound.is_agent_here(run, job.record)
         was_unled = self._ended_unled(run, job.record)
         if not (is_here or was_unled) and self._bound.end_if_given_up(entry, job.record):
@@ -138,6 +149,18 @@ class WaitingRuns:
         self._waiting.put(run, requirement)
         if run.state is RunState.CONFLICTED:
             self._cleared[key] = None
+
+    def _have_all_declined(self, entry: Entry[Run], job: Job, requirement: Requirement) -> bool:
+        """End one that those who are here have declined, since whoever hadn't is gone: it would
+        wait for ever, and others of its job behind it."""
+        agents, run = self._context.agents, entry.record
+        if not requirement.without or agents.has_eligible(requirement):
+            return False
+        if not agents.has_eligible(replace(requirement, without=())):
+            return False  # Nobody is here: that is an outage.
+        cause = f"{_so_many_declined(run)}: all that are here"
+        self._ends.end_waiting(entry, state_when_declined(run), cause)
+        return True
 
     def _is_recovering(self, job: str) -> bool:
         is_taken_in = job in self.outage_jobs and not self._context.is_run_rejected(job)
@@ -304,6 +327,7 @@ class WaitingRuns:
             self._ends.end_waiting(entry, RunState.CONFLICT_MISSED, cause)
         elif self._context.agents.has_eligible(requirement_of_run(job, run)) and not nobody_led:
             why = "the job was paused" if self._view.is_paused(run.job) else "no slot was free"
+            why = f"{_so_many_declined(run)}, and {why}" if run.attempts else why
             cause = f"{why} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.ABANDONED, cause)
         elif is_tick and not run.host:
@@ -353,6 +377,18 @@ class WaitingRuns:
                 with self._context.contain(run_matter(key)):
                     self._wait_as_ready(key)
 
+        declined, self._declined = self._declined, {}
+        for key in declined:
+            with self._context.contain(run_matter(key)):
+                self._look_at_declined(key)
+
+    def _look_at_declined(self, key: RunKey) -> None:
+        """Whoever could take it may have gone since."""
+        entry, job = self._view.runs.get(key), self._view.jobs.get(key[0])
+        if entry is not None and job is not None and not self._context.is_busy(run_matter(key)):
+            requirement = requirement_of_run(job.record, entry.record)
+            self._have_all_declined(entry, job.record, requirement)
+
     def _wait_as_ready(self, key: RunKey) -> None:
         """Nothing blocks it any more, and yet no agent takes it. One whose buffer is over stays
         what it is: nothing but the conflict let it wait so long."""
@@ -376,6 +412,8 @@ class WaitingRuns:
             return True
         presence = self._context.agents.choose(requirement, key[0], tried_by(entry.record))
         if presence is None:
+            if requirement.without:
+                self._declined[key] = None
             return False
         if self._context.conflicts.is_in_group(key[0]) and self.turns.is_left(key):
             return True
@@ -455,6 +493,11 @@ def _behind_catching_up(other: Run) -> Callable[[], str]:
 def _is_beside_others(run: Run) -> bool:
     """For its first attempt, that is: a retry is nobody's wish, also once it has begun or moved."""
     return run.origin in _BESIDE_OTHERS and not run.retries
+
+
+def _so_many_declined(run: Run) -> str:
+    count = len(declined_by(run))
+    return f"{count} agents declined" if count != 1 else "1 agent declined"
 
 
 def _why_now(run: Run) -> str:
