@@ -201,6 +201,19 @@ def _disk_full(cluster: Cluster, plan: FaultPlan) -> Begun | None:
     return Begun(FaultKind.OTHER, host.plan.agent, "the spool refuses", heal)
 
 
+def _users_gone(cluster: Cluster, plan: FaultPlan) -> Begun | None:
+    """The agent declines whatever it is given."""
+    host = cluster.hosts.get(plan.target)
+    if host is None or not host.has_users:
+        return None
+    host.has_users = False
+
+    def heal() -> None:
+        host.has_users = True
+
+    return Begun(FaultKind.OTHER, host.plan.agent, "no job's user is there", heal)
+
+
 def _twin(cluster: Cluster, plan: FaultPlan) -> Begun | None:
     """Another host has an agent of the same id."""
     host = cluster.hosts.get(plan.target)
@@ -392,6 +405,7 @@ KINDS: dict[str, Callable[[Cluster, FaultPlan], Begun | None]] = {
     "agent stopped": _agent_stopped,
     "agent restarted": _agent_restarted,
     "disk full": _disk_full,
+    "users gone": _users_gone,
     "twin": _twin,
     "presence deleted": _presence_deleted,
     "cut": _cut,

@@ -21,7 +21,12 @@ from etcsched.testing.sim.jobs import (
     random_settings,
 )
 from etcsched.testing.sim.lifecycle import with_lifecycle
-from etcsched.testing.sim.meetings import with_meetings, with_moments
+from etcsched.testing.sim.meetings import (
+    with_declines,
+    with_meetings,
+    with_moments,
+    with_moves_to_each_host,
+)
 from etcsched.testing.sim.scenario import (
     OPERATORS,
     Act,
@@ -150,7 +155,9 @@ def scenario_of(seed: int, faulty_s: float | None = None, more: Sequence[str] = 
     made = _with_a_start_before_ticks(random.Random(f"milliseconds {seed}"), made)
     made = with_moments(random.Random(f"moments {seed}"), made)
     made = _with_rejections(random.Random(f"rejections {seed}"), made)
-    return _with_operators_cut_off(random.Random(f"operators {seed}"), made)
+    made = _with_operators_cut_off(random.Random(f"operators {seed}"), made)
+    made = with_declines(random.Random(f"declines {seed}"), made)
+    return with_moves_to_each_host(random.Random(f"moves {seed}"), made)
 
 
 def _with_a_start_before_ticks(chance: random.Random, scenario: Scenario) -> Scenario:

@@ -45,6 +45,8 @@ class SimHost:
         self.id_in_use = False
         self.is_frozen = False
         self.is_twin = is_twin
+        self.has_users = True
+        """Whether those are there that jobs run as."""
 
     def new_supervisor(self) -> SimSupervisor:
         self.supervisors += 1

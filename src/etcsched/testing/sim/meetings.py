@@ -147,6 +147,43 @@ _MEETINGS: tuple[Callable[[random.Random, Utc, Job], Job], ...] = (
 )  # fmt: skip
 
 
+# --- agents that decline, jobs that come to run on each agent
+
+_DECLINING_SHARE = 0.1
+_MOVED_SHARE = 0.1
+
+
+def with_declines(chance: random.Random, scenario: Scenario) -> Scenario:
+    """Some hosts lack the users that jobs run as, for a while."""
+    if chance.random() >= _DECLINING_SHARE:
+        return scenario
+    faults = [*scenario.faults]
+    hosts = [agent.host for agent in scenario.agents]
+    for host in chance.sample(hosts, chance.randint(1, len(hosts))):
+        at_s = chance.uniform(3.0, max(4.0, scenario.faulty_s - 20.0))
+        faults.append(_fault(at_s, "users gone", host, chance.choice([5.0, 20.0, 90.0]), 0.0))
+    return replace(scenario, faults=tuple(sorted(faults, key=lambda plan: plan.at_s)))
+
+
+def with_moves_to_each_host(chance: random.Random, scenario: Scenario) -> Scenario:
+    """Jobs that are edited to run on each agent, or no more so, while runs of them go on; and are
+    asked for beside that."""
+    if chance.random() >= _MOVED_SHARE:
+        return scenario
+    acts = [*scenario.acts]
+    for job in chance.sample(scenario.jobs, min(len(scenario.jobs), chance.choice([1, 1, 2]))):
+        per_host, at_s = job.per_host, chance.uniform(6.0, max(7.0, scenario.faulty_s - 20.0))
+        for _ in range(chance.choice([1, 2, 3])):
+            per_host = not per_host
+            edited = replace(job, per_host=per_host, lifecycle=Lifecycle.NONE)
+            acts.append(Act(at_s=round(at_s, 4), kind="apply", target=job.name, job=edited))
+            if chance.random() < 0.5:
+                moment_s = round(at_s + chance.choice([-2.0, 0.5, 3.0]), 4)
+                acts.append(Act(at_s=moment_s, kind="trigger", target=job.name))
+            at_s = min(scenario.faulty_s, at_s + chance.uniform(0.5, 40.0))
+    return replace(scenario, acts=tuple(sorted(acts, key=lambda act: act.at_s)))
+
+
 # --- moments: what happens within milliseconds, or between two of a leader's writes
 
 _MOMENTS_SHARE = 0.12

@@ -115,6 +115,15 @@ class SimSupervisor:
             )
         elif start.attempt_id in self.ended:
             self._tell(self.ended[start.attempt_id])
+        elif not self.cluster.hosts[self.host].has_users:
+            self._conclude(
+                ev.StartFailed(
+                    attempt_id=start.attempt_id,
+                    reason="no such user on this host",
+                    failed_ms=self._wall_ms(),
+                    declined=True,
+                )
+            )
         elif start.deadline_mono_s <= self._now_s():
             self._conclude(
                 ev.StartFailed(
