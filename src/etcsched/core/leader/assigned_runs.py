@@ -31,7 +31,10 @@ _FINAL_OF: dict[Outcome, RunState] = {
 }
 
 
-def _order_of(assignment: Entry[Assignment]) -> tuple[int, str, str]:
+_Order = tuple[int, str, str]
+
+
+def _order_of(assignment: Entry[Assignment]) -> _Order:
     """In which they came; those of one transaction by name."""
     return (assignment.mod_revision, assignment.record.job, assignment.record.run)
 
@@ -53,6 +56,9 @@ class AssignedRuns:
         self._retrying = retrying
         self._held = held
         self._pace = pace
+        self._last_come_of: dict[tuple[str, int], frozenset[_Order]] = {}
+        self._last_come_at = 0
+        """As of which revision."""
 
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
@@ -110,13 +116,24 @@ class AssignedRuns:
         excess = view.slots_taken(agent) - slots
         if excess <= 0:
             return False
-        unclaimed = (
-            view.assignments[(agent, *key)]
-            for key in view.assigned_to.get(agent, ())
-            if (agent, *key) not in view.reports and (agent, *key) in view.assignments
-        )
-        mine = _order_of(assignment)
-        return sum(_order_of(other) > mine for other in unclaimed) < excess
+        return _order_of(assignment) in self._last_come(agent, excess)
+
+    def _last_come(self, agent: str, most: int) -> frozenset[_Order]:
+        """Of the agent's assignments that it hasn't claimed, those that came last. Each of them
+        asks: it is found out once for what the view shows now."""
+        view = self._view
+        if self._last_come_at != view.revision:
+            self._last_come_at = view.revision
+            self._last_come_of.clear()
+        found = self._last_come_of.get((agent, most))
+        if found is None:
+            unclaimed = (
+                _order_of(view.assignments[(agent, *key)])
+                for key in view.assigned_to.get(agent, ())
+                if (agent, *key) not in view.reports and (agent, *key) in view.assignments
+            )
+            found = self._last_come_of[(agent, most)] = frozenset(sorted(unclaimed)[-most:])
+        return found
 
     def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
         """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""

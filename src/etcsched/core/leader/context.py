@@ -6,7 +6,7 @@ import heapq
 import math
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 
 import msgspec
@@ -23,7 +23,7 @@ from etcsched.core.leader.runs import Author
 from etcsched.core.records import Job, Run, fan_out_in, lane_of
 from etcsched.core.states import JobState, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched.core.view import RunKey, View
+from etcsched.core.view import RunKey, View, job_of
 
 REJECTED_WAIT_S = 5.0
 """A write whose form etcd won't take is a defect; until it is mended, it isn't tried in a loop."""
@@ -50,6 +50,11 @@ Of each matter at most one write is in flight; what else concerns it waits for t
 
 def job_matter(job: str) -> Matter:
     return ("job", job)
+
+
+def aside_matter(job: str) -> Matter:
+    """That a job is set aside, or isn't any more."""
+    return ("aside", job)
 
 
 def run_matter(key: RunKey) -> Matter:
@@ -166,9 +171,12 @@ class Context:
         self._seq = 0
         self._reservations: dict[int, Reservation] = {}
         self._busy: dict[Matter, int] = {}
+        self._runs_in_motion: defaultdict[str, set[str]] = defaultdict(set)
+        self._turns_taken: defaultdict[str, set[str]] = defaultdict(set)
+        """Of these matters those about runs and about lanes' turns, by job."""
         self._answered: list[int] = []
-        self._refused: dict[Matter, int] = {}
-        """How often in a row."""
+        self._refused: dict[Matter, tuple[int, float]] = {}
+        """How often in a row, and when for the last time."""
         self._rejected: set[Matter] = set()
         """What etcd rejected the last time."""
         self._aside: defaultdict[str, dict[Matter, float]] = defaultdict(dict)
@@ -210,7 +218,10 @@ class Context:
     def write(self, write: fx.Write, *matters: Matter, agent: str | None = None) -> None:
         """Send a write and reserve what it is about, and a slot of ``agent``."""
         assert not self.is_busy(*matters), (matters, write)
-        self._busy |= dict.fromkeys(matters, write.seq)
+        for matter in matters:
+            self._busy[matter] = write.seq
+            if (of_job := self._of_job(matter)) is not None:
+                of_job.add(matter[-1])
         if agent is not None:
             self.agents.reserve(agent)
         reservation = self._reservations[write.seq] = Reservation(write, matters, agent)
@@ -268,12 +279,29 @@ class Context:
     def is_turn_taken(self, run: Run) -> bool:
         """Whether another run that it has to wait for is just being assigned: what isn't bound to
         an agent waits for those of its job that are, too."""
-        bound = () if run.host else self.view.bound_of.get(run.job, ())
-        lanes = {run.lane, *(lane_of(run.job, other) for other in bound)}
+        taken = self._turns_taken.get(run.job, ())
         job = self.view.jobs.get(run.job)
-        if run.host and job is not None and not job.record.per_host:
-            lanes.add(run.job)
-        return self.is_busy(*map(turn_matter, lanes))
+        if not run.host:
+            return bool(taken)
+        waits_for_unbound = job is not None and not job.record.per_host
+        return run.lane in taken or (waits_for_unbound and run.job in taken)
+
+    def runs_in_motion(self, job: str) -> Collection[str]:
+        """Its runs that writes in flight are about, also those that aren't there yet."""
+        return self._runs_in_motion.get(job, ())
+
+    def _of_job(self, matter: Matter) -> set[str] | None:
+        match matter:
+            case ("run", job, _):
+                return self._runs_in_motion[job]
+            case ("turn", lane):
+                return self._turns_taken[job_of(lane)]
+        return None
+
+    def _free(self, matter: Matter) -> None:
+        del self._busy[matter]
+        if (of_job := self._of_job(matter)) is not None:
+            of_job.discard(matter[-1])
 
     def is_busy(self, *matters: Matter) -> bool:
         return any(matter in self._busy for matter in matters)
@@ -304,8 +332,9 @@ class Context:
             return None
         before = 0
         if not is_decided:
-            before = max((self._refused.get(m, 0) for m in reservation.matters), default=0)
-            self._refused |= dict.fromkeys(reservation.matters, before + 1)
+            refusals = (self._refused.get(matter, (0, 0.0)) for matter in reservation.matters)
+            before = max((count for count, _ in refusals), default=0)
+            self._refused |= dict.fromkeys(reservation.matters, (before + 1, self.mono_s))
         if revision is not None:
             self._rejected.difference_update(reservation.matters)
             self._is_taken(reservation)
@@ -329,7 +358,7 @@ class Context:
         """What etcd rejects rests, and others come to its joins meanwhile."""
         for matter in reservation.matters:
             if matter[0] == "join":
-                del self._busy[matter]
+                self._free(matter)
                 self.wake_at(self.mono_s, matter)
         reservation.matters = tuple(m for m in reservation.matters if m[0] != "join")
 
@@ -346,7 +375,7 @@ class Context:
                 text = f"etcd takes no write about {'/'.join(reservation.matters[0][1:])}: "
                 self.say(f"{text}{job} is set aside, so that others go on", warn=True)
             self._aside[job][subject] = until_s
-            self.wake_at(until_s, job_matter(job))
+            self.wake_at(until_s, aside_matter(job))
 
     def _do_ticks_wait_for(self, run: Matter) -> bool:
         """A job that runs on each agent decides its ticks whatever its runs are about."""
@@ -357,7 +386,7 @@ class Context:
         if self._aside:
             for job in [job for job, why in self._aside.items() if reservation.subject in why]:
                 del self._aside[job][reservation.subject]
-                self.wake_at(self.mono_s, job_matter(job))
+                self.wake_at(self.mono_s, aside_matter(job))
 
     def forget_rejected(self, job: str, run: str) -> None:
         """The run is over; or the fan-out is, and its runs are made no more."""
@@ -382,10 +411,12 @@ class Context:
         about = "/".join(matter[1:])
         self.effects.append(fx.Defect(about=about, trace=traceback.format_exc()))
         self._resting[matter] = until_s = self.mono_s + ASIDE_S
-        self.wake_at(until_s, matter)
-        if matter[0] == "job":
-            self._aside[matter[1]][matter] = until_s
-            self.wake_at(self.mono_s + DEFECT_WAIT_S, matter)
+        if matter[0] != "job":
+            self.wake_at(until_s, matter)
+            return
+        self._aside[matter[1]][matter] = until_s
+        for at_s in (self.mono_s + DEFECT_WAIT_S, until_s):
+            self.wake_at(at_s, aside_matter(matter[1]))
 
     def rests(self, matter: Matter) -> bool:
         """Whether it is left for later, since its decision has raised."""
@@ -395,6 +426,22 @@ class Context:
         """Whether the job's ticks wait in its outage, since etcd rejects a write that would have to
         come first, or since a defect keeps them from being decided."""
         return any(until_s > self.mono_s for until_s in self._aside.get(job, {}).values())
+
+    def sweep(self) -> None:
+        """Forget what was refused or set aside once, and isn't any more: runs come and go, and a
+        leader may lead for a year."""
+        now_s = self.mono_s
+        self._refused = {m: each for m, each in self._refused.items() if each[1] + ASIDE_S > now_s}
+        self._resting = {m: until_s for m, until_s in self._resting.items() if until_s > now_s}
+        for job, subjects in list(self._aside.items()):
+            for subject in [each for each, until_s in subjects.items() if until_s <= now_s]:
+                del subjects[subject]
+            if not subjects:
+                del self._aside[job]
+        for of_job in (self._runs_in_motion, self._turns_taken):
+            for job in [job for job, found in of_job.items() if not found]:
+                del of_job[job]
+        self._starting, self._requeued = +self._starting, +self._requeued
 
     def release(self) -> list[Reservation]:
         """The reservations whose results the view shows by now; they hold nothing any more."""
@@ -409,7 +456,7 @@ class Context:
             ):
                 del self._reservations[seq]
                 for matter in reservation.matters:
-                    del self._busy[matter]
+                    self._free(matter)
                 if not reservation.is_rejected:
                     self._count_in_flight(reservation, -1)
                 if reservation.agent is not None:

@@ -82,3 +82,11 @@ class Losses:
         # The key is gone but the lease lives: its agent puts the key again, or the lease ends.
         self._ask_at_s[session] = again_s = self._context.mono_s + ASK_AGAIN_S
         self._context.wake_at(again_s, ("agent", agent))
+
+    def sweep(self) -> None:
+        """Forget sessions that no claim names any more."""
+        if self._confirmed_s or self._ask_at_s:
+            named = {entry.record.incarnation for entry in self._context.view.reports.values()}
+            for of_session in (self._confirmed_s, self._ask_at_s):
+                for session in of_session.keys() - named:
+                    del of_session[session]
