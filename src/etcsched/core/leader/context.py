@@ -19,9 +19,10 @@ from etcsched.core.leader.placement import (
     requirement_of,
 )
 from etcsched.core.leader.reasons import Reason, Why
-from etcsched.core.leader.runs import Author
+from etcsched.core.leader.runs import MAX_WORDS, Author
 from etcsched.core.records import Job, Run, fan_out_in, lane_of
 from etcsched.core.states import JobState, RunState
+from etcsched.core.text import shortened
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import RunKey, View, job_of
 
@@ -374,6 +375,7 @@ class Context:
             if not self.is_set_aside(job):
                 text = f"etcd takes no write about {'/'.join(reservation.matters[0][1:])}: "
                 self.say(f"{text}{job} is set aside, so that others go on", warn=True)
+                self.wake_at(self.mono_s, aside_matter(job))
             self._aside[job][subject] = until_s
             self.wake_at(until_s, aside_matter(job))
 
@@ -541,7 +543,7 @@ class Context:
         """What its outage that begins now is for, in words."""
         if self.is_set_aside(job.name):
             return ASIDE_REASON
-        return self.agents.why_none(requirement_of(job))
+        return shortened(self.agents.why_none(requirement_of(job)), MAX_WORDS)
 
     def why_not_now(self, job: str, requirement: Requirement) -> str | None:
         """What keeps a run of the job whose turn it is from an agent now, in words."""

@@ -213,6 +213,13 @@ class OpenGap(Write, frozen=True, kw_only=True):
     calendars: tuple[tuple[str, int], ...] = ()
 
 
+class KeepGap(Write, frozen=True, kw_only=True):
+    """An open gap, as seen, lasts for another reason by now."""
+
+    gap: Gap
+    gap_revision: int
+
+
 class RecoverTicks(Write, frozen=True, kw_only=True):
     """One step of an outage's end: all ticks of the job up to ``gap.decided_through`` are decided
     at once, some as runs, some as records of why not.

@@ -146,6 +146,8 @@ class GroupTurns:
         """Whether a run of the job may be there in a moment: a tick is due or decided, or not yet
         there on each agent, or one that waited in an outage waits on."""
         context = self._context
+        if context.is_set_aside(job):
+            return False  # Its ticks go into its outage, as soon as etcd takes that.
         is_fanning_out = job in context.fanning_out and not context.is_run_rejected(job)
         is_due = self._open.first_of(job) is not None or self._is_recovering(job)
         is_in_flight = context.is_busy(job_matter(job)) or context.is_requeued(job)

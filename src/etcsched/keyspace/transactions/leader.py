@@ -57,6 +57,9 @@ class LeaderTransactions:
                 return self._consume((), (), write.consumed)
             case fx.OpenGap():
                 return self._open_gap(write)
+            case fx.KeepGap(gap=gap):
+                compare = self._as_seen(Kind.GAP, write.gap_revision, gap.job)
+                return Txn((compare,), (self._put(Kind.GAP, gap, gap.job),))
             case fx.RecoverTicks():
                 return self._recover(write)
             case fx.FoldLateReport():
