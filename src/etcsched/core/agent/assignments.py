@@ -93,9 +93,20 @@ class Assignments:
 
     def order(self, order: Order) -> None:
         """Orders and assignments come in no order; one that comes first waits for the other."""
-        place = (order.job, order.run)
-        self._orders[place] = order
-        attempt = self._attempts.by_run.get(place)
+        self._orders[(order.job, order.run)] = order
+        self._heed(order)
+
+    def heed_orders(self) -> None:
+        """Processes were found that orders may be about."""
+        for order in self._orders.values():
+            self._heed(order)
+
+    def _heed(self, order: Order) -> None:
+        """It may be about a process that runs on though its run is over."""
+        attempt = self._attempts.by_run.get((order.job, order.run))
+        if attempt is None:
+            ours, meant = self._attempts.occupying.values(), (order.job, order.run, order.token)
+            attempt = next((a for a in ours if (a.job, a.run, a.token) == meant), None)
         if attempt is not None:
             self._obey(attempt, order)
 

@@ -271,6 +271,7 @@ class AgentMachine:
         self._standing.supervisor = ready.incarnation
         self._standing.is_supervisor_closing = ready.is_closing
         self._processes.supervisor_ready(ready.running, ready.ended, now)
+        self._assignments.heed_orders()
         if self._killed:
             self._processes.stop_all("the agent was stopped", now)
         if self._standing.joined is not None:

@@ -84,7 +84,7 @@ class AssignedRuns:
                 self._context.because(key, Why.CLAIM, lambda: words)
         elif not is_gone:
             self._say_where(key, entry, assignment)
-        elif self._losses.is_final(assignment.record, report.record):
+        elif self._losses.is_final(assignment.record, report.record, self._told(entry, assignment)):
             self._lose(entry, assignment, report)
 
     def _say_where(self, key: RunKey, entry: Entry[Run], assignment: Entry[Assignment]) -> None:
@@ -95,6 +95,14 @@ class AssignedRuns:
         else:
             cause = run.history[-1].cause if run.history else ""
             self._context.because(key, Why.RUNS, lambda: f"it runs on {run.agent}: {cause}")
+
+    def _told(self, entry: Entry[Run], assignment: Entry[Assignment]) -> str:
+        """Of one whose agent is gone: what becomes of an order that waits for that."""
+        if not self._ends.is_told_to_end(entry, assignment):
+            return ""
+        run = entry.record
+        order = self._view.orders[(run.agent, run.job, run.id)].record
+        return f"it ends cancelled then ({order.reason})"
 
     def _has_changed(
         self, run: Run, assignment: Entry[Assignment], presence: Entry[Presence]
@@ -182,9 +190,11 @@ class AssignedRuns:
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
     ) -> None:
         """A claimed attempt whose agent is surely gone."""
-        reason = f"{entry.record.agent} was lost"
+        run, reason = entry.record, f"{entry.record.agent} was lost"
         if self._ends.is_told_to_end(entry, assignment):
-            self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, reason)
+            order = self._view.orders[(run.agent, run.job, run.id)].record
+            cause = f"{order.reason}, and {reason}"
+            self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, cause)
         elif self._may_reassign(entry, Outcome.DIED):
             self._move(entry, assignment, report, reason)
         elif self._is_to_hold(entry):

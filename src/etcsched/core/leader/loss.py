@@ -36,19 +36,20 @@ class Losses:
             self._raft_term = raft_term
             self._raft_term_since_s = since_s
 
-    def is_final(self, assignment: Assignment, report: Report) -> bool:
+    def is_final(self, assignment: Assignment, report: Report, then: str = "") -> bool:
         """Whether the claim's session is surely over, and the grace, too; if not yet, the agent's
-        runs are looked at again when that may have changed."""
+        runs are looked at again when that may have changed. ``then``: what follows, in words."""
+        then = then and f"; {then}"
         context, grace_s = self._context, assignment.disconnect_grace_s
         key, gone = (assignment.job, assignment.run), f"{assignment.agent} is gone"
         if not self._is_confirmed(assignment, report):
             grace = f", and then its disconnect_grace of {grace_s:g} s is over" if grace_s else ""
             sure = "that is believed once etcd confirms that its lease has ended"
-            context.because(key, Why.LOSS, lambda: f"{gone}; {sure}{grace}")
+            context.because(key, Why.LOSS, lambda: f"{gone}; {sure}{grace}{then}")
             return False
         over_s = self._confirmed_s[report.incarnation] + grace_s
         if context.mono_s < over_s:
-            words = f"{gone}; its disconnect_grace of {grace_s:g} s isn't over"
+            words = f"{gone}; its disconnect_grace of {grace_s:g} s isn't over{then}"
             context.because(key, Why.LOSS, lambda: words)
             context.wake_at(over_s, ("agent", assignment.agent))
             return False
