@@ -320,6 +320,10 @@ class View:
         entry = self._maps[kind].get(ids[0] if len(ids) == 1 else ids)
         return entry.mod_revision if entry is not None else self._unreadable.get((kind, ids), 0)
 
+    def is_unreadable(self, kind: Kind, *ids: str) -> bool:
+        """Whether there is one that counts as absent, since it can't be read."""
+        return (kind, ids) in self._unreadable
+
     def differences(self, snapshot: Iterable[Change], revision: int) -> list[Change]:
         """The changes that lead from this view to a snapshot: also the deletions that history no
         longer tells (compaction). A record of the same revision is the same record."""
