@@ -205,7 +205,10 @@ def test_an_assignment() -> None:
     world.apply(job("backup", EACH_MINUTE))
     world.advance(65)
     spoil(world, Kind.ASSIGNMENT, "a1", "backup", "20261122T120100Z")
-    world.advance(600)
+    world.advance(1)
+    run = world.runs("backup")["20261122T120100Z"]
+    assert run.history[-1].cause == "its assignment can't be read"
+    world.advance(599)
     assert list(world.states("backup").values()).count("completed") > 8
 
 

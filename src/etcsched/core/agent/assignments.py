@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -55,11 +55,19 @@ class Assignments:
         self._emit = emit
         self._orders: dict[tuple[str, str], Order] = {}
 
-    def list_assignments(self, listed: Iterable[tuple[Assignment, int]], now: Instant) -> None:
-        """``listed`` (with their tokens) is all there is."""
+    def list_assignments(
+        self,
+        listed: Iterable[tuple[Assignment, int]],
+        unreadable: Collection[tuple[str, str]],
+        now: Instant,
+    ) -> None:
+        """``listed`` (with their tokens) is all there is, but for runs whose assignment can't be
+        read: as long as it is there, their processes go on."""
         seen = {self.assign(assignment, token, now) for assignment, token in listed}
         for attempt in list(self._attempts.by_id.values()):
-            if attempt.id not in seen and (attempt.listed or attempt.phase in WITH_PROCESS):
+            if attempt.id in seen or (attempt.job, attempt.run) in unreadable:
+                continue
+            if attempt.listed or attempt.phase in WITH_PROCESS:
                 self._unlist(attempt)
 
     def assign(self, assignment: Assignment, token: int, now: Instant) -> str:

@@ -19,6 +19,7 @@ from etcsched.core.leader.runs import assigned, assignment_of, is_of_another, ma
 from etcsched.core.records import Assignment, Presence, Report, Run
 from etcsched.core.retry import is_waiting_for_retry, state_without_retry
 from etcsched.core.states import OnAgentLoss, Outcome, RunState
+from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey, revision_of
 
 _FINAL_OF: dict[Outcome, RunState] = {
@@ -30,6 +31,8 @@ _FINAL_OF: dict[Outcome, RunState] = {
     Outcome.DECLINED: RunState.ABANDONED,
 }
 
+
+_LONG_UNCLAIMED_MS = 10_000
 
 _Order = tuple[int, str, str]
 
@@ -80,12 +83,19 @@ class AssignedRuns:
             elif presence is not None and self._has_changed(run, assignment, presence):
                 self._withdraw(entry, assignment, "what its assignment rested on has changed")
             else:
-                words = f"it is assigned to {run.agent}, which hasn't claimed it yet"
-                self._context.because(key, Why.CLAIM, lambda: words)
+                self._context.because(key, Why.CLAIM, lambda: self._words_of_claim(assignment))
         elif not is_gone:
             self._say_where(key, entry, assignment)
         elif self._losses.is_final(assignment.record, report.record, self._told(entry, assignment)):
             self._lose(entry, assignment, report)
+
+    def _words_of_claim(self, assignment: Entry[Assignment]) -> str:
+        """A claim takes milliseconds; one that etcd takes in no form only its agent knows of."""
+        agent, at = assignment.record.agent, assignment.record.assigned_at
+        words = f"it is assigned to {agent}, which hasn't claimed it yet"
+        if self._context.wall_ms - ms_of(at) < _LONG_UNCLAIMED_MS:
+            return words
+        return f"{words}, though it was assigned at {at}; see that agent's log"
 
     def _say_where(self, key: RunKey, entry: Entry[Run], assignment: Entry[Assignment]) -> None:
         run, orders = entry.record, self._view.orders

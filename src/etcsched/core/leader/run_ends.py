@@ -94,15 +94,18 @@ class RunEnds:
     def end_without_assignment(
         self, entry: Entry[Run], consumed: fx.Consumed | None = None
     ) -> None:
-        """Somebody deleted the assignment by hand. Its agent ends the process when it sees that;
-        nothing fences it, so the run doesn't move."""
+        """Somebody deleted the assignment by hand, or wrote over it. Its agent ends the process
+        when it sees that it is gone; nothing fences it, so the run doesn't move."""
         run = entry.record
+        place = (run.agent, run.job, run.id)
+        is_there = self._view.is_unreadable(Kind.ASSIGNMENT, *place)
         old = fx.OldAttempt(
             agent=run.agent,
-            assignment_revision=self._view.seen(Kind.ASSIGNMENT, run.agent, run.job, run.id),
-            report_revision=self._view.seen(Kind.REPORT, run.agent, run.job, run.id),
+            assignment_revision=self._view.seen(Kind.ASSIGNMENT, *place),
+            report_revision=self._view.seen(Kind.REPORT, *place),
         )
-        cause = "its assignment was deleted by hand"
+        why = "can't be read" if is_there else "was deleted by hand"
+        cause = f"its assignment {why}"
         self._end(entry, RunState.DIED, cause, old=old, consumed=consumed)
 
     def is_told_to_end(self, entry: Entry[Run], assignment: Entry[Assignment]) -> bool:
