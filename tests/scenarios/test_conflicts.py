@@ -10,18 +10,21 @@ from typing import Any
 import pytest
 
 from etcsched.core.leader.context import Context, Matter
-from etcsched.core.records import Kind, Retry, Window
+from etcsched.core.leader.waiting_runs import WaitingRuns
+from etcsched.core.records import Kind, Retry, Run, Window
 from etcsched.core.schedule import At
 from etcsched.core.states import (
     JobState,
     OnAgentLoss,
     OnDisconnect,
+    Origin,
     Outcome,
     Overlap,
     Recovery,
     RunState,
 )
 from etcsched.core.times import Utc
+from etcsched.core.view import Entry, RunKey
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
 
@@ -558,7 +561,7 @@ def test_one_below_waits_as_long_as_one_above_it_does(seed: int) -> None:
 def test_what_waits_for_long_is_woken_once(
     world: World, monkeypatch: pytest.MonkeyPatch, waits: str
 ) -> None:
-    """However often it is looked at meanwhile: each tick looks at all that the group keeps."""
+    """However often it is looked at meanwhile."""
     windows: tuple[Window, ...] = ()
     if waits == "for its window":
         since, until = Utc("2026-11-22T18:00:00.000Z"), Utc("2026-11-22T19:00:00.000Z")
@@ -580,6 +583,74 @@ def test_what_waits_for_long_is_woken_once(
     world.advance(60)
     assert set(world.states("backup").values()) == {"conflicted"}
     assert max(woken.values()) <= 2, woken
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the leader has looked at waiting runs, by job."""
+    looks: Counter[str] = Counter()
+    decide = WaitingRuns.decide
+
+    def count(waiting: WaitingRuns, key: RunKey, entry: Entry[Run]) -> None:
+        looks[key[0]] += 1
+        decide(waiting, key, entry)
+
+    monkeypatch.setattr(WaitingRuns, "decide", count)
+    return looks
+
+
+def test_what_is_blocked_is_left_alone_while_its_group_is_held(
+    world: World, looked_at: Counter[str]
+) -> None:
+    """Ticks of the job that holds it come and go meanwhile."""
+    world.agents["a1"].takes_s = 95.0
+    world.apply(job("high", every_s=5))
+    world.apply(job("low", overlap=Overlap.ALLOW, pickup_buffer_s=600.0))
+    world.group("ledger", "high", "low")
+    world.advance(6)
+    for number in range(40):
+        world.request(trigger(f"20261122T120006.{number:03d}Z-aa", "low"))
+    world.advance(2)
+    assert set(world.states("low").values()) == {"conflicted"}
+    looked_at.clear()
+    world.advance(60)
+    assert looked_at["low"] == 0
+    world.advance(40)
+    assert list(world.states("low").values()).count("assigned") == 4
+
+
+def test_of_many_that_are_blocked_the_first_is_looked_at_as_their_group_is_free(
+    world: World, looked_at: Counter[str]
+) -> None:
+    """Each in its turn, by priority, though of as many jobs as there are."""
+    names = [f"j{number:02d}" for number in range(40)]
+    for name in names:
+        world.apply(job(name, NOON_5, pickup_buffer_s=3600.0, priority=int(name[1:]) % 7))
+    world.group("ledger", *names)
+    world.advance(8)
+    world.agents["a1"].takes_s = 1.0
+    looked_at.clear()
+    world.advance(60)
+    assert order(world, *names) == names
+    assert sum(looked_at.values()) < 40 * 41  # At most one look a job each time it is free.
+
+
+def test_so_is_only_who_catches_up_first_where_runs_may_overlap(
+    world: World, looked_at: Counter[str]
+) -> None:
+    world.agents["a1"].takes_s = 5.0
+    world.apply(
+        job("backup", every_s=2, overlap=Overlap.ALLOW, recovery=Recovery.ALL, pickup_buffer_s=0.5)
+    )
+    world.agents["a1"].kill()
+    world.advance(102)
+    world.agent("a1", takes_s=5.0)
+    world.advance(2)
+    looked_at.clear()
+    world.advance(60)
+    caught_up = [run for run in world.runs("backup").values() if run.origin is Origin.RECOVERY]
+    assert len([run for run in caught_up if run.state is RunState.COMPLETED]) > 10
+    assert looked_at["backup"] < 300
 
 
 def test_what_an_outage_took_of_a_higher_place_goes_before_what_waited_lower(world: World) -> None:

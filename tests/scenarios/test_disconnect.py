@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from etcsched.core.records import Run
+from etcsched.core.leader.explaining import Explainer
+from etcsched.core.records import Kind, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import OnAgentLoss, OnDisconnect
-from etcsched.core.times import Utc
+from etcsched.core.times import Utc, ms_of
 from etcsched.testing.world import World
 from tests.support.jobs import cancel, job
+from tests.support.views import view_of
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
 RUN = "20261122T120005Z"
@@ -145,6 +147,75 @@ def test_a_run_cancelled_in_the_grace_ends_with_it_and_moves_nowhere() -> None:
     world.advance(GRACE_S + 30)
     assert only_run(world).state.value == "cancelled"
     assert world.agents["a2"].spans == []
+
+
+def reason_of(world: World) -> str:
+    return Explainer(view_of(world), ms_of(world.now)).reason(("backup", RUN)).text
+
+
+def runs_on_a1(world: World) -> bool:
+    return any(span.end_s is None for span in world.agents["a1"].spans)
+
+
+CONTINUES: dict[str, Any] = {"on_disconnect": OnDisconnect.CONTINUE}
+
+
+@pytest.mark.parametrize(
+    ("on_loss", "asked_at_s"), [*((each, 2.0) for each in OnAgentLoss), (OnAgentLoss.HOLD, 30.0)]
+)
+def test_a_cancelled_run_that_may_run_on_is_over_and_ends_once_its_agent_is_back(
+    on_loss: OnAgentLoss, asked_at_s: float
+) -> None:
+    """Whether it is cancelled before its agent's loss is final, or while it is held for that."""
+    world = cut_off(on_agent_loss=on_loss, **CONTINUES)
+    world.advance(asked_at_s)
+    world.request(cancel("r1", RUN))
+    world.advance(15)
+    run = only_run(world)
+    assert run.state.value == "cancelled"
+    assert run.history[-1].cause.endswith("should a1 come back with its process, it ends that")
+    assert runs_on_a1(world)
+    assert world.agents["a2"].spans == []
+    world.agents["a1"].is_cut_off = False
+    world.advance(3)
+    assert not runs_on_a1(world)
+    (late,) = only_run(world).late_reports
+    assert late.outcome.value == "cancelled"
+    assert not world.records(Kind.ORDER)
+
+
+def test_what_is_said_of_one_that_is_cancelled_while_its_agent_is_cut_off() -> None:
+    world = cut_off(disconnect_grace_s=GRACE_S, **CONTINUES)
+    world.advance(3)
+    world.request(cancel("r1", RUN))
+    world.advance(1)
+    assert "a1 is told to end it: cancelled by ada" in reason_of(world)
+    world.advance(10)
+    assert "a1 is gone" in reason_of(world)
+    assert "it ends cancelled then (cancelled by ada)" in reason_of(world)
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_an_order_that_nobody_can_obey_is_forgotten(comes_back: bool) -> None:
+    """Its agent's host began anew; or is never seen again."""
+    world = cut_off(**CONTINUES)
+    world.request(cancel("r1", RUN))
+    world.agents["a1"].kill()
+    world.advance(30)
+    assert only_run(world).state.value == "cancelled"
+    assert world.records(Kind.ORDER)
+    if comes_back:
+        world.agent("a1", past=frozenset())
+        world.advance(60)
+    else:
+        world.advance(3600.0)
+        assert world.records(Kind.ORDER)
+        (node,) = world.nodes.values()
+        world.start_ms += 40 * 86_400_000
+        node.kill()
+        world.scheduler("s2")
+        world.advance(60)
+    assert not world.records(Kind.ORDER)
 
 
 @pytest.mark.parametrize("on_disconnect", list(OnDisconnect))

@@ -207,6 +207,20 @@ def test_each_agent_and_why_it_was_or_was_not_eligible(world: World) -> None:
     assert full["a1"] == (False, "is full")
 
 
+def test_what_isnt_claimed_for_long_is_its_agents_matter(world: World) -> None:
+    """etcd takes its claim in no form, say."""
+    world.agents["a1"].claims_nothing = True
+    world.apply(job("backup", At(Utc("2026-11-22T12:00:05.000Z"))))
+    world.advance(20)
+    ((key, entry),) = view_of(world).runs.items()
+    reason = Explainer(view_of(world), ms_of(world.now)).reason(key)
+    assigned_at = entry.record.since
+    assert reason.text == (
+        "it is assigned to a1, which hasn't claimed it yet, though it was assigned at "
+        f"{assigned_at}; see that agent's log"
+    )
+
+
 @pytest.mark.parametrize("name", ["any", "_cluster"])
 def test_no_agent_is_the_next_for_what_mustnt_start(world: World, name: str) -> None:
     disabled = job("any", every_s=60, state=JobState.DISABLED)

@@ -19,7 +19,15 @@ from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.records import Gap, Job, Kind, Link, Live, Request
 from etcsched.core.schedule import At, Cron
-from etcsched.core.states import JobState, Outcome, Overlap, Recovery, RunState, Stage
+from etcsched.core.states import (
+    JobState,
+    OnAgentLoss,
+    Outcome,
+    Overlap,
+    Recovery,
+    RunState,
+    Stage,
+)
 from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import Entry, View
 from etcsched.testing.world import World
@@ -87,10 +95,12 @@ def test_a_step_of_a_recovery() -> None:
     world = started()
     world.apply(job("bad", EACH_MINUTE, hosts=("a2",), recovery=Recovery.ALL))
     world.advance(130)
+    assert explained(world, "bad").endswith("not among the job's hosts (a2)")
     world.rejects = lambda write: isinstance(write, fx.RecoverTicks)
     world.agent("a2", slots=10, takes_s=1.0)
     world.advance(600)
     assert list(world.states("other").values()) == ["completed"] * 12
+    assert explained(world, "bad").endswith("that is tried again each minute")
     world.rejects = lambda write: False
     world.advance(120)
     assert list(world.states("bad").values()) == ["completed"] * 14
@@ -345,7 +355,7 @@ def test_what_is_said_once_it_waits_for_an_agent() -> None:
     world.rejects = lambda write: False
     world.agents["a1"].kill()
     world.advance(120)
-    assert explained(world, "bad").endswith("now: no agent is here")
+    assert explained(world, "bad").endswith("Z: no agent is here")
 
 
 def test_what_is_queued_for_a_target_whose_sources_end_is_rejected() -> None:
@@ -369,6 +379,50 @@ def test_those_below_it_in_a_conflict_group(per_host: bool) -> None:
     world.group("g", "bad", "low")
     world.advance(900)
     assert list(world.states("low").values()).count("completed") >= 10
+
+
+def test_those_below_one_whose_gap_cant_be_opened() -> None:
+    """That holds the watermark, and so all ticks; but nobody who is asked for."""
+    world = started()
+    world.rejects = lambda write: isinstance(write, fx.OpenGap)
+    world.apply(job("bad", EACH_MINUTE, hosts=("a2",), recovery=Recovery.ALL))
+    world.apply(job("low"))
+    world.group("g", "bad", "low")
+    world.advance(90)
+    assert world.rejected
+    world.request(trigger(ASKED, "low"))
+    world.advance(10)
+    assert list(world.states("low").values()) == ["completed"]
+    world.rejects = lambda write: False
+    world.agent("a2", slots=10, takes_s=1.0)
+    world.advance(150)
+    assert list(world.states("bad").values()) == ["completed"] * 4
+    assert list(world.states("other").values()) == ["completed"] * 4
+
+
+def test_an_outage_that_lasts_says_why_it_does_by_now() -> None:
+    """At first for want of an agent, then since etcd takes no write about a run, and then again."""
+    world = started()
+    world.agent("a2", slots=1, takes_s=1000.0)
+    fields: dict[str, Any] = {"recovery": Recovery.ALL, "overlap": Overlap.ALLOW}
+    world.apply(job("bad", EACH_MINUTE, hosts=("a2",), on_agent_loss=OnAgentLoss.DIED, **fields))
+    world.advance(65)
+    world.agents["a2"].kill()
+    world.rejects = lambda write: isinstance(write, fx.EndRun) and is_about(write, "bad")
+    world.advance(65)
+    gap = world.records(Kind.GAP)[("bad",)].record
+    assert isinstance(gap, Gap)
+    assert gap.reason == ASIDE_REASON
+    since = gap.since
+    world.rejects = lambda write: False
+    world.advance(125)
+    gap = world.records(Kind.GAP)[("bad",)].record
+    assert isinstance(gap, Gap)
+    assert (gap.since, gap.closed) == (since, False)
+    assert "not among the job's hosts" in gap.reason
+    world.agent("a2", slots=4, takes_s=1.0)
+    world.advance(65)
+    assert list(world.states("bad").values()) == ["died", *["completed"] * 4]
 
 
 @pytest.mark.parametrize("is_stopping", [False, True])

@@ -148,6 +148,30 @@ def test_the_presence_of_one_among_others_that_come_and_go() -> None:
     assert len(world.states("up")) == 2
 
 
+def test_the_presence_of_the_only_one() -> None:
+    """It has come, and is there still: who comes next isn't the first, nor the last to go."""
+    world = World()
+    world.scheduler("s1")
+    world.apply(job("up", lifecycle=Lifecycle.CLUSTER_STARTUP))
+    world.apply(job("down", lifecycle=Lifecycle.CLUSTER_SHUTDOWN))
+    world.agent("a1", slots=10, takes_s=1.0)
+    world.advance(5)
+    spoil(world, Kind.PRESENCE, "a1")
+    world.agent("a2", takes_s=1.0)
+    world.advance(5)
+    assert list(world.states("up").values()) == ["completed"]
+    world.agents["a2"].stop()
+    world.advance(30)
+    assert not world.agents["a2"].is_alive
+    assert not world.states("down")
+    world.agents["a1"].kill()
+    world.remove(Kind.PRESENCE, "a1")
+    world.advance(5)
+    world.agent("a3", takes_s=1.0)
+    world.advance(5)
+    assert list(world.states("up").values()) == ["completed"] * 2
+
+
 def test_the_presence_of_one_that_has_a_seat() -> None:
     world = started("a1", "a2")
     world.put(Kind.SETTINGS, ClusterSettings(max_active_agents=2))
@@ -181,7 +205,10 @@ def test_an_assignment() -> None:
     world.apply(job("backup", EACH_MINUTE))
     world.advance(65)
     spoil(world, Kind.ASSIGNMENT, "a1", "backup", "20261122T120100Z")
-    world.advance(600)
+    world.advance(1)
+    run = world.runs("backup")["20261122T120100Z"]
+    assert run.history[-1].cause == "its assignment can't be read"
+    world.advance(599)
     assert list(world.states("backup").values()).count("completed") > 8
 
 

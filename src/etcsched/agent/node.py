@@ -43,8 +43,9 @@ from etcsched.etcd.session import boottime_s
 from etcsched.etcd.writer import Committed, Refused, Rejected, Writer, WriteResult
 from etcsched.keyspace.answers import AgentWriteId, agent_event, write_id_of
 from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
+from etcsched.keyspace.feed import read_or_absent
 from etcsched.keyspace.keys import Keys
-from etcsched.keyspace.ops import KeyValue, WatchEvent
+from etcsched.keyspace.ops import WatchEvent
 from etcsched.keyspace.transactions import AgentGuard, AgentTransactions
 from etcsched.ports import Snapshot
 from etcsched.serving.health import serve_health
@@ -369,7 +370,8 @@ class AgentNode:
             async for update in updates:
                 self._sessions.high_water.saw(update.revision)
                 if isinstance(update, Snapshot):
-                    found = tuple(c for kv in update.kvs if (c := self._change(kv)) is not None)
+                    read = (read_or_absent(self._keys, change_of, kv, _ignore) for kv in update.kvs)
+                    found = tuple(change for change in read if change is not None)
                     self._post(ev.Listed(kind, found, update.revision))
                 else:
                     for event in update.events:
@@ -377,14 +379,11 @@ class AgentNode:
                         if change is not None:
                             self._post(ev.Changed(change))
 
-    def _change(self, seen: KeyValue | WatchEvent) -> Change | None:
+    def _change(self, seen: WatchEvent) -> Change | None:
         try:
-            if isinstance(seen, KeyValue):
-                return change_of(self._keys, seen)
             return change_of_event(self._keys, seen)
         except MalformedRecord as error:
-            key = seen.key if isinstance(seen, KeyValue) else seen.kv.key
-            log.error("ignored %s: %s", key, error)  # noqa: TRY400
+            _ignore(seen.kv.key, error)
             return None
 
     async def _beat(self) -> None:
@@ -422,6 +421,10 @@ class AgentNode:
         )
         if pruned.files:
             log.info("deleted %d old output files, %d bytes", pruned.files, pruned.size_bytes)
+
+
+def _ignore(key: str, error: MalformedRecord) -> None:
+    log.error("ignored %s: %s", key, error)
 
 
 def _now() -> Instant:

@@ -109,13 +109,14 @@ class View:
         self._watermarks: dict[tuple[()], Entry[Watermark]] = {}
         self.runs_of_job: defaultdict[str, Members[str]] = defaultdict(dict)
         self._runs_of_lane: defaultdict[str, Members[str]] = defaultdict(dict)
-        """Of runs that are bound to an agent; other lanes are their jobs."""
+        """A job's own lane has those that are bound to no agent."""
         self.queued_of: defaultdict[str, list[QueuePlace]] = defaultdict(list)
         """By lane, in the order of their turns."""
         self.retrying_of: defaultdict[str, Members[str]] = defaultdict(dict)
         self._in_state: defaultdict[tuple[str, RunState], Members[str]] = defaultdict(dict)
         self.recovering_of: defaultdict[str, Members[str]] = defaultdict(dict)
         """Those that catch up on an outage."""
+        self._recovering_in: defaultdict[tuple[str, RunState], Members[str]] = defaultdict(dict)
         self.chained_of: defaultdict[str, Members[str]] = defaultdict(dict)
         """Those that another job's run chained to, by job."""
         self.ticks_of: defaultdict[str, Members[str]] = defaultdict(dict)
@@ -256,6 +257,19 @@ class View:
         nothing up."""
         return [run for run in self.runs_of(lane) if run.state is not RunState.RETRYING]
 
+    def unqueued_runs(self, lane: str) -> list[Run]:
+        """Those of them that aren't queued."""
+        if job_of(lane) == lane:
+            return self.runs_in(lane, *_HOLD_UP)
+        return [run for run in self.active_runs(lane) if run.state is not RunState.QUEUED]
+
+    def one_recovering_in(self, lane: str, *states: RunState) -> Run | None:
+        """A run in one of these states that catches up on an outage."""
+        for state in states:
+            for run in self._recovering_in.get((lane, state), ()):
+                return self.runs[(job_of(lane), run)].record
+        return None
+
     def slots_taken(self, agent: str) -> int:
         """A run is held for a lost agent once its process must be over: it takes no slot then,
         unless that process may run on."""
@@ -279,7 +293,8 @@ class View:
 
     def unbound_of(self, job: str) -> list[Run]:
         """Those of its active runs that are bound to no agent."""
-        return [other for other in self.active_runs(job) if not other.host]
+        unbound = (self.runs[(job, id_)].record for id_ in self._runs_of_lane.get(job, ()))
+        return [other for other in unbound if other.state is not RunState.RETRYING]
 
     def unbound_on(self, job: str, agent: str) -> list[Run]:
         """Those of them that this agent has; the cost is in what it has."""
@@ -316,6 +331,10 @@ class View:
         entry = self._maps[kind].get(ids[0] if len(ids) == 1 else ids)
         return entry.mod_revision if entry is not None else self._unreadable.get((kind, ids), 0)
 
+    def is_unreadable(self, kind: Kind, *ids: str) -> bool:
+        """Whether there is one that counts as absent, since it can't be read."""
+        return (kind, ids) in self._unreadable
+
     def differences(self, snapshot: Iterable[Change], revision: int) -> list[Change]:
         """The changes that lead from this view to a snapshot: also the deletions that history no
         longer tells (compaction). A record of the same revision is the same record."""
@@ -343,8 +362,8 @@ class View:
             case Kind.RUN:
                 job, run = change.ids
                 self._member(self.runs_of_job, job, run, change.record is not None)
-                if (lane := lane_of(job, run)) != job:
-                    self._member(self._runs_of_lane, lane, run, change.record is not None)
+                lane = lane_of(job, run)
+                self._member(self._runs_of_lane, lane, run, change.record is not None)
                 if isinstance(before, Run):
                     self._index_run(before, is_in=False)
                 if isinstance(change.record, Run):
@@ -388,6 +407,7 @@ class View:
             self._member(self.resubmissions_of, (run.job, run.root), run.id, is_in)
         if run.origin is Origin.RECOVERY:
             self._member(self.recovering_of, run.lane, run.id, is_in)
+            self._member(self._recovering_in, (run.lane, run.state), run.id, is_in)
         if run.origin is Origin.CHAIN:
             self._member(self.chained_of, run.job, run.id, is_in)
         if run.is_tick:

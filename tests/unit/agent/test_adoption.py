@@ -11,8 +11,10 @@ from etcsched.agent.supervisor.attempt import Attempt as Supervised
 from etcsched.agent.supervisor.messages import EndReason, Start
 from etcsched.core.agent import effects as fx
 from etcsched.core.agent import events as ev
+from etcsched.core.records import Change, Kind, Order
 from etcsched.core.session import margin_of
 from etcsched.core.states import OnDisconnect, Outcome
+from etcsched.core.times import utc_of
 from tests.unit.agent.script import (
     JOINED,
     LEASE,
@@ -254,6 +256,28 @@ def test_what_continues_runs_on_where_its_agent_wakes_after_its_run_was_moved() 
     script.unassign()
     assert not script.of(fx.KillProcess)
     assert script.one(fx.OpenSession)
+
+
+@pytest.mark.parametrize("is_found", [False, True])
+def test_what_continues_ends_once_its_agent_hears_that_it_was_cancelled(is_found: bool) -> None:
+    """Its run is over by then, and its order is all that is left of it; so too where the agent
+    itself began anew, and its supervisor says only later what runs."""
+    at = utc_of(START_MS)
+    order = Order(job="job", run="r1", token=100, at=at, by="ada", reason="cancelled by ada")
+    orders = (Change(Kind.ORDER, ("a1", "job", "r1"), order, 400),)
+    listed = [ev.Listed(Kind.ASSIGNMENT, (), 500), ev.Listed(Kind.ORDER, orders, 500)]
+    if is_found:
+        script = Script()
+        left = ev.ProcessStarted(
+            attempt_id=attempt_id(), started_ms=START_MS, deadline_mono_s=math.inf
+        )
+        script.tell(*listed, ev.SupervisorReady(incarnation="s1", running=(left,)))
+    else:
+        script = running(**CONTINUE)
+        script.tell(ev.SessionLost(lease_gone=True))
+        script.tell(*listed)
+    kill = script.one(fx.KillProcess)
+    assert (kill.attempt_id, kill.cause) == (attempt_id(), fx.KillCause.CANCELLED)
 
 
 def test_what_continues_after_its_run_was_moved_takes_no_slot() -> None:

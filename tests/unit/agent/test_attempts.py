@@ -244,6 +244,18 @@ def test_a_process_that_runs_on_is_found_after_its_run_was_moved_and_keeps_no_sl
     assert script.one(fx.Claim).token == 900
 
 
+def test_an_assignment_that_cant_be_read_ends_no_process_before_it_is_gone() -> None:
+    """Its leader sees that, too, and ends the run."""
+    script = Script().ready()
+    script.run()
+    ids = ("a1", "job", "r1")
+    spoiled = Change(Kind.ASSIGNMENT, ids, None, mod_revision=790, create_revision=100)
+    script.tell(ev.Listed(Kind.ASSIGNMENT, (spoiled,), 800))
+    assert not script.of(fx.KillProcess)
+    script.tell(ev.Listed(Kind.ASSIGNMENT, (), 801))
+    assert script.one(fx.KillProcess).attempt_id == attempt_id()
+
+
 def test_a_process_that_cant_be_killed_keeps_no_slot_while_its_run_is_held() -> None:
     """Its assignment stays, and the leader counts it no more."""
     script = Script(slots=1).ready()

@@ -117,6 +117,7 @@ def test_a_presence_deleted_by_hand_is_put_again(event: ev.Event) -> None:
     [
         gone(Kind.PRESENCE, "a1", revision=49),
         ev.Listed(Kind.PRESENCE, (), 49),
+        ev.Listed(Kind.PRESENCE, (Change(Kind.PRESENCE, ("a1",), None, 61, JOINED),), 62),
         ev.PresenceGone(49),
         ev.Changed(
             Change(
@@ -128,7 +129,7 @@ def test_a_presence_deleted_by_hand_is_put_again(event: ev.Event) -> None:
             )
         ),
     ],
-    ids=["deleted before", "listed before", "an older guard", "updated"],
+    ids=["deleted before", "listed before", "can't be read", "an older guard", "updated"],
 )
 def test_old_news_of_the_presence_change_nothing(event: ev.Event) -> None:
     script = Script().ready()

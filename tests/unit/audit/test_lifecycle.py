@@ -96,6 +96,14 @@ def test_all_in_order(story: Agents) -> None:
     assert verdict.outcome is Outcome.CLEAN, verdict.violations
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_one_whose_presence_cant_be_read_is_there(story: Agents, first: bool) -> None:
+    story.came("a")
+    story.commit((KEYS.of(Kind.PRESENCE, "a"), b"nonsense"))
+    story.came("b", first=first)
+    check(story, *(["b isn't the first: a were here"] if first else []))
+
+
 def test_one_that_stays_after_all_and_goes_later(story: Agents) -> None:
     story.came("b")
     story.came("a", first=False)

@@ -1083,6 +1083,15 @@ def test_i1_a_gap_is_opened_again(story: Story) -> None:
     check_text(story, "its gap is written again, as it was")
 
 
+def test_i1_a_gap_that_lasts_for_another_reason(story: Story) -> None:
+    story.now_s = 59
+    key, gap = story.gap(59)
+    story.put((key, gap))
+    story.put((key, replace(gap, reason="it is set aside")))
+    texts = [violation.text for violation in story.verdict().violations]
+    assert not any("written again" in text for text in texts), texts
+
+
 def check_text(story: Story, words: str) -> None:
     told = [v for v in story.verdict().violations if v.invariant is Invariant.I1]
     assert any(words in violation.text for violation in told), told

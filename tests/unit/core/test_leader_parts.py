@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from etcsched.core.leader.agents import Agents
 from etcsched.core.leader.context import Context, Options, run_matter
 from etcsched.core.leader.effects import ForgetGap
+from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import Requirement, Tried, requirement_of, why_not
 from etcsched.core.leader.runs import Author, new_run
 from etcsched.core.leader.waiting import Waiting
-from etcsched.core.records import Change, Kind, Presence, Run
+from etcsched.core.records import Change, Kind, Presence, Report, Run
 from etcsched.core.states import Origin, RunState
 from etcsched.core.times import Utc
 from etcsched.core.view import RunKey, View
@@ -194,6 +196,63 @@ def test_what_is_refused_again_and_again_is_tried_ever_more_seldom() -> None:
     assert rests == pytest.approx([0.25, 0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0])
     rest_s(refused=False)
     assert rest_s() == pytest.approx(0.25)
+
+
+def test_what_was_refused_or_set_aside_is_forgotten_once_it_is_over() -> None:
+    """Runs come and go, and a leader leads for long."""
+    context = Context(View(), 1, "s1", Options())
+    empty = sizes_of(context)
+
+    def is_answered(name: str, revision: int | None) -> None:
+        seq = context.next_seq()
+        write = ForgetGap(seq=seq, job=name, revision=1)
+        context.write(write, ("job", name), ("run", name, "1"), ("turn", name))
+        if revision is None or revision:
+            context.refused(seq, revision, exists=False)
+        else:
+            context.committed(seq, 0, is_shown=True)
+
+    for number in range(20):
+        context.it_is(0, 10.0 * number)
+        context.release()
+        is_answered(f"refused-{number}", 1 << 40)
+        is_answered("rejected", None)
+        with context.contain(("run", f"raises-{number}", "1")):
+            raise ArithmeticError("a defect")
+    context.it_is(0, 200.0)
+    context.release()
+    is_answered("rejected", 0)
+    context.it_is(0, 300.0)
+    context.release()
+    assert context.due_timers()
+    context.sweep()
+    assert sizes_of(context) == empty
+    assert not context.is_set_aside("rejected")
+
+
+def sizes_of(part: object) -> dict[str, int]:
+    """Of what it remembers."""
+    kept = {name: each for name, each in vars(part).items() if isinstance(each, Sized)}
+    return {name: len(each) for name, each in kept.items() if name != "effects"}
+
+
+def test_a_session_that_is_surely_over_is_forgotten_with_its_last_claim() -> None:
+    view = View()
+    losses = Losses(Context(view, 1, "s1", Options()), 1, -100.0)
+    empty = sizes_of(losses)
+    claim = Report(
+        job="backup", run="1", attempt=1, token=7, incarnation="5", supervisor="s", claimed_at=NOON
+    )
+    place = ("a1", "backup", "1")
+    view.apply([change(Kind.REPORT, place, claim, 8)], 8)
+    for lease in (5, 6):
+        losses.answered("a1", lease, is_gone=True, raft_term=1)
+        losses.answered("a1", lease + 2, is_gone=False, raft_term=1)
+    losses.sweep()
+    assert sum(sizes_of(losses).values()) == sum(empty.values()) + 1
+    view.apply([change(Kind.REPORT, place, None, 9)], 9)
+    losses.sweep()
+    assert sizes_of(losses) == empty
 
 
 def test_of_what_asks_again_the_first_timer_is_enough() -> None:

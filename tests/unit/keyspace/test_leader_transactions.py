@@ -586,6 +586,19 @@ CASES = [
         {"gap"},
     ),
     Case(
+        "keep a gap, for another reason",
+        lambda seen: BUILD(
+            fx.KeepGap(
+                seq=1,
+                gap=Gap(job="j", since=NOW, decided_through=TICK, reason="another"),
+                gap_revision=seen("gap"),
+            )
+        ),
+        {"gap"},
+        {"gap"},
+        {"gap"},
+    ),
+    Case(
         "recover, no leader was there",
         lambda seen: BUILD(
             fx.RecoverTicks(

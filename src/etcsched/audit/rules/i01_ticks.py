@@ -238,6 +238,7 @@ class Ticks(Rule):
         self.expect(after.decided_through >= before.decided_through, text, step)
         stands = not (before.closed or after.closed)
         stands = stands and after.decided_through == before.decided_through
+        stands = stands and after.reason == before.reason
         self.expect(not stands, f"{job}: its gap is written again, as it was", step)
 
     def _forgotten(self, write: Write, step: Step) -> None:

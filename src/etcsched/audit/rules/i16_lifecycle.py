@@ -244,14 +244,18 @@ class Lifecycles(Rule):
         return found.items()
 
     def _in_force(self, held: Iterable[tuple[tuple[str, ...], Held]], but: str) -> list[str]:
-        """The agents that have come and aren't let go, of sessions other than this one."""
+        """The agents that have come and aren't let go, of sessions other than this one. A presence
+        that can't be read says that somebody is there."""
         found = []
         for (agent,), each in held:
-            live, presence = _live(each), self.state.record(Presence, Kind.PRESENCE, agent)
-            if live is None or presence is None or live.incarnation == but:
+            live, there = _live(each), self.state.of(Kind.PRESENCE, agent)
+            if live is None or there is None or live.incarnation == but:
                 continue
             is_in_force = live.stage in (Stage.HERE, Stage.LEAVING)
-            if is_in_force and presence.incarnation == live.incarnation:
+            presence = there.record
+            if is_in_force and (
+                not isinstance(presence, Presence) or presence.incarnation == live.incarnation
+            ):
                 found.append(agent)
         return sorted(found)
 

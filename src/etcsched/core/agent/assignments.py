@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -55,11 +55,19 @@ class Assignments:
         self._emit = emit
         self._orders: dict[tuple[str, str], Order] = {}
 
-    def list_assignments(self, listed: Iterable[tuple[Assignment, int]], now: Instant) -> None:
-        """``listed`` (with their tokens) is all there is."""
+    def list_assignments(
+        self,
+        listed: Iterable[tuple[Assignment, int]],
+        unreadable: Collection[tuple[str, str]],
+        now: Instant,
+    ) -> None:
+        """``listed`` (with their tokens) is all there is, but for runs whose assignment can't be
+        read: as long as it is there, their processes go on."""
         seen = {self.assign(assignment, token, now) for assignment, token in listed}
         for attempt in list(self._attempts.by_id.values()):
-            if attempt.id not in seen and (attempt.listed or attempt.phase in WITH_PROCESS):
+            if attempt.id in seen or (attempt.job, attempt.run) in unreadable:
+                continue
+            if attempt.listed or attempt.phase in WITH_PROCESS:
                 self._unlist(attempt)
 
     def assign(self, assignment: Assignment, token: int, now: Instant) -> str:
@@ -93,9 +101,20 @@ class Assignments:
 
     def order(self, order: Order) -> None:
         """Orders and assignments come in no order; one that comes first waits for the other."""
-        place = (order.job, order.run)
-        self._orders[place] = order
-        attempt = self._attempts.by_run.get(place)
+        self._orders[(order.job, order.run)] = order
+        self._heed(order)
+
+    def heed_orders(self) -> None:
+        """Processes were found that orders may be about."""
+        for order in self._orders.values():
+            self._heed(order)
+
+    def _heed(self, order: Order) -> None:
+        """It may be about a process that runs on though its run is over."""
+        attempt = self._attempts.by_run.get((order.job, order.run))
+        if attempt is None:
+            ours, meant = self._attempts.occupying.values(), (order.job, order.run, order.token)
+            attempt = next((a for a in ours if (a.job, a.run, a.token) == meant), None)
         if attempt is not None:
             self._obey(attempt, order)
 

@@ -134,13 +134,15 @@ class PresenceLeft(msgspec.Struct, frozen=True):
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """An assignment, order or drain of this agent, or its presence."""
+    """An assignment, order or drain of this agent, or its presence. What can't be read isn't told
+    of: it counts as it was before."""
 
     change: Change
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """All there is of one of these kinds at ``revision``; what isn't in it is gone."""
+    """All there is of one of these kinds at ``revision``; what isn't in it is gone. Of what can't
+    be read the change has no record, and counts as it was before, too."""
 
     kind: Kind
     changes: tuple[Change, ...]

@@ -244,6 +244,7 @@ class AgentMachine:
                         for change in changes
                         if isinstance(change.record, Assignment)
                     ],
+                    {(c.ids[1], c.ids[2]) for c in changes if c.record is None},
                     now,
                 )
             case Kind.ORDER:
@@ -257,9 +258,7 @@ class AgentMachine:
                 self._told(records[0] if records else None, now)
             case Kind.PRESENCE:
                 joined = self._standing.joined
-                ours = any(
-                    isinstance(c.record, Presence) and c.create_revision == joined for c in changes
-                )
+                ours = any(c.create_revision == joined for c in changes)
                 if joined is not None and revision >= joined and not ours:
                     self._presence_gone(now)
             case _:
@@ -271,6 +270,7 @@ class AgentMachine:
         self._standing.supervisor = ready.incarnation
         self._standing.is_supervisor_closing = ready.is_closing
         self._processes.supervisor_ready(ready.running, ready.ended, now)
+        self._assignments.heed_orders()
         if self._killed:
             self._processes.stop_all("the agent was stopped", now)
         if self._standing.joined is not None:

@@ -31,6 +31,7 @@ from etcsched.core.leader.runs import (
 from etcsched.core.records import Assignment, Job, Presence, Report, Run
 from etcsched.core.retry import is_waiting_for_retry, state_without_retry
 from etcsched.core.states import OnAgentLoss, Outcome, Overlap, RunState
+from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey, revision_of
 
 MOST_DECLINES = 100
@@ -45,7 +46,12 @@ _FINAL_OF: dict[Outcome, RunState] = {
 }
 
 
-def _order_of(assignment: Entry[Assignment]) -> tuple[int, str, str]:
+_LONG_UNCLAIMED_MS = 10_000
+
+_Order = tuple[int, str, str]
+
+
+def _order_of(assignment: Entry[Assignment]) -> _Order:
     """In which they came; those of one transaction by name."""
     return (assignment.mod_revision, assignment.record.job, assignment.record.run)
 
@@ -67,6 +73,9 @@ class AssignedRuns:
         self._retrying = retrying
         self._held = held
         self._pace = pace
+        self._last_come_of: dict[tuple[str, int], frozenset[_Order]] = {}
+        self._last_come_at = 0
+        """As of which revision."""
 
     def decide(self, key: RunKey, entry: Entry[Run]) -> None:
         run = entry.record
@@ -88,12 +97,19 @@ class AssignedRuns:
             elif presence is not None and self._has_changed(run, assignment, presence):
                 self._withdraw(entry, assignment, "what its assignment rested on has changed")
             else:
-                words = f"it is assigned to {run.agent}, which hasn't claimed it yet"
-                self._context.because(key, Why.CLAIM, lambda: words)
+                self._context.because(key, Why.CLAIM, lambda: self._words_of_claim(assignment))
         elif not is_gone:
             self._say_where(key, entry, assignment)
-        elif self._losses.is_final(assignment.record, report.record):
+        elif self._losses.is_final(assignment.record, report.record, self._told(entry, assignment)):
             self._lose(entry, assignment, report)
+
+    def _words_of_claim(self, assignment: Entry[Assignment]) -> str:
+        """A claim takes milliseconds; one that etcd takes in no form only its agent knows of."""
+        agent, at = assignment.record.agent, assignment.record.assigned_at
+        words = f"it is assigned to {agent}, which hasn't claimed it yet"
+        if self._context.wall_ms - ms_of(at) < _LONG_UNCLAIMED_MS:
+            return words
+        return f"{words}, though it was assigned at {at}; see that agent's log"
 
     def _say_where(self, key: RunKey, entry: Entry[Run], assignment: Entry[Assignment]) -> None:
         run, orders = entry.record, self._view.orders
@@ -103,6 +119,14 @@ class AssignedRuns:
         else:
             cause = run.history[-1].cause if run.history else ""
             self._context.because(key, Why.RUNS, lambda: f"it runs on {run.agent}: {cause}")
+
+    def _told(self, entry: Entry[Run], assignment: Entry[Assignment]) -> str:
+        """Of one whose agent is gone: what becomes of an order that waits for that."""
+        if not self._ends.is_told_to_end(entry, assignment):
+            return ""
+        run = entry.record
+        order = self._view.orders[(run.agent, run.job, run.id)].record
+        return f"it ends cancelled then ({order.reason})"
 
     def _has_changed(
         self, run: Run, assignment: Entry[Assignment], presence: Entry[Presence]
@@ -124,13 +148,24 @@ class AssignedRuns:
         excess = view.slots_taken(agent) - slots
         if excess <= 0:
             return False
-        unclaimed = (
-            view.assignments[(agent, *key)]
-            for key in view.assigned_to.get(agent, ())
-            if (agent, *key) not in view.reports and (agent, *key) in view.assignments
-        )
-        mine = _order_of(assignment)
-        return sum(_order_of(other) > mine for other in unclaimed) < excess
+        return _order_of(assignment) in self._last_come(agent, excess)
+
+    def _last_come(self, agent: str, most: int) -> frozenset[_Order]:
+        """Of the agent's assignments that it hasn't claimed, those that came last. Each of them
+        asks: it is found out once for what the view shows now."""
+        view = self._view
+        if self._last_come_at != view.revision:
+            self._last_come_at = view.revision
+            self._last_come_of.clear()
+        found = self._last_come_of.get((agent, most))
+        if found is None:
+            unclaimed = (
+                _order_of(view.assignments[(agent, *key)])
+                for key in view.assigned_to.get(agent, ())
+                if (agent, *key) not in view.reports and (agent, *key) in view.assignments
+            )
+            found = self._last_come_of[(agent, most)] = frozenset(sorted(unclaimed)[-most:])
+        return found
 
     def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
         """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""
@@ -183,9 +218,11 @@ class AssignedRuns:
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
     ) -> None:
         """A claimed attempt whose agent is surely gone."""
-        reason = f"{entry.record.agent} was lost"
+        run, reason = entry.record, f"{entry.record.agent} was lost"
         if self._ends.is_told_to_end(entry, assignment):
-            self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, reason)
+            order = self._view.orders[(run.agent, run.job, run.id)].record
+            cause = f"{order.reason}, and {reason}"
+            self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, cause)
         elif self._may_reassign(entry):
             self._move(entry, assignment, report, reason)
         elif self._is_to_hold(entry):

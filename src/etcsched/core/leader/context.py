@@ -6,7 +6,7 @@ import heapq
 import math
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 
 import msgspec
@@ -19,11 +19,12 @@ from etcsched.core.leader.placement import (
     requirement_of,
 )
 from etcsched.core.leader.reasons import Reason, Why
-from etcsched.core.leader.runs import Author
+from etcsched.core.leader.runs import MAX_WORDS, Author
 from etcsched.core.records import Job, Run, fan_out_in, lane_of
 from etcsched.core.states import JobState, RunState
+from etcsched.core.text import shortened
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched.core.view import RunKey, View
+from etcsched.core.view import RunKey, View, job_of
 
 REJECTED_WAIT_S = 5.0
 """A write whose form etcd won't take is a defect; until it is mended, it isn't tried in a loop."""
@@ -50,6 +51,11 @@ Of each matter at most one write is in flight; what else concerns it waits for t
 
 def job_matter(job: str) -> Matter:
     return ("job", job)
+
+
+def aside_matter(job: str) -> Matter:
+    """That a job is set aside, or isn't any more."""
+    return ("aside", job)
 
 
 def run_matter(key: RunKey) -> Matter:
@@ -171,9 +177,12 @@ class Context:
         self._seq = 0
         self._reservations: dict[int, Reservation] = {}
         self._busy: dict[Matter, int] = {}
+        self._runs_in_motion: defaultdict[str, set[str]] = defaultdict(set)
+        self._turns_taken: defaultdict[str, set[str]] = defaultdict(set)
+        """Of these matters those about runs and about lanes' turns, by job."""
         self._answered: list[int] = []
-        self._refused: dict[Matter, int] = {}
-        """How often in a row."""
+        self._refused: dict[Matter, tuple[int, float]] = {}
+        """How often in a row, and when for the last time."""
         self._rejected: set[Matter] = set()
         """What etcd rejected the last time."""
         self.unwritable: set[Matter] = set()
@@ -217,7 +226,10 @@ class Context:
     def write(self, write: fx.Write, *matters: Matter, agent: str | None = None) -> None:
         """Send a write and reserve what it is about, and a slot of ``agent``."""
         assert not self.is_busy(*matters), (matters, write)
-        self._busy |= dict.fromkeys(matters, write.seq)
+        for matter in matters:
+            self._busy[matter] = write.seq
+            if (of_job := self._of_job(matter)) is not None:
+                of_job.add(matter[-1])
         if agent is not None:
             self.agents.reserve(agent)
         reservation = self._reservations[write.seq] = Reservation(write, matters, agent)
@@ -281,11 +293,29 @@ class Context:
         """Whether another run that it has to wait for is just being assigned: what isn't bound to
         an agent waits for those of its job that are, and the other way round, since it may be
         coming to that very agent."""
-        bound = () if run.host else self.view.bound_of.get(run.job, ())
-        lanes = {run.lane, *(lane_of(run.job, other) for other in bound)}
-        if run.host and not run.is_for_shutdown and self.is_unbound_starting(run.job):
+        taken = self._turns_taken.get(run.job, ())
+        if not run.host:
+            return bool(taken)
+        if not run.is_for_shutdown and self.is_unbound_starting(run.job):
             return True
-        return self.is_busy(*map(turn_matter, lanes))
+        return run.lane in taken
+
+    def runs_in_motion(self, job: str) -> Collection[str]:
+        """Its runs that writes in flight are about, also those that aren't there yet."""
+        return self._runs_in_motion.get(job, ())
+
+    def _of_job(self, matter: Matter) -> set[str] | None:
+        match matter:
+            case ("run", job, _):
+                return self._runs_in_motion[job]
+            case ("turn", lane):
+                return self._turns_taken[job_of(lane)]
+        return None
+
+    def _free(self, matter: Matter) -> None:
+        del self._busy[matter]
+        if (of_job := self._of_job(matter)) is not None:
+            of_job.discard(matter[-1])
 
     def is_in_use(self, job: str, agent: str) -> bool:
         """Whether this agent has a run of the job that is bound to it, or is just getting one:
@@ -324,8 +354,9 @@ class Context:
             return None
         before = 0
         if not is_decided:
-            before = max((self._refused.get(m, 0) for m in reservation.matters), default=0)
-            self._refused |= dict.fromkeys(reservation.matters, before + 1)
+            refusals = (self._refused.get(matter, (0, 0.0)) for matter in reservation.matters)
+            before = max((count for count, _ in refusals), default=0)
+            self._refused |= dict.fromkeys(reservation.matters, (before + 1, self.mono_s))
         if revision is not None:
             self._rejected.difference_update(reservation.matters)
             self._is_taken(reservation)
@@ -337,7 +368,7 @@ class Context:
                     self.unwritable.update(m for m in reservation.matters if m[0] == "request")
                     freed.add("request")
             self._rejected.update(reservation.matters)
-            self._free(reservation, freed)
+            self._let_go(reservation, freed)
             self._count_in_flight(reservation, -1)  # It holds no conflict group while it rests.
         rests = min(2 ** max(0, before - 1), MOST_STALE_WAITS)
         wait_s = rests * self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
@@ -349,12 +380,12 @@ class Context:
         self._answered.append(seq)
         return reservation
 
-    def _free(self, reservation: Reservation, kinds: set[str]) -> None:
+    def _let_go(self, reservation: Reservation, kinds: set[str]) -> None:
         """What etcd rejects rests, and others come to its joins meanwhile; whoever asked for it
         hears that."""
         for matter in reservation.matters:
             if matter[0] in kinds:
-                del self._busy[matter]
+                self._free(matter)
                 self.wake_at(self.mono_s, matter)
         reservation.matters = tuple(m for m in reservation.matters if m[0] not in kinds)
 
@@ -370,8 +401,9 @@ class Context:
             if not self.is_set_aside(job):
                 text = f"etcd takes no write about {'/'.join(reservation.matters[0][1:])}: "
                 self.say(f"{text}{job} is set aside, so that others go on", warn=True)
+                self.wake_at(self.mono_s, aside_matter(job))
             self._aside[job][subject] = until_s
-            self.wake_at(until_s, job_matter(job))
+            self.wake_at(until_s, aside_matter(job))
 
     def _do_ticks_wait_for(self, run: Matter) -> bool:
         """A job that runs on each agent decides its ticks whatever its runs are about."""
@@ -382,7 +414,7 @@ class Context:
         if self._aside:
             for job in [job for job, why in self._aside.items() if reservation.subject in why]:
                 del self._aside[job][reservation.subject]
-                self.wake_at(self.mono_s, job_matter(job))
+                self.wake_at(self.mono_s, aside_matter(job))
 
     def forget_rejected(self, job: str, run: str) -> None:
         """The run is over; or the fan-out is, and its runs are made no more."""
@@ -407,10 +439,12 @@ class Context:
         about = "/".join(matter[1:])
         self.effects.append(fx.Defect(about=about, trace=traceback.format_exc()))
         self._resting[matter] = until_s = self.mono_s + ASIDE_S
-        self.wake_at(until_s, matter)
-        if matter[0] == "job":
-            self._aside[matter[1]][matter] = until_s
-            self.wake_at(self.mono_s + DEFECT_WAIT_S, matter)
+        if matter[0] != "job":
+            self.wake_at(until_s, matter)
+            return
+        self._aside[matter[1]][matter] = until_s
+        for at_s in (self.mono_s + DEFECT_WAIT_S, until_s):
+            self.wake_at(at_s, aside_matter(matter[1]))
 
     def rests(self, matter: Matter) -> bool:
         """Whether it is left for later, since its decision has raised."""
@@ -420,6 +454,22 @@ class Context:
         """Whether the job's ticks wait in its outage, since etcd rejects a write that would have to
         come first, or since a defect keeps them from being decided."""
         return any(until_s > self.mono_s for until_s in self._aside.get(job, {}).values())
+
+    def sweep(self) -> None:
+        """Forget what was refused or set aside once, and isn't any more: runs come and go, and a
+        leader may lead for a year."""
+        now_s = self.mono_s
+        self._refused = {m: each for m, each in self._refused.items() if each[1] + ASIDE_S > now_s}
+        self._resting = {m: until_s for m, until_s in self._resting.items() if until_s > now_s}
+        for job, subjects in list(self._aside.items()):
+            for subject in [each for each, until_s in subjects.items() if until_s <= now_s]:
+                del subjects[subject]
+            if not subjects:
+                del self._aside[job]
+        for of_job in (self._runs_in_motion, self._turns_taken):
+            for job in [job for job, found in of_job.items() if not found]:
+                del of_job[job]
+        self._starting, self._requeued = +self._starting, +self._requeued
 
     def release(self) -> list[Reservation]:
         """The reservations whose results the view shows by now; they hold nothing any more."""
@@ -434,7 +484,7 @@ class Context:
             ):
                 del self._reservations[seq]
                 for matter in reservation.matters:
-                    del self._busy[matter]
+                    self._free(matter)
                 if not reservation.is_rejected:
                     self._count_in_flight(reservation, -1)
                 if reservation.agent is not None:
@@ -519,7 +569,7 @@ class Context:
         """What its outage that begins now is for, in words."""
         if self.is_set_aside(job.name):
             return ASIDE_REASON
-        return self.agents.why_none(requirement_of(job))
+        return shortened(self.agents.why_none(requirement_of(job)), MAX_WORDS)
 
     def why_not_now(self, job: str, requirement: Requirement) -> str | None:
         """What keeps a run of the job whose turn it is from an agent now, in words."""

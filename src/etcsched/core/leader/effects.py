@@ -37,12 +37,13 @@ class Consumed(msgspec.Struct, frozen=True, kw_only=True):
 class OldAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt that a write ends: its assignment, report and order go. ``report_revision`` 0:
     it wasn't claimed. ``presence_revision`` is compared where it is not None (T5: 0 says that the
-    agent is gone)."""
+    agent is gone). ``order`` stays for an agent that may come back with the process."""
 
     agent: str
     assignment_revision: int
     report_revision: int
     presence_revision: int | None = None
+    order: Order | None = None
 
 
 class JoinChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +216,13 @@ class OpenGap(Write, frozen=True, kw_only=True):
     calendars: tuple[tuple[str, int], ...] = ()
 
 
+class KeepGap(Write, frozen=True, kw_only=True):
+    """An open gap, as seen, lasts for another reason by now."""
+
+    gap: Gap
+    gap_revision: int
+
+
 class RecoverTicks(Write, frozen=True, kw_only=True):
     """One step of an outage's end: all ticks of the job up to ``gap.decided_through`` are decided
     at once, some as runs, some as records of why not.
@@ -248,7 +256,8 @@ class ForgetGap(Write, frozen=True, kw_only=True):
 class FoldLateReport(Write, frozen=True, kw_only=True):
     """A report that came after its run had moved: an event in the run's record, nothing else.
 
-    ``run`` None: the record is pruned already, and the report just goes.
+    ``run`` None: the record is pruned already, and the report just goes. So does the order at
+    ``order_revision`` (0: there is none), which told it to end.
     """
 
     agent: str
@@ -259,6 +268,7 @@ class FoldLateReport(Write, frozen=True, kw_only=True):
     run: Run | None
     run_revision: int
     in_archive: bool
+    order_revision: int = 0
 
 
 class Forget(Write, frozen=True, kw_only=True):
@@ -277,6 +287,15 @@ class ForgetAttempt(Write, frozen=True, kw_only=True):
     run_id: str
     assignment_revision: int
     report_revision: int
+
+
+class ForgetOrder(Write, frozen=True, kw_only=True):
+    """One whose run is over, and that its agent has heard of, or never will."""
+
+    agent: str
+    job: str
+    run_id: str
+    revision: int
 
 
 class ForgetAnswer(Write, frozen=True, kw_only=True):

@@ -40,47 +40,61 @@ class GroupTurns:
         self._open = open_ticks
         self._is_recovering = is_recovering
         self._dispatch = dispatch
-        self._blocked: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
-        """By job: runs that their conflict groups keep from going, in whatever state they wait."""
-        self._passed_over: defaultdict[str, dict[RunKey, None]] = defaultdict(dict)
-        """By job: those of them that leave their turn to one of higher priority."""
-        self._let_first: dict[RunKey, str] = {}
-        """Runs that leave their turn to a job that itself waits for what is just being made."""
+        self._blocked = Waiting()
+        """Runs that their conflict groups keep from going, in whatever state they wait."""
+        self._passed_over = Waiting()
+        """Those of them that leave their turn to one of higher priority."""
+        self._let_first: defaultdict[str, dict[RunKey, str]] = defaultdict(dict)
+        """By job: runs that leave their turn to a job that itself waits for what is just being
+        made."""
 
     # --- runs that wait for their groups
 
     def is_looked_at(self, key: RunKey) -> None:
         """What keeps the run from going is found out anew."""
-        self._let_first.pop(key, None)
-        for by_job in (self._blocked, self._passed_over):
-            if (runs := by_job.get(key[0])) is not None:
-                runs.pop(key, None)
-                if not runs:
-                    del by_job[key[0]]
+        if (let_first := self._let_first.get(key[0])) is not None:
+            let_first.pop(key, None)
+            if not let_first:
+                del self._let_first[key[0]]
+        self._blocked.discard(key)
+        self._passed_over.discard(key)
 
     def passed_over_no_more(self) -> list[RunKey]:
         """Runs that left their turn to another that can't take it any more: it is paused, say, or
         its agent is gone. They can now, or they would only be put to and fro."""
-        conflicts = self._context.conflicts
-        come = [key for key, job in self._let_first.items() if not self._is_any_coming_above(job)]
-        return come + [
-            key
-            for job, keys in self._passed_over.items()
-            if conflicts.passed_over(job, self._could_go) is None
-            for key in keys
-            if self._could_take(key)
-        ]
+        conflicts, passed_over = self._context.conflicts, self._passed_over
+        let_first = [each for runs in self._let_first.values() for each in runs.items()]
+        first_jobs = {job for _, job in let_first}
+        held_up = {job for job in first_jobs if self._is_any_coming_above(job)}
+        come = [key for key, job in let_first if job not in held_up]
+        for job in passed_over.jobs:
+            if conflicts.passed_over(job, self._could_go) is None:
+                for first in filter(self._could_take, passed_over.firsts_of(job)):
+                    come += passed_over.all_like(first)
+        return come
+
+    def is_blocked(self, key: RunKey) -> bool:
+        """Whether its conflict groups kept it as it was looked at last."""
+        return key in self._blocked
 
     def blocked_of(self, job: str) -> Iterable[RunKey]:
-        """Runs of the job that their conflict groups kept as they were looked at last."""
-        return self._blocked.get(job, ())
+        """Such runs of the job."""
+        return self._blocked.all_of(job)
+
+    def let_first_of(self, job: str) -> Iterable[RunKey]:
+        """Runs of the job that would go, but for what is just being made above them."""
+        return self._let_first.get(job, ())
+
+    def first_blocked_of(self, job: str) -> list[RunKey]:
+        """Those of them that go first, should the groups be free."""
+        return self._blocked.firsts_of(job)
 
     def block(self, entry: Entry[Run], cause: str) -> None:
         """It waits until its conflict groups are free. What waits behind its own job or for a
         retry says so in its state, and stays in it."""
         key = (entry.record.job, entry.record.id)
         self._waiting.discard(key)
-        self._blocked[key[0]][key] = None
+        self._put(self._blocked, entry.record)
         if is_paced(entry.record):
             self._pace.keep_turn(key)
         self._context.because(key, Why.CONFLICT, lambda: cause)
@@ -99,7 +113,7 @@ class GroupTurns:
         if self._is_any_coming_above(job):
             words = "a run of higher priority in its conflict group is just being made"
             context.because(key, Why.CONFLICT, lambda: words)
-            self._let_first[key] = job
+            self._let_first[job][key] = job
             return True  # Likewise: what is due at one instant goes by its place in the group.
         while True:
             holder = conflicts.holder(job)
@@ -109,7 +123,7 @@ class GroupTurns:
             rival = conflicts.passed_over(job, self._could_go)
             if rival is not None:
                 self.block(entry, f"{rival} comes first")
-                self._passed_over[job][key] = None
+                self._put(self._passed_over, entry.record)
                 return True
             ahead = conflicts.ahead_of(job, self._could_start)
             first = self._first_to_start(ahead) if ahead is not None else None
@@ -124,7 +138,7 @@ class GroupTurns:
             self._dispatch(first, presence.record.agent)
 
     def _let_go_first(self, key: RunKey, job: str) -> None:
-        self._let_first[key] = job
+        self._let_first[key[0]][key] = job
         words = f"{job} comes first, and waits for what is just being made"
         self._context.because(key, Why.CONFLICT, lambda: words)
 
@@ -132,6 +146,8 @@ class GroupTurns:
         """Whether a run of the job may be there in a moment: a tick is due or decided, or not yet
         there on each agent, or one that waited in an outage waits on."""
         context = self._context
+        if context.is_set_aside(job):
+            return False  # Its ticks go into its outage, as soon as etcd takes that.
         is_fanning_out = job in context.fanning_out and not context.is_run_rejected(job)
         is_due = self._open.first_of(job) is not None or self._is_recovering(job)
         is_in_flight = context.is_busy(job_matter(job)) or context.is_requeued(job)
@@ -149,8 +165,13 @@ class GroupTurns:
 
     def _could_go(self, job: str) -> bool:
         """But for its conflict groups."""
-        is_one_blocked = any(map(self._could_take, self._blocked.get(job, ())))
+        is_one_blocked = any(map(self._could_take, self._blocked.firsts_of(job)))
         return is_one_blocked or self._could_start(job)
+
+    def _put(self, waiting: Waiting, run: Run) -> None:
+        job = self._view.jobs.get(run.job)
+        if job is not None:
+            waiting.put(run, requirement_of_run(job.record, run))
 
     def _could_take(self, key: RunKey) -> bool:
         return not self._view.is_paused(key[0]) and self._choose_for(key) is not None

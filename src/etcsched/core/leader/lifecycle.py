@@ -3,7 +3,8 @@
 What the leader has decided about each incarnation of an agent is a record, ``state/live/<agent>``.
 One transaction at a time changes these records and makes the runs that follow, so that everything
 happens once, whoever leads: an incarnation that has a record has come already. Who is the first and
-who is the last is seen in the records as they stand, and as this very transaction changes them.
+who is the last is seen in the records as they stand, and as this very transaction changes them. Of
+one whose presence can't be read nothing new is decided: somebody is there.
 
 An agent that wants to go says so in its presence (``draining``), ends what it has, and waits until
 its record says ``dismissed``. One that vanishes is just ``gone``: nothing runs for that. Either
@@ -179,7 +180,10 @@ class LiveAgents:
 
     def _is_in_force(self, agent: str) -> bool:
         live, presence = self._view.live[agent].record, self._view.presences.get(agent)
-        is_here = presence is not None and presence.record.incarnation == live.incarnation
+        if presence is None:
+            is_here = self._view.is_unreadable(Kind.PRESENCE, agent)
+        else:
+            is_here = presence.record.incarnation == live.incarnation
         return is_here and live.stage in _IN_FORCE
 
     def _in_order(self, agents: Iterable[str]) -> list[str]:
@@ -198,7 +202,8 @@ class LiveAgents:
         before = entry.record if entry is not None else None
         after: Live | None
         if presence is None:
-            if before is None or not self._is_news(before):
+            is_there = self._view.is_unreadable(Kind.PRESENCE, agent)
+            if before is None or is_there or not self._is_news(before):
                 return
             after = self._without_agent(before, plan)
             plan.in_force.discard(agent)
@@ -314,7 +319,7 @@ class LiveAgents:
         if not plan.all_have_come:
             return None
         others = sorted(plan.in_force - {live.agent})
-        staying = [a for a in others if not self._view.presences[a].record.draining]
+        staying = [a for a in others if not self._is_told_to_stop(a)]
         if others:
             if not staying and self._is_needed_at_the_end(presence, others):
                 return None
@@ -330,7 +335,11 @@ class LiveAgents:
 
     def _rest_on(self, other: str, plan: _Plan) -> None:
         """This is decided so because another one is here."""
-        plan.witnesses[other] = self._view.presences[other].mod_revision
+        plan.witnesses[other] = self._view.seen(Kind.PRESENCE, other)
+
+    def _is_told_to_stop(self, agent: str) -> bool:
+        presence = self._view.presences.get(agent)
+        return presence is not None and presence.record.draining
 
     def _is_needed_at_the_end(self, presence: Presence, others: list[str]) -> bool:
         """All are going: whether it may run more of the cluster's shutdown jobs than any other, and

@@ -36,19 +36,20 @@ class Losses:
             self._raft_term = raft_term
             self._raft_term_since_s = since_s
 
-    def is_final(self, assignment: Assignment, report: Report) -> bool:
+    def is_final(self, assignment: Assignment, report: Report, then: str = "") -> bool:
         """Whether the claim's session is surely over, and the grace, too; if not yet, the agent's
-        runs are looked at again when that may have changed."""
+        runs are looked at again when that may have changed. ``then``: what follows, in words."""
+        then = then and f"; {then}"
         context, grace_s = self._context, assignment.disconnect_grace_s
         key, gone = (assignment.job, assignment.run), f"{assignment.agent} is gone"
         if not self._is_confirmed(assignment, report):
             grace = f", and then its disconnect_grace of {grace_s:g} s is over" if grace_s else ""
             sure = "that is believed once etcd confirms that its lease has ended"
-            context.because(key, Why.LOSS, lambda: f"{gone}; {sure}{grace}")
+            context.because(key, Why.LOSS, lambda: f"{gone}; {sure}{grace}{then}")
             return False
         over_s = self._confirmed_s[report.incarnation] + grace_s
         if context.mono_s < over_s:
-            words = f"{gone}; its disconnect_grace of {grace_s:g} s isn't over"
+            words = f"{gone}; its disconnect_grace of {grace_s:g} s isn't over{then}"
             context.because(key, Why.LOSS, lambda: words)
             context.wake_at(over_s, ("agent", assignment.agent))
             return False
@@ -82,3 +83,11 @@ class Losses:
         # The key is gone but the lease lives: its agent puts the key again, or the lease ends.
         self._ask_at_s[session] = again_s = self._context.mono_s + ASK_AGAIN_S
         self._context.wake_at(again_s, ("agent", agent))
+
+    def sweep(self) -> None:
+        """Forget sessions that no claim names any more."""
+        if self._confirmed_s or self._ask_at_s:
+            named = {entry.record.incarnation for entry in self._context.view.reports.values()}
+            for of_session in (self._confirmed_s, self._ask_at_s):
+                for session in of_session.keys() - named:
+                    del of_session[session]

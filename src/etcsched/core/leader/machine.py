@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from etcsched.core.clock import Instant, TickClock
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
-from etcsched.core.leader.context import Context, Matter, Options, Reservation
+from etcsched.core.leader.context import Context, Matter, Options, Reservation, job_matter
 from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.lifecycle import LiveAgents
 from etcsched.core.leader.loss import Losses
@@ -417,8 +417,11 @@ class LeaderMachine:
             case ("job", job):
                 self._outages.look_at(job)
                 self._open.wake(job)
-                self._runs.look_at_job(job)
                 self._runs.look_at_waiting(job)
+                self._runs.look_at_bound(job)
+            case ("aside", job):
+                self._look_at(job_matter(job))
+                self._runs.look_at_job(job)
             case ("join", _, _):
                 behind = self._runs.chains.next_behind(matter)
                 if behind is not None:
@@ -443,7 +446,10 @@ class LeaderMachine:
                 pass
 
     def _sweep(self) -> None:
-        for sweep in (self._upkeep.sweep, self._runs.chains.sweep, self._live.sweep):
+        for sweep in (
+            self._upkeep.sweep, self._runs.chains.sweep, self._live.sweep, self._losses.sweep,
+            self._context.sweep,
+        ):  # fmt: skip
             with self._context.contain(("part", "sweep")):
                 sweep()
 

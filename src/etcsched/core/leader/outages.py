@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import recovery
-from etcsched.core.leader.context import Context, job_matter, run_matter
+from etcsched.core.leader.context import ASIDE_REASON, Context, job_matter, run_matter
 from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outage_records import belonging_runs, buffer_ms, records_of
@@ -246,7 +246,20 @@ class Outages:
             with self._context.contain(job_matter(name)):
                 self._begin_recovery(entry.record, after_ms, self._context.wall_ms)
         else:
+            self._keep_reason(entry.record)
             self._wake_at_window(entry.record)
+
+    def _keep_reason(self, job: Job) -> None:
+        """Whether it is set aside: who looks for what to mend has to know. Which agents there are
+        is seen elsewhere."""
+        context, gap = self._context, self._view.gaps[job.name]
+        is_said = gap.record.reason == ASIDE_REASON
+        if is_said is context.is_set_aside(job.name) or context.is_busy(job_matter(job.name)):
+            return
+        kept = replace(gap.record, reason=context.why_outage(job))
+        write = fx.KeepGap(seq=context.next_seq(), gap=kept, gap_revision=gap.mod_revision)
+        context.write(write, job_matter(job.name))
+        context.say(f"outage of {job.name} goes on: {kept.reason}", warn=True)
 
     def _lasts(self, job: Job) -> bool:
         """Whether an outage of the job can't end now."""
@@ -310,7 +323,7 @@ class Outages:
                 return  # The oldest of all: they go first.
         elif entry is not None and self.has_open_gap(name):
             self._drop(name)
-            self._wake_at_window(entry.record)
+            self._end_if_over(name)
             return
         first_ms = self._open.first_of(name)
         if first_ms is not None and first_ms <= recovering.alone_ms:

@@ -8,6 +8,8 @@ the old one stopped, by looking at every run once. The decisions are ``waiting_r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from etcsched.core.leader.assigned_runs import AssignedRuns
 from etcsched.core.leader.chains import Chains
 from etcsched.core.leader.context import Context, run_matter
@@ -23,9 +25,6 @@ from etcsched.core.records import Run
 from etcsched.core.states import RunState
 from etcsched.core.view import Entry, RunKey, job_of
 
-_BLOCKED = (RunState.READY, RunState.CONFLICTED, RunState.RETRYING)
-"""Besides queued ones: runs that may wait for their conflict groups."""
-
 
 class RunDecider:
     def __init__(
@@ -35,6 +34,8 @@ class RunDecider:
         self._context = context
         self._view = context.view
         self._dirty: dict[RunKey, None] = {}
+        self._group_members: dict[str, None] = {}
+        """Jobs whose conflict groups may be held or free since a moment ago."""
         waiting = Waiting()
         recovering: set[str] = set()
         self.chains = Chains(context)
@@ -78,14 +79,7 @@ class RunDecider:
             self.look_at_bound(job)
         conflicts = self._context.conflicts
         if conflicts.is_in_group(job):
-            for other in (job, *conflicts.groups.rivals(job)):
-                self.look_at_bound(other)
-                for key in self.waiting.to_look_at(other):
-                    self._dirty[key] = None
-                for key in self.waiting.turns.blocked_of(other):
-                    self._dirty[key] = None
-                for blocked in self._view.runs_in(other, *_BLOCKED):
-                    self._dirty[(other, blocked.id)] = None
+            self._group_members |= dict.fromkeys((job, *conflicts.groups.rivals(job)))
 
     def look_at_bound(self, job: str) -> None:
         """Its runs that are bound to an agent, each in a lane of its own."""
@@ -111,19 +105,56 @@ class RunDecider:
     def is_unsettled(self, job: str) -> bool:
         """Whether a write that concerns the job, or one of its runs, is in flight."""
         context = self._context
-        return context.is_coming(job) or any(
-            context.is_busy(run_matter((job, run))) for run in self._view.runs_of_job.get(job, ())
-        )
+        there = self._view.runs_of_job.get(job, {})
+        return context.is_coming(job) or any(run in there for run in context.runs_in_motion(job))
 
     @property
     def is_due(self) -> bool:
-        return bool(self._dirty)
+        return bool(self._dirty or self._group_members)
 
     def decide(self) -> None:
         """Look at everything that is due for a look, then fill free slots."""
+        freed = self._look_at_groups()
         dirty, self._dirty = self._dirty, {}
         dirty |= dict.fromkeys(self.waiting.turns.passed_over_no_more())
-        for key in sorted(dirty):
+        self._decide_each(dirty)
+        self.waiting.fill_slots()
+        left = self._blocked_of_free(freed)
+        if left:
+            self._decide_each(left)
+            self.waiting.fill_slots()
+
+    def _look_at_groups(self) -> dict[str, list[RunKey]]:
+        """Where a job's groups are held, whoever could go is blocked from now on; where they are
+        free, the first of those that are blocked may go. Answered: these, by job."""
+        members, self._group_members = self._group_members, {}
+        turns, freed = self.waiting.turns, dict[str, list[RunKey]]()
+        for job in members:
+            self._dirty |= dict.fromkeys(turns.let_first_of(job))
+            first, could_go = turns.first_blocked_of(job), self.waiting.waits_of(job)
+            if not (first or could_go):
+                continue
+            if self._context.conflicts.holder(job) is None:
+                self._dirty |= dict.fromkeys(first)
+                freed[job] = first
+            else:
+                self._dirty |= dict.fromkeys(could_go)
+        return freed
+
+    def _blocked_of_free(self, freed: dict[str, list[RunKey]]) -> list[RunKey]:
+        """Runs that nothing blocks any more, now that those before them have gone, or can't go.
+        Mostly there are none: the first that goes holds the groups again."""
+        context, turns = self._context, self.waiting.turns
+        found: list[RunKey] = []
+        for job, firsts in freed.items():
+            looked_at = (key for key in firsts if not context.is_busy(run_matter(key)))
+            is_blocked = any(map(turns.is_blocked, looked_at))
+            if not is_blocked and context.conflicts.holder(job) is None:
+                found += turns.blocked_of(job)
+        return found
+
+    def _decide_each(self, keys: Iterable[RunKey]) -> None:
+        for key in sorted(keys):
             entry = self._view.runs.get(key)
             if entry is None:
                 self.waiting.forget(key)
@@ -134,7 +165,6 @@ class RunDecider:
                 self.waiting.turns.is_looked_at(key)
                 with self._context.contain(matter):
                     self._decide(key, entry)
-        self.waiting.fill_slots()
 
     def _decide(self, key: RunKey, entry: Entry[Run]) -> None:
         match entry.record.state:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.chains import Chains
 from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
 from etcsched.core.leader.runs import attempt_of, step
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Assignment, Attempt, Kind, Order, Report, Run
-from etcsched.core.states import Outcome, RunState
+from etcsched.core.states import OnDisconnect, Outcome, RunState
 from etcsched.core.view import Entry, revision_of
 
 
@@ -48,7 +50,15 @@ class RunEnds:
                 "results_problem": self._results_problem(report.record, state),
             }
         old = self.old_attempt(entry, assignment, report)
+        if state is RunState.CANCELLED and self.may_run_on(assignment, report):
+            old = replace(old, order=self._order_of(entry, assignment, cause))
+            cause = f"{cause}; should {old.agent} come back with its process, it ends that"
         self._end(entry, state, cause, old=old, consumed=consumed, **changes)
+
+    def may_run_on(self, assignment: Entry[Assignment], report: Entry[Report] | None) -> bool:
+        """Of an attempt whose agent is gone: whether its process may go on there for ever."""
+        is_over = report is None or report.record.outcome is not None
+        return not is_over and assignment.record.on_disconnect is OnDisconnect.CONTINUE
 
     def end_held(
         self,
@@ -84,15 +94,18 @@ class RunEnds:
     def end_without_assignment(
         self, entry: Entry[Run], consumed: fx.Consumed | None = None
     ) -> None:
-        """Somebody deleted the assignment by hand. Its agent ends the process when it sees that;
-        nothing fences it, so the run doesn't move."""
+        """Somebody deleted the assignment by hand, or wrote over it. Its agent ends the process
+        when it sees that it is gone; nothing fences it, so the run doesn't move."""
         run = entry.record
+        place = (run.agent, run.job, run.id)
+        is_there = self._view.is_unreadable(Kind.ASSIGNMENT, *place)
         old = fx.OldAttempt(
             agent=run.agent,
-            assignment_revision=self._view.seen(Kind.ASSIGNMENT, run.agent, run.job, run.id),
-            report_revision=self._view.seen(Kind.REPORT, run.agent, run.job, run.id),
+            assignment_revision=self._view.seen(Kind.ASSIGNMENT, *place),
+            report_revision=self._view.seen(Kind.REPORT, *place),
         )
-        cause = "its assignment was deleted by hand"
+        why = "can't be read" if is_there else "was deleted by hand"
+        cause = f"its assignment {why}"
         self._end(entry, RunState.DIED, cause, old=old, consumed=consumed)
 
     def is_told_to_end(self, entry: Entry[Run], assignment: Entry[Assignment]) -> bool:
@@ -110,23 +123,28 @@ class RunEnds:
     ) -> None:
         """Order a claimed attempt's agent to end it; the run is over once it reports."""
         context, run = self._context, entry.record
-        order = Order(
-            job=run.job,
-            run=run.id,
-            token=assignment.mod_revision,
-            at=context.now,
-            by=by,
-            reason=cause,
-        )
         context.write(
             fx.SendOrder(
                 seq=context.next_seq(),
                 agent=run.agent,
-                order=order,
+                order=self._order_of(entry, assignment, cause, by),
                 run_revision=entry.mod_revision,
                 consumed=consumed,
             ),
             *_matters(run, consumed),
+        )
+
+    def _order_of(
+        self, entry: Entry[Run], assignment: Entry[Assignment], cause: str, by: str = ""
+    ) -> Order:
+        run = entry.record
+        return Order(
+            job=run.job,
+            run=run.id,
+            token=assignment.mod_revision,
+            at=self._context.now,
+            by=by,
+            reason=cause,
         )
 
     def attempt_over(

@@ -15,6 +15,12 @@ from etcsched.core.view import revision_of
 
 SWEEP_EVERY_S = 10.0
 MAX_LATE_REPORTS = 8
+ORDER_HEARD_S = 30.0
+"""An agent that is here for so long knows its orders, and obeys them whatever becomes of them."""
+
+ORDER_KEPT_S = 30 * 86400.0
+"""An order for one that never comes back."""
+
 _SWEEP: Matter = ("sweep",)
 
 
@@ -30,6 +36,8 @@ class Upkeep:
         self._looks_at_joins = False
         self._late: dict[tuple[str, str, str, str], None] = {}
         self._reading: set[tuple[str, str]] = set()
+        self._heard_s: dict[tuple[str, str, str], float] = {}
+        """By order whose run is over, since when its agent is here."""
         context.wake_at(context.mono_s + SWEEP_EVERY_S, _SWEEP)
 
     # --- sweeps
@@ -51,6 +59,7 @@ class Upkeep:
         self._forget_joins()
         self._forget_jobs()
         self._forget_attempts_without_run()
+        self._forget_orders()
 
     def _forget_pauses(self) -> None:
         context, watermark = self._context, self._view.watermark
@@ -133,6 +142,29 @@ class Upkeep:
             text = "its run was deleted by hand: its assignment and report go too"
             context.say(text, run=(job, run_id), agent=agent, warn=True)
 
+    def _forget_orders(self) -> None:
+        """Those that outlast their runs, for an agent that may come back with the process."""
+        context, left = self._context, dict[tuple[str, str, str], float]()
+        oldest = utc_of(context.wall_ms - int(ORDER_KEPT_S * 1000))
+        for place, entry in self._view.orders.items():
+            agent, job, run_id = place
+            matter = ("run", job, run_id)
+            if (job, run_id) in self._view.runs or context.is_busy(matter):
+                continue
+            if agent in self._view.presences:
+                left[place] = self._heard_s.get(place, context.mono_s)
+            has_heard = context.mono_s - left.get(place, context.mono_s) >= ORDER_HEARD_S
+            if has_heard or entry.record.at < oldest:
+                write = fx.ForgetOrder(
+                    seq=context.next_seq(),
+                    agent=agent,
+                    job=job,
+                    run_id=run_id,
+                    revision=entry.mod_revision,
+                )
+                context.write(write, matter)
+        self._heard_s = left
+
     # --- joins of jobs that were deleted
 
     def job_deleted(self, job: str, revision: int) -> None:
@@ -197,6 +229,8 @@ class Upkeep:
         if run is not None and not is_known and len(run.late_reports) < MAX_LATE_REPORTS:
             event = late_attempt_of(agent, report.record)
             changed = replace(run, late_reports=(*run.late_reports, event))
+        order = self._view.orders.get((agent, job, run_id))
+        is_obeyed = order is not None and order.record.token == int(token)
         context.write(
             fx.FoldLateReport(
                 seq=context.next_seq(),
@@ -208,6 +242,7 @@ class Upkeep:
                 run=changed,
                 run_revision=revision,
                 in_archive=in_archive,
+                order_revision=revision_of(order) if is_obeyed else 0,
             ),
             ("late", *place),
             ("run", job, run_id),

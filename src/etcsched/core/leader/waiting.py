@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from etcsched.core.leader.placement import Requirement
 from etcsched.core.records import Run
@@ -13,75 +14,98 @@ from etcsched.core.view import RunKey
 
 _Place = tuple[int, str, RunKey]
 
+_Queues = dict[Requirement, list[_Place]]
+"""In the order of their turns; none is empty."""
+
 _FIRST = 1 << 40
 """What comes before any priority."""
 
 
 class Waiting:
     """An agent's own startup and shutdown first, then the highest priority, then the earliest due,
-    whatever they ask. A run that was discarded leaves its place behind; the place is dropped when
-    its turn comes."""
+    whatever they ask."""
 
     def __init__(self) -> None:
-        self._queues: dict[Requirement, list[_Place]] = {}
-        self._members: dict[RunKey, Requirement] = {}
-        self._of_job: defaultdict[str, dict[RunKey, _Place]] = defaultdict(dict)
+        self._places: dict[RunKey, tuple[_Place, Requirement]] = {}
+        self._queues: _Queues = {}
+        self._of_job: dict[str, _Queues] = {}
         self._lanes: dict[RunKey, str] = {}
         """Of those that are queued behind others of their lane."""
         self._queued: Counter[str] = Counter()
 
     def __contains__(self, key: RunKey) -> bool:
-        return key in self._members
+        return key in self._places
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._places)
 
     def put(self, run: Run, requirement: Requirement) -> None:
         key = (run.job, run.id)
         if run.state is RunState.QUEUED and key not in self._lanes:
             self._lanes[key] = run.lane
             self._queued[run.lane] += 1
-        if self._members.get(key) == requirement:
-            return
-        self._members[key] = requirement
         first = _FIRST if run.is_bound_to_incarnation else 0
         place = (-run.priority - first, run.scheduled_at or run.created_at, key)
-        self._of_job[run.job][key] = place
-        queue = self._queues.setdefault(requirement, [])
-        heapq.heappush(queue, place)
+        before = self._places.get(key)
+        if before == (place, requirement):
+            return
+        if before is not None:
+            self._leave_queues(*before)
+        self._places[key] = (place, requirement)
+        for queues in (self._queues, self._of_job.setdefault(run.job, {})):
+            insort(queues.setdefault(requirement, []), place)
 
     def queued_in(self, lane: str) -> int:
         """How many of the lane's queued runs wait here."""
         return self._queued[lane]
 
     def discard(self, key: RunKey) -> None:
-        self._members.pop(key, None)
+        before = self._places.pop(key, None)
+        if before is not None:
+            self._leave_queues(*before)
         lane = self._lanes.pop(key, None)
         if lane is not None:
             self._queued[lane] -= 1
-        places = self._of_job.get(key[0])
-        if places is not None:
-            places.pop(key, None)
-            if not places:
-                del self._of_job[key[0]]
+            if not self._queued[lane]:
+                del self._queued[lane]
+
+    def _leave_queues(self, place: _Place, requirement: Requirement) -> None:
+        job = place[2][0]
+        for queues in (self._queues, self._of_job[job]):
+            queue = queues[requirement]
+            del queue[bisect_left(queue, place)]
+            if not queue:
+                del queues[requirement]
+        if not self._of_job[job]:
+            del self._of_job[job]
 
     def place_of(self, key: RunKey) -> int | None:
-        """How many of all that wait come before this run; its cost grows with them."""
-        mine = self._of_job.get(key[0], {}).get(key)
+        """How many of all that wait come before this run."""
+        mine = self._places.get(key)
         if mine is None:
             return None
-        return sum(place < mine for places in self._of_job.values() for place in places.values())
+        return sum(bisect_left(queue, mine[0]) for queue in self._queues.values())
+
+    @property
+    def jobs(self) -> list[str]:
+        """Those of which a run waits."""
+        return list(self._of_job)
 
     def firsts_of(self, job: str) -> list[RunKey]:
         """In their order, the job's runs that come first of those that ask the same: if one gets
         no agent, nor does any other of these."""
-        firsts: dict[Requirement, _Place] = {}
-        for key, place in self._of_job.get(job, {}).items():
-            requirement = self._members[key]
-            first = firsts.get(requirement)
-            if first is None or place < first:
-                firsts[requirement] = place
-        return [place[2] for place in sorted(firsts.values())]
+        queues = self._of_job.get(job, {})
+        return [place[2] for place in sorted(queue[0] for queue in queues.values())]
+
+    def all_of(self, job: str) -> Iterable[RunKey]:
+        """The job's runs, those that ask the same in their order."""
+        for queue in self._of_job.get(job, {}).values():
+            yield from (place[2] for place in queue)
+
+    def all_like(self, key: RunKey) -> Iterable[RunKey]:
+        """Those of its job that ask the same as this run, which is one of them."""
+        _, requirement = self._places[key]
+        return (place[2] for place in self._of_job[key[0]][requirement])
 
     def serve(self, offer: Callable[[Requirement, RunKey], bool]) -> None:
         """Offer each run in its turn. True takes it out of here; False: nobody can take it, nor
@@ -91,18 +115,15 @@ class Waiting:
             self._push_first(turns, number, requirement)
         while turns:
             place, number, requirement = heapq.heappop(turns)
-            if offer(requirement, place[2]):
-                heapq.heappop(self._queues[requirement])
-                self.discard(place[2])
-                self._push_first(turns, number, requirement)
+            is_there = place[2] in self._places  # Another's turn may have taken it out.
+            if is_there and not offer(requirement, place[2]):
+                continue
+            self.discard(place[2])
+            self._push_first(turns, number, requirement)
 
     def _push_first(
         self, turns: list[tuple[_Place, int, Requirement]], number: int, requirement: Requirement
     ) -> None:
-        queue = self._queues[requirement]
-        while queue and self._members.get(queue[0][2]) != requirement:
-            heapq.heappop(queue)
+        queue = self._queues.get(requirement)
         if queue:
             heapq.heappush(turns, (queue[0], number, requirement))
-        else:
-            del self._queues[requirement]

@@ -5,6 +5,7 @@ They are ``ready``, ``queued`` behind another run of their job, or ``conflicted`
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import takewhile
 
@@ -41,10 +42,16 @@ from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Job, Run
 from etcsched.core.states import Origin, Overlap, Recovery, RunState
 from etcsched.core.times import ms_of
-from etcsched.core.view import Entry, RunKey, job_of, queue_place
+from etcsched.core.view import Entry, QueuePlace, RunKey, job_of, queue_place
 
 _BESIDE_OTHERS = frozenset({Origin.REQUEST, Origin.LIFECYCLE})
 """What somebody asks for, and what agents' coming and going does, begins beside other runs."""
+
+_CATCHING_UP = (RunState.READY, RunState.CONFLICTED, RunState.ASSIGNED)
+"""States in which a run that catches up on an outage keeps back others of its lane."""
+
+_NAMED = 3
+"""Of those that a run is behind."""
 
 
 class WaitingRuns:
@@ -97,6 +104,10 @@ class WaitingRuns:
     def why_pointless(self, run: Run, job: Job) -> str | None:
         """Of one about an agent's coming or going: why it can't start any more, if so."""
         return self._bound.why_pointless(run, job)
+
+    def waits_of(self, job: str) -> list[RunKey]:
+        """Its runs that go as soon as an agent takes them."""
+        return list(self._waiting.all_of(job))
 
     def place_of(self, key: RunKey) -> int | None:
         """Of one that waits for an agent: how many get one before it."""
@@ -188,9 +199,20 @@ class WaitingRuns:
         if overlap is Overlap.ALLOW:
             if self._waiting.queued_in(lane) >= len(places):
                 return []
-            keys = [(job, run) for _, _, run in places]
-            return [key for key in keys if key not in self._waiting]
+            keys = [(job, run) for _, _, run in self._beside_recovering(lane, places)]
+            return [k for k in keys if not (k in self._waiting or self.turns.is_blocked(k))]
         return [(job, run) for _, _, run in places[:1]]
+
+    def _beside_recovering(self, lane: str, places: list[QueuePlace]) -> list[QueuePlace]:
+        """Of those that are queued though runs may overlap, the ones that nothing keeps back which
+        catches up on an outage."""
+        view, job = self._view, job_of(lane)
+        if view.one_recovering_in(lane, *_CATCHING_UP) is not None:
+            return []
+        if view.one_recovering_in(lane, RunState.QUEUED) is None:
+            return places
+        is_recovering = (view.runs[(job, p[2])].record.origin is Origin.RECOVERY for p in places)
+        return places[: 1 + next(number for number, is_it in enumerate(is_recovering) if is_it)]
 
     def _what_is_in_front(self, run: Run) -> Callable[[], str] | None:
         """Queued runs go one at a time, when no other run of the job is active. Where runs may
@@ -213,21 +235,20 @@ class WaitingRuns:
             if places and places[0][2] == run.id and not view.has_unqueued(lane):
                 return None
             return lambda: self._words_of_queue(run)
-        for other_id in view.recovering_of.get(lane, ()):
-            other = view.runs[(run.job, other_id)].record
-            if other.state in (RunState.READY, RunState.CONFLICTED, RunState.ASSIGNED):
-                return _behind_catching_up(other)
-        return self._what_catches_up_first(run)
+        ahead = view.one_recovering_in(lane, *_CATCHING_UP)
+        return _behind_catching_up(ahead) if ahead is not None else self._what_catches_up_first(run)
 
     def _what_catches_up_first(self, run: Run) -> Callable[[], str] | None:
         """A run of its lane that catches up on an outage, too, and has begun, or is queued and
         older; or one for which its job's mode is still to decide that."""
-        view = self._view
-        for other_id in view.recovering_of.get(run.lane, ()):
-            other = view.runs[(run.job, other_id)].record
-            is_older = other.state is RunState.QUEUED and queue_place(other) < queue_place(run)
-            if is_older or other.state is RunState.ASSIGNED:
-                return _behind_catching_up(other)
+        view, mine = self._view, queue_place(run)
+        if (ahead := view.one_recovering_in(run.lane, RunState.ASSIGNED)) is not None:
+            return _behind_catching_up(ahead)
+        if view.one_recovering_in(run.lane, RunState.QUEUED) is not None:
+            for place in takewhile(lambda place: place < mine, view.queued_of[run.lane]):
+                other = view.runs[(run.job, place[2])].record
+                if other.origin is Origin.RECOVERY:
+                    return _behind_catching_up(other)
         if (
             run.host
             and run.origin is Origin.RECOVERY
@@ -277,13 +298,14 @@ class WaitingRuns:
 
     def _words_of_queue(self, run: Run) -> str:
         view, lane = self._view, run.lane
-        active = [r for r in view.active_runs(lane) if r.state is not RunState.QUEUED]
-        ids = [place[2] for place in view.queued_of.get(lane, [])]
-        ahead = [*(f"{r.job}/{r.id} ({r.state.value})" for r in active)]
-        ahead += [f"{run.job}/{id_} (queued)" for id_ in ids[: ids.index(run.id)]]
-        more = f" and {len(ahead) - 3} more" if len(ahead) > 3 else ""
-        place = ids.index(run.id) + 1
-        return f"number {place} in its job's queue, behind {', '.join(ahead[:3])}{more}"
+        places = view.queued_of.get(lane, [])
+        before = bisect_left(places, queue_place(run))
+        active = view.unqueued_runs(lane)
+        ahead = [f"{r.job}/{r.id} ({r.state.value})" for r in active[:_NAMED]]
+        ahead += [f"{run.job}/{id_} (queued)" for _, _, id_ in places[: min(before, _NAMED)]]
+        left = len(active) + before - _NAMED
+        more = f" and {left} more" if left > 0 else ""
+        return f"number {before + 1} in its job's queue, behind {', '.join(ahead[:_NAMED])}{more}"
 
     def _is_buffer_over(self, key: RunKey, entry: Entry[Run], job: Job) -> bool:
         """End a run that found no agent in its time, or leave it to the outage it belongs to."""

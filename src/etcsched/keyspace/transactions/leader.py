@@ -57,6 +57,9 @@ class LeaderTransactions:
                 return self._consume((), (), write.consumed)
             case fx.OpenGap():
                 return self._open_gap(write)
+            case fx.KeepGap(gap=gap):
+                compare = self._as_seen(Kind.GAP, write.gap_revision, gap.job)
+                return Txn((compare,), (self._put(Kind.GAP, gap, gap.job),))
             case fx.RecoverTicks():
                 return self._recover(write)
             case fx.FoldLateReport():
@@ -65,6 +68,9 @@ class LeaderTransactions:
                 return self._forget(self._keys.archive(write.job, write.run_id), write.revision)
             case fx.ForgetAttempt():
                 return self._forget_attempt(write)
+            case fx.ForgetOrder():
+                place = (write.agent, write.job, write.run_id)
+                return self._forget(self._key(Kind.ORDER, *place), write.revision)
             case fx.ForgetAnswer():
                 return self._forget(self._key(Kind.ANSWER, write.request), write.revision)
             case fx.ForgetGap():
@@ -286,8 +292,12 @@ class LeaderTransactions:
         return compares
 
     def _old_deletes(self, run: Run, old: fx.OldAttempt) -> list[Operation]:
-        kinds = (Kind.ASSIGNMENT, Kind.REPORT, Kind.ORDER)
-        return [Delete(self._key(kind, old.agent, run.job, run.id)) for kind in kinds]
+        place = (old.agent, run.job, run.id)
+        kinds = (Kind.ASSIGNMENT, Kind.REPORT)
+        gone: list[Operation] = [Delete(self._key(kind, *place)) for kind in kinds]
+        if old.order is None:
+            return [*gone, Delete(self._key(Kind.ORDER, *place))]
+        return [*gone, self._put(Kind.ORDER, old.order, *place)]
 
     def _move(self, write: fx.MoveRun) -> Txn:
         run, assignment = write.run, write.assignment
@@ -398,6 +408,10 @@ class LeaderTransactions:
         late = (write.agent, write.job, write.run_id, str(write.token))
         compares = [self._as_seen(Kind.LATE_REPORT, write.report_revision, *late)]
         then: list[Operation] = [Delete(self._key(Kind.LATE_REPORT, *late))]
+        if write.order_revision:
+            place = (write.agent, write.job, write.run_id)
+            compares.append(self._as_seen(Kind.ORDER, write.order_revision, *place))
+            then.append(Delete(self._key(Kind.ORDER, *place)))
         if write.run is not None:
             key = (
                 self._keys.archive(write.job, write.run_id)

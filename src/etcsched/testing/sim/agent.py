@@ -12,6 +12,7 @@ from etcsched.core.errors import EtcschedError, LeaseGone
 from etcsched.core.records import Kind
 from etcsched.core.session import SessionEnd
 from etcsched.keyspace.answers import AgentWriteId, agent_event, write_id_of
+from etcsched.keyspace.feed import read_or_absent
 from etcsched.keyspace.ops import Snapshot, WatchUpdate
 from etcsched.keyspace.outbox import Rejected, WriteResult
 from etcsched.testing.sim.network import Link
@@ -326,7 +327,10 @@ class SimAgent:
 
         def on_update(update: WatchUpdate) -> None:
             if isinstance(update, Snapshot):
-                found = tuple(c for kv in update.kvs if (c := etcd.read_kv(keys, kv)) is not None)
+                read = (
+                    read_or_absent(keys, etcd.read_kv, kv, lambda *_: None) for kv in update.kvs
+                )
+                found = tuple(change for change in read if change is not None)
                 self.post(ev.Listed(kind, found, update.revision))
             else:
                 for event in update.events:
