@@ -397,6 +397,10 @@ class Context:
             if is_it and matter[1:] not in self.view.runs:
                 self._rejected.discard(matter)
 
+    def is_rejected(self, matter: Matter) -> bool:
+        """Whether etcd took the last write about it in no form: the next one rests for long."""
+        return matter in self._rejected
+
     def is_run_rejected(self, job: str) -> bool:
         """Whether etcd takes no write about one of the job's runs, or its fan-out's decision has
         raised: it may never be there."""
