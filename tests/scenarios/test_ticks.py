@@ -15,7 +15,7 @@ from etcsched.core.leader.context import Options
 from etcsched.core.leader.effects import CreateRun, Effect
 from etcsched.core.leader.events import LeaderEvent
 from etcsched.core.leader.overlap import had_begun
-from etcsched.core.records import Keep, Kind
+from etcsched.core.records import Gap, Keep, Kind, Watermark
 from etcsched.core.schedule import At
 from etcsched.core.states import JobState, OnAgentLoss, Origin, Overlap, Recovery, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -636,3 +636,37 @@ def test_a_pause_by_a_clock_that_is_ahead(world: World) -> None:
     asyncio.run(resume(etcd, keys, "a", world.now, timeout_s=5))
     world.advance(20)
     assert list(world.states("a")) == ["120040", "120050"]
+
+
+@pytest.mark.parametrize("kind", [Kind.WATERMARK, Kind.GAP])
+def test_an_account_that_a_hand_took_to_the_end_of_time(kind: Kind) -> None:
+    """Nothing is due any more; all else goes on: edits, requests, a takeover, an agent's loss."""
+    last = Utc("9999-12-31T23:59:59.999Z")
+    world = World()
+    if kind is Kind.WATERMARK:
+        world.put(kind, Watermark(through=last, term=0))
+    world.scheduler("s1")
+    world.agent("a1")
+    world.advance(1)
+    world.apply(job("backup", every_s=7, recovery=Recovery.ALL))
+    world.advance(1)
+    if kind is Kind.GAP:
+        gap = Gap(job="backup", since=world.now, decided_through=last, reason="")
+        world.put(kind, gap, "backup")
+    world.advance(30)
+    world.pause("backup")
+    world.calendar("days", exclude=("2026-12-25",))
+    world.apply(job("backup", every_s=7, recovery=Recovery.ALL, calendars=("days",)))
+    world.advance(5)
+    world.resume("backup")
+    world.nodes["s1"].kill()
+    world.scheduler("s2")
+    world.agents["a1"].kill()
+    world.advance(30)
+    world.agent("a1")
+    world.request(trigger("20261122T120001.000Z-aa"))
+    world.advance(30)
+    assert world.states("backup") == {"120001.000Z-aa": "completed"}
+    world.delete("backup")
+    world.advance(30)
+    assert not world.records(Kind.RUN)

@@ -29,7 +29,7 @@ from etcsched.core.records import (
 )
 from etcsched.core.schedule import Every, Pattern, Schedule, schedule_of
 from etcsched.core.states import JobState
-from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.core.times import Utc, instant_after, ms_of
 
 __all__ = [
     "begin_pause",
@@ -281,7 +281,7 @@ def _lasts_beyond(end: Utc, decided: Utc | None) -> bool:
 def _since(now: Utc, watermark: Utc | None, not_before: Utc | None = None) -> Utc:
     """Now, or the latest of the others: a timeline never runs backwards, whatever a clock says. A
     tick at the watermark is decided already, so nothing begins before the instant after it."""
-    after = utc_of(ms_of(watermark) + 1) if watermark is not None else now
+    after = instant_after(watermark) if watermark is not None else now
     return max(now, after, not_before or now)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final, NewType
 
 import msgspec
 
-__all__ = ["Time", "Utc", "ms_of", "ms_of_tick_id", "tick_id", "utc_of"]
+__all__ = ["Time", "Utc", "instant_after", "ms_of", "ms_of_tick_id", "tick_id", "utc_of"]
 
 Utc = NewType("Utc", str)
 """``2026-11-22T19:00:00.000Z``: always 24 characters, always UTC, always milliseconds."""
@@ -27,6 +27,7 @@ Time = Annotated[
 """A ``Utc`` in a record that others than the leader write: whatever isn't spelled so is refused as
 the record is decoded. It costs about 1.5 µs, so the leader's own records go without."""
 
+_LAST: Final = Utc("9999-12-31T23:59:59.999Z")
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - naive on purpose: all of it is UTC
 _MINUTE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:")
 _MINUTE_OF_ID: Final = re.compile(r"[0-9]{8}T(?:[01][0-9]|2[0-3])[0-9]{2}")
@@ -51,6 +52,11 @@ def ms_of(utc: Utc) -> int:
         return _minute_of_text(utc[:17]) * 60_000 + second_ms
     except (KeyError, ValueError):
         raise ValueError(f"{utc!r} is not a time like 2026-11-22T19:00:00.000Z") from None
+
+
+def instant_after(utc: Utc) -> Utc:
+    """A millisecond later; after the last instant of year 9999 comes none, so that one itself."""
+    return utc_of(ms_of(utc) + 1) if utc != _LAST else utc
 
 
 def tick_id(ms: int) -> str:

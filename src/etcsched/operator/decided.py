@@ -17,7 +17,7 @@ import msgspec
 from etcsched.core.errors import Refused
 from etcsched.core.records import Candidate, FanOut, Gap, Kind, Presence, Run
 from etcsched.core.states import Origin
-from etcsched.core.times import Utc, ms_of, tick_id, utc_of
+from etcsched.core.times import Utc, instant_after, ms_of, tick_id
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Range
 from etcsched.keyspace.transactions import TicksSeen
@@ -58,11 +58,11 @@ async def decided_of(
         runs = [found(Run, kv) for kv in (*active.kvs, *archived.kvs)]
         fan_outs = [found(FanOut, kv) for kv in fanned_out.kvs]
         after = [_after(run) for run in runs if run is not None]
-        after += [_instant_after(each.scheduled_at) for each in fan_outs if each is not None]
+        after += [instant_after(each.scheduled_at) for each in fan_outs if each is not None]
         begin = max([now, *after])
         gap = found(Gap, gaps.kvs[0]) if gaps.kvs else None
         if gap is not None:
-            begin = max(begin, utc_of(ms_of(gap.decided_through) + 1))
+            begin = max(begin, instant_after(gap.decided_through))
         decided.append(Decided(begin, gap.decided_through if gap is not None else None))
     return decided, TicksSeen(tick, revision)
 
@@ -77,7 +77,7 @@ async def decided_of_all(etcd: Etcd, keys: Keys, now: Utc, revision: int) -> Dec
         for kv in page.kvs:
             gap = found(Gap, kv)
             if gap is not None:
-                begin = max(begin, utc_of(ms_of(gap.decided_through) + 1))
+                begin = max(begin, instant_after(gap.decided_through))
                 open_from = min(open_from or gap.decided_through, gap.decided_through)
     return Decided(begin, open_from)
 
@@ -111,8 +111,4 @@ def _after(run: Run) -> Utc:
     """The first instant later than all ticks that the run stands for; of others none."""
     if run.origin in (Origin.REQUEST, Origin.RESUBMISSION) or run.scheduled_at is None:
         return Utc("")
-    return _instant_after(run.missed_through or run.scheduled_at)
-
-
-def _instant_after(at: Utc) -> Utc:
-    return utc_of(ms_of(at) + 1)
+    return instant_after(run.missed_through or run.scheduled_at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from etcsched.core.durations import format_duration, parse_duration_s
-from etcsched.core.times import Utc, ms_of, ms_of_tick_id, tick_id, utc_of
+from etcsched.core.times import Utc, instant_after, ms_of, ms_of_tick_id, tick_id, utc_of
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,11 @@ from etcsched.core.times import Utc, ms_of, ms_of_tick_id, tick_id, utc_of
 def test_times_have_one_text(ms: int, text: str) -> None:
     assert utc_of(ms) == text
     assert ms_of(Utc(text)) == ms
+
+
+def test_after_the_last_instant_comes_none() -> None:
+    last, before = Utc("9999-12-31T23:59:59.999Z"), Utc("9999-12-31T23:59:59.998Z")
+    assert instant_after(before) == instant_after(last) == last
 
 
 @pytest.mark.parametrize(

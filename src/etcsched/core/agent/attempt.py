@@ -58,6 +58,7 @@ class Attempt:
     ``assignment`` is None for one that was found in the supervisor or the spool. ``listed``: the
     assignment is in etcd, as far as known.
     ``claim`` is the report sent with T2, or read from etcd.
+    ``report_after_s``: when a report that etcd takes in no form is sent again.
     ``held``: the supervisor keeps the outcome until it is acknowledged.
 
     ``session`` is the incarnation that the claim names in etcd ("": not known yet), and whose
@@ -78,6 +79,7 @@ class Attempt:
         "number",
         "phase",
         "report",
+        "report_after_s",
         "run",
         "sent",
         "session",
@@ -96,6 +98,7 @@ class Attempt:
         self.claim: Report | None = None
         self.claim_after_s = 0.0
         self.report: Report | None = None
+        self.report_after_s = 0.0
         self.cancelled = False
         self.stopped_because = ""
         self.held = False

@@ -16,6 +16,16 @@ class Attempts:
         self.occupying: dict[str, Attempt] = {}
         self.reporting: dict[str, Attempt] = {}
         self.unspooled: dict[str, Attempt] = {}
+        """Of those that are reported, the ones that the disk doesn't have, nor is to have yet."""
+        self.rejected: dict[str, Attempt] = {}
+        """Of those that are reported, the ones that etcd takes in no form."""
+
+    def settle(self, attempt: Attempt) -> None:
+        """It waits for nothing any more, and takes no slot."""
+        for part in (
+            self.waiting, self.occupying, self.reporting, self.unspooled, self.rejected,
+        ):  # fmt: skip
+            part.pop(attempt.id, None)
 
     @property
     def is_unsettled(self) -> bool:

@@ -11,7 +11,6 @@ session (a lease), the presence (the key that says so), and the attempts (``assi
 
 from __future__ import annotations
 
-import enum
 import math
 from typing import assert_never
 
@@ -22,28 +21,17 @@ from etcsched.core.agent.assignments import Assignments
 from etcsched.core.agent.attempt import Phase
 from etcsched.core.agent.attempts import Attempts
 from etcsched.core.agent.deadlines import Deadlines
+from etcsched.core.agent.leaving import Leaving
 from etcsched.core.agent.outcomes import Outcomes
 from etcsched.core.agent.processes import Processes
 from etcsched.core.agent.standing import Settings, Standing
 from etcsched.core.clock import CLOCK_EVERY_S, Instant
 from etcsched.core.records import Assignment, Change, Drain, Kind, Live, Order, Presence
-from etcsched.core.states import Stage
 
 _REJOIN_AFTER_S = 0.3
 _LOOK_AGAIN_AFTER_S = 1.0
 _TTLS_TO_END_IN = 2
 """A lease that nobody renews has ended after so many of its TTLs, if no leader of etcd changes."""
-_AFTER_GRACE_S = 5.0
-
-
-class _Leaving(enum.Enum):
-    STOP = "stop"
-    DISMISSAL = "dismissal"
-    """Its work is over: what is to be done before it goes is done, until the leader lets it go."""
-    RESTART = "restart"
-    FAREWELL = "farewell"
-    """All is settled; the presence is being deleted."""
-    OVER = "over"
 
 
 class AgentMachine:
@@ -65,10 +53,10 @@ class AgentMachine:
         self._assignments = Assignments(
             self._standing, self._attempts, self._outcomes, self._processes, self._emit
         )
-        self._leaving: _Leaving | None = None
-        self._leave_by_s = 0.0
-        self._killed = False
-        self._is_hurried = False
+        self._leaving = Leaving(
+            self._standing, self._attempts, self._processes, self._assignments,
+            self._update_presence, self._emit,
+        )  # fmt: skip
         self._past_ends_by_s: float | None = None
 
     def _emit(self, effect: fx.Effect) -> None:
@@ -115,26 +103,21 @@ class AgentMachine:
 
     @property
     def is_leaving(self) -> bool:
-        return self._leaving is not None
-
-    @property
-    def _is_over(self) -> bool:
-        return self._leaving is _Leaving.OVER
+        return self._leaving.has_begun
 
     def phase_of(self, attempt_id: str) -> Phase | None:
         """None: unknown, or done and gone from etcd."""
         return self._attempts.phase_of(attempt_id)
 
     def handle(self, event: ev.Event, now: Instant) -> list[fx.Effect]:
-        if self._is_over:
+        if self._leaving.is_over:
             return []
         if not isinstance(event, ev.SessionRenewed | ev.SessionLost):
             self._lose_expired_session(now)
-        if not self._is_over:
+        if not self._leaving.is_over:
             self._handle(event, now)
             self._assignments.fill(now)
-        if self._leaving is not None:
-            self._leave_if_done(self._leaving, now)
+        self._leaving.go_on(now)
         effects, self._effects = self._effects, []
         return effects
 
@@ -189,7 +172,7 @@ class AgentMachine:
                 if create_revision == self._standing.joined:
                     self._presence_gone(now)
             case ev.PresenceLeft():
-                self._quit()
+                self._leaving.quit()
             case ev.ReportsRead(create_revision, reports):
                 if create_revision == self._standing.joined:
                     for report, revision in reports:
@@ -205,9 +188,9 @@ class AgentMachine:
             case ev.SpoolFailed(attempt_id):
                 self._outcomes.spool_failed(attempt_id, now)
             case ev.StopRequested(kill):
-                self._stop(kill, now)
+                self._leaving.stop(kill, now)
             case ev.RestartRequested():
-                self._restart(now)
+                self._leaving.restart(now)
             case _:
                 assert_never(event)
 
@@ -226,7 +209,7 @@ class AgentMachine:
             case Kind.DRAIN, record:
                 self._standing.drained = record is not None
             case Kind.LIVE, record:
-                self._told(record if isinstance(record, Live) else None, now)
+                self._leaving.told(record if isinstance(record, Live) else None, now)
             case Kind.PRESENCE, record:
                 joined = self._standing.joined
                 ours = record is not None and change.create_revision == joined
@@ -255,7 +238,7 @@ class AgentMachine:
                 self._standing.drained = any(isinstance(c.record, Drain) for c in changes)
             case Kind.LIVE:
                 records = [c.record for c in changes if isinstance(c.record, Live)]
-                self._told(records[0] if records else None, now)
+                self._leaving.told(records[0] if records else None, now)
             case Kind.PRESENCE:
                 joined = self._standing.joined
                 ours = any(c.create_revision == joined for c in changes)
@@ -271,7 +254,7 @@ class AgentMachine:
         self._standing.is_supervisor_closing = ready.is_closing
         self._processes.supervisor_ready(ready.running, ready.ended, now)
         self._assignments.heed_orders()
-        if self._killed:
+        if self._leaving.has_killed:
             self._processes.stop_all("the agent was stopped", now)
         if self._standing.joined is not None:
             self._update_presence(now)
@@ -313,8 +296,9 @@ class AgentMachine:
         self._assignments.give_up_claims()
         self._outcomes.writer_lost()
         self._outcomes.spool_all()
-        if self._leaving is _Leaving.FAREWELL:
-            self._quit()  # The presence has gone with its lease; a session anew would only join.
+        if self._leaving.is_farewell:
+            # The presence has gone with its lease; a session anew would only join.
+            self._leaving.quit()
         else:
             self._emit(fx.OpenSession())
 
@@ -344,7 +328,7 @@ class AgentMachine:
             self._update_presence(now)
         elif not taken.lease:
             self._processes.stop_all("a hand has taken this agent's id", now, grace_s=0.0)
-            self._quit(
+            self._leaving.quit(
                 f"the presence of agent {there.agent} has no lease, so that it never goes: no "
                 f"agent put it there; delete it: etcdctl del {taken.key}"
             )
@@ -361,7 +345,7 @@ class AgentMachine:
             )
         else:
             self._processes.stop_all("another agent has taken this agent's id", now, grace_s=0.0)
-            self._quit(
+            self._leaving.quit(
                 f"agent {there.agent} is already running on host {there.host} as process "
                 f"{there.pid} (since {there.since}); stop it, or give this one another --id"
             )
@@ -377,7 +361,7 @@ class AgentMachine:
 
     def _presence_gone(self, now: Instant) -> None:
         """Deleted by hand, while the lease lives: put it again."""
-        if self._leaving is _Leaving.FAREWELL:
+        if self._leaving.is_farewell:
             return  # It is we who deleted it: the answer is on its way.
         self._standing.joined = None
         self._standing.reports_read = False
@@ -391,98 +375,9 @@ class AgentMachine:
         if session is not None and joined is not None:
             self._emit(fx.UpdatePresence(self._standing.presence(now), session.lease, joined))
 
-    # --- leaving ---
+    # --- time ---
 
     def _time_passed(self, now: Instant) -> None:
         self._outcomes.time_passed(now)
         if now.mono_s - self._standing.clock_shown_s >= CLOCK_EVERY_S:
             self._update_presence(now)
-
-    def _stop(self, kill: bool, now: Instant) -> None:
-        if self._leaving is _Leaving.FAREWELL:
-            return
-        if self._leaving not in (_Leaving.STOP, _Leaving.DISMISSAL):
-            self._leaving = _Leaving.STOP
-            self._standing.leaving = self._standing.stopping = True
-            self._leave_by_s = now.mono_s + self._settings.stop_timeout_s
-            self._update_presence(now)
-        else:
-            kill = True
-        if kill:
-            self._is_hurried = True
-            self._kill_and_leave(now, grace_s=0.0)
-
-    def _kill_and_leave(self, now: Instant, *, grace_s: float | None) -> None:
-        self._killed = True
-        self._standing.takes_shutdown_jobs = False  # Nor again what has just been killed.
-        grace_at_most_s = self._processes.longest_grace_s() if grace_s is None else grace_s
-        self._leave_by_s = now.mono_s + grace_at_most_s + _AFTER_GRACE_S
-        self._processes.stop_all("the agent was stopped", now, grace_s=grace_s)
-
-    def _restart(self, now: Instant) -> None:
-        if self._leaving is None:
-            self._leaving = _Leaving.RESTART
-            self._standing.leaving = True
-            self._leave_by_s = now.mono_s + self._settings.restart_within_s
-
-    def _leave_if_done(self, leaving: _Leaving, now: Instant) -> None:
-        late = now.mono_s >= self._leave_by_s
-        is_idle = not (self._attempts.occupying or self._attempts.is_unsettled)
-        if leaving is _Leaving.RESTART:
-            if late or not self._attempts.is_unsettled:
-                self._leaving = _Leaving.OVER
-                self._emit(fx.Reexec())
-        elif leaving is _Leaving.STOP and is_idle and not (self._is_hurried or self._is_dismissed):
-            self._ask_for_dismissal(now)
-        elif leaving in (_Leaving.STOP, _Leaving.DISMISSAL):
-            # In a session of its own, one that waits would begin to go anew.
-            is_alone = leaving is _Leaving.DISMISSAL and self._standing.session is None
-            if late and self._attempts.occupying and not self._killed:
-                self._kill_and_leave(now, grace_s=None)
-            elif late or is_alone or (is_idle and (self._killed or self._is_dismissed)):
-                self._say_farewell()
-
-    @property
-    def _is_dismissed(self) -> bool:
-        return self._standing.stage is Stage.DISMISSED
-
-    def _ask_for_dismissal(self, now: Instant) -> None:
-        """Its presence says that it wants to go, and its reports that it has nothing to do any
-        more, also where that had to be killed. Without a session nobody can answer; with one, the
-        presence is on its way, and a leader may have seen it already."""
-        if self._standing.joined is None:
-            if self._standing.session is None or now.mono_s >= self._leave_by_s:
-                self._say_farewell()
-            return
-        self._leaving = _Leaving.DISMISSAL
-        self._killed = False
-        self._standing.takes_shutdown_jobs = True
-        self._leave_by_s = now.mono_s + self._settings.leader_wait_s
-        self._heed(now)
-        self._assignments.fill(now)
-
-    def _told(self, live: Live | None, now: Instant) -> None:
-        before = self._standing.stage
-        self._standing.is_told(live)
-        if self._standing.stage is not before:
-            self._heed(now)
-
-    def _heed(self, now: Instant) -> None:
-        """Each stage on the way out has its own time."""
-        is_waiting = self._leaving is _Leaving.DISMISSAL and not self._killed
-        if is_waiting and self._standing.stage in (Stage.LEAVING, Stage.LAST):
-            self._leave_by_s = now.mono_s + self._settings.shutdown_timeout_s
-
-    def _say_farewell(self) -> None:
-        """What is unsettled even now is in the supervisor's journal, and in etcd as a claim: the
-        next start of this agent reports it."""
-        self._standing.takes_shutdown_jobs = False
-        if self._standing.joined is None:
-            self._quit()
-        else:
-            self._leaving = _Leaving.FAREWELL
-            self._emit(fx.LeavePresence(self._settings.agent, self._standing.joined))
-
-    def _quit(self, id_in_use: str = "") -> None:
-        self._leaving = _Leaving.OVER
-        self._emit(fx.Quit(id_in_use))

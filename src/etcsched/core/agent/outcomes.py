@@ -37,8 +37,6 @@ class Outcomes:
         self._attempts = attempts
         self._emit = emit
         self._answered_s = 0.0
-        self._rejected: dict[str, float] = {}
-        """By attempt, when it is sent again."""
 
     def answered(self, now: Instant) -> None:
         """Etcd has answered something."""
@@ -80,7 +78,7 @@ class Outcomes:
     def _send(self, attempt: Attempt) -> None:
         assert attempt.report is not None
         attempt.sent = True
-        self._rejected.pop(attempt.id, None)
+        self._attempts.rejected.pop(attempt.id, None)
         self._emit(
             fx.ReportOutcome(agent=self._settings.agent, token=attempt.token, report=attempt.report)
         )
@@ -109,21 +107,15 @@ class Outcomes:
             if self._standing.may_write:
                 self._send(attempt)
             return
-        self._rejected[attempt_id] = now.mono_s + REJECTED_AGAIN_S
+        attempt.report_after_s = now.mono_s + REJECTED_AGAIN_S
+        self._attempts.rejected[attempt_id] = attempt
         if attempt_id in self._attempts.unspooled:
             self._spool(attempt)
 
     def done(self, attempt: Attempt) -> None:
         """Its outcome is in etcd, or nothing is to be said of it."""
         attempt.phase = Phase.DONE
-        self._rejected.pop(attempt.id, None)
-        for part in (
-            self._attempts.waiting,
-            self._attempts.occupying,
-            self._attempts.reporting,
-            self._attempts.unspooled,
-        ):
-            part.pop(attempt.id, None)
+        self._attempts.settle(attempt)
         if attempt.held:
             self.acknowledge(attempt)
         if attempt.spool is not Spool.NONE:
@@ -197,9 +189,9 @@ class Outcomes:
             self._spool(attempt)
 
     def _send_rejected_again(self, now: Instant) -> None:
-        for attempt_id, due_s in list(self._rejected.items()):
-            if now.mono_s >= due_s and self._standing.may_write:
-                self._send(self._attempts.reporting[attempt_id])
+        for attempt in list(self._attempts.rejected.values()):
+            if now.mono_s >= attempt.report_after_s and self._standing.may_write:
+                self._send(attempt)
 
     def _spool(self, attempt: Attempt) -> None:
         assert attempt.report is not None

@@ -20,11 +20,11 @@ from etcsched.core.leader.placement import (
 )
 from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.runs import MAX_WORDS, Author
-from etcsched.core.records import Job, Run, fan_out_in, lane_of
+from etcsched.core.records import Job, Presence, Run, fan_out_in, lane_of
 from etcsched.core.states import JobState, RunState
 from etcsched.core.text import shortened
 from etcsched.core.times import Utc, ms_of, utc_of
-from etcsched.core.view import RunKey, View, job_of
+from etcsched.core.view import Entry, RunKey, View, job_of
 
 REJECTED_WAIT_S = 5.0
 """A write whose form etcd won't take is a defect; until it is mended, it isn't tried in a loop."""
@@ -423,6 +423,10 @@ class Context:
             if is_it and matter[1:] not in self.view.runs:
                 self._rejected.discard(matter)
 
+    def is_rejected(self, matter: Matter) -> bool:
+        """Whether etcd took the last write about it in no form: the next one rests for long."""
+        return matter in self._rejected
+
     def is_run_rejected(self, job: str) -> bool:
         """Whether etcd takes no write about one of the job's runs, or its fan-out's decision has
         raised: it may never be there."""
@@ -571,13 +575,13 @@ class Context:
             return ASIDE_REASON
         return shortened(self.agents.why_none(requirement_of(job)), MAX_WORDS)
 
-    def why_not_now(self, job: str, requirement: Requirement) -> str | None:
-        """What keeps a run of the job whose turn it is from an agent now, in words."""
+    def choose_now(self, job: str, requirement: Requirement) -> tuple[Entry[Presence] | None, str]:
+        """The agent for a run of the job whose turn it is; if there is none now, why, in words."""
         if (holder := self.conflicts.holder(job)) is not None:
-            return f"{holder}"
+            return None, f"{holder}"
         presence = self.agents.choose(requirement, job)
         if presence is None:
-            return self.agents.why_none(requirement)
+            return None, self.agents.why_none(requirement)
         if self.agents.has_to_start(presence.record):
-            return f"the startup jobs of {presence.record.agent} go first"
-        return None
+            return None, f"the startup jobs of {presence.record.agent} go first"
+        return presence, ""

@@ -59,19 +59,23 @@ class GroupTurns:
         self._blocked.discard(key)
         self._passed_over.discard(key)
 
-    def passed_over_no_more(self) -> list[RunKey]:
-        """Runs that left their turn to another that can't take it any more: it is paused, say, or
-        its agent is gone. They can now, or they would only be put to and fro."""
-        conflicts, passed_over = self._context.conflicts, self._passed_over
+    def let_first_no_more(self) -> list[RunKey]:
+        """Runs that left their turn to what was just being made, and isn't any more."""
         let_first = [each for runs in self._let_first.values() for each in runs.items()]
         first_jobs = {job for _, job in let_first}
         held_up = {job for job in first_jobs if self._is_any_coming_above(job)}
-        come = [key for key, job in let_first if job not in held_up]
+        return [key for key, job in let_first if job not in held_up]
+
+    def passed_over_no_more(self) -> dict[str, list[RunKey]]:
+        """By job, the first runs that left their turn to another that can't take it any more: it is
+        paused, say, or its agent is gone. They can now, or they would only be put to and fro."""
+        passed_over, found = self._passed_over, dict[str, list[RunKey]]()
         for job in passed_over.jobs:
-            if conflicts.passed_over(job, self._could_go) is None:
-                for first in filter(self._could_take, passed_over.firsts_of(job)):
-                    come += passed_over.all_like(first)
-        return come
+            if self._context.conflicts.passed_over(job, self._could_go) is None:
+                firsts = list(filter(self._could_take, passed_over.firsts_of(job)))
+                if firsts:
+                    found[job] = firsts
+        return found
 
     def is_blocked(self, key: RunKey) -> bool:
         """Whether its conflict groups kept it as it was looked at last."""

@@ -25,7 +25,7 @@ from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Kind, Run
 from etcsched.core.states import Origin, RunState
 from etcsched.core.timeline import ticks
-from etcsched.core.times import ms_of, utc_of
+from etcsched.core.times import instant_after, ms_of, utc_of
 from etcsched.core.view import Entry
 
 
@@ -408,7 +408,7 @@ class Outages:
                 created=created,
                 archived=archived,
                 fan_outs=fan_outs,
-                first_tick=None if is_open else utc_of(after_ms + 1),
+                first_tick=None if is_open else instant_after(utc_of(after_ms)),
                 following=following,
             ),
             job_matter(name),

@@ -166,15 +166,16 @@ class RequestDecider:
     def _start(self, entry: Entry[Request], job: Job) -> None:
         context, request = self._context, entry.record
         requirement = requirement_of(job, Origin.REQUEST)
-        why = context.why_not_now(job.name, requirement)
-        where = f"waits: {why}" if why is not None else _GOES_NEXT
-        state, presence, agent = RunState.READY, None, None
-        if context.conflicts.holder(job.name) is not None:
-            state = RunState.CONFLICTED
-        elif why is None and not context.conflicts.is_in_group(job.name):
-            # (Who of its conflict groups goes first is found out once it is there.)
-            presence = context.agents.choose(requirement, job.name)
-        if presence is not None:
+        state, agent = RunState.READY, None
+        presence, why = context.choose_now(job.name, requirement)
+        if presence is None:
+            where = f"waits: {why}"
+            if context.conflicts.holder(job.name) is not None:
+                state = RunState.CONFLICTED
+        elif context.conflicts.is_in_group(job.name):
+            # Who of its conflict groups goes first is found out once it is there.
+            presence, where = None, _GOES_NEXT
+        else:
             state, agent = RunState.ASSIGNED, presence.record.agent
             where = f"assigned to {agent}"
         seen = self._view.start_seen(job.name, agent)

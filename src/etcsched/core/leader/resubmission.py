@@ -215,7 +215,8 @@ class Resubmissions:
         behind = len(self._view.ids_of(run.lane))
         if behind:
             return f"behind {behind} of its job"
-        return self._context.why_not_now(job.name, requirement_of_run(job, run))
+        presence, why = self._context.choose_now(job.name, requirement_of_run(job, run))
+        return why if presence is None else None
 
     def _refuse(self, entry: Entry[Request], text: str) -> None:
         context = self._context

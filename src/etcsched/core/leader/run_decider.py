@@ -114,9 +114,13 @@ class RunDecider:
 
     def decide(self) -> None:
         """Look at everything that is due for a look, then fill free slots."""
+        turns = self.waiting.turns
         freed = self._look_at_groups()
+        for job, firsts in turns.passed_over_no_more().items():
+            freed[job] = list(dict.fromkeys((*freed.get(job, ()), *firsts)))
         dirty, self._dirty = self._dirty, {}
-        dirty |= dict.fromkeys(self.waiting.turns.passed_over_no_more())
+        dirty |= dict.fromkeys(key for firsts in freed.values() for key in firsts)
+        dirty |= dict.fromkeys(turns.let_first_no_more())
         self._decide_each(dirty)
         self.waiting.fill_slots()
         left = self._blocked_of_free(freed)
@@ -131,15 +135,22 @@ class RunDecider:
         turns, freed = self.waiting.turns, dict[str, list[RunKey]]()
         for job in members:
             self._dirty |= dict.fromkeys(turns.let_first_of(job))
-            first, could_go = turns.first_blocked_of(job), self.waiting.waits_of(job)
-            if not (first or could_go):
+            first = turns.first_blocked_of(job)
+            if not (first or self.waiting.does_any_wait(job)):
                 continue
             if self._context.conflicts.holder(job) is None:
-                self._dirty |= dict.fromkeys(first)
                 freed[job] = first
             else:
+                could_go = self.waiting.waits_of(job)
                 self._dirty |= dict.fromkeys(could_go)
+                self._discard_busy(could_go)
         return freed
+
+    def _discard_busy(self, keys: list[RunKey]) -> None:
+        """What is written about them tells once it is settled, whether they are blocked."""
+        for key in keys:
+            if self._context.is_busy(run_matter(key)):
+                self.waiting.discard(key)
 
     def _blocked_of_free(self, freed: dict[str, list[RunKey]]) -> list[RunKey]:
         """Runs that nothing blocks any more, now that those before them have gone, or can't go.
@@ -147,9 +158,9 @@ class RunDecider:
         context, turns = self._context, self.waiting.turns
         found: list[RunKey] = []
         for job, firsts in freed.items():
-            looked_at = (key for key in firsts if not context.is_busy(run_matter(key)))
-            is_blocked = any(map(turns.is_blocked, looked_at))
-            if not is_blocked and context.conflicts.holder(job) is None:
+            taken = (key for key in firsts if not context.is_rejected(run_matter(key)))
+            is_kept = any(map(turns.is_blocked, taken))
+            if not is_kept and context.conflicts.holder(job) is None:
                 found += turns.blocked_of(job)
         return found
 

@@ -102,11 +102,6 @@ class Waiting:
         for queue in self._of_job.get(job, {}).values():
             yield from (place[2] for place in queue)
 
-    def all_like(self, key: RunKey) -> Iterable[RunKey]:
-        """Those of its job that ask the same as this run, which is one of them."""
-        _, requirement = self._places[key]
-        return (place[2] for place in self._of_job[key[0]][requirement])
-
     def serve(self, offer: Callable[[Requirement, RunKey], bool]) -> None:
         """Offer each run in its turn. True takes it out of here; False: nobody can take it, nor
         any other that asks the same."""

@@ -105,8 +105,12 @@ class WaitingRuns:
         """Of one about an agent's coming or going: why it can't start any more, if so."""
         return self._bound.why_pointless(run, job)
 
+    def does_any_wait(self, job: str) -> bool:
+        """Whether a run of the job goes as soon as an agent takes it."""
+        return bool(self._waiting.firsts_of(job))
+
     def waits_of(self, job: str) -> list[RunKey]:
-        """Its runs that go as soon as an agent takes them."""
+        """All such runs."""
         return list(self._waiting.all_of(job))
 
     def place_of(self, key: RunKey) -> int | None:

@@ -16,7 +16,7 @@ from etcsched.core.records import (
     fan_out_in,
 )
 from etcsched.core.states import FINAL
-from etcsched.core.times import Utc, ms_of, utc_of
+from etcsched.core.times import Utc, instant_after
 from etcsched.keyspace.codec import encode, watermark_operand
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Compare, Delete, Operation, Put, Range, Relation, Target, Txn
@@ -361,7 +361,7 @@ class LeaderTransactions:
         gap = write.gap
         # A copy of this that a frozen member commits as it wakes finds no gap again, if this one
         # is forgotten by then; but it is forgotten only once the watermark has passed its end.
-        after = utc_of(ms_of(gap.decided_through) + 1)
+        after = instant_after(gap.decided_through)
         return Txn(
             (
                 self._as_seen(Kind.GAP, write.gap_revision, gap.job),
