@@ -753,6 +753,22 @@ def test_what_comes_while_the_target_of_a_join_is_stopped_has_come(
     assert [s.job for s in only_run(world, "report").chained_from] == ["load", "late"]
 
 
+def test_a_tick_that_comes_alone_to_a_stopped_join_holds_up_no_other(world: World) -> None:
+    """Nothing is there to delete, so no event would ever show that it is gone."""
+    link = Link(to="report", on=(RunState.OVERLAPPED,), joins=True)
+    world.apply(job("report", state=JobState.DISABLED))
+    world.apply(job("load", every_s=2, overlap=Overlap.SKIP, chain=(link,)))
+    world.agents["a1"].takes_s = 60.0
+    world.advance(20)
+    late_ms = [
+        ms_of(run.created_at) - ms_of(run.due_at)
+        for run in world.runs("load").values()
+        if run.state is RunState.OVERLAPPED
+    ]
+    assert len(late_ms) >= 5
+    assert max(late_ms) < 500
+
+
 @pytest.mark.parametrize("state", STOPPED)
 def test_a_join_to_which_all_have_come_while_its_target_is_stopped_is_over(
     world: World, state: JobState

@@ -366,6 +366,10 @@ class _Plan:
             self._skip(target.name, stopped)
             if any(change.target == target.name for change in self._joins):
                 return  # By a link before this one.
+            if not self._view.seen(Kind.JOIN, target.name, self._instance):
+                # It is the only one that comes: nothing is there, and nothing will be seen to go.
+                self._edited_revision = self._view.seen(Kind.EDITED)
+                return
             changed = None
         elif self._begin(target, run_id, arrived):
             changed = None
