@@ -204,17 +204,137 @@ def test_what_was_declined_is_abandoned_as_its_buffer_is_over() -> None:
 
 @pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE])
 @pytest.mark.parametrize("recovery", [Recovery.LAST, Recovery.ALL])
-def test_what_all_have_declined_is_abandoned(recovery: Recovery, overlap: Overlap) -> None:
-    """Also once the one that it waited for is gone: nothing else of its job waits behind it."""
-    world = declining(2, recovery=recovery, overlap=overlap)
+def test_what_all_have_declined_is_abandoned_as_its_buffer_is_over(
+    recovery: Recovery, overlap: Overlap
+) -> None:
+    """No outage: somebody is here. Nothing else of its job waits behind it."""
+    world = declining(2, recovery=recovery, overlap=overlap, pickup_buffer_s=30.0)
     filled(world, 300.0)
     world.advance(6)
     assert only_run(world).state is RunState.READY
     world.agents["able"].kill()
-    world.advance(15)
+    world.advance(30)
     run = only_run(world)
     assert (run.state, len(run.attempts)) == (RunState.ABANDONED, 2)
-    assert run.history[-1].cause == "2 agents declined: all that are here"
+    assert run.history[-1].cause == (
+        "2 agents declined, all that were here, until its pickup buffer of 30 s was over"
+    )
+
+
+def away_for_a_moment(world: World, how: str) -> None:
+    """The one that would take it, on which nothing runs then."""
+    if how == "drained":
+        world.drain("able")
+        world.advance(3)
+        world.undrain("able")
+    else:
+        world.agents["able"].kill()
+        world.advance(15)
+        world.agent("able", takes_s=1.0)
+
+
+@pytest.mark.parametrize("how", ["drained", "begun anew"])
+def test_who_could_take_it_may_be_away_for_a_moment(how: str) -> None:
+    world = declining(1)
+    filled(world, 25.0)
+    world.advance(4)
+    if how == "drained":
+        world.drain("able")
+        world.advance(3)
+        world.undrain("able")
+    else:
+        world.agents["able"].kill()
+        world.advance(15)
+        world.agent("able", takes_s=1.0)
+    world.advance(30)
+    assert (only_run(world).state, only_run(world).agent) == (RunState.COMPLETED, "able")
+
+
+def test_what_waits_without_a_buffer_ends_some_time_after_nobody_could_take_it() -> None:
+    """It was queued; the next of its job would wait behind it for ever."""
+    second = At(Utc("2026-11-22T12:00:07.000Z"))
+    world = declining(1, overlap=Overlap.QUEUE, pickup_buffer_s=20.0)
+    filled(world, 300.0)
+    fields: dict[str, Any] = {"overlap": Overlap.QUEUE, "pickup_buffer_s": 20.0}
+    world.apply(job("backup", ONCE, second, prefer=("first=yes",), **fields))
+    world.advance(26)
+    first, queued = world.runs("backup").values()
+    assert (first.state, queued.state, len(queued.attempts)) == (
+        RunState.ABANDONED,
+        RunState.READY,
+        1,
+    )
+    world.agents["able"].kill()
+    world.advance(25)
+    assert world.runs("backup")[queued.id].state is RunState.READY
+    world.advance(5)
+    assert world.runs("backup")[queued.id].state is RunState.ABANDONED
+
+
+def declined_retry(**fields: Any) -> World:
+    """Of an attempt on "able", which is full as the retry is due, for half a minute."""
+    world = declining(1, retry=Retry(max=1, interval_s=10.0), **fields)
+    able = world.agent("able", takes_s=1.0, slots=1, ends_as=Outcome.FAILED)
+    able.hands_on = {"backup": {"rows": ("7",)}}
+    world.apply(job("filler", At(Utc("2026-11-22T12:00:10.000Z")), hosts=("able",)))
+    world.advance(9)
+    able.takes_s, able.ends_as = 30.0, Outcome.COMPLETED
+    world.advance(10)
+    assert only_run(world).attempts[-1].agent == "d0"
+    return world
+
+
+def test_a_retry_that_is_declined_is_a_retry_still() -> None:
+    world = declined_retry()
+    assert only_run(world).state is RunState.RETRYING
+    assert only_run(world).results == {"rows": ("7",)}, "a declined attempt has none"
+    world.agents["able"].takes_s = 1.0
+    world.advance(25)
+    run = only_run(world)
+    assert (run.state, run.retries, len(run.attempts)) == (RunState.COMPLETED, 1, 4)
+
+
+def test_a_declined_retry_ends_by_the_next_tick() -> None:
+    world = declined_retry()
+    world.apply(job("backup", every_s=20))
+    world.advance(3)
+    first, second = world.runs("backup").values()
+    assert (first.state, second.state) == (RunState.FAILED, RunState.READY)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_declined_retry_waits_for_whoever_could_take_it(gone: bool) -> None:
+    world = declined_retry(pickup_buffer_s=15.0)
+    world.agents["able"].kill()
+    world.advance(12)
+    assert only_run(world).state is RunState.RETRYING
+    if not gone:
+        world.agent("able", takes_s=1.0)
+    world.advance(20)
+    assert only_run(world).state is (RunState.FAILED if gone else RunState.COMPLETED)
+
+
+def test_declines_take_no_turns_of_what_a_loss_has_moved() -> None:
+    world = declining(10, pickup_buffer_s=20.0)
+    world.agent("able", takes_s=1.0, slots=30)
+    for number in range(30):
+        world.apply(job(f"job{number:02}", ONCE, prefer=("first=yes",), pickup_buffer_s=20.0))
+    world.advance(15)
+    runs = [run for number in range(30) for run in world.runs(f"job{number:02}").values()]
+    assert [run.state for run in runs] == [RunState.COMPLETED] * 30
+
+
+def test_who_has_begun_anew_is_asked_again() -> None:
+    """The user may be there by now."""
+    world = declining(1)
+    world.advance(6)
+    assert only_run(world).state is RunState.READY
+    world.agents["d0"].kill()
+    world.advance(15)
+    world.agent("d0", takes_s=1.0)
+    world.advance(5)
+    run = only_run(world)
+    assert (run.state, len(run.attempts)) == (RunState.COMPLETED, 2)
 
 
 def test_after_an_attempt_all_are_asked_again() -> None:
@@ -231,7 +351,7 @@ def test_after_an_attempt_all_are_asked_again() -> None:
 
 
 def test_what_has_run_before_and_is_declined_by_all_has_failed() -> None:
-    world = declining(1, retry=Retry(max=1, interval_s=30.0))
+    world = declining(1, retry=Retry(max=1, interval_s=30.0), pickup_buffer_s=20.0)
     able = world.agent("able", takes_s=1.0, ends_as=Outcome.FAILED)
     world.advance(20)
     able.kill()
@@ -672,8 +792,8 @@ def test_the_middle_candidate_dies() -> None:
 
 def test_a_run_that_nobody_starts_is_abandoned(world: World) -> None:
     world.agents["a1"].takes_s, world.agents["a1"].ends_as = 0.0, Outcome.DECLINED
-    world.apply(job("backup", ONCE, max_reassigns=2))
-    world.advance(10)
+    world.apply(job("backup", ONCE, max_reassigns=2, pickup_buffer_s=5.0))
+    world.advance(10.5)
     run = only_run(world)
     assert (run.state.value, len(run.attempts)) == ("abandoned", 1)
 

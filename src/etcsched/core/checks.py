@@ -40,7 +40,7 @@ from etcsched.core.records import (
     Seat,
     Watermark,
 )
-from etcsched.core.retry import RETRIED
+from etcsched.core.retry import RETRIED, is_waiting_for_retry
 from etcsched.core.schedule.patterns import Cron
 from etcsched.core.schedule.schedule import schedule_of
 from etcsched.core.schedule.zone import check_timezone
@@ -84,9 +84,7 @@ def problem_with(
                 return _problem_with_settings(record)
             case Join() if not record.arrived:
                 return "nobody has come to it"
-            case Run(state=RunState.RETRYING) if (
-                not record.attempts or record.attempts[-1].outcome not in RETRIED
-            ):
+            case Run(state=RunState.RETRYING) if not is_waiting_for_retry(record):
                 return "it has no attempt that is retried"
             case Report() if is_late_report and (
                 record.outcome is None or not _TOKEN.match(ids[-1])

@@ -61,13 +61,20 @@ def _share(run: Run) -> float:
 
 
 def is_waiting_for_retry(run: Run) -> bool:
-    """Whether its next attempt, if it hasn't begun, is a retry."""
-    return bool(run.attempts) and run.attempts[-1].outcome in RETRIED
+    """Whether its next attempt, if it hasn't begun, is a retry. One that was declined hasn't."""
+    return (last := _last_that_ran(run)) is not None and last.outcome in RETRIED
 
 
 def state_without_retry(run: Run) -> RunState:
     """How a run ends that waits for a retry and gets none: as its last attempt did."""
-    return RunState(run.attempts[-1].outcome.value)
+    last = _last_that_ran(run)
+    assert last is not None, (run.job, run.id)
+    return RunState(last.outcome.value)
+
+
+def _last_that_ran(run: Run) -> Attempt | None:
+    ran = (each for each in reversed(run.attempts) if each.outcome is not Outcome.DECLINED)
+    return next(ran, None)
 
 
 def chained_runs_supersede(job: Job) -> bool:

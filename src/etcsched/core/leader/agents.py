@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from msgspec.structs import replace
+
 from etcsched.core.leader.placement import (
     NEVER_TRIED,
     Requirement,
@@ -15,14 +17,11 @@ from etcsched.core.leader.placement import (
     requirement_of_run,
     why_not,
 )
-from etcsched.core.leader.pool import Member, Pool, pool_of
+from etcsched.core.leader.pool import NOBODY, Member, Pool, pool_of
 from etcsched.core.records import Job, Presence, Rotation
 from etcsched.core.seats import Seating
 from etcsched.core.states import Occasion, Placement, RunState
 from etcsched.core.view import Entry, View
-
-MOST_POOLS_OF_DECLINED = 64
-"""Each costs something whenever an agent's load changes."""
 
 
 class Agents:
@@ -32,7 +31,8 @@ class Agents:
         self._reserved_slots: defaultdict[str, int] = defaultdict(int)
         self._pools: dict[Requirement, Pool] = {}
         self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
-        self._pools_of_declined = 0
+        self.changes = 0
+        """How often presences, drains or seats have changed."""
         self._rotated: dict[str, str] = {}
         """By job, the agent that had its last turn, as planned."""
 
@@ -63,30 +63,44 @@ class Agents:
 
     def changed(self) -> None:
         """Presences, drains or seats have changed: who is eligible is found out anew."""
+        self.changes += 1
         self.seating.changed()
-        self._forget_pools()
-
-    def _forget_pools(self) -> None:
         self._pools.clear()
         self._pools_of.clear()
-        self._pools_of_declined = 0
 
     def why_not(self, requirement: Requirement, presence: Presence) -> str | None:
         """Why this agent, full or not, isn't eligible; None: it is."""
         is_drained = presence.agent in self._view.drains
         is_standby = self.seating.is_standby(presence.agent)
-        return why_not(requirement, presence, is_drained, is_standby=is_standby)
+        why = why_not(requirement, presence, is_drained, is_standby=is_standby)
+        if why is None and presence.agent in self._decliners(requirement):
+            return "has declined it"
+        return why
 
     def is_eligible(self, requirement: Requirement, presence: Presence) -> bool:
         return self.why_not(requirement, presence) is None
 
     def has_eligible(self, requirement: Requirement) -> bool:
         """Whether an eligible agent lives, full or not."""
-        return len(self._pool_of(requirement)) > 0
+        pool = self._pool_of(requirement)
+        return len(pool) > sum(agent in pool for agent in self._decliners(requirement))
 
     def eligible(self, requirement: Requirement) -> tuple[str, ...]:
         """The agents that live and may run it, full or not, by name."""
-        return tuple(self._pool_of(requirement).agents)
+        decliners = self._decliners(requirement)
+        return tuple(a for a in self._pool_of(requirement).agents if a not in decliners)
+
+    def _decliners(self, requirement: Requirement) -> frozenset[str]:
+        """The agents that have declined the run and wouldn't take it now: one that has begun anew
+        since may have the run's user by now."""
+        if not requirement.without:
+            return NOBODY
+        presences = self._view.presences
+        return frozenset(
+            agent
+            for agent, token in requirement.without
+            if (entry := presences.get(agent)) is not None and entry.create_revision < token
+        )
 
     def why_none(self, requirement: Requirement) -> str:
         """Why no agent takes this now, in words."""
@@ -126,15 +140,15 @@ class Agents:
         self, requirement: Requirement, job: str, tried: Tried = NEVER_TRIED
     ) -> Entry[Presence] | None:
         """The eligible agent that gets the job's next run; None: there is none with a free slot."""
-        pool = self._pool_of(requirement)
+        pool, decliners = self._pool_of(requirement), self._decliners(requirement)
         after = (
             self._last_in_rotation(job) if requirement.placement is Placement.ROUND_ROBIN else None
         )
-        agent = pool.choose(tried.agents, after, job)
+        agent = pool.choose(tried.agents, after, job, decliners)
         if agent in tried.agents:
             # All have tried it: then at least another than the last time, or one that could.
             for avoid in (tried.unable | {tried.last}, tried.unable):
-                agent = pool.choose(avoid, after, job)
+                agent = pool.choose(avoid, after, job, decliners)
                 if agent not in avoid:
                     break
         return self._view.presences[agent] if agent is not None else None
@@ -155,13 +169,12 @@ class Agents:
         return entry.record.agent if entry is not None else None
 
     def _pool_of(self, requirement: Requirement) -> Pool:
+        """Shared by all that ask the same, whoever has declined them: a pool costs something
+        whenever an agent's load changes."""
+        if requirement.without:
+            requirement = replace(requirement, without=())
         pool = self._pools.get(requirement)
         if pool is None:
-            if requirement.without:
-                # These are few runs', and differ by who has declined: they don't pile up.
-                if self._pools_of_declined >= MOST_POOLS_OF_DECLINED:
-                    self._forget_pools()
-                self._pools_of_declined += 1
             presences = self._view.presences
             names = requirement.hosts or presences
             members = {

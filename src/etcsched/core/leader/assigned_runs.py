@@ -8,15 +8,11 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.declines import may_ask_another, state_when_declined, words_of
 from etcsched.core.leader.held_runs import HeldRuns, holds
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.pace import Pace
-from etcsched.core.leader.placement import (
-    declined_by,
-    requirement_of_run,
-    tried_by,
-    why_not,
-)
+from etcsched.core.leader.placement import declines_of, requirement_of_run, tried_by, why_not
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
@@ -25,7 +21,6 @@ from etcsched.core.leader.runs import (
     assignment_of,
     is_of_another,
     may_start,
-    state_when_declined,
     step,
 )
 from etcsched.core.records import Assignment, Job, Presence, Report, Run
@@ -33,9 +28,6 @@ from etcsched.core.retry import is_waiting_for_retry, state_without_retry
 from etcsched.core.states import OnAgentLoss, Outcome, Overlap, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey, revision_of
-
-MOST_DECLINES = 100
-"""In a row, so that a run's record, which names them, stays small."""
 
 _FINAL_OF: dict[Outcome, RunState] = {
     Outcome.COMPLETED: RunState.COMPLETED,
@@ -204,9 +196,9 @@ class AssignedRuns:
                 self._held.hold(entry, assignment, report, f"attempt died: {report.record.reason}")
                 return
         cause = report.record.reason or outcome.value
-        declined = len(declined_by(entry.record)) + 1
-        if outcome is Outcome.DECLINED and declined > 1:
-            cause = f"{declined} agents declined, the last since {cause}"
+        over = self._with_attempt(entry, assignment, report)
+        if outcome is Outcome.DECLINED and len(declines_of(over)) > 1:
+            cause = f"{words_of(over)}, the last since {cause}"
         order = self._view.orders.get((entry.record.agent, entry.record.job, entry.record.id))
         if outcome is Outcome.CANCELLED and is_cancelled and order is not None:
             cause = order.record.reason
@@ -241,11 +233,13 @@ class AssignedRuns:
         job = self._view.jobs.get(entry.record.job)
         if job is None or not may_start(job, entry, self._context.wall_ms):
             return False
+        return may_ask_another(self._with_attempt(entry, assignment, report))
+
+    def _with_attempt(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
+    ) -> Run:
         over = self._ends.attempt_over(assignment, report, "")
-        run = replace(entry.record, attempts=(*entry.record.attempts, over))
-        if len(declined_by(run)) >= MOST_DECLINES:
-            return False
-        return self._context.agents.has_eligible(requirement_of_run(job.record, run))
+        return replace(entry.record, attempts=(*entry.record.attempts, over))
 
     def _may_reassign(self, entry: Entry[Run]) -> bool:
         """After an attempt that died, or whose agent did."""
@@ -286,21 +280,21 @@ class AssignedRuns:
         changes: dict[str, object] = {}
         if report is not None:
             over = self._ends.attempt_over(assignment, report, cause)
-            changes = {
-                "attempts": (*run.attempts, over),
-                "reassigns": run.reassigns + (over.outcome is not Outcome.DECLINED),
-                **self._ends.results_of(report),
-            }
+            changes = {"attempts": (*run.attempts, over), **self._ends.results_of(report)}
+        was_declined = report is not None and report.record.outcome is Outcome.DECLINED
+        has_begun = report is not None and not was_declined
+        if has_begun:
+            changes["reassigns"] = run.reassigns + 1
         presence, is_paced = None, False
         is_free = context.conflicts.holder(run.job) is None  # Groups can change while it runs.
-        is_retry = report is None and is_waiting_for_retry(run)  # Not begun: it may end still.
+        is_retry = not has_begun and is_waiting_for_retry(run)  # It may end still.
         if job is not None and is_free and not is_retry and not self._view.is_paused(run.job):
             over_run = replace(run, **changes)
             wanted = requirement_of_run(job.record, over_run)
             presence = context.agents.choose(wanted, run.job, tried_by(over_run))
             if presence is not None and self._has_to_wait_there(run, job.record, presence):
                 presence = None
-            elif presence is not None and not self._pace.allow():
+            elif presence is not None and not (was_declined or self._pace.allow()):
                 presence, is_paced = None, True
                 cause = f"{cause}; it waits, since {self._pace.reason}"
         agent = presence.record.agent if presence is not None else None
@@ -312,7 +306,7 @@ class AssignedRuns:
             state = RunState.READY
             if is_retry:
                 state = RunState.RETRYING
-            elif is_paced and report is None and not run.attempts:
+            elif is_paced and not (has_begun or run.has_run):
                 state = RunState.QUEUED  # Outside any buffer, as whatever waits for its turn.
             moved = step(context.author, run, entry.mod_revision, state, cause, agent="", **changes)
             new = None

@@ -8,7 +8,7 @@ from typing import assert_never
 import msgspec
 
 from etcsched.core.records import Job, Run
-from etcsched.core.states import Origin, Overlap, RunState
+from etcsched.core.states import Origin, Outcome, Overlap, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 
@@ -72,8 +72,9 @@ def _was_late(run: Run) -> bool:
 
 def had_begun(view: View, run: Run, at_ms: int) -> bool:
     """Whether any attempt of it ran before that, as its agents tell: not before they were given
-    it, though, by clocks that are behind."""
-    if any(_began_ms(each.claimed_at, each.assigned_at) < at_ms for each in run.attempts):
+    it, though, by clocks that are behind. One that was declined didn't."""
+    ran = (each for each in run.attempts if each.outcome is not Outcome.DECLINED)
+    if any(_began_ms(each.claimed_at, each.assigned_at) < at_ms for each in ran):
         return True
     place = (run.agent, run.job, run.id)
     report, assignment = view.reports.get(place), view.assignments.get(place)

@@ -14,7 +14,7 @@ import heapq
 
 from etcsched.core.leader.context import Context, Matter
 from etcsched.core.records import Run
-from etcsched.core.states import Origin, RunState
+from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import ms_of
 from etcsched.core.view import RunKey
 
@@ -30,6 +30,9 @@ def is_paced(run: Run) -> bool:
     """Of a run that waits: whether an outage or a loss has held it up."""
     if run.state is RunState.RETRYING:
         return False
+    last = run.attempts[-1] if run.attempts else None
+    if last is not None and last.number == run.attempt and last.outcome is Outcome.DECLINED:
+        return False  # It has had its turn, and the agent that got it declined.
     if run.attempt > 0:
         return True  # It was moved away from an agent.
     if run.origin is Origin.RECOVERY:

@@ -1,8 +1,8 @@
 """Which agents may run a job, and what decides which of them does (SEMANTICS, dynamic assignment).
 
 Whoever tried a run before and failed comes last, whatever the policy says; whoever declined it
-isn't asked again before it has run elsewhere. Then comes the job's preference, and then its
-placement policy.
+isn't asked again before it has run elsewhere, or that agent has begun anew. Then comes the job's
+preference, and then its placement policy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from etcsched.core.agent.users import allows
-from etcsched.core.records import Job, Presence, Run
+from etcsched.core.records import Attempt, Job, Presence, Run
 from etcsched.core.states import HostsFor, Origin, Outcome, Placement
 
 _UNSCHEDULED = frozenset({Origin.REQUEST, Origin.CHAIN})
@@ -32,8 +32,8 @@ class Requirement(msgspec.Struct, frozen=True):
     incarnation: str = ""
     is_leaving: bool = False
     """It is for an agent that stops, before it goes."""
-    without: tuple[str, ...] = ()
-    """Agents that have declined the run."""
+    without: tuple[tuple[str, int], ...] = ()
+    """Agents that have declined the run, each with the token of the attempt."""
 
 
 def requirement_of(job: Job, origin: Origin = Origin.SCHEDULE) -> Requirement:
@@ -48,11 +48,16 @@ def requirement_of(job: Job, origin: Origin = Origin.SCHEDULE) -> Requirement:
     )
 
 
-def declined_by(run: Run) -> tuple[str, ...]:
-    """The agents that have declined it since it last ran: their hosts lack its user, say, and would
-    decline it again at once."""
-    since = takewhile(lambda attempt: attempt.outcome is Outcome.DECLINED, reversed(run.attempts))
-    return tuple(sorted({attempt.agent for attempt in since}))
+def declines_of(run: Run) -> list[Attempt]:
+    """Those since it last ran, the last first."""
+    return list(takewhile(lambda a: a.outcome is Outcome.DECLINED, reversed(run.attempts)))
+
+
+def declined_by(run: Run) -> tuple[tuple[str, int], ...]:
+    """The agents that have declined it since it last ran, by name, each with the token of the last
+    such attempt: their hosts lack its user, say, and would decline it again at once."""
+    last_tokens = {attempt.agent: attempt.token for attempt in reversed(declines_of(run))}
+    return tuple(sorted(last_tokens.items()))
 
 
 def requirement_of_run(job: Job, run: Run) -> Requirement:
@@ -83,7 +88,7 @@ def why_not(
     requirement: Requirement, presence: Presence, is_drained: bool, *, is_standby: bool = False
 ) -> str | None:
     """Why this agent isn't eligible, in words; None: it is. Slots are another matter: an agent
-    that is full still counts as there."""
+    that is full still counts as there. So is whether it has declined the run (see ``Agents``)."""
     if requirement.incarnation and presence.incarnation != requirement.incarnation:
         return "has begun anew since"
     if presence.draining and not requirement.is_leaving:
@@ -101,8 +106,6 @@ def why_not(
             found = presence.labels.get(name)
             has = f"has {name}={found}" if found is not None else f"has no label {name}"
             return f"{has}, the job requires {name}={value}"
-    if presence.agent in requirement.without:
-        return "has declined it"
     user = requirement.user or presence.default_user
     if not allows(presence.users, user):
         if not user:

@@ -38,6 +38,9 @@ class Pool(ABC):
     def __len__(self) -> int:
         return len(self._members)
 
+    def __contains__(self, agent: str) -> bool:
+        return agent in self._members
+
     @property
     def agents(self) -> list[str]:
         return sorted(self._members)
@@ -47,10 +50,15 @@ class Pool(ABC):
 
     @abstractmethod
     def choose(
-        self, avoid: frozenset[str] = NOBODY, after: str | None = None, whose: str = ""
+        self,
+        avoid: frozenset[str] = NOBODY,
+        after: str | None = None,
+        whose: str = "",
+        without: frozenset[str] = NOBODY,
     ) -> str | None:
-        """None: all are full. Agents to avoid (they failed this run before) come last. ``after``
-        had the last turn of the job ``whose``, where turns are taken."""
+        """None: all are full, but for those ``without`` which it is. Agents to avoid (they failed
+        this run before) come last. ``after`` had the last turn of the job ``whose``, where turns
+        are taken."""
 
 
 _Place = tuple[bool, int, float, int, str]
@@ -72,9 +80,13 @@ class LoadedPool(Pool):
                 self._build()
 
     def choose(
-        self, avoid: frozenset[str] = NOBODY, after: str | None = None, whose: str = ""
+        self,
+        avoid: frozenset[str] = NOBODY,
+        after: str | None = None,
+        whose: str = "",
+        without: frozenset[str] = NOBODY,
     ) -> str | None:
-        avoided: list[_Place] = []
+        passed: list[_Place] = []
         chosen: str | None = None
         while self._places:
             place = self._places[0]
@@ -83,14 +95,16 @@ class LoadedPool(Pool):
                 heapq.heappop(self._places)  # Its load has changed since.
             elif place[0]:
                 break  # Full, and so are all behind it.
-            elif agent in avoid:
-                avoided.append(heapq.heappop(self._places))
+            elif agent in avoid or agent in without:
+                passed.append(heapq.heappop(self._places))
             else:
                 chosen = agent
                 break
-        for place in avoided:
+        for place in passed:
             heapq.heappush(self._places, place)
-        return avoided[0][-1] if chosen is None and avoided else chosen
+        if chosen is None:
+            chosen = next((place[-1] for place in passed if place[-1] not in without), None)
+        return chosen
 
     def _build(self) -> None:
         self._places = [self._place(agent) for agent in self._members]
@@ -127,7 +141,11 @@ class RingPool(Pool):
             insort(self._free, place)
 
     def choose(
-        self, avoid: frozenset[str] = NOBODY, after: str | None = None, whose: str = ""
+        self,
+        avoid: frozenset[str] = NOBODY,
+        after: str | None = None,
+        whose: str = "",
+        without: frozenset[str] = NOBODY,
     ) -> str | None:
         free, begin = self._free, 0
         avoided: str | None = None
@@ -140,6 +158,8 @@ class RingPool(Pool):
                 first = begin + zlib.crc32(whose.encode()) % (end - begin)
             for number in range(end - begin):
                 agent = free[begin + (first - begin + number) % (end - begin)][1]
+                if agent in without:
+                    continue
                 if agent not in avoid:
                     return agent
                 avoided = avoided or agent

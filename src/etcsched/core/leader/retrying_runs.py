@@ -9,6 +9,7 @@ from __future__ import annotations
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.declines import Declines
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.reasons import Why
@@ -36,6 +37,7 @@ class RetryingRuns:
         ends: RunEnds,
         open_ticks: OpenTicks,
         recovering: set[str],
+        declines: Declines,
     ) -> None:
         self._context = context
         self._view = context.view
@@ -44,6 +46,7 @@ class RetryingRuns:
         self._bound = BoundRuns(context, ends)
         self._open = open_ticks
         self._recovering = recovering
+        self._declines = declines
 
     def forget(self, key: RunKey) -> None:
         """The run is over."""
@@ -63,6 +66,8 @@ class RetryingRuns:
             self._waiting.discard(key)
         else:
             requirement, context = requirement_of_run(job.record, run), self._context
+            if self._declines.end_if_given_up(entry, job.record, requirement):
+                return
             context.because(key, Why.NO_AGENT, lambda: context.agents.why_none(requirement))
             self._waiting.put(run, requirement)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from etcsched.core.leader.assigned_runs import AssignedRuns
 from etcsched.core.leader.chains import Chains
 from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.declines import Declines
 from etcsched.core.leader.held_runs import HeldRuns
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
@@ -40,11 +41,14 @@ class RunDecider:
         recovering: set[str] = set()
         self.chains = Chains(context)
         self.ends = RunEnds(context, waiting, self.chains)
-        self.retrying = RetryingRuns(context, waiting, self.ends, open_ticks, recovering)
+        self.declines = Declines(context, waiting, self.ends, led_from_ms)
+        self.retrying = RetryingRuns(
+            context, waiting, self.ends, open_ticks, recovering, self.declines
+        )
         self.pace = Pace(context)
         self.waiting = WaitingRuns(
             context, waiting, self.ends, self.retrying, self.pace, open_ticks, recovering,
-            led_from_ms,
+            self.declines, led_from_ms,
         )  # fmt: skip
         self.held = HeldRuns(context, self.ends)
         self._assigned = AssignedRuns(
@@ -121,6 +125,7 @@ class RunDecider:
         dirty, self._dirty = self._dirty, {}
         dirty |= dict.fromkeys(key for firsts in freed.values() for key in firsts)
         dirty |= dict.fromkeys(turns.let_first_no_more())
+        dirty |= dict.fromkeys(self.declines.look_again())
         self._decide_each(dirty)
         self.waiting.fill_slots()
         left = self._blocked_of_free(freed)
@@ -170,6 +175,7 @@ class RunDecider:
             if entry is None:
                 self.waiting.forget(key)
                 self.retrying.forget(key)
+                self.declines.forget(key)
                 continue
             matter = run_matter(key)
             if not (self._context.is_busy(matter) or self._context.rests(matter)):

@@ -44,11 +44,7 @@ class RunEnds:
         changes: dict[str, object] = {}
         if report is not None:
             over = self.attempt_over(assignment, report, cause)
-            changes = {
-                "attempts": (*entry.record.attempts, over),
-                "results": report.record.results,
-                "results_problem": self._results_problem(report.record, state),
-            }
+            changes = {"attempts": (*entry.record.attempts, over), **self.results_of(report, state)}
         old = self.old_attempt(entry, assignment, report)
         if state is RunState.CANCELLED and self.may_run_on(assignment, report):
             old = replace(old, order=self._order_of(entry, assignment, cause))
@@ -74,16 +70,19 @@ class RunEnds:
         else:
             self.end_assigned(entry, assignment, report, state, cause, consumed)
 
-    def results_of(self, report: Entry[Report]) -> dict[str, object]:
-        """Of the attempt that is over, for its run: another may follow, or none."""
+    def results_of(self, report: Entry[Report], state: RunState | None = None) -> dict[str, object]:
+        """What the attempt that is over leaves to its run, which ends so, or goes on. One that was
+        declined leaves what the last that ran has left."""
         record = report.record
-        return {"results": record.results, "results_problem": record.results_problem}
+        if record.outcome is Outcome.DECLINED:
+            return {}
+        return {"results": record.results, "results_problem": self._results_problem(record, state)}
 
     def attempt_of(self, run: Run) -> tuple[Entry[Assignment] | None, Entry[Report] | None]:
         place = (run.agent, run.job, run.id)
         return self._view.assignments.get(place), self._view.reports.get(place)
 
-    def _results_problem(self, report: Report, state: RunState) -> str:
+    def _results_problem(self, report: Report, state: RunState | None) -> str:
         """What the agent says of the file, and what the job promises and a completed run lacks."""
         job = self._view.jobs.get(report.job)
         declared = job.record.results if job is not None and state is RunState.COMPLETED else ()

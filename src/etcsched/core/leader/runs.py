@@ -246,11 +246,6 @@ def late_attempt_of(agent: str, report: Report) -> Attempt:
     )
 
 
-def state_when_declined(run: Run) -> RunState:
-    """How a run ends that nobody takes: one that has run before has to run again, and didn't."""
-    return RunState.FAILED if run.has_run else RunState.ABANDONED
-
-
 def takes_turns(run: Run, job: Job) -> bool:
     """Whether it goes one at a time with others of its lane that wait: unless its job may overlap,
     and then too while it catches up on an outage."""

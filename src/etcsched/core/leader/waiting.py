@@ -32,6 +32,7 @@ class Waiting:
         self._lanes: dict[RunKey, str] = {}
         """Of those that are queued behind others of their lane."""
         self._queued: Counter[str] = Counter()
+        self._declined: dict[RunKey, None] = {}
 
     def __contains__(self, key: RunKey) -> bool:
         return key in self._places
@@ -52,6 +53,8 @@ class Waiting:
         if before is not None:
             self._leave_queues(*before)
         self._places[key] = (place, requirement)
+        if requirement.without:
+            self._declined[key] = None
         for queues in (self._queues, self._of_job.setdefault(run.job, {})):
             insort(queues.setdefault(requirement, []), place)
 
@@ -59,10 +62,15 @@ class Waiting:
         """How many of the lane's queued runs wait here."""
         return self._queued[lane]
 
+    def declined(self) -> list[RunKey]:
+        """Those that agents have declined."""
+        return list(self._declined)
+
     def discard(self, key: RunKey) -> None:
         before = self._places.pop(key, None)
         if before is not None:
             self._leave_queues(*before)
+            self._declined.pop(key, None)
         lane = self._lanes.pop(key, None)
         if lane is not None:
             self._queued[lane] -= 1

@@ -16,16 +16,12 @@ from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.conflicts import HOLDING
 from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
+from etcsched.core.leader.declines import Declines, words_of
 from etcsched.core.leader.group_turns import GroupTurns
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outage_records import is_bound_chosen, was_born_late
 from etcsched.core.leader.pace import Pace, is_paced
-from etcsched.core.leader.placement import (
-    Requirement,
-    declined_by,
-    requirement_of_run,
-    tried_by,
-)
+from etcsched.core.leader.placement import Requirement, requirement_of_run, tried_by
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.replacing import Replacing
 from etcsched.core.leader.requeue import requeue
@@ -35,7 +31,6 @@ from etcsched.core.leader.runs import (
     assigned,
     assignment_of,
     may_start,
-    state_when_declined,
     takes_turns,
 )
 from etcsched.core.leader.waiting import Waiting
@@ -64,6 +59,7 @@ class WaitingRuns:
         pace: Pace,
         open_ticks: OpenTicks,
         recovering: set[str],
+        declines: Declines,
         led_from_ms: int,
     ) -> None:
         """``led_from_ms``: when this leader took over. A run that waits and whose buffer ended
@@ -80,8 +76,7 @@ class WaitingRuns:
         self._replacing = Replacing(context, ends)
         self._bound = BoundRuns(context, ends)
         self._cleared: dict[RunKey, None] = {}
-        self._declined: dict[RunKey, None] = {}
-        """Of those that wait, the ones that agents have declined."""
+        self._declines = declines
         self._led_from_ms = led_from_ms
         self._waiting = waiting
         self.outage_jobs: dict[str, None] = {}
@@ -132,8 +127,6 @@ class WaitingRuns:
             self.discard(key)
             return
         requirement = requirement_of_run(job.record, run)
-        if self._have_all_declined(entry, job.record, requirement):
-            return
         is_here = self._bound.is_agent_here(run, job.record)
         was_unled = self._ended_unled(run, job.record)
         if not (is_here or was_unled) and self._bound.end_if_given_up(entry, job.record):
@@ -160,22 +153,13 @@ class WaitingRuns:
         if holder is not None:
             self.turns.block(entry, f"{holder}")
             return
+        if self._declines.end_if_given_up(entry, job.record, requirement):
+            self.discard(key)
+            return
         self._context.because(key, Why.NO_AGENT, lambda: self._context.agents.why_none(requirement))
         self._waiting.put(run, requirement)
         if run.state is RunState.CONFLICTED:
             self._cleared[key] = None
-
-    def _have_all_declined(self, entry: Entry[Run], job: Job, requirement: Requirement) -> bool:
-        """End one that those who are here have declined, since whoever hadn't is gone: it would
-        wait for ever, and others of its job behind it."""
-        agents, run = self._context.agents, entry.record
-        if not requirement.without or agents.has_eligible(requirement):
-            return False
-        if not agents.has_eligible(replace(requirement, without=())):
-            return False  # Nobody is here: that is an outage.
-        cause = f"{_so_many_declined(run)}: all that are here"
-        self._ends.end_waiting(entry, state_when_declined(run), cause)
-        return True
 
     def _is_recovering(self, job: str) -> bool:
         is_taken_in = job in self.outage_jobs and not self._context.is_run_rejected(job)
@@ -351,10 +335,8 @@ class WaitingRuns:
             why = f"{holder}" if holder is not None else "its conflict group was held"
             cause = f"{why}, as its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.CONFLICT_MISSED, cause)
-        elif self._context.agents.has_eligible(requirement_of_run(job, run)) and not nobody_led:
-            why = "the job was paused" if self._view.is_paused(run.job) else "no slot was free"
-            why = f"{_so_many_declined(run)}, and {why}" if run.attempts else why
-            cause = f"{why} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
+        elif not nobody_led and (taken_by_none := self._why_not_taken(run, job)) is not None:
+            cause = f"{taken_by_none} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.ABANDONED, cause)
         elif is_tick and not run.host:
             # Nobody was there as the buffer ended: the run is its job's outage's matter.
@@ -368,6 +350,16 @@ class WaitingRuns:
                 entry, RunState.MISSED, f"{why}, as long as its pickup buffer lasted"
             )
         return True
+
+    def _why_not_taken(self, run: Run, job: Job) -> str | None:
+        """Why no agent took it though some are here; None: nobody is."""
+        requirement = requirement_of_run(job, run)
+        if self._declines.have_all(requirement):
+            return f"{words_of(run)}, all that were here,"
+        if not self._context.agents.has_eligible(requirement):
+            return None
+        why = "the job was paused" if self._view.is_paused(run.job) else "no slot was free"
+        return f"{words_of(run)}, and {why}" if requirement.without else why
 
     def _has_nobody_led(self, run: Run, end_ms: int) -> bool:
         """As its buffer ended, or as good as: its tick was late only by other agents' longer
@@ -403,18 +395,6 @@ class WaitingRuns:
                 with self._context.contain(run_matter(key)):
                     self._wait_as_ready(key)
 
-        declined, self._declined = self._declined, {}
-        for key in declined:
-            with self._context.contain(run_matter(key)):
-                self._look_at_declined(key)
-
-    def _look_at_declined(self, key: RunKey) -> None:
-        """Whoever could take it may have gone since."""
-        entry, job = self._view.runs.get(key), self._view.jobs.get(key[0])
-        if entry is not None and job is not None and not self._context.is_busy(run_matter(key)):
-            requirement = requirement_of_run(job.record, entry.record)
-            self._have_all_declined(entry, job.record, requirement)
-
     def _wait_as_ready(self, key: RunKey) -> None:
         """Nothing blocks it any more, and yet no agent takes it. One whose buffer is over stays
         what it is: nothing but the conflict let it wait so long."""
@@ -438,8 +418,6 @@ class WaitingRuns:
             return True
         presence = self._context.agents.choose(requirement, key[0], tried_by(entry.record))
         if presence is None:
-            if requirement.without:
-                self._declined[key] = None
             return False
         if self._context.conflicts.is_in_group(key[0]) and self.turns.is_left(key):
             return True
@@ -491,7 +469,7 @@ class WaitingRuns:
         for want of an agent that it waits."""
         run = entry.record
         self._context.because((run.job, run.id), Why.PACED, lambda: self._pace.reason)
-        if run.state in (RunState.READY, RunState.CONFLICTED) and not run.attempts:
+        if run.state in (RunState.READY, RunState.CONFLICTED) and not run.has_run:
             requeue(self._context, entry, RunState.QUEUED, f"it waits, since {self._pace.reason}")
         else:
             self._pace.hold(run)
@@ -519,11 +497,6 @@ def _behind_catching_up(other: Run) -> Callable[[], str]:
 def _is_beside_others(run: Run) -> bool:
     """For its first attempt, that is: a retry is nobody's wish, also once it has begun or moved."""
     return run.origin in _BESIDE_OTHERS and not run.retries
-
-
-def _so_many_declined(run: Run) -> str:
-    count = len(declined_by(run))
-    return f"{count} agents declined" if count != 1 else "1 agent declined"
 
 
 def _why_now(run: Run) -> str:
