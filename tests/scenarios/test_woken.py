@@ -295,3 +295,27 @@ def test_a_clock_that_goes_back_a_little_ends_no_outage_too_late(stepped_ms: int
     world.advance(120)
     assert not world.records(Kind.GAP)
     assert {run.state for run in world.runs("backup").values()} == {RunState.MISSED}
+
+
+@pytest.mark.parametrize("of_a", ["tick", "retry"])
+def test_a_clock_that_is_ahead_of_its_timers_starts_nothing_in_a_window(of_a: str) -> None:
+    """Tick time follows a clock that was set ahead a little: it comes to a window's edge before
+    what wakes there does, and just then there is room."""
+    world = started("s1")
+    agent = world.agent("a1", slots=1, ends_as=Outcome.FAILED)
+    since, until = Utc("2026-11-22T12:00:20.000Z"), Utc("2026-11-22T13:00:00.000Z")
+    off = Window(since=since, until=until, state=JobState.DISABLED)
+    first = "12:00:02" if of_a == "retry" else "12:00:07"
+    world.apply(job("backup", at(first), windows=(off,), retry=Retry(max=1, interval_s=5.0)))
+    world.apply(job("other", at("12:00:05")))
+    world.advance(4)
+    agent.ends_as, agent.takes_s = Outcome.COMPLETED, 14.6
+    world.advance(4)
+    world.start_ms += 1900
+    world.advance(11)
+    (run,) = world.runs("backup").values()
+    assert run.state is (RunState.RETRYING if of_a == "retry" else RunState.READY)
+    world.advance(11)
+    assert list(world.states("other").values()) == ["completed"]
+    ended = "failed" if of_a == "retry" else "cancelled"
+    assert list(world.states("backup").values()) == [ended]

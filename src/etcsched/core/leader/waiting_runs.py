@@ -116,9 +116,7 @@ class WaitingRuns:
         run = entry.record
         job = self._view.jobs.get(run.job)
         if job is None or not may_start(job, entry, self._context.wall_ms):
-            self._ends.end_waiting(
-                entry, RunState.CANCELLED, "the job was stopped before it started"
-            )
+            self._stop(entry)
             return
         if self._bound.end_if_pointless(entry, job.record):
             return
@@ -160,6 +158,15 @@ class WaitingRuns:
         self._waiting.put(run, requirement)
         if run.state is RunState.CONFLICTED:
             self._cleared[key] = None
+
+    def _stop(self, entry: Entry[Run]) -> None:
+        """Its job's state forbids that it starts, for the first time or again."""
+        if entry.record.state is RunState.RETRYING:
+            self._retrying.give_up(entry, "the job was stopped")
+        else:
+            self._ends.end_waiting(
+                entry, RunState.CANCELLED, "the job was stopped before it started"
+            )
 
     def _is_recovering(self, job: str) -> bool:
         is_taken_in = job in self.outage_jobs and not self._context.is_run_rejected(job)
@@ -430,6 +437,11 @@ class WaitingRuns:
         job = self._view.jobs.get(key[0])
         if entry is None or job is None or context.is_busy(run_matter(key)):
             return  # It is looked at again when its write is settled.
+        if not may_start(job, entry, context.wall_ms):
+            # A window's edge has come, and not yet the timer that was set for it: tick time has
+            # since been slewed to a clock that is ahead.
+            self._stop(entry)
+            return
         state = entry.record.state
         if state is RunState.RETRYING:
             held_up = self._retrying.held_up_by(entry.record)
