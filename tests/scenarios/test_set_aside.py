@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import ASIDE_REASON
 from etcsched.core.leader.explaining import Explainer
 from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.lifecycle import LiveAgents
@@ -16,6 +15,7 @@ from etcsched.core.leader.outages import Outages
 from etcsched.core.leader.recovery import Plan
 from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
+from etcsched.core.leader.setbacks import ASIDE_REASON
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.records import Gap, Job, Kind, Link, Live, Request
 from etcsched.core.schedule import At, Cron

@@ -7,9 +7,10 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.context import Context
 from etcsched.core.leader.held_runs import HeldRuns, holds
 from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.pace import Pace
 from etcsched.core.leader.placement import (
     declined_by,

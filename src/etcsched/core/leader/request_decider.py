@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import assert_never
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, request_matter, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import request_matter, run_matter
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.resubmission import Resubmissions
 from etcsched.core.leader.run_decider import RunDecider
@@ -74,10 +75,10 @@ class RequestDecider:
 
     def gone(self, request: str) -> None:
         self._came_ms.pop(request, None)
-        self._context.unwritable.discard(request_matter(request))
+        self._context.setbacks.unwritable.discard(request_matter(request))
 
     def _decide(self, request_id: str, entry: Entry[Request]) -> None:
-        if request_matter(request_id) in self._context.unwritable:
+        if request_matter(request_id) in self._context.setbacks.unwritable:
             self._answer(entry, False, _UNWRITABLE, entry.record.run)
             return
         if (why := self._why_too_late(entry)) is not None:
