@@ -35,6 +35,7 @@ from tests.support.jobs import cancel, job, resubmit, trigger
 
 EACH_MINUTE = Cron("* * * * *")
 ASKED = "20261122T120001.000Z-aa"
+OVER = "20261122T120000.000Z-bb"
 
 
 def started() -> World:
@@ -514,3 +515,47 @@ def test_an_end_on_one_agent_forgets_nothing_of_what_is_rejected_on_another() ->
     world.advance(45)
     ended = [run.host for run in world.runs("bad").values() if run.state is RunState.COMPLETED]
     assert ended.count("a1") == 3
+
+
+def test_one_rejection_at_a_join_to_which_one_comes_that_is_always_rejected() -> None:
+    """Each is counted for itself: of the other nothing is set aside, and no tick is lost."""
+    world = started()
+    world.apply(job("target", state=JobState.CHAIN_ACTIVE))
+    joins = (Link(to="target", joins=True),)
+    world.apply(job("bad", EACH_MINUTE, chain=joins))
+    ticks = (EACH_MINUTE, At(Utc("2026-11-22T12:01:03.000Z")))
+    fields: dict[str, Any] = {"recovery": Recovery.NONE, "pickup_buffer_s": 1.0}
+    world.apply(job("second", *ticks, overlap=Overlap.ALLOW, chain=joins, **fields))
+    once = [1]
+
+    def rejects(write: fx.Write) -> bool:
+        is_end = isinstance(write, fx.EndRun)
+        is_first_end = is_end and is_about(write, "second") and bool(once) and bool(once.pop())
+        return is_first_end or (is_end and is_about(write, "bad"))
+
+    world.rejects = rejects
+    world.advance(80)
+    assert len(world.rejected) > 3
+    assert world.states("second") == {"120100": "completed", "120103": "completed"}
+
+
+def test_one_rejection_of_a_resubmission_after_another_of_the_run_that_cant_be_written() -> None:
+    world = started()
+    world.apply(job("bad"))
+    world.agents["a1"].ends_as = Outcome.FAILED
+    world.request(trigger(OVER, "bad"))
+    world.advance(3)
+    second, once = "20261122T120001.000Z-dd", [1]
+
+    def rejects(write: fx.Write) -> bool:
+        if not isinstance(write, fx.Resubmit):
+            return False
+        return write.run.id == ASKED or (bool(once) and bool(once.pop()))
+
+    world.rejects = rejects
+    for request in (ASKED, second):
+        world.request(resubmit(request, OVER, "bad"))
+        world.advance(12)
+    assert not once
+    answers = [world.answer(request) for request in (ASKED, second)]
+    assert [answer is not None and answer.accepted for answer in answers] == [False, True]

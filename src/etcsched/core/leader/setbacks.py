@@ -8,7 +8,8 @@ etcd takes it in no form, which is a defect, as is a decision that raises.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Final
 
 from etcsched.core.leader import effects as fx
@@ -37,8 +38,9 @@ class Setbacks:
         self._wake_at = wake_at
         self._refused: dict[Matter, tuple[int, float]] = {}
         """How often in a row, and when for the last time."""
-        self._rejected: set[Matter] = set()
-        """What etcd rejected the last time."""
+        self._rejected: dict[Matter, frozenset[Matter]] = {}
+        """Writes that etcd rejected, by their subject: of what they are about, what no other write
+        has got through for since."""
         self.unwritable: set[Matter] = set()
         """Requests of which etcd has rejected twice what would do them."""
         self._aside: defaultdict[str, dict[Matter, float]] = defaultdict(dict)
@@ -62,7 +64,7 @@ class Setbacks:
 
     def taken(self, reservation: Reservation, now_s: float) -> None:
         """Etcd has nothing against its form, be it committed or refused."""
-        self._rejected.difference_update(reservation.matters)
+        self._are_over(reservation.matters)
         if self._aside:
             for job in [job for job, why in self._aside.items() if reservation.subject in why]:
                 del self._aside[job][reservation.subject]
@@ -70,13 +72,14 @@ class Setbacks:
 
     def rejected(self, reservation: Reservation, now_s: float) -> list[str]:
         """The second time its request can't be done, and what would wait for it is set aside.
-        Answered: the jobs that weren't until now."""
+        Answered: the jobs that weren't until now. (Another write that shares a matter with it, as a
+        join, counts for itself.)"""
         aside: list[str] = []
-        if not self._rejected.isdisjoint(reservation.matters):
+        if reservation.subject in self._rejected:
             aside = self._set_aside(reservation, now_s)
             if not isinstance(reservation.write, fx.AnswerRequest):
                 self.unwritable.update(m for m in reservation.matters if m[0] == "request")
-        self._rejected.update(reservation.matters)
+        self._rejected[reservation.subject] = frozenset(reservation.matters)
         return aside
 
     def _set_aside(self, reservation: Reservation, now_s: float) -> list[str]:
@@ -102,19 +105,34 @@ class Setbacks:
 
     def forget_run(self, job: str, run: str) -> None:
         """The run is over; or the fan-out is, and its runs are made no more."""
-        for matter in [m for m in self._rejected if m[:2] == ("run", job)]:
-            is_it = matter[2] == run or fan_out_in(matter[2]) == run
-            if is_it and matter[1:] not in self._view.runs:
-                self._rejected.discard(matter)
+        self._are_over(
+            matter
+            for matter in self._rejected_of(job)
+            if run in (matter[2], fan_out_in(matter[2])) and matter[1:] not in self._view.runs
+        )
+
+    def _are_over(self, matters: Iterable[Matter]) -> None:
+        """What was rejected about them counts no more."""
+        over = frozenset(matters)
+        self._rejected = {
+            subject: about - over
+            for subject, about in self._rejected.items()
+            if subject[1:] not in over
+        }
+
+    def _rejected_of(self, job: str) -> list[Matter]:
+        """The job's runs that are rejected."""
+        rejected = chain.from_iterable(self._rejected.values())
+        return [matter for matter in rejected if matter[:2] == ("run", job)]
 
     def is_rejected(self, matter: Matter) -> bool:
         """Whether etcd took the last write about it in no form: the next one rests for long."""
-        return matter in self._rejected
+        return any(matter in about for about in self._rejected.values())
 
     def is_run_rejected(self, job: str, now_s: float) -> bool:
         """Whether etcd takes no write about one of the job's runs, or its fan-out's decision has
         raised: it may never be there."""
-        return any(matter[:2] == ("run", job) for matter in self._rejected) or any(
+        return bool(self._rejected_of(job)) or any(
             matter[:2] == ("fan_out", job) and self.rests(matter, now_s) for matter in self._resting
         )
 
