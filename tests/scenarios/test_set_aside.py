@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -559,3 +560,45 @@ def test_one_rejection_of_a_resubmission_after_another_of_the_run_that_cant_be_w
     assert not once
     answers = [world.answer(request) for request in (ASKED, second)]
     assert [answer is not None and answer.accepted for answer in answers] == [False, True]
+
+
+def is_refused_for_its_write(world: World) -> None:
+    world.advance(11)
+    answer = world.answer(ASKED)
+    assert answer is not None
+    assert answer.message.startswith("etcd takes no write that does it")
+
+
+def is_deleted_by_hand(world: World) -> None:
+    world.advance(1)
+    world.remove(Kind.REQUEST, ASKED)
+    world.advance(10)
+
+
+@pytest.mark.parametrize("ends", [is_refused_for_its_write, is_deleted_by_hand])
+@pytest.mark.parametrize(
+    "request_", [trigger(ASKED, "high"), resubmit(ASKED, OVER, "high")], ids=["a run", "again"]
+)
+def test_a_request_that_is_over_leaves_its_job_first_in_its_conflict_group(
+    request_: Request, ends: Callable[[World], None]
+) -> None:
+    """The run that it asked for never was: nobody below goes ahead because of that."""
+    world = started()
+    world.agents["a1"].ends_as = Outcome.FAILED
+    world.apply(job("high", EACH_MINUTE, per_host=True, priority=5))
+    world.apply(job("low", EACH_MINUTE))
+    world.group("g", "high", "low")
+    world.request(trigger(OVER, "high"))
+    world.advance(3)
+    world.rejects = lambda write: (
+        isinstance(write, fx.CreateRun | fx.Resubmit) and write.run.id == ASKED
+    )
+    world.request(request_)
+    ends(world)
+    assert world.rejected
+    world.advance(60)
+    began = {
+        name: [run.attempts[0].assigned_at for run in world.runs(name).values() if run.is_tick]
+        for name in ("high", "low")
+    }
+    assert began["high"] < began["low"]

@@ -75,7 +75,7 @@ class RequestDecider:
 
     def gone(self, request: str) -> None:
         self._came_ms.pop(request, None)
-        self._context.setbacks.unwritable.discard(request_matter(request))
+        self._context.setbacks.forget_request(request)
 
     def _decide(self, request_id: str, entry: Entry[Request]) -> None:
         if request_matter(request_id) in self._context.setbacks.unwritable:

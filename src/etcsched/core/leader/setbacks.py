@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Final
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.matters import Matter, aside_matter
+from etcsched.core.leader.matters import Matter, aside_matter, request_matter
 from etcsched.core.leader.reservation import Reservation
 from etcsched.core.records import fan_out_in
 from etcsched.core.view import View
@@ -111,13 +111,19 @@ class Setbacks:
             if run in (matter[2], fan_out_in(matter[2])) and matter[1:] not in self._view.runs
         )
 
+    def forget_request(self, request: str) -> None:
+        self.unwritable.discard(request_matter(request))
+        self._are_over((request_matter(request),))
+
     def _are_over(self, matters: Iterable[Matter]) -> None:
-        """What was rejected about them counts no more."""
+        """What was rejected about them counts no more; nor does any of a write whose request is
+        answered or gone, since what it was to make is made no more."""
         over = frozenset(matters)
+        requests = {matter for matter in over if matter[0] == "request"}
         self._rejected = {
             subject: about - over
             for subject, about in self._rejected.items()
-            if subject[1:] not in over
+            if subject[1:] not in over and requests.isdisjoint(about)
         }
 
     def _rejected_of(self, job: str) -> list[Matter]:
