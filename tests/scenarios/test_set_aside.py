@@ -602,3 +602,26 @@ def test_a_request_that_is_over_leaves_its_job_first_in_its_conflict_group(
         for name in ("high", "low")
     }
     assert began["high"] < began["low"]
+
+
+def test_a_tick_that_is_missed_in_the_end_leaves_its_job_first_in_its_conflict_group() -> None:
+    world = started()
+    fields: dict[str, Any] = {"recovery": Recovery.NONE, "pickup_buffer_s": 10.0}
+    world.apply(job("high", EACH_MINUTE, per_host=True, priority=5, **fields))
+    world.apply(job("low", EACH_MINUTE))
+    world.group("g", "high", "low")
+    world.rejects = lambda write: isinstance(write, fx.CreateFanOut)
+    world.advance(100)
+    world.rejects = lambda write: False
+    world.advance(310)
+    assert world.states("high")["120100"] == "missed"
+    began = {
+        name: [
+            run.attempts[0].assigned_at
+            for id_, run in world.runs(name).items()
+            if id_ > "20261122T1205"
+        ]
+        for name in ("high", "low")
+    }
+    assert len(began["high"]) == 2
+    assert all(high < low for high, low in zip(*began.values(), strict=True))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Final
 
+import msgspec
+
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.matters import Matter, aside_matter, request_matter
 from etcsched.core.leader.reservation import Reservation
@@ -29,6 +31,18 @@ ASIDE_REASON: Final = (
 DEFECT_WAIT_S: Final = 1.0
 """Then a job whose decision has raised is looked at again, to open its gap."""
 
+WANTED_S: Final = 2 * ASIDE_S
+"""What etcd rejected, and nobody has tried again for so long, isn't wanted any more: what is set
+aside is tried once it isn't. A tick may be missed in the end, say, or a chain be taken out."""
+
+
+class _Rejection(msgspec.Struct, frozen=True):
+    """``about``: of the write's matters those for which no other write has got through since.
+    ``at_s``: the last time."""
+
+    about: frozenset[Matter]
+    at_s: float
+
 
 class Setbacks:
     """Nothing of this is in etcd: the next leader finds out by itself. Times are monotonic."""
@@ -38,9 +52,8 @@ class Setbacks:
         self._wake_at = wake_at
         self._refused: dict[Matter, tuple[int, float]] = {}
         """How often in a row, and when for the last time."""
-        self._rejected: dict[Matter, frozenset[Matter]] = {}
-        """Writes that etcd rejected, by their subject: of what they are about, what no other write
-        has got through for since."""
+        self._rejected: dict[Matter, _Rejection] = {}
+        """By the write's subject."""
         self.unwritable: set[Matter] = set()
         """Requests of which etcd has rejected twice what would do them."""
         self._aside: defaultdict[str, dict[Matter, float]] = defaultdict(dict)
@@ -79,7 +92,8 @@ class Setbacks:
             aside = self._set_aside(reservation, now_s)
             if not isinstance(reservation.write, fx.AnswerRequest):
                 self.unwritable.update(m for m in reservation.matters if m[0] == "request")
-        self._rejected[reservation.subject] = frozenset(reservation.matters)
+        about = frozenset(reservation.matters)
+        self._rejected[reservation.subject] = _Rejection(about, now_s)
         return aside
 
     def _set_aside(self, reservation: Reservation, now_s: float) -> list[str]:
@@ -121,19 +135,19 @@ class Setbacks:
         over = frozenset(matters)
         requests = {matter for matter in over if matter[0] == "request"}
         self._rejected = {
-            subject: about - over
-            for subject, about in self._rejected.items()
-            if subject[1:] not in over and requests.isdisjoint(about)
+            subject: _Rejection(rejection.about - over, rejection.at_s)
+            for subject, rejection in self._rejected.items()
+            if subject[1:] not in over and requests.isdisjoint(rejection.about)
         }
 
     def _rejected_of(self, job: str) -> list[Matter]:
         """The job's runs that are rejected."""
-        rejected = chain.from_iterable(self._rejected.values())
+        rejected = chain.from_iterable(each.about for each in self._rejected.values())
         return [matter for matter in rejected if matter[:2] == ("run", job)]
 
     def is_rejected(self, matter: Matter) -> bool:
         """Whether etcd took the last write about it in no form: the next one rests for long."""
-        return any(matter in about for about in self._rejected.values())
+        return any(matter in each.about for each in self._rejected.values())
 
     def is_run_rejected(self, job: str, now_s: float) -> bool:
         """Whether etcd takes no write about one of the job's runs, or its fan-out's decision has
@@ -166,6 +180,11 @@ class Setbacks:
 
     def sweep(self, now_s: float) -> None:
         """Forget what is over: runs come and go, and a leader may lead for a year."""
+        self._rejected = {
+            subject: each
+            for subject, each in self._rejected.items()
+            if each.at_s + WANTED_S > now_s
+        }
         self._refused = {m: each for m, each in self._refused.items() if each[1] + ASIDE_S > now_s}
         self._resting = {m: until_s for m, until_s in self._resting.items() if until_s > now_s}
         for job, subjects in list(self._aside.items()):
