@@ -625,3 +625,21 @@ def test_a_tick_that_is_missed_in_the_end_leaves_its_job_first_in_its_conflict_g
     }
     assert len(began["high"]) == 2
     assert all(high < low for high, low in zip(*began.values(), strict=True))
+
+
+def test_an_order_that_etcd_rejects_sets_no_job_aside() -> None:
+    """It is given up, and nothing waits for it."""
+    world = started()
+    world.agents["a1"].takes_s = 100.0
+    fields: dict[str, Any] = {"recovery": Recovery.NONE, "pickup_buffer_s": 1.0}
+    world.apply(job("bad", EACH_MINUTE, overlap=Overlap.ALLOW, **fields))
+    world.request(trigger(OVER, "bad"))
+    world.advance(3)
+    world.agents["a1"].takes_s = 1.0
+    world.rejects = lambda write: isinstance(write, fx.SendOrder)
+    world.request(cancel(ASKED, OVER, "bad"))
+    world.advance(80)
+    answer = world.answer(ASKED)
+    assert answer is not None
+    assert not answer.accepted
+    assert world.states("bad")["120100"] == "completed"

@@ -84,17 +84,19 @@ class Setbacks:
                 self._wake_at(now_s, aside_matter(job))
 
     def rejected(self, reservation: Reservation, now_s: float) -> list[str]:
-        """The second time its request can't be done, and what would wait for it is set aside.
-        Answered: the jobs that weren't until now. (Another write that shares a matter with it, as a
-        join, counts for itself.)"""
-        aside: list[str] = []
-        if reservation.subject in self._rejected:
-            aside = self._set_aside(reservation, now_s)
-            if not isinstance(reservation.write, fx.AnswerRequest):
-                self.unwritable.update(m for m in reservation.matters if m[0] == "request")
+        """The second time what would wait for it is set aside; or what was asked for is given up,
+        and nothing waits for it. Answered: the jobs that weren't set aside until now. (Another
+        write that shares a matter with it, as a join, counts for itself.)"""
+        is_again = reservation.subject in self._rejected
         about = frozenset(reservation.matters)
         self._rejected[reservation.subject] = _Rejection(about, now_s)
-        return aside
+        if not is_again:
+            return []
+        requests = {matter for matter in about if matter[0] == "request"}
+        if requests and not isinstance(reservation.write, fx.AnswerRequest):
+            self.unwritable |= requests
+            return []
+        return self._set_aside(reservation, now_s)
 
     def _set_aside(self, reservation: Reservation, now_s: float) -> list[str]:
         """The jobs whose ticks would wait for what etcd rejects: they'd hold up everybody's."""
