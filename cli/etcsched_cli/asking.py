@@ -34,8 +34,8 @@ SHOWN: Final = 20
 
 
 class Asking:
-    """What one command asks for, as of ``now_ms``. Whoever interrupts it learns how far it came;
-    errors say it themselves."""
+    """What one command asks for, which began at ``now_ms``. Whoever interrupts it learns how far it
+    came; errors say it themselves."""
 
     def __init__(self, settings: Settings, now_ms: int) -> None:
         self._settings = settings
@@ -49,9 +49,10 @@ class Asking:
 
     def ask(self, work: Callable[[Etcd, Keys, Asker, Progress], Awaitable[T]]) -> T:
         """What ``work`` returns, which makes requests by the ``Asker``."""
+        environment = self._settings.environment
         asker = Asker(
-            request_id=request_id(self._now_ms, self._settings.environment.entropy()),
-            now=utc_of(self._now_ms),
+            request_id=request_id(self._now_ms, environment.entropy()),
+            now=lambda: utc_of(environment.now_ms()),
             by=self._settings.operator,
             timeout_s=self._settings.timeout_s,
         )

@@ -13,6 +13,7 @@ from etcsched.core.records import Answer, ClusterSettings, Kind, Request, Reques
 from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import Utc
 from etcsched.keyspace.ops import Delete, Range, Txn, TxnResult
+from etcsched.operator.store import commit
 from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console, finished, job
 
@@ -90,6 +91,29 @@ def test_what_the_leader_is_asked(history: Console) -> None:
         "would resubmit 1 run (1 failed)\n1 run left out: resubmitted before, or its original was\n"
         in left
     )
+
+
+def test_each_run_is_asked_for_as_of_its_own_sending(
+    history: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the leader took the last for old copies, where somebody confirms it the next day, say,
+    or the machine sleeps in between."""
+    sent_at = [Utc("2026-11-23T19:00:00.000Z"), Utc("2026-11-24T19:00:00.000Z")]
+    times = iter(sent_at)
+
+    async def takes_a_day(etcd: ModelEtcd, txn: Txn, *, timeout_s: float) -> TxnResult:
+        history.now = next(times, history.now)
+        return await commit(etcd, txn, timeout_s=timeout_s)
+
+    def takes_long(*_: object) -> None:
+        history.now = next(times)
+
+    monkeypatch.setattr("etcsched_cli.resubmit.confirm", takes_long)
+    monkeypatch.setattr("etcsched.operator.bulk.commit", takes_a_day)
+    history.fails(3, "--timeout", "50ms", "runs", "resubmit", "--job", "close_books")
+    names = [f"close_books/{run}" for run in (OLD, NEW)]
+    asked = [history.get(Request, Kind.REQUEST, f"{BASE}-{digest(name)}") for name in names]
+    assert [request.at for request in asked] == sent_at
 
 
 def test_a_misspelt_parameter(history: Console) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from etcsched.core.leader.context import ASIDE_REASON
+from etcsched.core.leader.setbacks import ASIDE_REASON
 from etcsched.core.records import (
     Barred,
     Calendar,

@@ -17,9 +17,10 @@ from etcsched.core.candidate import CandidateEffect, CandidateMachine
 from etcsched.core.clock import Instant
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.conflicts import Conflicts
-from etcsched.core.leader.context import Context, Reservation
+from etcsched.core.leader.context import Context
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.outages import Outages, Ruling
+from etcsched.core.leader.reservation import Reservation
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.outage import OutageProof, Poll, Sight
 from etcsched.core.records import Assignment, Change, Kind, Report, Term

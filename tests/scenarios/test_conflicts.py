@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import Matter
 from etcsched.core.leader.waiting_runs import WaitingRuns
 from etcsched.core.records import Kind, Retry, Run, Window
 from etcsched.core.schedule import At

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader.context import Options
-from etcsched.core.records import CLUSTER, Keep, Kind, Link, Report, Retry, Run
+from etcsched.core.records import CLUSTER, Keep, Kind, Link, Report, Retry, Run, Watermark
 from etcsched.core.schedule import At
 from etcsched.core.states import (
     JobState,
@@ -19,7 +19,7 @@ from etcsched.core.states import (
     Recovery,
     RunState,
 )
-from etcsched.core.times import Utc
+from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.testing.world import World
 from tests.support.jobs import cancel, job, resubmit, trigger
 
@@ -927,3 +927,29 @@ def test_a_request_waits_for_a_leader_however_long(forgetful: World) -> None:
     world.scheduler("s2")
     world.advance(60)
     assert world.runs("backup")[ASKED].state is RunState.COMPLETED
+
+
+@pytest.mark.parametrize("waited_s", [0.0, KEPT_S])
+def test_a_watermark_far_ahead_makes_no_new_request_an_old_copy(
+    forgetful: World, waited_s: float
+) -> None:
+    """A clock put it there that has come back since, or a hand did. A copy is one still."""
+    world = forgetful
+    world.nodes["s1"].kill()
+    world.advance(30)
+    through = utc_of(ms_of(world.now) + 30 * 86_400_000)
+    world.put(Kind.WATERMARK, Watermark(through=through, term=1))
+    asked = trigger(ASKED, at=world.now)
+    world.advance(waited_s)
+    world.request(asked)
+    world.scheduler("s2")
+    world.advance(60)
+    is_accepted, message = answer(world, ASKED)
+    if waited_s:
+        assert message == (
+            f"it is of {asked.at}, and came 0 h later by the leader's clock: an old copy, which "
+            "was done then; or the clock of whoever asked is behind: set it right, and ask again"
+        )
+    else:
+        assert world.runs("backup")[ASKED].state is RunState.COMPLETED
+    assert is_accepted is not bool(waited_s)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import ASIDE_REASON
 from etcsched.core.leader.explaining import Explainer
 from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.lifecycle import LiveAgents
@@ -16,6 +16,7 @@ from etcsched.core.leader.outages import Outages
 from etcsched.core.leader.recovery import Plan
 from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
+from etcsched.core.leader.setbacks import ASIDE_REASON
 from etcsched.core.leader.tick_decider import TickDecider
 from etcsched.core.records import Gap, Job, Kind, Link, Live, Request
 from etcsched.core.schedule import At, Cron
@@ -35,6 +36,7 @@ from tests.support.jobs import cancel, job, resubmit, trigger
 
 EACH_MINUTE = Cron("* * * * *")
 ASKED = "20261122T120001.000Z-aa"
+OVER = "20261122T120000.000Z-bb"
 
 
 def started() -> World:
@@ -514,3 +516,130 @@ def test_an_end_on_one_agent_forgets_nothing_of_what_is_rejected_on_another() ->
     world.advance(45)
     ended = [run.host for run in world.runs("bad").values() if run.state is RunState.COMPLETED]
     assert ended.count("a1") == 3
+
+
+def test_one_rejection_at_a_join_to_which_one_comes_that_is_always_rejected() -> None:
+    """Each is counted for itself: of the other nothing is set aside, and no tick is lost."""
+    world = started()
+    world.apply(job("target", state=JobState.CHAIN_ACTIVE))
+    joins = (Link(to="target", joins=True),)
+    world.apply(job("bad", EACH_MINUTE, chain=joins))
+    ticks = (EACH_MINUTE, At(Utc("2026-11-22T12:01:03.000Z")))
+    fields: dict[str, Any] = {"recovery": Recovery.NONE, "pickup_buffer_s": 1.0}
+    world.apply(job("second", *ticks, overlap=Overlap.ALLOW, chain=joins, **fields))
+    once = [1]
+
+    def rejects(write: fx.Write) -> bool:
+        is_end = isinstance(write, fx.EndRun)
+        is_first_end = is_end and is_about(write, "second") and bool(once) and bool(once.pop())
+        return is_first_end or (is_end and is_about(write, "bad"))
+
+    world.rejects = rejects
+    world.advance(80)
+    assert len(world.rejected) > 3
+    assert world.states("second") == {"120100": "completed", "120103": "completed"}
+
+
+def test_one_rejection_of_a_resubmission_after_another_of_the_run_that_cant_be_written() -> None:
+    world = started()
+    world.apply(job("bad"))
+    world.agents["a1"].ends_as = Outcome.FAILED
+    world.request(trigger(OVER, "bad"))
+    world.advance(3)
+    second, once = "20261122T120001.000Z-dd", [1]
+
+    def rejects(write: fx.Write) -> bool:
+        if not isinstance(write, fx.Resubmit):
+            return False
+        return write.run.id == ASKED or (bool(once) and bool(once.pop()))
+
+    world.rejects = rejects
+    for request in (ASKED, second):
+        world.request(resubmit(request, OVER, "bad"))
+        world.advance(12)
+    assert not once
+    answers = [world.answer(request) for request in (ASKED, second)]
+    assert [answer is not None and answer.accepted for answer in answers] == [False, True]
+
+
+def is_refused_for_its_write(world: World) -> None:
+    world.advance(11)
+    answer = world.answer(ASKED)
+    assert answer is not None
+    assert answer.message.startswith("etcd takes no write that does it")
+
+
+def is_deleted_by_hand(world: World) -> None:
+    world.advance(1)
+    world.remove(Kind.REQUEST, ASKED)
+    world.advance(10)
+
+
+@pytest.mark.parametrize("ends", [is_refused_for_its_write, is_deleted_by_hand])
+@pytest.mark.parametrize(
+    "request_", [trigger(ASKED, "high"), resubmit(ASKED, OVER, "high")], ids=["a run", "again"]
+)
+def test_a_request_that_is_over_leaves_its_job_first_in_its_conflict_group(
+    request_: Request, ends: Callable[[World], None]
+) -> None:
+    """The run that it asked for never was: nobody below goes ahead because of that."""
+    world = started()
+    world.agents["a1"].ends_as = Outcome.FAILED
+    world.apply(job("high", EACH_MINUTE, per_host=True, priority=5))
+    world.apply(job("low", EACH_MINUTE))
+    world.group("g", "high", "low")
+    world.request(trigger(OVER, "high"))
+    world.advance(3)
+    world.rejects = lambda write: (
+        isinstance(write, fx.CreateRun | fx.Resubmit) and write.run.id == ASKED
+    )
+    world.request(request_)
+    ends(world)
+    assert world.rejected
+    world.advance(60)
+    began = {
+        name: [run.attempts[0].assigned_at for run in world.runs(name).values() if run.is_tick]
+        for name in ("high", "low")
+    }
+    assert began["high"] < began["low"]
+
+
+def test_a_tick_that_is_missed_in_the_end_leaves_its_job_first_in_its_conflict_group() -> None:
+    world = started()
+    fields: dict[str, Any] = {"recovery": Recovery.NONE, "pickup_buffer_s": 10.0}
+    world.apply(job("high", EACH_MINUTE, per_host=True, priority=5, **fields))
+    world.apply(job("low", EACH_MINUTE))
+    world.group("g", "high", "low")
+    world.rejects = lambda write: isinstance(write, fx.CreateFanOut)
+    world.advance(100)
+    world.rejects = lambda write: False
+    world.advance(310)
+    assert world.states("high")["120100"] == "missed"
+    began = {
+        name: [
+            run.attempts[0].assigned_at
+            for id_, run in world.runs(name).items()
+            if id_ > "20261122T1205"
+        ]
+        for name in ("high", "low")
+    }
+    assert len(began["high"]) == 2
+    assert all(high < low for high, low in zip(*began.values(), strict=True))
+
+
+def test_an_order_that_etcd_rejects_sets_no_job_aside() -> None:
+    """It is given up, and nothing waits for it."""
+    world = started()
+    world.agents["a1"].takes_s = 100.0
+    fields: dict[str, Any] = {"recovery": Recovery.NONE, "pickup_buffer_s": 1.0}
+    world.apply(job("bad", EACH_MINUTE, overlap=Overlap.ALLOW, **fields))
+    world.request(trigger(OVER, "bad"))
+    world.advance(3)
+    world.agents["a1"].takes_s = 1.0
+    world.rejects = lambda write: isinstance(write, fx.SendOrder)
+    world.request(cancel(ASKED, OVER, "bad"))
+    world.advance(80)
+    answer = world.answer(ASKED)
+    assert answer is not None
+    assert not answer.accepted
+    assert world.states("bad")["120100"] == "completed"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from etcsched.core.errors import ClusterRefused, ClusterUnreachable, OutcomeUnknown
 from etcsched.core.records import Answer, Kind, Request, RequestKind
@@ -29,17 +30,18 @@ _OPEN_AT_ONCE: Final = 64
 
 
 class Asker(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks, and when. ``timeout_s`` bounds each write and each wait for the next answer."""
+    """Who asks, and by which clock. ``timeout_s`` bounds each write and each wait for the next
+    answer."""
 
     request_id: str
-    now: Utc
+    now: Callable[[], Utc]
     by: str
     timeout_s: float
 
     def request(self, kind: RequestKind, job: str, run: str) -> Request:
         """Of the run; the same again for the same run."""
         id_ = id_for(self.request_id, job, run)
-        return Request(id=id_, kind=kind, job=job, run=run, at=self.now, by=self.by)
+        return Request(id=id_, kind=kind, job=job, run=run, at=self.now(), by=self.by)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +105,10 @@ async def ask_all(
                 progress.asked < len(requests)
                 and progress.asked - progress.answered < _OPEN_AT_ONCE
             ):
-                submit = submit_request(keys, requests[progress.asked])
+                # As of its own sending: the leader does nothing that comes half a day after it was
+                # asked for, and somebody may confirm them, or wake this machine, that much later.
+                request = replace(requests[progress.asked], at=asker.now())
+                submit = submit_request(keys, request)
                 progress.is_sending = True
                 try:
                     # Refused only where it was sent already.

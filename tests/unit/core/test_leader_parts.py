@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from etcsched.core.leader.agents import Agents
-from etcsched.core.leader.context import Context, Options, run_matter
+from etcsched.core.leader.context import Context, Options
 from etcsched.core.leader.effects import ForgetGap
 from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import Requirement, Tried, requirement_of, why_not
 from etcsched.core.leader.runs import Author, new_run
@@ -201,7 +202,7 @@ def test_what_is_refused_again_and_again_is_tried_ever_more_seldom() -> None:
 def test_what_was_refused_or_set_aside_is_forgotten_once_it_is_over() -> None:
     """Runs come and go, and a leader leads for long."""
     context = Context(View(), 1, "s1", Options())
-    empty = sizes_of(context)
+    empty = [sizes_of(context), sizes_of(context.setbacks)]
 
     def is_answered(name: str, revision: int | None) -> None:
         seq = context.next_seq()
@@ -226,7 +227,7 @@ def test_what_was_refused_or_set_aside_is_forgotten_once_it_is_over() -> None:
     context.release()
     assert context.due_timers()
     context.sweep()
-    assert sizes_of(context) == empty
+    assert [sizes_of(context), sizes_of(context.setbacks)] == empty
     assert not context.is_set_aside("rejected")
 
 

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, Options, turn_matter
+from etcsched.core.leader.context import Context, Options
 from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.matters import turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.records import Change, Kind, Run

@@ -313,7 +313,7 @@ def test_request_ids_sort_by_time() -> None:
 
 
 async def ask_for_thirty(etcd: ModelEtcd) -> None:
-    asker = Asker(request_id="r", now=NOW, by="x", timeout_s=0.05)
+    asker = Asker(request_id="r", now=lambda: NOW, by="x", timeout_s=0.05)
     requests = [asker.request(RequestKind.CANCEL, "a", str(n)) for n in range(30)]
     await ask_all(etcd, KEYS, asker, requests)
 

@@ -7,10 +7,11 @@ from typing import assert_never
 from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.context import Context
 from etcsched.core.leader.declines import may_ask_another, state_when_declined, words_of
 from etcsched.core.leader.held_runs import HeldRuns, holds
 from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.pace import Pace
 from etcsched.core.leader.placement import declines_of, requirement_of_run, tried_by, why_not
 from etcsched.core.leader.reasons import Why

@@ -10,7 +10,8 @@ there, in that incarnation.
 from __future__ import annotations
 
 from etcsched.core.leader.buffers import buffer_end_ms
-from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.records import Job, Run

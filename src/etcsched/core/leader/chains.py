@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from etcsched.core.conditions import first_unmet, is_within
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, Matter, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import Matter, run_matter
 from etcsched.core.leader.runs import new_run
 from etcsched.core.records import (
     MAX_PARAMS_BYTES,

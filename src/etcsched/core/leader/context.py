@@ -14,14 +14,17 @@ import msgspec
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.agents import Agents
 from etcsched.core.leader.conflicts import HOLDING, Conflicts
+from etcsched.core.leader.matters import Matter, job_matter, lane_matter
 from etcsched.core.leader.placement import (
     Requirement,
     requirement_of,
 )
 from etcsched.core.leader.reasons import Reason, Why
+from etcsched.core.leader.reservation import Reservation
 from etcsched.core.leader.runs import MAX_WORDS, Author
-from etcsched.core.records import Job, Presence, Run, fan_out_in, lane_of
-from etcsched.core.states import JobState, RunState
+from etcsched.core.leader.setbacks import ASIDE_REASON, Setbacks
+from etcsched.core.records import Job, Presence, Run, lane_of
+from etcsched.core.states import JobState
 from etcsched.core.text import shortened
 from etcsched.core.times import Utc, ms_of, utc_of
 from etcsched.core.view import Entry, RunKey, View, job_of
@@ -29,57 +32,16 @@ from etcsched.core.view import Entry, RunKey, View, job_of
 REJECTED_WAIT_S = 5.0
 """A write whose form etcd won't take is a defect; until it is mended, it isn't tried in a loop."""
 
-ASIDE_S = 60.0
-"""So long a job is set aside for a write that was rejected again, unless it gets through; and so
-long what a defect keeps from being decided rests."""
-
-DEFECT_WAIT_S = 1.0
-"""Then a job whose decision has raised is looked at again, to open its gap."""
-
-ASIDE_REASON = "it is set aside: what comes first can't be written or decided; see the leader's log"
-
 MOST_STALE_WAITS = 8
 """In a row of refusals the rest grows up to so many times the first."""
 
 NEVER = 1 << 62
 """A revision that no store reaches."""
 
-Matter = tuple[str, ...]
-"""What a write is about: ("run", job, id), ("job", name), ("request", id), ("watermark",)...
-Of each matter at most one write is in flight; what else concerns it waits for the result."""
-
-
-def job_matter(job: str) -> Matter:
-    return ("job", job)
-
-
-def aside_matter(job: str) -> Matter:
-    """That a job is set aside, or isn't any more."""
-    return ("aside", job)
-
-
-def run_matter(key: RunKey) -> Matter:
-    return ("run", *key)
-
-
-def turn_matter(lane: str) -> Matter:
-    """That one of a lane's runs, which wait for each other, is being dispatched: to the view it
-    waits still."""
-    return ("turn", lane)
-
-
-def lane_matter(lane: str) -> Matter:
-    """That a run that is bound to an agent is being made."""
-    return ("lane", lane)
-
 
 def _unbound_lane(job: str) -> str:
     """No agent has this name."""
     return f"{job}@"
-
-
-def request_matter(request: str) -> Matter:
-    return ("request", request)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,45 +59,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     join_kept_s: float = 7 * 86400.0
     stale_wait_s: float = 0.25
     ticks_at_once: int = 120
-
-
-class Reservation(msgspec.Struct):
-    """A write in flight. Once answered at ``revision``, it holds on until the view has come that
-    far, or until ``release_at_s``: the revision of a refusal may be one that no event shows."""
-
-    write: fx.Write
-    matters: tuple[Matter, ...]
-    agent: str | None
-    revision: int | None = None
-    release_at_s: float | None = None
-    exists: bool = False
-    is_rejected: bool = False
-
-    @property
-    def subject(self) -> Matter:
-        """What it is about, told from other writes about the same."""
-        return (type(self.write).__name__, *self.matters[0])
-
-    @property
-    def is_refused(self) -> bool:
-        """Also what etcd rejects is."""
-        return self.release_at_s is not None
-
-    @property
-    def starts(self) -> RunKey | None:
-        """Whom it assigns."""
-        match self.write:
-            case fx.CreateRun() | fx.Dispatch() | fx.MoveRun() if self.write.assignment is not None:
-                return (self.write.assignment.job, self.write.assignment.run)
-        return None
-
-    @property
-    def requeues(self) -> str:
-        """The job of which it lets a run wait on in its queue."""
-        match self.write:
-            case fx.Requeue(run=run) if run.state is RunState.QUEUED:
-                return run.job
-        return ""
 
 
 class Contained:
@@ -181,20 +104,11 @@ class Context:
         self._turns_taken: defaultdict[str, set[str]] = defaultdict(set)
         """Of these matters those about runs and about lanes' turns, by job."""
         self._answered: list[int] = []
-        self._refused: dict[Matter, tuple[int, float]] = {}
-        """How often in a row, and when for the last time."""
-        self._rejected: set[Matter] = set()
-        """What etcd rejected the last time."""
-        self.unwritable: set[Matter] = set()
-        """Requests of which etcd has rejected twice what would do them."""
-        self._aside: defaultdict[str, dict[Matter, float]] = defaultdict(dict)
-        """By job: what etcd rejects again and again of it, until when it is set aside."""
-        self._resting: dict[Matter, float] = {}
-        """What has raised, and until when it isn't decided."""
         self._starting: Counter[str] = Counter()
         """Assignments in flight, by job and by lane (of what is bound to no agent, too)."""
         self._requeued: Counter[str] = Counter()
         """Runs in flight that wait on in their queue, by job."""
+        self.setbacks = Setbacks(view, self.wake_at)
         self.conflicts = Conflicts(view, self.is_starting)
         self.agents = Agents(view)
         self._coming: Counter[str] = Counter()
@@ -335,10 +249,7 @@ class Context:
         reservation = self._reservations.get(seq)
         if reservation is not None:
             reservation.revision = revision if is_shown else 0
-            for matter in reservation.matters:
-                self._refused.pop(matter, None)
-            self._rejected.difference_update(reservation.matters)
-            self._is_taken(reservation)
+            self.setbacks.committed(reservation, self.mono_s)
             self._answered.append(seq)
         return reservation
 
@@ -352,24 +263,11 @@ class Context:
         reservation = self._reservations.get(seq)
         if reservation is None:
             return None
-        before = 0
-        if not is_decided:
-            refusals = (self._refused.get(matter, (0, 0.0)) for matter in reservation.matters)
-            before = max((count for count, _ in refusals), default=0)
-            self._refused |= dict.fromkeys(reservation.matters, (before + 1, self.mono_s))
+        before = 0 if is_decided else self.setbacks.refused(reservation, self.mono_s)
         if revision is not None:
-            self._rejected.difference_update(reservation.matters)
-            self._is_taken(reservation)
+            self.setbacks.taken(reservation, self.mono_s)
         else:
-            freed = {"join"}
-            if not self._rejected.isdisjoint(reservation.matters):
-                self._set_aside(reservation)
-                if not isinstance(reservation.write, fx.AnswerRequest):
-                    self.unwritable.update(m for m in reservation.matters if m[0] == "request")
-                    freed.add("request")
-            self._rejected.update(reservation.matters)
-            self._let_go(reservation, freed)
-            self._count_in_flight(reservation, -1)  # It holds no conflict group while it rests.
+            self._rejected(reservation)
         rests = min(2 ** max(0, before - 1), MOST_STALE_WAITS)
         wait_s = rests * self.options.stale_wait_s if revision is not None else REJECTED_WAIT_S
         reservation.revision = NEVER if revision is None or before else revision
@@ -380,59 +278,23 @@ class Context:
         self._answered.append(seq)
         return reservation
 
-    def _let_go(self, reservation: Reservation, kinds: set[str]) -> None:
-        """What etcd rejects rests, and others come to its joins meanwhile; whoever asked for it
-        hears that."""
-        for matter in reservation.matters:
-            if matter[0] in kinds:
-                self._free(matter)
-                self.wake_at(self.mono_s, matter)
-        reservation.matters = tuple(m for m in reservation.matters if m[0] not in kinds)
-
-    def _set_aside(self, reservation: Reservation) -> None:
-        """The jobs whose ticks would wait for what etcd rejects: they'd hold up everybody's."""
-        until_s, subject = self.mono_s + ASIDE_S, reservation.subject
-        following = fx.following_of(reservation.write)
-        jobs = {run.job for run in following.created} if following is not None else set()
-        for matter in reservation.matters:
-            if matter[0] == "job" or (matter[0] == "run" and self._do_ticks_wait_for(matter[1:])):
-                jobs.add(matter[1])
-        for job in jobs:
-            if not self.is_set_aside(job):
-                text = f"etcd takes no write about {'/'.join(reservation.matters[0][1:])}: "
-                self.say(f"{text}{job} is set aside, so that others go on", warn=True)
-                self.wake_at(self.mono_s, aside_matter(job))
-            self._aside[job][subject] = until_s
-            self.wake_at(until_s, aside_matter(job))
-
-    def _do_ticks_wait_for(self, run: Matter) -> bool:
-        """A job that runs on each agent decides its ticks whatever its runs are about."""
-        job = self.view.jobs.get(run[0])
-        return run in self.view.runs and not (job is not None and job.record.per_host)
-
-    def _is_taken(self, reservation: Reservation) -> None:
-        if self._aside:
-            for job in [job for job, why in self._aside.items() if reservation.subject in why]:
-                del self._aside[job][reservation.subject]
-                self.wake_at(self.mono_s, aside_matter(job))
-
-    def forget_rejected(self, job: str, run: str) -> None:
-        """The run is over; or the fan-out is, and its runs are made no more."""
-        for matter in [m for m in self._rejected if m[:2] == ("run", job)]:
-            is_it = matter[2] == run or fan_out_in(matter[2]) == run
-            if is_it and matter[1:] not in self.view.runs:
-                self._rejected.discard(matter)
-
-    def is_rejected(self, matter: Matter) -> bool:
-        """Whether etcd took the last write about it in no form: the next one rests for long."""
-        return matter in self._rejected
+    def _rejected(self, reservation: Reservation) -> None:
+        """It rests, and holds no conflict group meanwhile. Others come to its joins; whoever asked
+        for what can't be done hears that."""
+        for job in self.setbacks.rejected(reservation, self.mono_s):
+            text = f"etcd takes no write about {'/'.join(reservation.matters[0][1:])}: "
+            self.say(f"{text}{job} is set aside, so that others go on", warn=True)
+        freed = [m for m in reservation.matters if m[0] == "join"]
+        if not isinstance(reservation.write, fx.AnswerRequest):
+            freed += [m for m in reservation.matters if m in self.setbacks.unwritable]
+        for matter in freed:
+            self._free(matter)
+            self.wake_at(self.mono_s, matter)
+        reservation.matters = tuple(m for m in reservation.matters if m not in freed)
+        self._count_in_flight(reservation, -1)
 
     def is_run_rejected(self, job: str) -> bool:
-        """Whether etcd takes no write about one of the job's runs, or its fan-out's decision has
-        raised: it may never be there."""
-        return any(matter[:2] == ("run", job) for matter in self._rejected) or any(
-            matter[:2] == ("fan_out", job) and self.rests(matter) for matter in self._resting
-        )
+        return self.setbacks.is_run_rejected(job, self.mono_s)
 
     def contain(self, matter: Matter) -> Contained:
         """If what is decided about this raises, it alone is left for later: one run's, request's or
@@ -442,34 +304,16 @@ class Context:
     def has_raised(self, matter: Matter) -> None:
         about = "/".join(matter[1:])
         self.effects.append(fx.Defect(about=about, trace=traceback.format_exc()))
-        self._resting[matter] = until_s = self.mono_s + ASIDE_S
-        if matter[0] != "job":
-            self.wake_at(until_s, matter)
-            return
-        self._aside[matter[1]][matter] = until_s
-        for at_s in (self.mono_s + DEFECT_WAIT_S, until_s):
-            self.wake_at(at_s, aside_matter(matter[1]))
+        self.setbacks.raised(matter, self.mono_s)
 
     def rests(self, matter: Matter) -> bool:
-        """Whether it is left for later, since its decision has raised."""
-        return self._resting.get(matter, 0.0) > self.mono_s
+        return self.setbacks.rests(matter, self.mono_s)
 
     def is_set_aside(self, job: str) -> bool:
-        """Whether the job's ticks wait in its outage, since etcd rejects a write that would have to
-        come first, or since a defect keeps them from being decided."""
-        return any(until_s > self.mono_s for until_s in self._aside.get(job, {}).values())
+        return self.setbacks.is_set_aside(job, self.mono_s)
 
     def sweep(self) -> None:
-        """Forget what was refused or set aside once, and isn't any more: runs come and go, and a
-        leader may lead for a year."""
-        now_s = self.mono_s
-        self._refused = {m: each for m, each in self._refused.items() if each[1] + ASIDE_S > now_s}
-        self._resting = {m: until_s for m, until_s in self._resting.items() if until_s > now_s}
-        for job, subjects in list(self._aside.items()):
-            for subject in [each for each, until_s in subjects.items() if until_s <= now_s]:
-                del subjects[subject]
-            if not subjects:
-                del self._aside[job]
+        self.setbacks.sweep(self.mono_s)
         for of_job in (self._runs_in_motion, self._turns_taken):
             for job in [job for job, found in of_job.items() if not found]:
                 del of_job[job]

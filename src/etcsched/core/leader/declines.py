@@ -11,7 +11,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from etcsched.core.leader.buffers import buffer_end_ms
-from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.placement import Requirement, declined_by, declines_of
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.waiting import Waiting

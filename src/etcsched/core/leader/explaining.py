@@ -16,7 +16,7 @@ import msgspec
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.chains import CHAINABLE, size_of
-from etcsched.core.leader.context import ASIDE_REASON, Context, Options
+from etcsched.core.leader.context import Context, Options
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.overlap import Away, state_by_overlap
@@ -31,6 +31,7 @@ from etcsched.core.leader.placement import (
 from etcsched.core.leader.reasons import Reason, Why
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.runs import lets_start
+from etcsched.core.leader.setbacks import ASIDE_REASON
 from etcsched.core.limits import NO_LIMITS, Limits
 from etcsched.core.records import CLUSTER, MAX_PARAMS_BYTES, Candidate, Gap, Job, Join, Run
 from etcsched.core.states import OCCASIONS, JobState, Occasion, RunState

@@ -10,14 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import (
-    Context,
-    Matter,
-    job_matter,
-    lane_matter,
-    run_matter,
-    turn_matter,
-)
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import Matter, job_matter, lane_matter, run_matter, turn_matter
 from etcsched.core.leader.overlap import Away, state_beside
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.run_decider import RunDecider

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
-from etcsched.core.leader.context import Context, job_matter, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import job_matter, run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.pace import Pace, is_paced
 from etcsched.core.leader.placement import requirement_of_run, tried_by

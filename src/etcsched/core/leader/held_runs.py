@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import assert_never
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, request_matter, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import request_matter, run_matter
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import is_of_another, step

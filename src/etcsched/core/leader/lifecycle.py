@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import Matter
 from etcsched.core.leader.placement import Requirement, requirement_of, why_not
 from etcsched.core.leader.runs import new_run
 from etcsched.core.records import Due, Job, Kind, Live, Presence, Run

@@ -18,14 +18,16 @@ from msgspec.structs import replace
 from etcsched.core.clock import Instant, TickClock
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
-from etcsched.core.leader.context import Context, Matter, Options, Reservation, job_matter
+from etcsched.core.leader.context import Context, Options
 from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.lifecycle import LiveAgents
 from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.matters import Matter, job_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outages import Outages
 from etcsched.core.leader.overlap import Away
 from etcsched.core.leader.request_decider import RequestDecider
+from etcsched.core.leader.reservation import Reservation
 from etcsched.core.leader.retention import Retention
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.seats import Seats
@@ -194,7 +196,7 @@ class LeaderMachine:
                 self._runs.look_at((change.ids[0], change.ids[1]))
                 if change.record is None:
                     self._retention.archived(change.ids[0])
-                    self._context.forget_rejected(change.ids[0], change.ids[1])
+                    self._context.setbacks.forget_run(change.ids[0], change.ids[1])
                 elif isinstance(change.record, Run):
                     self._live.work_changed(change.record.agent)
                     if change.record.state in (RunState.HELD, RunState.ASSIGNED):
@@ -206,7 +208,7 @@ class LeaderMachine:
                 self._fan_outs.look_at(change.ids[0])
                 if change.record is None:
                     self._fan_outs.gone((change.ids[0], change.ids[1]))
-                    self._context.forget_rejected(change.ids[0], change.ids[1])
+                    self._context.setbacks.forget_run(change.ids[0], change.ids[1])
                 else:
                     self._fan_outs.came(change.ids[0])
             case Kind.ASSIGNMENT | Kind.REPORT:

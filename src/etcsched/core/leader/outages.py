@@ -15,13 +15,15 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import recovery
-from etcsched.core.leader.context import ASIDE_REASON, Context, job_matter, run_matter
+from etcsched.core.leader.context import Context
 from etcsched.core.leader.fan_outs import FanOuts
+from etcsched.core.leader.matters import job_matter, run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outage_records import belonging_runs, buffer_ms, records_of
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.requeue import requeue
 from etcsched.core.leader.run_decider import RunDecider
+from etcsched.core.leader.setbacks import ASIDE_REASON
 from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Kind, Run
 from etcsched.core.states import Origin, RunState
 from etcsched.core.timeline import ticks

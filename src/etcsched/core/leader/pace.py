@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import heapq
 
-from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import Matter
 from etcsched.core.records import Run
 from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import ms_of

@@ -6,7 +6,8 @@ this can be taken up at any point by whoever leads, and nothing overlaps.
 
 from __future__ import annotations
 
-from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.records import Job, Run
 from etcsched.core.states import WAITING, Origin, Overlap, RunState

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import assert_never
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, request_matter, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import request_matter, run_matter
 from etcsched.core.leader.placement import requirement_of
 from etcsched.core.leader.resubmission import Resubmissions
 from etcsched.core.leader.run_decider import RunDecider
@@ -74,10 +75,10 @@ class RequestDecider:
 
     def gone(self, request: str) -> None:
         self._came_ms.pop(request, None)
-        self._context.unwritable.discard(request_matter(request))
+        self._context.setbacks.forget_request(request)
 
     def _decide(self, request_id: str, entry: Entry[Request]) -> None:
-        if request_matter(request_id) in self._context.unwritable:
+        if request_matter(request_id) in self._context.setbacks.unwritable:
             self._answer(entry, False, _UNWRITABLE, entry.record.run)
             return
         if (why := self._why_too_late(entry)) is not None:
@@ -105,14 +106,17 @@ class RequestDecider:
         request, came_ms = entry.record, self._came_ms.get(entry.record.id)
         if came_ms is None and (watermark := self._view.watermark) is not None:
             # It came before this leader: later than the watermark as it stands, or who knows when.
+            # Where a hand, or a clock that has come back since, put that ahead: no later than now.
             is_later = watermark.mod_revision < entry.create_revision
-            came_ms = ms_of(watermark.record.through) if is_later else None
+            through_ms = min(ms_of(watermark.record.through), self._context.wall_ms)
+            came_ms = through_ms if is_later else None
         late_s = (came_ms - ms_of(request.at)) / 1000 if came_ms is not None else 0.0
         if late_s < self._context.options.answer_kept_s * _COMES_WITHIN:
             return None
         return (
-            f"it is of {request.at}, and came {late_s / 3600:.0f} h later: an old copy, which was "
-            "done then, or by a clock that is far behind; ask for it again"
+            f"it is of {request.at}, and came {late_s / 3600:.0f} h later by the leader's clock: "
+            "an old copy, which was done then; or the clock of whoever asked is behind: set it "
+            "right, and ask again"
         )
 
     def _consumed(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.runs import step
 from etcsched.core.records import Run
 from etcsched.core.states import RunState

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import Matter, request_matter, run_matter
 from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.runs import how_to_enable, new_run, step
 from etcsched.core.records import (

@@ -14,7 +14,8 @@ from typing import Final
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
-from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import Matter
 from etcsched.core.records import Keep
 from etcsched.core.sizes import size_text
 from etcsched.core.times import Utc, ms_of

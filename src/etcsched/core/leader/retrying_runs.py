@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.bound_runs import BoundRuns
-from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.context import Context
 from etcsched.core.leader.declines import Declines
+from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.reasons import Why

@@ -12,10 +12,11 @@ from collections.abc import Iterable
 
 from etcsched.core.leader.assigned_runs import AssignedRuns
 from etcsched.core.leader.chains import Chains
-from etcsched.core.leader.context import Context, run_matter
+from etcsched.core.leader.context import Context
 from etcsched.core.leader.declines import Declines
 from etcsched.core.leader.held_runs import HeldRuns
 from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.pace import Pace
 from etcsched.core.leader.retrying_runs import RetryingRuns
@@ -163,7 +164,7 @@ class RunDecider:
         context, turns = self._context, self.waiting.turns
         found: list[RunKey] = []
         for job, firsts in freed.items():
-            taken = (key for key in firsts if not context.is_rejected(run_matter(key)))
+            taken = (key for key in firsts if not context.setbacks.is_rejected(run_matter(key)))
             is_kept = any(map(turns.is_blocked, taken))
             if not is_kept and context.conflicts.holder(job) is None:
                 found += turns.blocked_of(job)

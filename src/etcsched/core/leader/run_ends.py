@@ -6,7 +6,8 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.chains import Chains
-from etcsched.core.leader.context import Context, Matter, request_matter, run_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import Matter, request_matter, run_matter
 from etcsched.core.leader.runs import attempt_of, step
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Assignment, Attempt, Kind, Order, Report, Run

@@ -7,7 +7,8 @@ next one does. Whoever leads next plans the same from what it sees.
 from __future__ import annotations
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, Matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import Matter
 from etcsched.core.records import Kind, Seat
 
 SEATS: Matter = ("seats",)

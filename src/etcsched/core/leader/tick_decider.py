@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import assert_never
 
 from etcsched.core.leader import effects as fx
-from etcsched.core.leader.context import Context, job_matter, run_matter
+from etcsched.core.leader.context import Context
 from etcsched.core.leader.fan_outs import FanOuts
+from etcsched.core.leader.matters import job_matter, run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outages import Outages, Ruling
 from etcsched.core.leader.overlap import state_by_overlap

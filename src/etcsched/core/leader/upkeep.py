@@ -6,7 +6,8 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.chains import join_matter
-from etcsched.core.leader.context import Context, Matter, job_matter
+from etcsched.core.leader.context import Context
+from etcsched.core.leader.matters import Matter, job_matter
 from etcsched.core.leader.runs import is_of_another, late_attempt_of
 from etcsched.core.records import CLUSTER, Kind, Report, Run
 from etcsched.core.states import JobState

@@ -15,9 +15,10 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader.bound_runs import BoundRuns
 from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.conflicts import HOLDING
-from etcsched.core.leader.context import Context, Matter, job_matter, run_matter, turn_matter
+from etcsched.core.leader.context import Context
 from etcsched.core.leader.declines import Declines, words_of
 from etcsched.core.leader.group_turns import GroupTurns
+from etcsched.core.leader.matters import Matter, job_matter, run_matter, turn_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outage_records import is_bound_chosen, was_born_late
 from etcsched.core.leader.pace import Pace, is_paced

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from etcsched.core.durations import format_duration
-from etcsched.core.leader.context import ASIDE_REASON
+from etcsched.core.leader.setbacks import ASIDE_REASON
 from etcsched.core.limits import Limits
 from etcsched.core.records import (
     CLUSTER,
