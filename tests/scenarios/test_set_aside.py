@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.setbacks import ASIDE_REASON
 from etcsched.core.leader.tick_decider import TickDecider
-from etcsched.core.records import Gap, Job, Kind, Link, Live, Request
+from etcsched.core.records import Gap, Job, Kind, Link, Live, Request, Watermark
 from etcsched.core.schedule import At, Cron
 from etcsched.core.states import (
     JobState,
@@ -643,3 +644,28 @@ def test_an_order_that_etcd_rejects_sets_no_job_aside() -> None:
     assert answer is not None
     assert not answer.accepted
     assert world.states("bad")["120100"] == "completed"
+
+
+def test_orders_that_etcd_rejects_one_after_the_other_hold_up_no_tick() -> None:
+    """A tick waits for what is written about its job's runs; who asked for it rests alone."""
+    world = started()
+    world.agents["a1"].takes_s = 200.0
+    world.apply(job("bad", EACH_MINUTE, overlap=Overlap.ALLOW))
+    for number in range(8):
+        world.request(trigger(f"r{number}", "bad"))
+    world.advance(3)
+    world.rejects = lambda write: isinstance(write, fx.SendOrder)
+    for number in range(8):
+        world.at(56.0 + 3 * number, partial(world.request, _cancel_of(number)))
+    lags_s = []
+    for _ in range(90):
+        world.advance(1)
+        (watermark,) = (change.record for change in world.records(Kind.WATERMARK).values())
+        assert isinstance(watermark, Watermark)
+        lags_s.append((ms_of(world.now) - ms_of(watermark.through)) / 1000)
+    assert max(lags_s) < 6, lags_s
+    assert world.states("bad")["120100"] == "assigned"
+
+
+def _cancel_of(number: int) -> Request:
+    return cancel(f"20261122T120056.00{number}Z-cc", f"r{number}", "bad")

@@ -279,14 +279,20 @@ class Context:
         return reservation
 
     def _rejected(self, reservation: Reservation) -> None:
-        """It rests, and holds no conflict group meanwhile. Others come to its joins; whoever asked
-        for what can't be done hears that."""
+        """It rests, and holds no conflict group meanwhile. Others come to its joins; where somebody
+        asked for it, the request alone rests: its runs' ticks and outcomes don't wait for that."""
         for job in self.setbacks.rejected(reservation, self.mono_s):
             text = f"etcd takes no write about {'/'.join(reservation.matters[0][1:])}: "
             self.say(f"{text}{job} is set aside, so that others go on", warn=True)
-        freed = [m for m in reservation.matters if m[0] == "join"]
-        if not isinstance(reservation.write, fx.AnswerRequest):
-            freed += [m for m in reservation.matters if m in self.setbacks.unwritable]
+        is_asked_for = reservation.request is not None
+        unwritable = self.setbacks.unwritable
+        freed = [
+            matter
+            for matter in reservation.matters
+            if matter[0] == "join"
+            or (is_asked_for and matter != reservation.request)
+            or (is_asked_for and matter in unwritable)
+        ]
         for matter in freed:
             self._free(matter)
             self.wake_at(self.mono_s, matter)

@@ -106,17 +106,15 @@ class RequestDecider:
         request, came_ms = entry.record, self._came_ms.get(entry.record.id)
         if came_ms is None and (watermark := self._view.watermark) is not None:
             # It came before this leader: later than the watermark as it stands, or who knows when.
-            # Where a hand, or a clock that has come back since, put that ahead: no later than now.
             is_later = watermark.mod_revision < entry.create_revision
-            through_ms = min(ms_of(watermark.record.through), self._context.wall_ms)
-            came_ms = through_ms if is_later else None
+            came_ms = ms_of(watermark.record.through) if is_later else None
         late_s = (came_ms - ms_of(request.at)) / 1000 if came_ms is not None else 0.0
         if late_s < self._context.options.answer_kept_s * _COMES_WITHIN:
             return None
         return (
-            f"it is of {request.at}, and came {late_s / 3600:.0f} h later by the leader's clock: "
-            "an old copy, which was done then; or the clock of whoever asked is behind: set it "
-            "right, and ask again"
+            f"it is of {request.at}, and came {late_s / 3600:.0f} h later, as the schedulers tell: "
+            "an old copy, which was done then; or the clock of whoever asked is behind, or the "
+            "watermark is ahead (see etcsched doctor): then ask again"
         )
 
     def _consumed(

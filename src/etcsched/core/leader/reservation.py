@@ -23,9 +23,16 @@ class Reservation(msgspec.Struct):
     is_rejected: bool = False
 
     @property
+    def request(self) -> Matter | None:
+        """Whoever asked for it, where it isn't the answer alone."""
+        if isinstance(self.write, fx.AnswerRequest):
+            return None
+        return next((matter for matter in self.matters if matter[0] == "request"), None)
+
+    @property
     def subject(self) -> Matter:
         """What it is about, told from other writes about the same."""
-        return (type(self.write).__name__, *self.matters[0])
+        return (type(self.write).__name__, *self.matters[0], *(self.request or ()))
 
     @property
     def is_refused(self) -> bool:

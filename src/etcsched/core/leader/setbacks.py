@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from itertools import chain
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.matters import Matter, aside_matter, request_matter
@@ -37,11 +37,67 @@ aside is tried once it isn't. A tick may be missed in the end, say, or a chain b
 
 
 class _Rejection(msgspec.Struct, frozen=True):
-    """``about``: of the write's matters those for which no other write has got through since.
-    ``at_s``: the last time."""
+    """``first``: the write's first matter. ``about``: of all its matters those for which no other
+    write has got through since. ``at_s``: the last time."""
 
+    first: Matter
     about: frozenset[Matter]
     at_s: float
+
+
+class _Rejections:
+    """What etcd took in no form, by the write's subject and by what it is about: there may be
+    thousands, and each write that gets through asks."""
+
+    def __init__(self) -> None:
+        self._by_subject: dict[Matter, _Rejection] = {}
+        self._subjects: defaultdict[Matter, set[Matter]] = defaultdict(set)
+        """By matter."""
+        self._runs: defaultdict[str, set[Matter]] = defaultdict(set)
+        """By job, the matters of its runs."""
+
+    def __contains__(self, subject: Matter) -> bool:
+        return subject in self._by_subject
+
+    def put(self, subject: Matter, rejection: _Rejection) -> None:
+        self._drop(subject)
+        self._by_subject[subject] = rejection
+        for matter in rejection.about:
+            self._subjects[matter].add(subject)
+            if matter[0] == "run":
+                self._runs[matter[1]].add(matter)
+
+    def _drop(self, subject: Matter) -> None:
+        rejection = self._by_subject.pop(subject, None)
+        for matter in rejection.about if rejection is not None else ():
+            self._subjects[matter].discard(subject)
+            if self._subjects[matter]:
+                continue
+            del self._subjects[matter]
+            if matter[0] == "run":
+                self._runs[matter[1]].discard(matter)
+                if not self._runs[matter[1]]:
+                    del self._runs[matter[1]]
+
+    def is_about(self, matter: Matter) -> bool:
+        return matter in self._subjects
+
+    def runs_of(self, job: str) -> Iterable[Matter]:
+        return self._runs.get(job, ())
+
+    def over(self, matter: Matter) -> None:
+        """What was rejected about it counts no more; nor does anything of a write whose first
+        matter or request it is: what that was to make is made no more."""
+        for subject in list(self._subjects.get(matter, ())):
+            rejection = self._by_subject[subject]
+            if matter[0] == "request" or matter == rejection.first:
+                self._drop(subject)
+            else:
+                self.put(subject, replace(rejection, about=rejection.about - {matter}))
+
+    def forget_before(self, at_s: float) -> None:
+        for subject in [s for s, each in self._by_subject.items() if each.at_s <= at_s]:
+            self._drop(subject)
 
 
 class Setbacks:
@@ -52,8 +108,7 @@ class Setbacks:
         self._wake_at = wake_at
         self._refused: dict[Matter, tuple[int, float]] = {}
         """How often in a row, and when for the last time."""
-        self._rejected: dict[Matter, _Rejection] = {}
-        """By the write's subject."""
+        self._rejected = _Rejections()
         self.unwritable: set[Matter] = set()
         """Requests of which etcd has rejected twice what would do them."""
         self._aside: defaultdict[str, dict[Matter, float]] = defaultdict(dict)
@@ -77,7 +132,8 @@ class Setbacks:
 
     def taken(self, reservation: Reservation, now_s: float) -> None:
         """Etcd has nothing against its form, be it committed or refused."""
-        self._are_over(reservation.matters)
+        for matter in reservation.matters:
+            self._rejected.over(matter)
         if self._aside:
             for job in [job for job, why in self._aside.items() if reservation.subject in why]:
                 del self._aside[job][reservation.subject]
@@ -87,14 +143,15 @@ class Setbacks:
         """The second time what would wait for it is set aside; or what was asked for is given up,
         and nothing waits for it. Answered: the jobs that weren't set aside until now. (Another
         write that shares a matter with it, as a join, counts for itself.)"""
-        is_again = reservation.subject in self._rejected
-        about = frozenset(reservation.matters)
-        self._rejected[reservation.subject] = _Rejection(about, now_s)
+        is_again, request = reservation.subject in self._rejected, reservation.request
+        if request is not None and request[1] not in self._view.requests:
+            return []  # It is gone, and nobody will try again.
+        rejection = _Rejection(reservation.matters[0], frozenset(reservation.matters), now_s)
+        self._rejected.put(reservation.subject, rejection)
         if not is_again:
             return []
-        requests = {matter for matter in about if matter[0] == "request"}
-        if requests and not isinstance(reservation.write, fx.AnswerRequest):
-            self.unwritable |= requests
+        if request is not None:
+            self.unwritable.add(request)
             return []
         return self._set_aside(reservation, now_s)
 
@@ -121,40 +178,22 @@ class Setbacks:
 
     def forget_run(self, job: str, run: str) -> None:
         """The run is over; or the fan-out is, and its runs are made no more."""
-        self._are_over(
-            matter
-            for matter in self._rejected_of(job)
-            if run in (matter[2], fan_out_in(matter[2])) and matter[1:] not in self._view.runs
-        )
+        for matter in list(self._rejected.runs_of(job)):
+            if run in (matter[2], fan_out_in(matter[2])) and matter[1:] not in self._view.runs:
+                self._rejected.over(matter)
 
     def forget_request(self, request: str) -> None:
         self.unwritable.discard(request_matter(request))
-        self._are_over((request_matter(request),))
-
-    def _are_over(self, matters: Iterable[Matter]) -> None:
-        """What was rejected about them counts no more; nor does any of a write whose request is
-        answered or gone, since what it was to make is made no more."""
-        over = frozenset(matters)
-        requests = {matter for matter in over if matter[0] == "request"}
-        self._rejected = {
-            subject: _Rejection(rejection.about - over, rejection.at_s)
-            for subject, rejection in self._rejected.items()
-            if subject[1:] not in over and requests.isdisjoint(rejection.about)
-        }
-
-    def _rejected_of(self, job: str) -> list[Matter]:
-        """The job's runs that are rejected."""
-        rejected = chain.from_iterable(each.about for each in self._rejected.values())
-        return [matter for matter in rejected if matter[:2] == ("run", job)]
+        self._rejected.over(request_matter(request))
 
     def is_rejected(self, matter: Matter) -> bool:
         """Whether etcd took the last write about it in no form: the next one rests for long."""
-        return any(matter in each.about for each in self._rejected.values())
+        return self._rejected.is_about(matter)
 
     def is_run_rejected(self, job: str, now_s: float) -> bool:
         """Whether etcd takes no write about one of the job's runs, or its fan-out's decision has
         raised: it may never be there."""
-        return bool(self._rejected_of(job)) or any(
+        return bool(self._rejected.runs_of(job)) or any(
             matter[:2] == ("fan_out", job) and self.rests(matter, now_s) for matter in self._resting
         )
 
@@ -182,11 +221,7 @@ class Setbacks:
 
     def sweep(self, now_s: float) -> None:
         """Forget what is over: runs come and go, and a leader may lead for a year."""
-        self._rejected = {
-            subject: each
-            for subject, each in self._rejected.items()
-            if each.at_s + WANTED_S > now_s
-        }
+        self._rejected.forget_before(now_s - WANTED_S)
         self._refused = {m: each for m, each in self._refused.items() if each[1] + ASIDE_S > now_s}
         self._resting = {m: until_s for m, until_s in self._resting.items() if until_s > now_s}
         for job, subjects in list(self._aside.items()):
