@@ -342,7 +342,7 @@ def render_run(view: RunView) -> Iterable[RenderableType]:
             f"reported too late: attempt {late.number} on {late.agent} ended "
             f"{late.outcome.value} at {moment(late.ended_at)}; it changes nothing"
         )
-    tail = run.attempts[-1].tail if run.attempts else ""
+    tail = last.tail if (last := run.last_attempt) is not None else ""
     if tail:
         from rich.text import Text
 

@@ -314,6 +314,27 @@ def test_a_declined_retry_waits_for_whoever_could_take_it(gone: bool) -> None:
     assert only_run(world).state is (RunState.FAILED if gone else RunState.COMPLETED)
 
 
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_retry_that_is_declined_while_whoever_could_take_it_is_away(is_paused: bool) -> None:
+    """Long after its tick, and after this leader took over."""
+    world = declining(1, retry=Retry(max=1, interval_s=300.0), pickup_buffer_s=20.0)
+    able = world.agent("able", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(300)
+    able.leave()
+    world.agents["d0"].takes_s = 3.0
+    world.advance(6)
+    assert only_run(world).agent == "d0"
+    if is_paused:
+        world.pause("backup")
+        world.advance(60)
+        world.resume("backup")
+    world.advance(5)
+    assert only_run(world).state is RunState.RETRYING
+    world.agent("able", takes_s=1.0)
+    world.advance(5)
+    assert only_run(world).state is RunState.COMPLETED
+
+
 def test_declines_take_no_turns_of_what_a_loss_has_moved() -> None:
     world = declining(10, pickup_buffer_s=20.0)
     world.agent("able", takes_s=1.0, slots=30)
@@ -324,17 +345,37 @@ def test_declines_take_no_turns_of_what_a_loss_has_moved() -> None:
     assert [run.state for run in runs] == [RunState.COMPLETED] * 30
 
 
-def test_who_has_begun_anew_is_asked_again() -> None:
-    """The user may be there by now."""
+@pytest.mark.parametrize("how", ["anew", "anew within its lease", "edited"])
+def test_who_may_have_the_user_by_now_is_asked_again(how: str) -> None:
     world = declining(1)
     world.advance(6)
     assert only_run(world).state is RunState.READY
-    world.agents["d0"].kill()
-    world.advance(15)
-    world.agent("d0", takes_s=1.0)
+    decliner = world.agents["d0"]
+    decliner.takes_s, decliner.ends_as = 1.0, Outcome.COMPLETED
+    if how == "anew":
+        decliner.kill()
+        world.advance(15)
+        world.agent("d0", takes_s=1.0)
+    elif how == "edited":
+        world.apply(job("backup", ONCE, hosts=("d0",)))
+    else:
+        decliner.say_anew()
     world.advance(5)
     run = only_run(world)
     assert (run.state, len(run.attempts)) == (RunState.COMPLETED, 2)
+
+
+def test_a_declined_run_whose_job_was_stopped_meanwhile_is_cancelled(world: World) -> None:
+    world.agents["a1"].takes_s, world.agents["a1"].ends_as = 3.0, Outcome.DECLINED
+    world.apply(job("backup", ONCE))
+    world.advance(5.5)
+    world.apply(job("backup", ONCE, state=JobState.DISABLED))
+    world.advance(10)
+    run = only_run(world)
+    assert (run.state, run.history[-1].cause) == (
+        RunState.CANCELLED,
+        "the job was stopped before it started",
+    )
 
 
 def test_after_an_attempt_all_are_asked_again() -> None:

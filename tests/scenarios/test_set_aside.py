@@ -288,19 +288,22 @@ def test_a_refusal_and_then_one_rejection_lose_no_tick() -> None:
     assert list(world.states("bad").values()) == ["completed"] * 3
 
 
-@pytest.mark.parametrize("is_unled", [False, True])
+@pytest.mark.parametrize(("is_unled", "times"), [(False, 99), (True, 99), (True, 1)])
 def test_an_outage_whose_end_cant_be_planned(
-    monkeypatch: pytest.MonkeyPatch, is_unled: bool
+    monkeypatch: pytest.MonkeyPatch, is_unled: bool, times: int
 ) -> None:
+    """The watermark is between two seconds, where no tick is."""
     world = started()
     world.has_defects = True
     hosts = () if is_unled else ("a2",)
     world.apply(job("bad", EACH_MINUTE, hosts=hosts, recovery=Recovery.ALL))
-    world.advance(70)
-    plan = Outages._plan
+    world.apply(job("other", EACH_MINUTE, recovery=Recovery.ALL))
+    world.advance(70.137)
+    plan, left = Outages._plan, [None] * times
 
     def raises(self: Outages, definition: Job, *args: int) -> Plan:
-        if definition.name == "bad":
+        if definition.name == "bad" and left:
+            left.pop()
             raise ArithmeticError("a defect")
         return plan(self, definition, *args)
 
@@ -308,7 +311,7 @@ def test_an_outage_whose_end_cant_be_planned(
         patch.setattr(Outages, "_plan", raises)
         if is_unled:
             world.nodes["s1"].kill()
-            world.advance(130)
+            world.advance(200)
             world.scheduler("s2")
         world.agent("a2", slots=10, takes_s=1.0)
         world.advance(180)

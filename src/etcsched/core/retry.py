@@ -62,19 +62,14 @@ def _share(run: Run) -> float:
 
 def is_waiting_for_retry(run: Run) -> bool:
     """Whether its next attempt, if it hasn't begun, is a retry. One that was declined hasn't."""
-    return (last := _last_that_ran(run)) is not None and last.outcome in RETRIED
+    return (last := run.last_that_ran) is not None and last.outcome in RETRIED
 
 
 def state_without_retry(run: Run) -> RunState:
     """How a run ends that waits for a retry and gets none: as its last attempt did."""
-    last = _last_that_ran(run)
+    last = run.last_that_ran
     assert last is not None, (run.job, run.id)
     return RunState(last.outcome.value)
-
-
-def _last_that_ran(run: Run) -> Attempt | None:
-    ran = (each for each in reversed(run.attempts) if each.outcome is not Outcome.DECLINED)
-    return next(ran, None)
 
 
 def chained_runs_supersede(job: Job) -> bool:

@@ -249,7 +249,7 @@ def _once_over(view: RunView, followed: _Try, reader: _Reader) -> list[Text | No
 
 
 def _end(view: RunView) -> Note:
-    last = view.run.attempts[-1] if view.run.attempts else None
+    last = view.run.last_attempt
     reason = last.reason if last is not None else ""
     why = f" ({reason})" if reason and reason != view.state.value else ""
     return Note(f"{view.name} is over: {view.state.value}{why}")

@@ -73,22 +73,23 @@ def parse_run_name(name: str) -> tuple[str, str]:
 def view_of(run: Run, report: Report | None = None) -> RunView:
     """``report`` is the agent's claim on the current attempt, if it has made one."""
     state, reported = run.state, None
+    began = run.first_that_ran
     if report is not None and report.attempt == run.attempt and run.state is RunState.ASSIGNED:
         state = shown_state(run, report)
         reported = report.outcome
         ended_at, agent = report.ended_at, run.agent
-        first = run.attempts[0].started_at if run.attempts else report.started_at
+        first = began.started_at if began is not None else report.started_at
         # Its agent tells when the process started with how it ended.
         claimed_at = report.claimed_at if report.outcome is None else None
         started_at = report.started_at or claimed_at
     else:
-        last = run.attempts[-1] if run.attempts else None
+        last = run.last_attempt
         agent = run.agent or (last.agent if last is not None else "")
         # Of one that waits, what its attempts took is over, and it isn't.
         is_over = last is not None and state in FINAL
         started_at = last.started_at if last is not None and is_over else None
         ended_at = last.ended_at if last is not None and is_over else None
-        first = run.attempts[0].started_at if run.attempts else None
+        first = began.started_at if began is not None else None
     late = run.origin is Origin.SCHEDULE and run.scheduled_at is not None and first is not None
     return RunView(
         name=f"{run.job}/{run.id}",

@@ -103,7 +103,7 @@ def _failures(newest: Sequence[Run]) -> list[Failure]:
     for run in newest:
         if run.state not in _FAILED or not run.history:
             continue
-        last = run.attempts[-1] if run.attempts else None
+        last = run.last_attempt
         failures.append(
             Failure(
                 run=f"{run.job}/{run.id}",

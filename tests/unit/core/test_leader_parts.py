@@ -75,7 +75,7 @@ def test_waiting_runs_are_served_by_priority_then_age_across_what_they_ask() -> 
         served.append(key[0])
         return not (requirement == any_agent and key[0] == "new")
 
-    waiting.serve(offer)
+    waiting.serve(offer, lambda _: False)
     assert served == ["urgent", "old", "fast", "new"]
     assert len(waiting) == 1
 

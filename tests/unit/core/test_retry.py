@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.runs import Author, new_run, step
 from etcsched.core.records import Attempt, Retry, Run
 from etcsched.core.retry import (
@@ -161,6 +162,21 @@ def test_chained_runs_that_may_overlap_end_no_retry(overlap: Overlap) -> None:
     assert chained_runs_supersede(definition) is (overlap is not Overlap.ALLOW)
 
 
+@pytest.mark.parametrize("state", [RunState.QUEUED, RunState.HELD])
+def test_what_took_a_run_out_of_its_buffer_stays_in_its_history(state: RunState) -> None:
+    author, definition = Author(1, NOON), job()
+    tried = new_run(author, definition, "1", RunState.READY, "due", origin=Origin.CHAIN)
+    if state is RunState.HELD:
+        tried = step(author, tried, 1, RunState.ASSIGNED, "due")
+    tried = step(author, tried, 1, state, "it waits")
+    for _ in range(200):
+        tried = step(author, tried, 1, RunState.ASSIGNED, "its turn has come")
+        tried = step(author, tried, 1, RunState.READY, "attempt declined")
+    assert len(tried.history) == 64
+    assert [each.state for each in tried.history].count(state) == 1
+    assert buffer_end_ms(tried, definition) is None
+
+
 def test_the_record_of_a_run_that_is_tried_as_often_as_may_be_fits_into_a_request() -> None:
     """1,000 retries and as many lost agents; of the last attempts the output's end is kept."""
     author = Author(1, NOON)
@@ -177,5 +193,6 @@ def test_the_record_of_a_run_that_is_tried_as_often_as_may_be_fits_into_a_reques
     assert [attempt.number for attempt in tried.attempts] == [1, *range(1502, 2001)]
     assert [len(attempt.tail) for attempt in tried.attempts[-20:]] == [0] * 4 + [4096] * 16
     assert len(encode(tried)) < 1200 << 10
+    assert len(tried.history) == 64
     long = step(author, tried, 1, RunState.ASSIGNED, "command not found: " + "x" * 4000)
     assert len(long.history[-1].cause) == 300

@@ -13,12 +13,14 @@ from etcsched.core.leader.placement import (
     NEVER_TRIED,
     Requirement,
     Tried,
+    decliners_of,
+    declines_of,
     rank_of,
     requirement_of_run,
     why_not,
 )
 from etcsched.core.leader.pool import NOBODY, Member, Pool, pool_of
-from etcsched.core.records import Job, Presence, Rotation
+from etcsched.core.records import Job, Presence, Rotation, Run
 from etcsched.core.seats import Seating
 from etcsched.core.states import Occasion, Placement, RunState
 from etcsched.core.view import Entry, View
@@ -31,6 +33,9 @@ class Agents:
         self._reserved_slots: defaultdict[str, int] = defaultdict(int)
         self._pools: dict[Requirement, Pool] = {}
         self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
+        self._known_full: dict[Requirement, None] = {}
+        """Of what some have declined: there may be many, each without others, and all have to go
+        through the free ones that are no use to them."""
         self.changes = 0
         """How often presences, drains or seats have changed."""
         self._rotated: dict[str, str] = {}
@@ -58,8 +63,20 @@ class Agents:
         """It has more or less to do than before."""
         for pool in self._pools_of.get(agent, ()):
             pool.load_changed(agent)
+        presence = self._view.presences.get(agent)
+        if presence is not None and self.used_slots(agent) < presence.record.slots:
+            for each in [each for each in self._known_full if agent not in each.without]:
+                del self._known_full[each]
 
     # --- who is eligible
+
+    def wanted(self, job: Entry[Job], run: Run) -> Requirement:
+        """What the run asks by now, whoever has declined it left out."""
+        requirement = requirement_of_run(job.record, run)
+        if not declines_of(run):
+            return requirement
+        decliners = decliners_of(run, job.mod_revision, self._view.presences)
+        return replace(requirement, without=decliners)
 
     def changed(self) -> None:
         """Presences, drains or seats have changed: who is eligible is found out anew."""
@@ -67,13 +84,14 @@ class Agents:
         self.seating.changed()
         self._pools.clear()
         self._pools_of.clear()
+        self._known_full.clear()
 
     def why_not(self, requirement: Requirement, presence: Presence) -> str | None:
         """Why this agent, full or not, isn't eligible; None: it is."""
         is_drained = presence.agent in self._view.drains
         is_standby = self.seating.is_standby(presence.agent)
         why = why_not(requirement, presence, is_drained, is_standby=is_standby)
-        if why is None and presence.agent in self._decliners(requirement):
+        if why is None and presence.agent in requirement.without:
             return "has declined it"
         return why
 
@@ -83,24 +101,12 @@ class Agents:
     def has_eligible(self, requirement: Requirement) -> bool:
         """Whether an eligible agent lives, full or not."""
         pool = self._pool_of(requirement)
-        return len(pool) > sum(agent in pool for agent in self._decliners(requirement))
+        return len(pool) > sum(agent in pool for agent in requirement.without)
 
     def eligible(self, requirement: Requirement) -> tuple[str, ...]:
         """The agents that live and may run it, full or not, by name."""
-        decliners = self._decliners(requirement)
-        return tuple(a for a in self._pool_of(requirement).agents if a not in decliners)
-
-    def _decliners(self, requirement: Requirement) -> frozenset[str]:
-        """The agents that have declined the run and wouldn't take it now: one that has begun anew
-        since may have the run's user by now."""
-        if not requirement.without:
-            return NOBODY
-        presences = self._view.presences
-        return frozenset(
-            agent
-            for agent, token in requirement.without
-            if (entry := presences.get(agent)) is not None and entry.create_revision < token
-        )
+        agents = self._pool_of(requirement).agents
+        return tuple(agent for agent in agents if agent not in requirement.without)
 
     def why_none(self, requirement: Requirement) -> str:
         """Why no agent takes this now, in words."""
@@ -140,7 +146,9 @@ class Agents:
         self, requirement: Requirement, job: str, tried: Tried = NEVER_TRIED
     ) -> Entry[Presence] | None:
         """The eligible agent that gets the job's next run; None: there is none with a free slot."""
-        pool, decliners = self._pool_of(requirement), self._decliners(requirement)
+        if self.is_known_full(requirement):
+            return None
+        pool, decliners = self._pool_of(requirement), requirement.without
         after = (
             self._last_in_rotation(job) if requirement.placement is Placement.ROUND_ROBIN else None
         )
@@ -151,7 +159,15 @@ class Agents:
                 agent = pool.choose(avoid, after, job, decliners)
                 if agent not in avoid:
                     break
-        return self._view.presences[agent] if agent is not None else None
+        if agent is None:
+            if decliners:
+                self._known_full[requirement] = None
+            return None
+        return self._view.presences[agent]
+
+    def is_known_full(self, requirement: Requirement) -> bool:
+        """Whether nobody had a free slot as was asked last, and nobody has got one since."""
+        return requirement in self._known_full
 
     def rotate(self, job: Job, agent: str | None) -> Rotation | None:
         """What the write that assigns a run of this job says of the job's turns. A turn that is
@@ -172,7 +188,7 @@ class Agents:
         """Shared by all that ask the same, whoever has declined them: a pool costs something
         whenever an agent's load changes."""
         if requirement.without:
-            requirement = replace(requirement, without=())
+            requirement = replace(requirement, without=NOBODY)
         pool = self._pools.get(requirement)
         if pool is None:
             presences = self._view.presences

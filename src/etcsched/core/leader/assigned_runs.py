@@ -8,12 +8,17 @@ from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Context
-from etcsched.core.leader.declines import may_ask_another, state_when_declined, words_of
+from etcsched.core.leader.declines import (
+    did_several_decline,
+    may_ask_another,
+    state_when_declined,
+    words_of,
+)
 from etcsched.core.leader.held_runs import HeldRuns, holds
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.pace import Pace
-from etcsched.core.leader.placement import declines_of, requirement_of_run, tried_by, why_not
+from etcsched.core.leader.placement import requirement_of_run, tried_by, why_not
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.retrying_runs import RetryingRuns
 from etcsched.core.leader.run_ends import RunEnds
@@ -162,15 +167,24 @@ class AssignedRuns:
 
     def _withdraw(self, entry: Entry[Run], assignment: Entry[Assignment], cause: str) -> None:
         """Nobody has claimed it: another agent gets it, unless its job mustn't start any more."""
-        job = self._view.jobs.get(entry.record.job)
-        if job is not None and may_start(job, entry, self._context.wall_ms):
+        if self._may_start(entry):
             self._move(entry, assignment, None, cause)
         else:
-            run, state = entry.record, RunState.CANCELLED
-            cause = "the job was stopped before it started"
-            if is_waiting_for_retry(run):
-                state, cause = state_without_retry(run), "no retry any more: the job was stopped"
-            self._ends.end_assigned(entry, assignment, None, state, cause)
+            self._stop(entry, assignment, None)
+
+    def _may_start(self, entry: Entry[Run]) -> bool:
+        job = self._view.jobs.get(entry.record.job)
+        return job is not None and may_start(job, entry, self._context.wall_ms)
+
+    def _stop(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report] | None
+    ) -> None:
+        """Its job mustn't start any more, and its attempt hasn't begun."""
+        run, state = entry.record, RunState.CANCELLED
+        cause = "the job was stopped before it started"
+        if is_waiting_for_retry(run):
+            state, cause = state_without_retry(run), "no retry any more: the job was stopped"
+        self._ends.end_assigned(entry, assignment, report, state, cause)
 
     def finish(
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
@@ -185,8 +199,11 @@ class AssignedRuns:
             if is_cancelled:
                 self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, "cancelled")
                 return
+            if outcome is Outcome.DECLINED and not self._may_start(entry):
+                self._stop(entry, assignment, report)
+                return
             if outcome is Outcome.DECLINED:
-                may_go_on = self._may_ask_another(entry, assignment, report)
+                may_go_on = may_ask_another(self._with_attempt(entry, assignment, report))
             else:
                 may_go_on = self._may_reassign(entry)
             if may_go_on:
@@ -198,7 +215,7 @@ class AssignedRuns:
                 return
         cause = report.record.reason or outcome.value
         over = self._with_attempt(entry, assignment, report)
-        if outcome is Outcome.DECLINED and len(declines_of(over)) > 1:
+        if outcome is Outcome.DECLINED and did_several_decline(over):
             cause = f"{words_of(over)}, the last since {cause}"
         order = self._view.orders.get((entry.record.agent, entry.record.job, entry.record.id))
         if outcome is Outcome.CANCELLED and is_cancelled and order is not None:
@@ -227,15 +244,6 @@ class AssignedRuns:
         job = self._view.jobs.get(entry.record.job)
         return job is not None and holds(job) and not is_of_another(job, entry)
 
-    def _may_ask_another(
-        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
-    ) -> bool:
-        """It never started, so that nothing of it is lost: any other agent may have it."""
-        job = self._view.jobs.get(entry.record.job)
-        if job is None or not may_start(job, entry, self._context.wall_ms):
-            return False
-        return may_ask_another(self._with_attempt(entry, assignment, report))
-
     def _with_attempt(
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
     ) -> Run:
@@ -245,7 +253,7 @@ class AssignedRuns:
     def _may_reassign(self, entry: Entry[Run]) -> bool:
         """After an attempt that died, or whose agent did."""
         job = self._view.jobs.get(entry.record.job)
-        if job is None or not may_start(job, entry, self._context.wall_ms):
+        if job is None or not self._may_start(entry):
             return False
         if entry.record.reassigns >= job.record.max_reassigns:
             return False
@@ -291,7 +299,7 @@ class AssignedRuns:
         is_retry = not has_begun and is_waiting_for_retry(run)  # It may end still.
         if job is not None and is_free and not is_retry and not self._view.is_paused(run.job):
             over_run = replace(run, **changes)
-            wanted = requirement_of_run(job.record, over_run)
+            wanted = context.agents.wanted(job, over_run)
             presence = context.agents.choose(wanted, run.job, tried_by(over_run))
             if presence is not None and self._has_to_wait_there(run, job.record, presence):
                 presence = None

@@ -2,8 +2,8 @@
 
 An attempt that was declined hasn't begun. Each agent is asked once; then the run waits for those
 that haven't declined it, full or not, as long as its buffer lasts. One without a buffer, a due
-retry, say, ends some time after the last of those has gone: nobody may ever take it, and others of
-its job may wait behind it.
+retry, say, waits so long for any of them to be here: nobody may ever take it, and others of its job
+may wait behind it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from etcsched.core.leader.buffers import buffer_end_ms
 from etcsched.core.leader.context import Context
 from etcsched.core.leader.matters import run_matter
-from etcsched.core.leader.placement import Requirement, declined_by, declines_of
+from etcsched.core.leader.placement import Requirement, declines_of
+from etcsched.core.leader.pool import NOBODY
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.waiting import Waiting
 from etcsched.core.records import Job, Run
 from etcsched.core.retry import is_waiting_for_retry, state_without_retry
 from etcsched.core.states import RunState
-from etcsched.core.times import ms_of
 from etcsched.core.view import Entry, RunKey
 
 MOST_DECLINES = 100
@@ -27,21 +27,17 @@ MOST_DECLINES = 100
 
 
 class Declines:
-    def __init__(self, context: Context, waiting: Waiting, ends: RunEnds, led_from_ms: int) -> None:
-        """``led_from_ms``: when this leader took over. It doesn't know who was here before."""
+    def __init__(self, context: Context, waiting: Waiting, ends: RunEnds) -> None:
         self._context = context
         self._waiting = waiting
         self._ends = ends
-        self._led_from_ms = led_from_ms
-        self._had_hope: set[RunKey] = set()
-        """Runs that somebody could take, or for which nobody was here, as they were looked at."""
         self._hopeless_from_ms: dict[RunKey, int] = {}
-        """Since when that is over."""
+        """Of those that wait without a buffer: since when, as far as this leader knows, all have
+        declined it who are here."""
         self._looked_at = 0
 
     def forget(self, key: RunKey) -> None:
         """The run is over."""
-        self._had_hope.discard(key)
         self._hopeless_from_ms.pop(key, None)
 
     def look_again(self) -> list[RunKey]:
@@ -53,18 +49,15 @@ class Declines:
 
     def end_if_given_up(self, entry: Entry[Run], job: Job, requirement: Requirement) -> bool:
         """For a run without a buffer that all have declined who are here. False: it waits on."""
-        if not requirement.without:
-            return False
         context, run, key = self._context, entry.record, (entry.record.job, entry.record.id)
         if not self.have_all(requirement):
-            self._had_hope.add(key)
+            self.forget(key)
             return False
-        if key in self._had_hope:
-            self._had_hope.discard(key)
-            self._hopeless_from_ms[key] = context.wall_ms
         if buffer_end_ms(run, job) is not None:
             return False
-        since_ms = max(ms_of(run.starts_at), self._hopeless_from_ms.get(key, self._led_from_ms))
+        if key not in self._waiting:
+            self.forget(key)  # It has waited for something else since: its turn, say.
+        since_ms = self._hopeless_from_ms.setdefault(key, context.wall_ms)
         wait_ms = since_ms + int(job.pickup_buffer_s * 1000) - context.wall_ms
         if wait_ms > 0:
             context.wake_again_at(context.mono_s + wait_ms / 1000, run_matter(key))
@@ -78,7 +71,7 @@ class Declines:
         agents = self._context.agents
         if not requirement.without or agents.has_eligible(requirement):
             return False
-        return agents.has_eligible(replace(requirement, without=()))
+        return agents.has_eligible(replace(requirement, without=NOBODY))
 
 
 def may_ask_another(run: Run) -> bool:
@@ -94,5 +87,13 @@ def state_when_declined(run: Run) -> RunState:
 
 
 def words_of(run: Run) -> str:
-    count = len(declined_by(run))
+    count = len(_who_declined(run))
     return f"{count} agents declined" if count != 1 else "1 agent declined"
+
+
+def did_several_decline(run: Run) -> bool:
+    return len(_who_declined(run)) > 1
+
+
+def _who_declined(run: Run) -> set[str]:
+    return {attempt.agent for attempt in declines_of(run)}

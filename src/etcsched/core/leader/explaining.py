@@ -25,7 +25,6 @@ from etcsched.core.leader.placement import (
     Requirement,
     Tried,
     requirement_of,
-    requirement_of_run,
     tried_by,
 )
 from etcsched.core.leader.reasons import Reason, Why
@@ -176,7 +175,9 @@ class Explainer:
 
     def agents(self, job: Job, run: Run | None = None) -> list[AgentWord]:
         """Every agent that is here or named by the job, and why it may have the run, or not."""
-        requirement = requirement_of_run(job, run) if run is not None else requirement_of(job)
+        entry, requirement = self._view.jobs.get(job.name), requirement_of(job)
+        if run is not None and entry is not None:
+            requirement = self._plain.agents.wanted(entry, run)
         tried = tried_by(run) if run is not None else NEVER_TRIED
         chosen = self._plain.agents.choose(requirement, job.name, tried)
         next_one = chosen.record.agent if chosen is not None and self._starts(job, run) else ""

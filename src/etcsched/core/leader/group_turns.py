@@ -13,7 +13,7 @@ from etcsched.core.leader.context import Context
 from etcsched.core.leader.matters import job_matter, run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.pace import Pace, is_paced
-from etcsched.core.leader.placement import requirement_of_run, tried_by
+from etcsched.core.leader.placement import tried_by
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.requeue import requeue
 from etcsched.core.leader.waiting import Waiting
@@ -176,7 +176,7 @@ class GroupTurns:
     def _put(self, waiting: Waiting, run: Run) -> None:
         job = self._view.jobs.get(run.job)
         if job is not None:
-            waiting.put(run, requirement_of_run(job.record, run))
+            waiting.put(run, self._context.agents.wanted(job, run))
 
     def _could_take(self, key: RunKey) -> bool:
         return not self._view.is_paused(key[0]) and self._choose_for(key) is not None
@@ -185,5 +185,6 @@ class GroupTurns:
         job, entry = self._view.jobs.get(key[0]), self._view.runs.get(key)
         if job is None or entry is None:
             return None
-        requirement = requirement_of_run(job.record, entry.record)
-        return self._context.agents.choose(requirement, key[0], tried_by(entry.record))
+        agents = self._context.agents
+        requirement = agents.wanted(job, entry.record)
+        return agents.choose(requirement, key[0], tried_by(entry.record))

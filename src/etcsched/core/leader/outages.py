@@ -243,13 +243,13 @@ class Outages:
         entry = self._view.jobs.get(name)
         if entry is None or name in self._recoveries:
             return
-        if not self._lasts(entry.record):
-            after_ms = ms_of(self._view.gaps[name].record.decided_through)
-            with self._context.contain(job_matter(name)):
+        with self._context.contain(job_matter(name)):
+            if not self._lasts(entry.record):
+                after_ms = ms_of(self._view.gaps[name].record.decided_through)
                 self._begin_recovery(entry.record, after_ms, self._context.wall_ms)
-        else:
-            self._keep_reason(entry.record)
-            self._wake_at_window(entry.record)
+            else:
+                self._keep_reason(entry.record)
+                self._wake_at_window(entry.record)
 
     def _keep_reason(self, job: Job) -> None:
         """Whether it is set aside: who looks for what to mend has to know. Which agents there are

@@ -1,21 +1,21 @@
 """Which agents may run a job, and what decides which of them does (SEMANTICS, dynamic assignment).
 
 Whoever tried a run before and failed comes last, whatever the policy says; whoever declined it
-isn't asked again before it has run elsewhere, or that agent has begun anew. Then comes the job's
-preference, and then its placement policy.
+isn't asked again before it has run elsewhere, its job was edited, or that agent has begun anew.
+Then comes the job's preference, and then its placement policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import takewhile
 
 import msgspec
-from msgspec.structs import replace
 
 from etcsched.core.agent.users import allows
 from etcsched.core.records import Attempt, Job, Presence, Run
 from etcsched.core.states import HostsFor, Origin, Outcome, Placement
+from etcsched.core.view import Entry
 
 _UNSCHEDULED = frozenset({Origin.REQUEST, Origin.CHAIN})
 """A resubmission stands for its original, which a job's hosts are for."""
@@ -32,8 +32,8 @@ class Requirement(msgspec.Struct, frozen=True):
     incarnation: str = ""
     is_leaving: bool = False
     """It is for an agent that stops, before it goes."""
-    without: tuple[tuple[str, int], ...] = ()
-    """Agents that have declined the run, each with the token of the attempt."""
+    without: frozenset[str] = frozenset()
+    """Agents that have declined the run (see ``Agents.wanted``)."""
 
 
 def requirement_of(job: Job, origin: Origin = Origin.SCHEDULE) -> Requirement:
@@ -53,20 +53,21 @@ def declines_of(run: Run) -> list[Attempt]:
     return list(takewhile(lambda a: a.outcome is Outcome.DECLINED, reversed(run.attempts)))
 
 
-def declined_by(run: Run) -> tuple[tuple[str, int], ...]:
-    """The agents that have declined it since it last ran, by name, each with the token of the last
-    such attempt: their hosts lack its user, say, and would decline it again at once."""
-    last_tokens = {attempt.agent: attempt.token for attempt in reversed(declines_of(run))}
-    return tuple(sorted(last_tokens.items()))
+def decliners_of(
+    run: Run, job_revision: int, presences: Mapping[str, Entry[Presence]]
+) -> frozenset[str]:
+    """The agents that have declined it since it last ran, and would again: their hosts lack its
+    user, say. Not so once its job was edited, or the agent has begun anew, by its own clock."""
+    return frozenset(
+        each.agent
+        for each in declines_of(run)
+        if each.token > job_revision
+        and (entry := presences.get(each.agent)) is not None
+        and entry.record.since <= (each.ended_at or each.assigned_at)
+    )
 
 
 def requirement_of_run(job: Job, run: Run) -> Requirement:
-    requirement = _requirement_of_run(job, run)
-    declined = declined_by(run) if run.attempts else ()
-    return replace(requirement, without=declined) if declined else requirement
-
-
-def _requirement_of_run(job: Job, run: Run) -> Requirement:
     """A run that is bound to an agent asks for that one, whatever the job's hosts are by now."""
     labels = tuple(sorted(job.require.items()))
     if run.occasion is not None and run.host:

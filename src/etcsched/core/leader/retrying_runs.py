@@ -12,7 +12,6 @@ from etcsched.core.leader.context import Context
 from etcsched.core.leader.declines import Declines
 from etcsched.core.leader.matters import run_matter
 from etcsched.core.leader.open_ticks import OpenTicks
-from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.run_ends import RunEnds
 from etcsched.core.leader.runs import may_start, step, takes_turns
@@ -66,7 +65,8 @@ class RetryingRuns:
         elif self._is_over(entry, job.record) or self._has_to_wait(key, run):
             self._waiting.discard(key)
         else:
-            requirement, context = requirement_of_run(job.record, run), self._context
+            context = self._context
+            requirement = context.agents.wanted(job, run)
             if self._declines.end_if_given_up(entry, job.record, requirement):
                 return
             context.because(key, Why.NO_AGENT, lambda: context.agents.why_none(requirement))

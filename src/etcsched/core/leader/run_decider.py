@@ -42,7 +42,7 @@ class RunDecider:
         recovering: set[str] = set()
         self.chains = Chains(context)
         self.ends = RunEnds(context, waiting, self.chains)
-        self.declines = Declines(context, waiting, self.ends, led_from_ms)
+        self.declines = Declines(context, waiting, self.ends)
         self.retrying = RetryingRuns(
             context, waiting, self.ends, open_ticks, recovering, self.declines
         )

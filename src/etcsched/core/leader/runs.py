@@ -123,8 +123,15 @@ def step(
         Transition(state=state, at=author.at, cause=_cut(cause), term=author.term),
     )
     if len(history) > MAX_HISTORY:
-        history = (history[0], *history[1 - MAX_HISTORY :])
+        history = _shortened(history)
     return _bounded(replace(run, state=state, history=history, **changes))
+
+
+def _shortened(history: tuple[Transition, ...]) -> tuple[Transition, ...]:
+    """Of what is left out, the first step stays that took it out of its buffer (``buffers``)."""
+    early = history[1 : 1 - MAX_HISTORY]
+    kept = [each for each in early if each.state in (RunState.QUEUED, RunState.HELD)][:1]
+    return (history[0], *kept, *history[1 + len(kept) - MAX_HISTORY :])
 
 
 def _cut(words: str) -> str:

@@ -57,6 +57,8 @@ class TickDecider:
         self._begun_ms = context.wall_ms
         self._away = fan_outs.away
         self._left_in_plan = context.options.ticks_at_once
+        self._stand_ins: set[str] = set()
+        """Jobs one of whose open ticks is an instant that stands for all of an absence."""
 
     # --- events
 
@@ -71,6 +73,7 @@ class TickDecider:
             self._outages.leader_was_away(job)
             return
         # A defect: from here on its ticks wait in a gap, which this instant stands for.
+        self._stand_ins.add(job.name)
         self._open.add(job.name, self._outages.after_ms(job.name) + 1, job.priority)
 
     def job_changed(self, name: str) -> None:
@@ -172,8 +175,10 @@ class TickDecider:
 
     def _decide_tick(self, name: str, tick_ms: int) -> bool:
         """False: something that it depends on is unsettled; ask again when that is settled."""
-        key = (name, tick_id(tick_ms))
         entry = self._view.jobs.get(name)
+        if name in self._stand_ins:
+            return self._decide_stand_in(name, tick_ms, entry)
+        key = (name, tick_id(tick_ms))
         # An earlier leader decided it.
         is_known = key in self._view.runs or key in self._view.fan_outs
         if is_known:
@@ -187,6 +192,18 @@ class TickDecider:
         if self._context.is_busy(run_matter(key)) or self._is_unsettled(name, entry):
             return False
         return self._decide_settled(name, tick_ms, entry)
+
+    def _decide_stand_in(self, name: str, instant_ms: int, entry: Entry[Job] | None) -> bool:
+        """For the ticks of a job that had some while no one led, which couldn't be planned: once
+        its gap is open, they wait in that; or they can be planned by now."""
+        if entry is not None and self._context.is_set_aside(name):
+            if not self._outages.holds(entry, instant_ms):
+                return False
+        elif entry is not None:
+            self._outages.leader_was_away(entry.record)
+        self._stand_ins.discard(name)
+        self.confirm(name, instant_ms)
+        return True
 
     def _decide_settled(self, name: str, tick_ms: int, entry: Entry[Job] | None) -> bool:
         """``entry`` None: there is nothing to decide any more."""

@@ -17,7 +17,8 @@ from etcsched.core.view import revision_of
 SWEEP_EVERY_S = 10.0
 MAX_LATE_REPORTS = 8
 ORDER_HEARD_S = 30.0
-"""An agent that is here for so long knows its orders, and obeys them whatever becomes of them."""
+"""An agent that is here for so long, and for twice its session's TTL, knows its orders, and obeys
+them whatever becomes of them."""
 
 ORDER_KEPT_S = 30 * 86400.0
 """An order for one that never comes back."""
@@ -152,9 +153,11 @@ class Upkeep:
             matter = ("run", job, run_id)
             if (job, run_id) in self._view.runs or context.is_busy(matter):
                 continue
-            if agent in self._view.presences:
-                left[place] = self._heard_s.get(place, context.mono_s)
-            has_heard = context.mono_s - left.get(place, context.mono_s) >= ORDER_HEARD_S
+            has_heard, presence = False, self._view.presences.get(agent)
+            if presence is not None:
+                left[place] = since_s = self._heard_s.get(place, context.mono_s)
+                heard_s = max(ORDER_HEARD_S, 2.0 * presence.record.session_ttl_s)
+                has_heard = context.mono_s - since_s >= heard_s
             if has_heard or entry.record.at < oldest:
                 write = fx.ForgetOrder(
                     seq=context.next_seq(),

@@ -110,11 +110,16 @@ class Waiting:
         for queue in self._of_job.get(job, {}).values():
             yield from (place[2] for place in queue)
 
-    def serve(self, offer: Callable[[Requirement, RunKey], bool]) -> None:
+    def serve(
+        self,
+        offer: Callable[[Requirement, RunKey], bool],
+        is_pointless: Callable[[Requirement], bool],
+    ) -> None:
         """Offer each run in its turn. True takes it out of here; False: nobody can take it, nor
-        any other that asks the same."""
+        any other that asks the same. ``is_pointless``: that is known."""
         turns: list[tuple[_Place, int, Requirement]] = []
-        for number, requirement in enumerate(list(self._queues)):
+        asked = (each for each in list(self._queues) if not is_pointless(each))
+        for number, requirement in enumerate(asked):
             self._push_first(turns, number, requirement)
         while turns:
             place, number, requirement = heapq.heappop(turns)

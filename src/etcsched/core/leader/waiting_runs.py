@@ -22,7 +22,7 @@ from etcsched.core.leader.matters import Matter, job_matter, run_matter, turn_ma
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outage_records import is_bound_chosen, was_born_late
 from etcsched.core.leader.pace import Pace, is_paced
-from etcsched.core.leader.placement import Requirement, requirement_of_run, tried_by
+from etcsched.core.leader.placement import Requirement, tried_by
 from etcsched.core.leader.reasons import Why
 from etcsched.core.leader.replacing import Replacing
 from etcsched.core.leader.requeue import requeue
@@ -125,7 +125,7 @@ class WaitingRuns:
         if not self._has_begun(key, run):
             self.discard(key)
             return
-        requirement = requirement_of_run(job.record, run)
+        requirement = self._context.agents.wanted(job, run)
         is_here = self._bound.is_agent_here(run, job.record)
         was_unled = self._ended_unled(run, job.record)
         if not (is_here or was_unled) and self._bound.end_if_given_up(entry, job.record):
@@ -133,7 +133,7 @@ class WaitingRuns:
             return
         is_buffered = run.state in (RunState.READY, RunState.CONFLICTED)
         can_be_over = is_buffered and (is_here or was_unled)
-        if can_be_over and self._is_buffer_over(key, entry, job.record):
+        if can_be_over and self._is_buffer_over(key, entry, job.record, requirement):
             self.discard(key)
             return
         if self._view.is_paused(run.job):
@@ -303,7 +303,9 @@ class WaitingRuns:
         more = f" and {left} more" if left > 0 else ""
         return f"number {before + 1} in its job's queue, behind {', '.join(ahead[:_NAMED])}{more}"
 
-    def _is_buffer_over(self, key: RunKey, entry: Entry[Run], job: Job) -> bool:
+    def _is_buffer_over(
+        self, key: RunKey, entry: Entry[Run], job: Job, requirement: Requirement
+    ) -> bool:
         """End a run that found no agent in its time, or leave it to the outage it belongs to."""
         run = entry.record
         end_ms = buffer_end_ms(run, job)
@@ -343,8 +345,8 @@ class WaitingRuns:
             why = f"{holder}" if holder is not None else "its conflict group was held"
             cause = f"{why}, as its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.CONFLICT_MISSED, cause)
-        elif not nobody_led and (taken_by_none := self._why_not_taken(run, job)) is not None:
-            cause = f"{taken_by_none} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
+        elif not nobody_led and (given_up := self._why_not_taken(run, requirement)) is not None:
+            cause = f"{given_up} until its pickup buffer of {job.pickup_buffer_s:g} s was over"
             self._ends.end_waiting(entry, RunState.ABANDONED, cause)
         elif is_tick and not run.host:
             # Nobody was there as the buffer ended: the run is its job's outage's matter.
@@ -352,16 +354,15 @@ class WaitingRuns:
             self._context.because(key, Why.OUTAGE, lambda: mode)
             self.outage_jobs[run.job] = None
         else:
-            why = self._context.agents.why_none(requirement_of_run(job, run))
+            why = self._context.agents.why_none(requirement)
             why = "no scheduler led" if nobody_led else why
             self._ends.end_waiting(
                 entry, RunState.MISSED, f"{why}, as long as its pickup buffer lasted"
             )
         return True
 
-    def _why_not_taken(self, run: Run, job: Job) -> str | None:
+    def _why_not_taken(self, run: Run, requirement: Requirement) -> str | None:
         """Why no agent took it though some are here; None: nobody is."""
-        requirement = requirement_of_run(job, run)
         if self._declines.have_all(requirement):
             return f"{words_of(run)}, all that were here,"
         if not self._context.agents.has_eligible(requirement):
@@ -396,7 +397,7 @@ class WaitingRuns:
             self._ends.end_waiting(entry, RunState.MISSED, "missed in an outage")
 
     def fill_slots(self) -> None:
-        self._waiting.serve(self._offer_safely)
+        self._waiting.serve(self._offer_safely, self._context.agents.is_known_full)
         cleared, self._cleared = self._cleared, {}
         for key in cleared:
             if key in self._waiting:
@@ -412,7 +413,7 @@ class WaitingRuns:
         run = entry.record
         end_ms = buffer_end_ms(replace(run, state=RunState.READY), job.record)
         if end_ms is None or self._context.wall_ms < end_ms:
-            why = self._context.agents.why_none(requirement_of_run(job.record, run))
+            why = self._context.agents.why_none(self._context.agents.wanted(job, run))
             requeue(self._context, entry, RunState.READY, f"its conflict group is free; {why}")
 
     def _offer_safely(self, requirement: Requirement, key: RunKey) -> bool:

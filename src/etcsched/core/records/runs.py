@@ -149,7 +149,23 @@ class Run(Record, frozen=True, kw_only=True):
     @property
     def has_run(self) -> bool:
         """Whether any attempt of it was more than declined."""
-        return any(attempt.outcome is not Outcome.DECLINED for attempt in self.attempts)
+        return self.first_that_ran is not None
+
+    @property
+    def first_that_ran(self) -> Attempt | None:
+        """Of its attempts: one that was declined hasn't begun."""
+        ran = (each for each in self.attempts if each.outcome is not Outcome.DECLINED)
+        return next(ran, None)
+
+    @property
+    def last_that_ran(self) -> Attempt | None:
+        ran = (each for each in reversed(self.attempts) if each.outcome is not Outcome.DECLINED)
+        return next(ran, None)
+
+    @property
+    def last_attempt(self) -> Attempt | None:
+        """The last that ran; of one that was only ever declined, the last."""
+        return self.last_that_ran or (self.attempts[-1] if self.attempts else None)
 
     @property
     def told_occasion(self) -> Occasion | None:

@@ -6,7 +6,6 @@ from typing import Final
 
 from etcsched.core.leader.context import Context, Options
 from etcsched.core.leader.explaining import Explainer
-from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.reasons import Why
 from etcsched.core.states import JobState, RunState
 from etcsched.core.text import some
@@ -82,7 +81,7 @@ def check_waiting(view: View, now_ms: int) -> list[Finding]:
         for key, entry in sorted(view.runs.items())
         if entry.record.state in (RunState.READY, RunState.RETRYING)
         and (job := view.jobs.get(entry.record.job)) is not None
-        and not context.agents.has_eligible(requirement_of_run(job.record, entry.record))
+        and not context.agents.has_eligible(context.agents.wanted(job, entry.record))
     ]
     # What is paused, say, waits for something else.
     explainer = Explainer(view, now_ms) if alone else None
