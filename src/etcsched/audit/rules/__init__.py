@@ -15,6 +15,7 @@ from etcsched.audit.rules.i07_joins import Joins
 from etcsched.audit.rules.i07_missed import MissedTicks
 from etcsched.audit.rules.i07_outcomes import Outcomes
 from etcsched.audit.rules.i08_operations import Operations
+from etcsched.audit.rules.i08_resubmissions import Resubmissions
 from etcsched.audit.rules.i09_recovery import Recoveries
 from etcsched.audit.rules.i10_placement import Placement
 from etcsched.audit.rules.i10_precedence import Precedence
@@ -41,6 +42,7 @@ RULES: tuple[type[Rule], ...] = (
     Joins,
     MissedTicks,
     Operations,
+    Resubmissions,
     Recoveries,
     Placement,
     Turns,

@@ -176,9 +176,12 @@ class Retention:
             return
         through = watermark.record.through
         fanning_out = {job for job, _ in self._view.fan_outs}
+        asked_for = {(each.record.job, each.record.run) for each in self._view.requests.values()}
         for job, run, revision, _ in places:
             if job in fanning_out:
                 continue  # Some of its runs may not be made yet: their absence says so.
+            if (job, run) in asked_for:
+                continue  # Of a record of missed ticks the others may be resubmitted still.
             gap = self._view.gaps.get(job)
             if gap is not None and not gap.record.closed:
                 continue  # An earlier leader may have decided ticks that wait in it.
