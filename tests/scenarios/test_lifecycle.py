@@ -778,18 +778,24 @@ def test_a_shutdown_is_retried_though_an_outage_of_its_job_has_begun(lifecycle: 
     assert "completed" in world.states("down").values()
 
 
-@pytest.mark.parametrize("is_held", [True, False])
-def test_a_shutdown_is_retried_beside_what_runs_elsewhere(is_held: bool) -> None:
-    """Else an agent couldn't go as long as somebody's run of that job goes on, or is held."""
+def with_one_elsewhere(name: str, lifecycle: Lifecycle, *, is_held: bool) -> World:
+    """``a2`` has a run of the job that was asked for: it goes on, or is held."""
     world = World()
     world.scheduler("s1")
     world.agent("a2", takes_s=3.0 if is_held else 1000.0, slots=1, ends_as=Outcome.DIED)
     world.advance(0.5)
     fields: dict[str, Any] = {"on_agent_loss": OnAgentLoss.HOLD, "hosts": ("a1", "a2")}
     retry = Retry(max=3, interval_s=5.0)
-    world.apply(job("down", lifecycle=Lifecycle.HOST_SHUTDOWN, retry=retry, **fields))
-    world.request(trigger("20261122T120001-t", "down"))
+    world.apply(job(name, lifecycle=lifecycle, retry=retry, **fields))
+    world.request(trigger("20261122T120001-t", name))
     world.advance(5)
+    return world
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_shutdown_is_retried_beside_what_runs_elsewhere(is_held: bool) -> None:
+    """Else an agent couldn't go as long as somebody's run of that job goes on, or is held."""
+    world = with_one_elsewhere("down", Lifecycle.HOST_SHUTDOWN, is_held=is_held)
     a1 = world.agent("a1", takes_s=2.0, slots=1)
     world.advance(2)
     a1.ends_as = Outcome.FAILED
@@ -918,15 +924,7 @@ def test_a_resubmitted_startup_of_the_cluster_respects_hosts() -> None:
 @pytest.mark.parametrize("is_held", [True, False])
 def test_a_startup_is_retried_beside_what_runs_elsewhere(is_held: bool) -> None:
     """Else nothing is mounted here until an operator has decided about a run over there."""
-    world = World()
-    world.scheduler("s1")
-    world.agent("a2", takes_s=3.0 if is_held else 1000.0, slots=1, ends_as=Outcome.DIED)
-    world.advance(0.5)
-    fields: dict[str, Any] = {"on_agent_loss": OnAgentLoss.HOLD, "hosts": ("a1", "a2")}
-    retry = Retry(max=3, interval_s=5.0)
-    world.apply(job("up", lifecycle=Lifecycle.HOST_STARTUP, retry=retry, **fields))
-    world.request(trigger("20261122T120001-t", "up"))
-    world.advance(5)
+    world = with_one_elsewhere("up", Lifecycle.HOST_STARTUP, is_held=is_held)
     a1 = world.agent("a1", takes_s=2.0, slots=1, ends_as=Outcome.FAILED)
     world.advance(4)
     a1.ends_as = Outcome.COMPLETED

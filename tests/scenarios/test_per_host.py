@@ -24,6 +24,7 @@ from etcsched.core.states import (
     RunState,
 )
 from etcsched.core.times import Utc
+from etcsched.testing.simulated_agent import SimulatedAgent
 from etcsched.testing.world import World
 from tests.support.jobs import job, trigger
 
@@ -568,6 +569,22 @@ def test_what_isnt_made_yet_as_its_job_is_deleted_doesnt_run_once_it_is_made_ane
     assert world.records(Kind.FAN_OUT) == {}
 
 
+def moved_to_each(world: World, overlap: Overlap) -> None:
+    """While ``a1`` has a run of it for half a minute, its job comes to run on each agent."""
+    world.agents["a1"].takes_s = 30.0
+    world.apply(job("backup", ONCE, prefer=("a1",), overlap=overlap))
+    world.advance(8)
+    world.agents["a1"].takes_s = 1.0
+    at = At(Utc("2026-11-22T12:00:20.000Z"))
+    world.apply(job("backup", at, per_host=True, overlap=overlap))
+
+
+def never_at_once(agent: SimulatedAgent) -> bool:
+    """Whether no two processes of the job overlapped on it."""
+    spans = [(s.start_s, s.end_s or 0.0) for s in agent.spans if s.job == "backup"]
+    return all(first[1] <= second[0] for first, second in pairwise(sorted(spans)))
+
+
 @pytest.mark.parametrize(
     ("overlap", "old", "new"),
     [
@@ -580,29 +597,18 @@ def test_what_an_agent_has_since_before_its_job_ran_on_each_is_in_the_way_there(
     world: World, overlap: Overlap, old: str, new: str
 ) -> None:
     """And nowhere else: two at once on one host are what nobody wants of such a job."""
-    world.agents["a1"].takes_s = 30.0
-    world.apply(job("backup", ONCE, prefer=("a1",), overlap=overlap))
-    world.advance(8)
-    world.agents["a1"].takes_s = 1.0
-    at = At(Utc("2026-11-22T12:00:20.000Z"))
-    world.apply(job("backup", at, per_host=True, overlap=overlap))
+    moved_to_each(world, overlap)
     world.advance(20)
     by_host = {run.host: run.state.value for run in world.runs("backup").values()}
     assert (by_host["a2"], by_host["a3"]) == ("completed", "completed")
     world.advance(20)
     by_host = {run.host: run.state.value for run in world.runs("backup").values()}
     assert (by_host[""], by_host["a1"]) == (old, new)
-    spans = [(span.start_s, span.end_s or 0.0) for span in world.agents["a1"].spans]
-    assert all(first[1] <= second[0] for first, second in pairwise(sorted(spans)))
+    assert never_at_once(world.agents["a1"])
 
 
 def test_one_that_may_overlap_begins_beside_it(world: World) -> None:
-    world.agents["a1"].takes_s = 30.0
-    world.apply(job("backup", ONCE, prefer=("a1",), overlap=Overlap.ALLOW))
-    world.advance(8)
-    world.agents["a1"].takes_s = 1.0
-    at = At(Utc("2026-11-22T12:00:20.000Z"))
-    world.apply(job("backup", at, per_host=True, overlap=Overlap.ALLOW))
+    moved_to_each(world, Overlap.ALLOW)
     world.advance(5 + 9)
     by_host = {run.host: run.state.value for run in world.runs("backup").values()}
     assert by_host == {"": "assigned", "a1": "completed", "a2": "completed", "a3": "completed"}
@@ -684,5 +690,4 @@ def test_on_one_agent_a_jobs_runs_never_meet_whatever_made_them(seed: int) -> No
     world.advance(900)
     assert {run.state for run in world.runs("backup").values()} <= FINAL
     for agent in agents:
-        spans = [(s.start_s, s.end_s or 0.0) for s in agent.spans if s.job == "backup"]
-        assert all(first[1] <= second[0] for first, second in pairwise(sorted(spans)))
+        assert never_at_once(agent)

@@ -43,7 +43,7 @@ from etcsched.etcd.session import boottime_s
 from etcsched.etcd.writer import Committed, Refused, Rejected, Writer, WriteResult
 from etcsched.keyspace.answers import AgentWriteId, agent_event, write_id_of
 from etcsched.keyspace.codec import MalformedRecord, change_of, change_of_event
-from etcsched.keyspace.feed import read_or_absent
+from etcsched.keyspace.feed import read_all
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import WatchEvent
 from etcsched.keyspace.transactions import AgentGuard, AgentTransactions
@@ -370,8 +370,7 @@ class AgentNode:
             async for update in updates:
                 self._sessions.high_water.saw(update.revision)
                 if isinstance(update, Snapshot):
-                    read = (read_or_absent(self._keys, change_of, kv, _ignore) for kv in update.kvs)
-                    found = tuple(change for change in read if change is not None)
+                    found = read_all(self._keys, change_of, update.kvs, _ignore)
                     self._post(ev.Listed(kind, found, update.revision))
                 else:
                     for event in update.events:

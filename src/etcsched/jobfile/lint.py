@@ -206,11 +206,11 @@ def _splay(job: Job, now_ms: int) -> Iterator[str]:
     ticks = list(islice(schedule.ticks(now_ms, now_ms + _DAY_MS), _TICKS_APART))
     apart_s = min((b - a for a, b in pairwise(ticks)), default=_DAY_MS) / 1000
     if job.splay_s >= apart_s:
-        what = "skip" if job.overlap is Overlap.SKIP else "replace"
         yield (
             f"splay: {format_duration(job.splay_s)} is as long as its ticks are apart "
-            f"({format_duration(apart_s)}) or longer, and with overlap: {what} a tick is lost "
-            "where the one before still waits for its splay; shorten it, or take overlap: queue"
+            f"({format_duration(apart_s)}) or longer, and with overlap: {job.overlap.value} a tick "
+            "is lost where the one before still waits for its splay; shorten it, or take overlap: "
+            "queue"
         )
 
 

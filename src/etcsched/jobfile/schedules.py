@@ -23,6 +23,7 @@ __all__ = [
     "read_patterns",
 ]
 
+_RUN = "{exec: [/bin/true]}"
 _SCHEDULE = "{cron: 0 3 * * *, calendars: [holidays]}"
 _EXECUTORS = ["exec", "shell"]
 _INSTEAD = {
@@ -40,10 +41,10 @@ BESIDE_PATTERN = ["calendars", "splay"]
 
 def read_action(value: Value) -> Action:
     """``{exec: [program, argument, ...]}`` or ``{shell: "a line for /bin/sh"}``."""
-    for name, entry in value.entries("{exec: [/bin/true]}").items():
+    for name, entry in value.entries(_RUN).items():
         if name in _INSTEAD:
             raise FieldError(entry, f"isn't there yet; write e.g. exec: {_INSTEAD[name]}")
-    executor, given = _only_entry(value, "{exec: [/bin/true]}", "executor", _EXECUTORS)
+    executor, given = _only_entry(value, _RUN, "executor", _EXECUTORS)
     if executor == "shell":
         command = given.text()
         if not command.strip():
@@ -59,7 +60,7 @@ def check_placeholders(value: Value, action: Action, known: list[str]) -> None:
     """Every ``{name}`` of an argv is known; ``value`` is the ``run`` that the action is of."""
     if not isinstance(action, Exec):
         return
-    _, argv = _only_entry(value, "{exec: [/bin/true]}", "executor", _EXECUTORS)
+    _, argv = _only_entry(value, _RUN, "executor", _EXECUTORS)
     for item in argv.items("[/bin/true]"):
         try:
             names = names_in(item.text())
@@ -101,7 +102,9 @@ def read_patterns(
     patterns: dict[Pattern, None] = {}
     for item in items:
         extra = [] if value.is_list() else BESIDE_PATTERN
-        kind, given = _only_entry(item, "{cron: 0 3 * * *}", "field", _PATTERNS, extra)
+        kind, given = _only_entry(
+            item, "{cron: 0 3 * * *}", "field", _PATTERNS, extra, several=_SEVERAL
+        )
         try:
             pattern = _read_pattern(kind, given.text(), timezone, now_ms)
             latest_past_ms = now_ms - 1 if in_window else now_ms
@@ -158,15 +161,21 @@ def _read_pattern(kind: str, text: str, timezone: str, now_ms: int) -> Pattern:
 
 
 def _only_entry(
-    value: Value, example: str, kind: str, known: list[str], extra: Sequence[str] = ()
+    value: Value,
+    example: str,
+    kind: str,
+    known: list[str],
+    extra: Sequence[str] = (),
+    several: str = "",
 ) -> tuple[str, Value]:
-    """The one entry of a map that takes exactly one of the known ones, beside ``extra``."""
+    """The one entry of a map that takes exactly one of the known ones, beside ``extra``.
+    ``several``: how more of such maps are written."""
     entries = value.entries(example)
     check_known(entries, [*known, *extra])
     chosen = [(name, entry) for name, entry in entries.items() if name in known]
     if len(chosen) != 1:
-        several = "" if known is not _PATTERNS else f"; several stand in a list: {_SEVERAL}"
+        in_list = f"; several stand in a list: {several}" if several else ""
         raise FieldError(
-            value, f"takes exactly one of {', '.join(known)}; write e.g. {example}{several}"
+            value, f"takes exactly one of {', '.join(known)}; write e.g. {example}{in_list}"
         )
     return chosen[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 from etcsched.core.records import Change, Kind
@@ -62,16 +62,21 @@ class Feed:
     def _changes(self, update: WatchUpdate) -> tuple[Change, ...]:
         match update:
             case Snapshot():
-                found = [c for kv in update.kvs if (c := self._read(self._read_kv, kv)) is not None]
+                found = read_all(self._keys, self._read_kv, update.kvs, self._on_malformed)
                 return tuple(self.view.differences(found, update.revision))
             case WatchBatch():
-                events = update.events
-                return tuple(
-                    c for e in events if (c := self._read(self._read_event, e)) is not None
-                )
+                return read_all(self._keys, self._read_event, update.events, self._on_malformed)
 
-    def _read(self, read: Callable[[Keys, S], Change | None], raw: S) -> Change | None:
-        return read_or_absent(self._keys, read, raw, self._on_malformed)
+
+def read_all(
+    keys: Keys,
+    read: Callable[[Keys, S], Change | None],
+    raws: Iterable[S],
+    on_malformed: Callable[[str, MalformedRecord], None],
+) -> tuple[Change, ...]:
+    """Of each what ``read_or_absent`` has, but for what is no record's."""
+    changes = (read_or_absent(keys, read, raw, on_malformed) for raw in raws)
+    return tuple(change for change in changes if change is not None)
 
 
 def read_or_absent(

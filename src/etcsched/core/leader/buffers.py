@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from etcsched.core.records import Job, Run
-from etcsched.core.states import Outcome, Recovery, RunState
+from etcsched.core.states import Recovery, RunState
 from etcsched.core.times import ms_of
 
 
@@ -14,9 +14,7 @@ def buffer_end_ms(run: Run, job: Job) -> int | None:
     an attempt, is or was queued, belongs to an agent's coming or going, or waits for its conflict
     to clear however late. An assignment that nobody claimed is no attempt; one that was declined
     hasn't begun."""
-    if run.state not in (RunState.READY, RunState.CONFLICTED):
-        return None
-    if any(attempt.outcome is not Outcome.DECLINED for attempt in run.attempts):
+    if run.state not in (RunState.READY, RunState.CONFLICTED) or run.has_run:
         return None
     if run.is_bound_to_incarnation:
         return None  # It waits as long as its agent is there.

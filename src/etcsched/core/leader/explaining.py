@@ -154,20 +154,22 @@ class Explainer:
 
     def _but(self, join: Join, missing: Collection[str]) -> str:
         """What would keep it from beginning if all had come now."""
-        entry = self._view.jobs.get(join.job)
-        state = self._plain.state_of(entry.record) if entry is not None else JobState.DELETED
+        state = self._state_of(join.job)
         return f"; {join.job} is {state.value}" if missing and state not in CHAINABLE else ""
 
     def _what_holds(self, join: Join) -> str:
         """Of one to which all have come."""
-        entry = self._view.jobs.get(join.job)
-        state = self._plain.state_of(entry.record) if entry is not None else JobState.DELETED
+        entry, state = self._view.jobs.get(join.job), self._state_of(join.job)
         if entry is None or state not in CHAINABLE:
             return f"nobody: {join.job} is {state.value}, so it goes"
         size = size_of(entry.record, join.arrived)
         if size > MAX_PARAMS_BYTES:
             return f"fewer parameters: they take {size} bytes, more than {MAX_PARAMS_BYTES}"
         return "nothing more" if self.has_leader else "a leader"
+
+    def _state_of(self, job: str) -> JobState:
+        entry = self._view.jobs.get(job)
+        return self._plain.state_of(entry.record) if entry is not None else JobState.DELETED
 
     # --- agents
 

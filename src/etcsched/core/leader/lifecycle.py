@@ -97,8 +97,7 @@ class LiveAgents:
 
     def work_changed(self, agent: str) -> None:
         """It has less to do than before, perhaps nothing."""
-        presence = self._view.presences.get(agent)
-        if presence is not None and presence.record.draining:
+        if self._is_told_to_stop(agent):
             self._dirty[agent] = None
 
     def sweep(self) -> None:

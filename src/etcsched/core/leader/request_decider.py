@@ -129,6 +129,12 @@ class RequestDecider:
         )
         return fx.Consumed(request_revision=entry.mod_revision, answer=answer)
 
+    def _answer_of_none(self, entry: Entry[Request], what_may: str) -> None:
+        """The run that it is about isn't there."""
+        request = entry.record
+        message = f"run {request.job}/{request.run} is over, or never was; {what_may}"
+        self._answer(entry, False, message, request.run)
+
     def _answer(self, entry: Entry[Request], accepted: bool, message: str, run: str = "") -> None:
         context = self._context
         context.write(
@@ -215,11 +221,7 @@ class RequestDecider:
         key = (request.job, request.run)
         run = self._view.runs.get(key)
         if run is None:
-            message = (
-                f"run {request.job}/{request.run} is over, or never was; what waits, runs or is "
-                "held can be cancelled"
-            )
-            self._answer(entry, False, message, request.run)
+            self._answer_of_none(entry, "what waits, runs or is held can be cancelled")
         elif self._context.is_busy(run_matter(key)):
             self.look_at(request.id)  # Its run is in motion; asked again with the next event.
         elif self._runs.held.is_decided(run.record):
@@ -263,18 +265,12 @@ class RequestDecider:
         key = (request.job, request.run)
         run, job = self._view.runs.get(key), self._view.jobs.get(request.job)
         if run is None:
-            message = (
-                f"run {request.job}/{request.run} is over, or never was; only what is held can be "
-                "released"
-            )
-            self._answer(entry, False, message, request.run)
+            self._answer_of_none(entry, _RELEASABLE)
         elif self._context.is_busy(run_matter(key)) or self._runs.held.is_decided(run.record):
             self.look_at(request.id)  # Its agent's word came first.
         elif run.record.state is not RunState.HELD or request.release is None:
             state = self._view.shown_state(run.record).value
-            message = (
-                f"run {request.job}/{request.run} is {state}; only what is held can be released"
-            )
+            message = f"run {request.job}/{request.run} is {state}; {_RELEASABLE}"
             self._answer(entry, False, message, request.run)
         elif request.release is Release.REASSIGN and (
             job is None or not may_start(job, run, self._context.wall_ms)
@@ -299,6 +295,8 @@ class RequestDecider:
             cause = f"released by {request.by}" if request.by else "released"
             self._runs.held.release(run, request.release, cause, consumed)
 
+
+_RELEASABLE = "only what is held can be released"
 
 _COMES_WITHIN = 0.5
 """Of the time for which answers are kept: the rest is for clocks of who asks that are ahead."""

@@ -248,8 +248,7 @@ def late_attempt_of(agent: str, report: Report) -> Attempt:
 
 def state_when_declined(run: Run) -> RunState:
     """How a run ends that nobody takes: one that has run before has to run again, and didn't."""
-    has_begun = any(attempt.outcome is not Outcome.DECLINED for attempt in run.attempts)
-    return RunState.FAILED if has_begun else RunState.ABANDONED
+    return RunState.FAILED if run.has_run else RunState.ABANDONED
 
 
 def takes_turns(run: Run, job: Job) -> bool:

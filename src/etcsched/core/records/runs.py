@@ -152,6 +152,11 @@ class Run(Record, frozen=True, kw_only=True):
         return self.occasion is not None and self.occasion.is_shutdown
 
     @property
+    def has_run(self) -> bool:
+        """Whether any attempt of it was more than declined."""
+        return any(attempt.outcome is not Outcome.DECLINED for attempt in self.attempts)
+
+    @property
     def told_occasion(self) -> Occasion | None:
         """What its process, and whoever looks at it, is told."""
         return self.occasion or self.stands_for

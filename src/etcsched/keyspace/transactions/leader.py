@@ -148,6 +148,10 @@ class LeaderTransactions:
             Compare(self._keys.archive(run.job, run.id), Target.MOD, 0),
         )
 
+    def _whether_there(self, *runs: Run) -> tuple[Range, ...]:
+        """Asked where a write is refused, of each run at both of its places."""
+        return tuple(Range(c.key, keys_only=True) for run in runs for c in self._absent(run))
+
     def _create(self, write: fx.CreateRun) -> Txn:
         run, assignment = write.run, write.assignment
         compares = [*self._absent(run)]
@@ -167,10 +171,7 @@ class LeaderTransactions:
         then += self._following_writes(write.following)
         created = self._consume(tuple(compares), tuple(then), write.consumed)
         # Why was it refused? Where the run is there already, the tick is decided.
-        chained = write.following.created if write.following is not None else ()
-        exists = tuple(
-            Range(c.key, keys_only=True) for r in (run, *chained) for c in self._absent(r)
-        )
+        exists = self._whether_there(run, *_begun_by(write.following))
         return Txn(created.compares, created.then, exists)
 
     def _assign(self, assignment: Assignment, rotation: Rotation | None) -> list[Put]:
@@ -342,9 +343,8 @@ class LeaderTransactions:
         compares += self._following_compares(write.following)
         then += self._following_writes(write.following)
         ended = self._consume(tuple(compares), tuple(then), write.consumed)
-        chained = write.following.created if write.following is not None else ()
-        exists = [Range(c.key, keys_only=True) for run in chained for c in self._absent(run)]
-        return Txn(ended.compares, ended.then, tuple(exists))
+        exists = self._whether_there(*_begun_by(write.following))
+        return Txn(ended.compares, ended.then, exists)
 
     def _order(self, write: fx.SendOrder) -> Txn:
         order: Order = write.order
@@ -400,8 +400,7 @@ class LeaderTransactions:
             exists += (Range(compare.key, keys_only=True) for compare in undecided)
         compares += self._following_compares(write.following)
         then += self._following_writes(write.following)
-        for run in write.following.created if write.following is not None else ():
-            exists += (Range(compare.key, keys_only=True) for compare in self._absent(run))
+        exists += self._whether_there(*_begun_by(write.following))
         return Txn(tuple(compares), tuple(then), tuple(exists))
 
     def _fold_late(self, write: fx.FoldLateReport) -> Txn:
@@ -478,3 +477,8 @@ class LeaderTransactions:
                 Delete(self._key(kind, write.job)) for kind in (Kind.JOB, Kind.PAUSE, Kind.ROTATION)
             ),
         )
+
+
+def _begun_by(following: fx.Following | None) -> tuple[Run, ...]:
+    """The runs that an end begins."""
+    return following.created if following is not None else ()

@@ -12,13 +12,13 @@ from etcsched.core.errors import EtcschedError, LeaseGone
 from etcsched.core.records import Kind
 from etcsched.core.session import SessionEnd
 from etcsched.keyspace.answers import AgentWriteId, agent_event, write_id_of
-from etcsched.keyspace.feed import read_or_absent
+from etcsched.keyspace.feed import read_all
 from etcsched.keyspace.ops import Snapshot, WatchUpdate
 from etcsched.keyspace.outbox import Rejected, WriteResult
 from etcsched.testing.sim.network import Link
 from etcsched.testing.sim.outage_watch import SimOutageWatch
 from etcsched.testing.sim.presence import SimPresence
-from etcsched.testing.sim.process import Process
+from etcsched.testing.sim.process import BEAT_S, Process, idle_beat_s
 from etcsched.testing.sim.sender import Sender
 from etcsched.testing.sim.session import SimSession
 from etcsched.testing.sim.watch import Watch
@@ -26,9 +26,6 @@ from etcsched.testing.sim.watch import Watch
 if TYPE_CHECKING:
     from etcsched.testing.sim.host import SimHost
 
-BEAT_S = 0.25
-IDLE_BEAT_S = 1.0
-"""Of one that has nothing to report; sessions and supervisors wake it by themselves."""
 RESTART_S = 0.3
 SUSPICIOUS_OF_TTL = 0.4
 FOLLOWED = (Kind.ASSIGNMENT, Kind.ORDER, Kind.DRAIN, Kind.PRESENCE, Kind.LIVE)
@@ -327,10 +324,7 @@ class SimAgent:
 
         def on_update(update: WatchUpdate) -> None:
             if isinstance(update, Snapshot):
-                read = (
-                    read_or_absent(keys, etcd.read_kv, kv, lambda *_: None) for kv in update.kvs
-                )
-                found = tuple(change for change in read if change is not None)
+                found = read_all(keys, etcd.read_kv, update.kvs, lambda *_: None)
                 self.post(ev.Listed(kind, found, update.revision))
             else:
                 for event in update.events:
@@ -343,8 +337,8 @@ class SimAgent:
     def _beat(self) -> None:
         self.post(ev.TimePassed())
         busy = self.machine.is_unsettled or self.machine.is_leaving
-        idle_s = max(IDLE_BEAT_S, self._ttl_s / 10)
-        self.process.after(BEAT_S if busy else idle_s, self._beat)
+        # Sessions and supervisors wake one that has nothing to report by themselves.
+        self.process.after(BEAT_S if busy else idle_beat_s(self._ttl_s), self._beat)
 
     def stop(self, *, kill: bool = False) -> None:
         self.post(ev.StopRequested(kill))

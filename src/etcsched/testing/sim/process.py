@@ -7,6 +7,15 @@ from typing import Any
 
 from etcsched.testing.sim.loop import Clock, Loop
 
+BEAT_S = 0.25
+"""How often a node that is busy looks at the time."""
+_IDLE_BEAT_S = 1.0
+
+
+def idle_beat_s(ttl_s: float) -> float:
+    """... and one that isn't: where sessions are long, more seldom."""
+    return max(_IDLE_BEAT_S, ttl_s / 10)
+
 
 class Process:
     """What is due for it while it is frozen happens when it thaws, in order. Dead is for ever: a

@@ -21,7 +21,7 @@ from etcsched.keyspace.outbox import WriteResult
 from etcsched.keyspace.transactions import leave_election, update_candidate
 from etcsched.testing.sim.loop import Clock
 from etcsched.testing.sim.network import Link
-from etcsched.testing.sim.process import Process
+from etcsched.testing.sim.process import BEAT_S, Process, idle_beat_s
 from etcsched.testing.sim.sender import Sender
 from etcsched.testing.sim.session import SimSession
 from etcsched.testing.sim.watch import Watch
@@ -29,8 +29,6 @@ from etcsched.testing.sim.watch import Watch
 if TYPE_CHECKING:
     from etcsched.testing.sim.cluster import Cluster
 
-BEAT_S = 0.25
-IDLE_BEAT_S = 1.0
 RETRY_S = 0.2
 
 
@@ -158,8 +156,7 @@ class SimScheduler:
         self._refuse_to_lead_on_ruins()
         # In a settled cluster, the candidate has nothing to do with time but to look at clocks.
         is_settled = self.machine is not None or len(self.view.candidates) > 1
-        idle_s = max(IDLE_BEAT_S, self._ttl_s / 10)
-        self.process.after(idle_s if is_settled else BEAT_S, self._beat)
+        self.process.after(idle_beat_s(self._ttl_s) if is_settled else BEAT_S, self._beat)
 
     def _record(self) -> Candidate:
         clock = utc_of(self.process.clock.now().wall_ms)
