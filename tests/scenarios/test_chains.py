@@ -41,7 +41,7 @@ from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Put, Txn
-from etcsched.testing.world import World
+from etcsched.testing.world import SimulatedScheduler, World
 from tests.support.jobs import cancel, job, resubmit, trigger
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
@@ -323,6 +323,38 @@ def test_what_an_outage_took_is_followed_once_whoever_decides_it(
         ]  # fmt: skip
         assert len(begin) <= 2
         assert told(world, records) == [run.id for run in begin], write
+
+
+@pytest.mark.parametrize("write", range(1, 7))
+def test_agents_that_go_between_a_missed_tick_and_the_next(
+    write: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outage's account has the one. The other, which would run on each of them, and which one
+    plan didn't come to any more, waits there, and is decided as they are back."""
+    world = World(options=Options(ticks_at_once=1))
+    world.scheduler("s1")
+    world.agent("a1", takes_s=0.1, slots=8)
+    world.advance(0.5)
+    fields: dict[str, Any] = {**TAKEN, "recovery": Recovery.ALL, "keep": Keep(runs=500)}
+    world.apply(job("load", every_s=2, per_host=True, catch_up_limit=5, chain=(MISSED,), **fields))
+    world.apply(job("other", every_s=1, **fields))
+    world.apply(target())
+    world.advance(1)
+    world.nodes["s1"].kill()
+    world.advance(12)
+    world.scheduler("s2")
+    last, wrote = world.leader_writes + write, world.leader_wrote
+
+    def drain_after(node: SimulatedScheduler) -> None:
+        wrote(node)
+        if world.leader_writes == last:
+            world.drain("a1")
+
+    monkeypatch.setattr(world, "leader_wrote", drain_after)
+    world.advance(20)
+    world.undrain("a1")
+    world.advance(20)
+    assert ms_of(world.now) - world.through_ms() < 5000
 
 
 def test_what_follows_missed_ticks_is_held_to_what_its_link_says(world: World) -> None:

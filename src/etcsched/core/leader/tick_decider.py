@@ -201,6 +201,8 @@ class TickDecider:
                 if self._context.waits_for_agent(entry.record):
                     if not self._outages.has_open_gap(name):
                         self._outages.open_gap(entry, tick_ms - 1)  # It goes on.
+                    else:
+                        self._outages.look_at(name)  # A missed tick opened it: this one waits too.
                     return False
                 return self._miss(entry, tick_ms)
             case Ruling.CHOSEN | Ruling.LATE if not self._context.can_start(entry.record):
