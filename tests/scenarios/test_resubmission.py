@@ -290,6 +290,16 @@ def test_a_time_that_a_record_doesnt_stand_for(world: World, summary: Run, how: 
     assert answer(world) == (False, f"{text}{summary.missed_count} missed ticks")
 
 
+def test_a_tick_of_what_is_no_record_of_several(world: World) -> None:
+    """Else it would be linked as if it were one, or go to any agent though its run was bound."""
+    world.apply(job("backup", ONCE, per_host=True))
+    world.advance(10)
+    world.request(resubmit(AGAIN, f"{RUN}@a1", tick=RUN))
+    world.advance(1)
+    assert not answer(world)[0]
+    assert run_of(world, f"{RUN}@a1").resubmitted_as == ()
+
+
 def test_what_was_due_then_counts_whatever_the_job_is_by_now(world: World, summary: Run) -> None:
     world.apply(job("backup", cron="0 3 * * *", since=world.now, keep=Keep(runs=500)))
     world.advance(20)

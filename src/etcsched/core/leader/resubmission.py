@@ -130,7 +130,7 @@ class Resubmissions:
     def _resubmit_tick(self, entry: Entry[Request], record: Run, revision: int) -> None:
         """Of several that share a record."""
         request, count = entry.record, record.missed_count
-        place = place_of(record, request.tick or record.id)
+        place = place_of(record, request.tick or record.id) if is_summary(record) else None
         if place is None:
             whose = f"{request.job}/{request.run}, which stands for {count} missed ticks"
             self._refuse(entry, f"{request.tick} is no tick of {whose}")
