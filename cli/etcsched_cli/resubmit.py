@@ -131,7 +131,8 @@ def _left_out(chosen: Chosen) -> Iterable[str]:
         ticks = count(chosen.more, "missed tick")
         yield (
             f"{ticks} left out: of those that share a record at most {operator.MOST_TICKS} at "
-            "once, the oldest; the same command again takes up the rest"
+            "once, the oldest; the same command again takes up the rest, unless the runs of these "
+            "have driven their record out by then (keep)"
         )
 
 

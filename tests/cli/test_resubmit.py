@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from etcsched.core.missed import tick_in
 from etcsched.core.records import Answer, ClusterSettings, Kind, Request, RequestKind, Run
 from etcsched.core.states import Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.keyspace.ops import Delete, Range, Txn, TxnResult
+from etcsched.operator import resubmit as resubmitting
 from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console, finished, job
 
@@ -203,11 +205,29 @@ def test_a_bulk_takes_a_thousand_of_such_ticks(history: Console) -> None:
     assert history.ok(*args).endswith(
         "would resubmit 1000 runs (1000 missed)\n"
         "500 missed ticks left out: of those that share a record at most 1000 at once, the oldest; "
-        "the same command again takes up the rest\n"
+        "the same command again takes up the rest, unless the runs of these have driven their "
+        "record out by then (keep)\n"
     )
     assert history.json(*args)[-1] == "other/20261122T173900Z"
     history.archive(a_summary(1500, resubmitted=((0, 999),)))
     assert len(history.json(*args)) == 500
+
+
+def test_no_more_are_held_than_are_taken(history: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage of many jobs leaves millions of such ticks: the oldest of all are taken."""
+    made: list[int] = []
+
+    def counted(record: Run, tick_ms: int) -> Run:
+        made.append(tick_ms)
+        return tick_in(record, tick_ms)
+
+    monkeypatch.setattr(resubmitting, "tick_in", counted)
+    for name in ("other", "report"):
+        history.archive(replace(a_summary(1500), job=name))
+    chosen = history.json("runs", "resubmit", "--state", "missed", "--dry-run")
+    assert len(chosen) == len(made) == 1000
+    assert [name.split("/")[0] for name in chosen] == ["other", "report"] * 500
+    assert chosen[-1] == "report/20261122T091900Z"
 
 
 def test_of_an_older_version_the_first_and_the_last_are_known(history: Console) -> None:

@@ -73,8 +73,8 @@ def tick_in(record: Run, tick_ms: int) -> Run:
     )
 
 
-def is_resubmitted(record: Run, place: int) -> bool:
-    return any(first <= place <= last for first, last in record.resubmitted_ticks)
+def resubmitted_places(record: Run) -> set[int]:
+    return {place for first, last in record.resubmitted_ticks for place in range(first, last + 1)}
 
 
 def with_resubmitted(record: Run, place: int, run_id: str, most_links: int) -> Run:
@@ -90,4 +90,4 @@ def with_resubmitted(record: Run, place: int, run_id: str, most_links: int) -> R
 
 
 def count_resubmitted(record: Run) -> int:
-    return sum(last - first + 1 for first, last in record.resubmitted_ticks)
+    return len(resubmitted_places(record))

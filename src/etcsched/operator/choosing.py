@@ -40,7 +40,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         """Of a record of missed ticks: as far as its first and its last say, of any of them."""
         at, last = time_of(run), run.missed_through
         if last is None:
-            return self._is_in_time(at)
+            return self.is_in_time(at)
         return (self.since is None or last >= self.since) and (
             self.until is None or at < self.until
         )
@@ -48,14 +48,14 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     def may_have(self, run_id: str) -> bool:
         """Without its record."""
         at = time_by_id(run_id)
-        return at is None or self._is_in_time(at)
+        return at is None or self.is_in_time(at)
 
     def is_before(self, run_id: str) -> bool:
         """Whether a tick's id says that it was due before all that is wanted."""
         at = time_by_id(run_id)
         return at is not None and self.since is not None and at < self.since
 
-    def _is_in_time(self, at: Utc) -> bool:
+    def is_in_time(self, at: Utc) -> bool:
         return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
 
 

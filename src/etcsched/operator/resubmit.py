@@ -9,9 +9,9 @@ import msgspec
 from msgspec.structs import replace
 
 from etcsched.core.errors import NotFound, Refused
-from etcsched.core.missed import is_resubmitted, is_summary, tick_in, ticks_of
+from etcsched.core.missed import is_summary, resubmitted_places, tick_in, ticks_of
 from etcsched.core.records import Answer, Kind, Request, RequestKind, Run
-from etcsched.core.times import Utc
+from etcsched.core.times import Utc, tick_id, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.bulk import Asked, Asker, Progress, ask_all
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
@@ -73,28 +73,17 @@ async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
     asked_for = await _asked_for(etcd, keys)
     active = await read_all(etcd, keys.all_of(Kind.RUN), Run)
     again_roots = {(run.job, run.root) for run in active if run.resubmits}
+    sharing = _Sharing(wanted, asked_for | again_roots)
     last_of: dict[tuple[str, str], tuple[Utc, str]] = {}
     runs: list[Run] = []
-    records: Records = {}
-    again = unnamed = 0
+    again = 0
     async for page in pages_of_records(etcd, await archived_keys(etcd, keys, wanted, jobs)):
         for run in page:
             root = (run.job, run.root)
             if (run.job, run.id) in asked_for:
                 again_roots.add(root)
             if is_summary(run):
-                wanted_ticks = _ticks_in(run, wanted)
-                if wanted.has(run, run.state, ""):
-                    unnamed += run.missed_count - sum(1 for _ in ticks_of(run))
-                fresh = [tick for tick, was_asked in wanted_ticks if not was_asked]
-                again += len(wanted_ticks) - len(fresh)
-                for tick in fresh:
-                    if (tick.job, tick.id) in asked_for:
-                        again_roots.add((tick.job, tick.id))
-                    age = last_of.get((tick.job, tick.id), _age(tick))
-                    last_of[tick.job, tick.id] = max(age, _age(tick))
-                    records[tick.job, tick.id] = run.id
-                runs += fresh
+                sharing.take(run)
                 continue
             last_of[root] = max(last_of.get(root, _age(run)), _age(run))
             if not wanted.has(run, run.state, view_of(run).agent):
@@ -109,27 +98,52 @@ async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
         for run in runs
         if (run.job, run.root) not in again_roots and last_of[run.job, run.root] == _age(run)
     ]
-    last.sort(key=lambda run: (time_of(run), run.job, run.id))
-    again += len(runs) - len(last)
-    sharing = [run for run in last if (run.job, run.id) in records]
-    left = {(run.job, run.id) for run in sharing[MOST_TICKS:]}
+    ticks = sharing.oldest()
     return Chosen(
-        runs=[run for run in last if (run.job, run.id) not in left],
-        again=again,
-        more=len(left),
-        unnamed=unnamed,
-        records=records,
+        runs=sorted(
+            [*last, *(tick for tick, _ in ticks)], key=lambda run: (time_of(run), run.job, run.id)
+        ),
+        again=sharing.again + again + len(runs) - len(last),
+        more=sharing.count - len(ticks),
+        unnamed=sharing.unnamed,
+        records={(tick.job, tick.id): record.id for tick, record in ticks},
     )
 
 
-def _ticks_in(record: Run, wanted: Wanted) -> list[tuple[Run, bool]]:
-    """The wanted ones of these missed ticks, and whether each has been resubmitted."""
-    found = []
-    for place, tick_ms in enumerate(ticks_of(record)):
-        tick = tick_in(record, tick_ms)
-        if wanted.has(tick, tick.state, ""):
-            found.append((tick, is_resubmitted(record, place)))
-    return found
+class _Sharing:
+    """Of the wanted ticks that share a record the oldest ``MOST_TICKS``, as far as none was asked
+    for: an outage of many jobs leaves millions, so no more are held than will be taken."""
+
+    def __init__(self, wanted: Wanted, asked_for: set[tuple[str, str]]) -> None:
+        self._wanted = wanted
+        self._asked_for = asked_for
+        self._oldest: list[tuple[int, str, Run]] = []
+        self.count = self.again = self.unnamed = 0
+
+    def take(self, record: Run) -> None:
+        wanted = self._wanted
+        if not wanted.has(record, record.state, ""):
+            return
+        known, places = 0, resubmitted_places(record)
+        for place, tick_ms in enumerate(ticks_of(record)):
+            known += 1
+            if not wanted.is_in_time(utc_of(tick_ms)):
+                continue
+            if place in places or (record.job, tick_id(tick_ms)) in self._asked_for:
+                self.again += 1
+                continue
+            self.count += 1
+            self._oldest.append((tick_ms, record.job, record))
+        self.unnamed += record.missed_count - known
+        self._keep_oldest()
+
+    def oldest(self) -> list[tuple[Run, Run]]:
+        """Each with its record."""
+        return [(tick_in(record, tick_ms), record) for tick_ms, _, record in self._oldest]
+
+    def _keep_oldest(self) -> None:
+        self._oldest.sort(key=lambda each: each[:2])
+        del self._oldest[MOST_TICKS:]
 
 
 def _age(run: Run) -> tuple[Utc, str]:
