@@ -408,7 +408,7 @@ def _missed(run: Run) -> str:
     text = f"{run.missed_count} ticks through {moment(run.missed_through)}"
     if done := count_resubmitted(run):
         text += f", {done} of them resubmitted"
-    return f"{text}; etcsched runs resubmit takes each by its time, JOB/{run.id} is the first"
+    return f"{text}; etcsched runs resubmit takes each by its time, {run.job}/{run.id} is the first"
 
 
 def _retry(run: Run) -> str:

@@ -243,6 +243,7 @@ def test_the_record_is_shown_for_each_of_its_ticks(history: Console) -> None:
     shown = history.ok("runs", "show", at_night(5))
     assert at_night(0) in shown
     assert "7 ticks through 2026-11-22 01:06:00Z, 2 of them resubmitted; etcsched runs" in shown
+    assert f"takes each by its time, {at_night(0)} is the first" in shown
     listed = history.json(
         "runs", "list", "other", "--since", "2026-11-22T01:05", "--state", "missed"
     )
