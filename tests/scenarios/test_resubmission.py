@@ -309,6 +309,20 @@ def test_what_was_due_then_counts_whatever_the_job_is_by_now(world: World, summa
     assert world.runs("backup")[AGAIN].scheduled_at == summary.missed_through
 
 
+def test_a_record_stays_while_its_ticks_run(world: World, summary: Run) -> None:
+    """However few runs its job keeps: who asks for many may be slower than the leader answers."""
+    world.apply(job("backup", cron="0 3 * * *", since=world.now, keep=Keep(runs=2)))
+    world.advance(20)
+    world.agents["a1"].takes_s = 1.0
+    ticks = ids_in(summary)
+    for number, tick in enumerate(ticks):
+        world.request(resubmit(f"r{number}", summary.id, tick=tick))
+        world.advance(0.8)
+    assert all(answer(world, f"r{number}")[0] for number in range(len(ticks)))
+    world.advance(120)
+    assert summary.id not in world.runs("backup")
+
+
 @pytest.mark.parametrize("writes", range(1, 7))
 def test_all_of_a_record_though_a_leader_dies_after_any_write(
     world: World, summary: Run, writes: int
