@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from etcsched.core.records import Run
     from etcsched.keyspace.keys import Keys
-    from etcsched.operator.resubmit import Chosen, Resubmitted
+    from etcsched.operator.resubmit import Chosen, Records, Resubmitted
     from etcsched.ports import Etcd
 
 _STATES = click.Choice([state.value for state in RunState if state in FINAL])
@@ -64,8 +64,13 @@ def resubmit(
     one at a time, the oldest first, unless it may overlap. Chosen by options, runs that were
     resubmitted before are left out. Times without an offset are UTC.
 
+    Ticks that were missed in a row share a record, which stands for "12 ticks", say. Each is named
+    by its own time all the same, as JOB/20261122T190000Z; the record's name is its first tick's. By
+    options its ticks are chosen one by one, at most 1000 of such at once.
+
     \b
     etcsched runs resubmit close_books/20261122T190000Z
+    etcsched runs resubmit --job report --state missed --since 2026-11-22T19:00
     etcsched runs resubmit --tag finance --state died --since 12h
     """
     settings: Settings = ctx.obj
@@ -73,12 +78,14 @@ def resubmit(
     changes = read_params(params)
     wanted = chosen_or_named(names, job, tags, states, since, until, now_ms)
     asking = Asking(settings, now_ms)
+    records: Records = {}
     chosen: Chosen | None = None
     if wanted is not None:
         chosen = asking.look(lambda etcd, keys: _choose(etcd, keys, wanted, changes))
         if dry_run:
             _show_chosen(chosen, as_json)
             return
+        records = chosen.records
         if chosen.runs and not yes:
             confirm(f"Resubmit {_summary(chosen.runs)}?", "nothing was resubmitted")
         runs = [(run.job, run.id) for run in chosen.runs]
@@ -90,9 +97,9 @@ def resubmit(
             return
 
     async def work(etcd: Etcd, keys: Keys, asker: Asker, progress: Progress) -> list[Resubmitted]:
-        await operator.check(etcd, keys, runs, changes)
+        known = await operator.check(etcd, keys, runs, changes, records)
         return await operator.resubmit(
-            etcd, keys, runs, asker, progress, params=changes, force=force
+            etcd, keys, runs, asker, progress, params=changes, force=force, records=known
         )
 
     asked = asking.ask(work)
@@ -104,7 +111,8 @@ async def _choose(etcd: Etcd, keys: Keys, wanted: Wanted, changes: dict[str, str
     if wanted.job is not None and not chosen.runs:
         await check_known(etcd, keys, wanted.job)
     # Before anybody is asked whether to do it. That they are there was seen just now.
-    await check_params_of_runs(etcd, keys, [(run.job, run.id) for run in chosen.runs], changes)
+    names = [(run.job, run.id) for run in chosen.runs]
+    await check_params_of_runs(etcd, keys, operator.recorded(names, chosen.records), changes)
     return chosen
 
 
@@ -116,8 +124,16 @@ def _left_out(chosen: Chosen) -> Iterable[str]:
     if chosen.again:
         runs = count(chosen.again, "run")
         yield f"{runs} left out: resubmitted before, or its original was"
-    if chosen.summaries:
-        yield f"{count(chosen.summaries, 'record')} left out: each stands for several missed ticks"
+    if chosen.unnamed:
+        ticks = count(chosen.unnamed, "missed tick")
+        yield f"{ticks} left out: their record, of an older version, doesn't name them"
+    if chosen.more:
+        ticks = count(chosen.more, "missed tick")
+        yield (
+            f"{ticks} left out: of those that share a record at most {operator.MOST_TICKS} at "
+            "once, the oldest; the same command again takes up the rest, unless the runs of these "
+            "have driven their record out by then (keep)"
+        )
 
 
 def _show_chosen(chosen: Chosen, as_json: bool) -> None:

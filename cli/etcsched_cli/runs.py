@@ -10,6 +10,7 @@ import click
 
 from etcsched.core.durations import format_duration, parse_duration_s
 from etcsched.core.errors import EtcschedError, UsageError
+from etcsched.core.missed import count_resubmitted
 from etcsched.core.records import Release
 from etcsched.core.states import FINAL, RunState
 from etcsched.core.times import Utc, ms_of, utc_of
@@ -404,7 +405,10 @@ def _results(run: Run) -> str:
 def _missed(run: Run) -> str:
     if run.missed_count <= 1:
         return ""
-    return f"{run.missed_count} ticks through {moment(run.missed_through)}"
+    text = f"{run.missed_count} ticks through {moment(run.missed_through)}"
+    if done := count_resubmitted(run):
+        text += f", {done} of them resubmitted"
+    return f"{text}; etcsched runs resubmit takes each by its time, {run.job}/{run.id} is the first"
 
 
 def _retry(run: Run) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from etcsched.core.missed import tick_in
 from etcsched.core.records import Answer, ClusterSettings, Kind, Request, RequestKind, Run
 from etcsched.core.states import Origin, Outcome, RunState
-from etcsched.core.times import Utc
+from etcsched.core.times import Utc, ms_of, tick_id, utc_of
 from etcsched.keyspace.ops import Delete, Range, Txn, TxnResult
+from etcsched.operator import resubmit as resubmitting
 from etcsched.operator.store import commit
 from etcsched.testing.model_etcd import ModelEtcd
 from tests.cli.console import NOW, Console, finished, job
@@ -43,7 +45,7 @@ def answered(console: Console, run: str, accepted: bool = True, message: str = "
 
 @pytest.fixture
 def history(console: Console) -> Console:
-    """Of two jobs: what died, failed and completed, was resubmitted, is a row of ticks."""
+    """Of two jobs: what died, failed and completed, and was resubmitted."""
     console.put(job("close_books", tags=("finance",)), Kind.JOB, "close_books")
     console.put(job("report", tags=("finance", "nightly")), Kind.JOB, "report")
     console.put(job("other"), Kind.JOB, "other")
@@ -53,17 +55,6 @@ def history(console: Console) -> Console:
     console.archive(finished("report", NEW, new, Outcome.FAILED))
     console.archive(finished("report", OLD, old))
     console.archive(replace(finished("other", NEW, new, Outcome.FAILED), resubmitted_as=("again",)))
-    console.archive(
-        Run(
-            job="other",
-            id="20261122T030000Z",
-            state=RunState.MISSED,
-            origin=Origin.SCHEDULE,
-            created_at=NOW,
-            scheduled_at=Utc("2026-11-22T03:00:00.000Z"),
-            missed_count=7,
-        )
-    )
     return console
 
 
@@ -168,8 +159,119 @@ def test_what_is_left_out_is_said(history: Console) -> None:
         "\n"
         "would resubmit 3 runs (2 failed, 1 died)\n"
         "1 run left out: resubmitted before, or its original was\n"
-        "1 record left out: each stands for several missed ticks\n"
     )
+
+
+def a_summary(count: int, *, resubmitted: tuple[tuple[int, int], ...] = ()) -> Run:
+    """Of a job's ticks, a minute apart from one at night on."""
+    first_ms = ms_of(Utc("2026-11-22T01:00:00.000Z"))
+    return Run(
+        job="other",
+        id=tick_id(first_ms),
+        state=RunState.MISSED,
+        origin=Origin.SCHEDULE,
+        created_at=NOW,
+        scheduled_at=utc_of(first_ms),
+        missed_count=count,
+        missed_through=utc_of(first_ms + (count - 1) * 60_000),
+        missed_steps=((60_000, count - 1),),
+        resubmitted_ticks=resubmitted,
+    )
+
+
+def at_night(minute: int) -> str:
+    return f"other/20261122T01{minute:02}00Z"
+
+
+def test_a_tick_that_shares_its_record(history: Console) -> None:
+    history.archive(a_summary(7))
+    name = at_night(3)
+    assert history.ok("runs", "resubmit", name, "--dry-run") == f"would resubmit {name}\n"
+    said = history.fails(3, "--timeout", "50ms", "runs", "resubmit", name)
+    assert "no leader answered" in said
+    asked = history.get(Request, Kind.REQUEST, f"{BASE}-{digest(name)}")
+    assert (asked.run, asked.tick) == ("20261122T010000Z", "20261122T010300Z")
+    # What was asked for isn't chosen again.
+    chosen = history.json("runs", "resubmit", "--job", "other", "--dry-run")
+    assert chosen == [at_night(minute) for minute in (0, 1, 2, 4, 5, 6)]
+    new = answered(history, name)
+    assert history.ok("runs", "resubmit", name) == f"{name}: resubmitted as {new}; waits\n"
+
+
+@pytest.mark.parametrize("name", ["other/20261122T010030Z", "other/20261122T010700Z"])
+def test_a_time_that_no_record_stands_for(history: Console, name: str) -> None:
+    history.archive(a_summary(7))
+    line = f"etcsched: run {name}: there is none; see etcsched runs list other"
+    assert history.fails(4, "runs", "resubmit", name) == line
+    assert history.fails(4, "runs", "show", name) == line
+
+
+@pytest.mark.parametrize(
+    ("options", "minutes"),
+    [
+        (["--state", "missed"], [0, 1, 4, 5, 6]),
+        (["--since", "2026-11-22T01:01", "--until", "2026-11-22T01:05"], [1, 4]),
+        (["--since", "2026-11-22T01:06"], [6]),
+        (["--since", "2026-11-22T01:07", "--until", "2026-11-22T02:00"], []),
+    ],
+)
+def test_choosing_among_ticks_that_share_a_record(
+    history: Console, options: list[str], minutes: list[int]
+) -> None:
+    history.archive(a_summary(7, resubmitted=((2, 3),)))
+    chosen = history.json("runs", "resubmit", "--job", "other", *options, "--dry-run")
+    assert chosen == [at_night(minute) for minute in minutes]
+
+
+def test_a_bulk_takes_a_thousand_of_such_ticks(history: Console) -> None:
+    history.archive(a_summary(1500))
+    args = ["runs", "resubmit", "--job", "other", "--state", "missed", "--dry-run"]
+    assert history.ok(*args).endswith(
+        "would resubmit 1000 runs (1000 missed)\n"
+        "500 missed ticks left out: of those that share a record at most 1000 at once, the oldest; "
+        "the same command again takes up the rest, unless the runs of these have driven their "
+        "record out by then (keep)\n"
+    )
+    assert history.json(*args)[-1] == "other/20261122T173900Z"
+    history.archive(a_summary(1500, resubmitted=((0, 999),)))
+    assert len(history.json(*args)) == 500
+
+
+def test_no_more_are_held_than_are_taken(history: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage of many jobs leaves millions of such ticks: the oldest of all are taken."""
+    made: list[int] = []
+
+    def counted(record: Run, tick_ms: int) -> Run:
+        made.append(tick_ms)
+        return tick_in(record, tick_ms)
+
+    monkeypatch.setattr(resubmitting, "tick_in", counted)
+    for name in ("other", "report"):
+        history.archive(replace(a_summary(1500), job=name))
+    chosen = history.json("runs", "resubmit", "--state", "missed", "--dry-run")
+    assert len(chosen) == len(made) == 1000
+    assert [name.split("/")[0] for name in chosen] == ["other", "report"] * 500
+    assert chosen[-1] == "report/20261122T091900Z"
+
+
+def test_of_an_older_version_the_first_and_the_last_are_known(history: Console) -> None:
+    history.archive(replace(a_summary(7), missed_steps=()))
+    args = ["runs", "resubmit", "--job", "other", "--state", "missed", "--dry-run"]
+    assert history.json(*args) == [at_night(0), at_night(6)]
+    left = "5 missed ticks left out: their record, of an older version, doesn't name them\n"
+    assert left in history.ok(*args)
+
+
+def test_the_record_is_shown_for_each_of_its_ticks(history: Console) -> None:
+    history.archive(a_summary(7, resubmitted=((2, 3),)))
+    shown = history.ok("runs", "show", at_night(5))
+    assert at_night(0) in shown
+    assert "7 ticks through 2026-11-22 01:06:00Z, 2 of them resubmitted; etcsched runs" in shown
+    assert f"takes each by its time, {at_night(0)} is the first" in shown
+    listed = history.json(
+        "runs", "list", "other", "--since", "2026-11-22T01:05", "--state", "missed"
+    )
+    assert [each["name"] for each in listed] == [at_night(0)]
 
 
 def test_a_bulk_asks_first(history: Console) -> None:

@@ -9,11 +9,23 @@ import pytest
 from msgspec.structs import replace
 
 from etcsched.core.leader import effects as fx
+from etcsched.core.leader import recovery
 from etcsched.core.leader.chains import chained_id
 from etcsched.core.leader.context import Options
 from etcsched.core.leader.explaining import Explainer
 from etcsched.core.leader.runs import Author, new_run, tick_run
-from etcsched.core.records import Condition, Follow, Job, Join, Kind, Link, Retry, Run, Window
+from etcsched.core.records import (
+    Condition,
+    Follow,
+    Job,
+    Join,
+    Keep,
+    Kind,
+    Link,
+    Retry,
+    Run,
+    Window,
+)
 from etcsched.core.schedule import At
 from etcsched.core.states import (
     FINAL,
@@ -29,7 +41,7 @@ from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import View
 from etcsched.keyspace.codec import encode
 from etcsched.keyspace.ops import Put, Txn
-from etcsched.testing.world import World
+from etcsched.testing.world import SimulatedScheduler, World
 from tests.support.jobs import cancel, job, resubmit, trigger
 
 ONCE = At(Utc("2026-11-22T12:00:05.000Z"))
@@ -212,24 +224,173 @@ def test_a_late_tick_that_ends_overlapped_chains_however_it_was_decided(
     world.advance(20)
     ended = {run.id for run in world.runs("load").values() if run.state is RunState.OVERLAPPED}
     assert len(ended) >= 4
-    for name in ("report", "other"):
-        assert {run.chained_from[0].run for run in world.runs(name).values()} == ended
+    missed = [run.id for run in world.runs("load").values() if run.state is RunState.MISSED]
+    for name, begun in (("report", ended), ("other", ended | set(missed[:1]))):
+        assert {run.chained_from[0].run for run in world.runs(name).values()} == begun
 
 
-def test_what_an_outage_took_chains_nothing_alone_or_many(world: World) -> None:
-    """Whether such a tick has a record of its own is a matter of how the outage was decided."""
-    missed = (Link(to="report", on=(RunState.MISSED,)),)
-    world.apply(job("often", every_s=5, chain=missed, recovery=Recovery.NONE, pickup_buffer_s=1.0))
-    world.apply(source(*missed, recovery=Recovery.NONE, pickup_buffer_s=1.0))
-    world.apply(target())
-    world.advance(2)
-    world.nodes["s1"].kill()
-    world.advance(60)
-    world.scheduler("s2")
+MISSED = Link(to="report", on=(RunState.MISSED,))
+TAKEN: dict[str, Any] = {"recovery": Recovery.NONE, "pickup_buffer_s": 1.0}
+
+
+def outage(world: World, how: str, away_s: float) -> None:
+    """Of all jobs: from the fourth second on."""
+    world.advance(3)
+    if how == "no agent":
+        world.drain("a1")
+        world.advance(away_s)
+        world.undrain("a1")
+    else:
+        world.nodes["s1"].kill()
+        world.advance(away_s)
+        world.scheduler("s2")
     world.advance(20)
-    assert states(world, "load") == ["missed"]
-    assert "missed" in states(world, "often")
-    assert world.runs("report") == {}
+
+
+def records_of_missed(world: World, name: str = "load") -> list[Run]:
+    """Not the runs that waited already, and end as any run."""
+    return [
+        run for run in world.runs(name).values()
+        if run.state is RunState.MISSED and len(run.history) == 1
+    ]  # fmt: skip
+
+
+def last_ms_of(record: Run) -> int:
+    return ms_of(record.missed_through or record.due_at)
+
+
+def told(world: World, records: list[Run]) -> list[str]:
+    """Of these the ones that runs of the target were chained from."""
+    ids = {run.id for run in records}
+    sources = [s.run for run in world.runs("report").values() for s in run.chained_from]
+    return [source for source in sources if source in ids]
+
+
+@pytest.mark.parametrize("per_host", [False, True])
+@pytest.mark.parametrize("how", ["nobody led", "no agent"])
+@pytest.mark.parametrize(("every_s", "away_s"), [(5, 4), (5, 60), (2, 9), (2, 60), (2, 12_000)])
+def test_what_an_outage_took_is_followed_once_alone_or_many(
+    world: World, how: str, every_s: int, away_s: int, per_host: bool
+) -> None:
+    """However many records such ticks have is a matter of how the outage was decided."""
+    fields = {"every_s": every_s, "keep": Keep(runs=500), "chain": (MISSED,), **TAKEN}
+    world.apply(job("load", per_host=per_host, **fields))
+    world.apply(target())
+    outage(world, how, away_s)
+    first, *others = records_of_missed(world)
+    assert told(world, [first, *others]) == [first.id]
+    (run,) = (r for r in world.runs("report").values() if r.chained_from[0].run == first.id)
+    assert first.followed_by == (Follow(job="report", run=run.id),)
+    assert run.scheduled_at == first.scheduled_at
+    assert run.history[0].cause == f"chained from load/{first.id}, which was missed"
+    note = f"once for all ticks missed in a row: see load/{first.id}"
+    assert {other.followed_by for other in others} <= {(Follow(job="report", note=note),)}
+
+
+@pytest.mark.parametrize("how", ["nobody led", "no agent"])
+def test_what_an_outage_took_is_followed_once_whoever_decides_it(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In steps of a few ticks, each by a leader that may die right after it."""
+    monkeypatch.setattr(recovery, "MAX_TICKS_PER_STEP", 4)
+    for write in range(1, 30):
+        world = World()
+        world.scheduler("s1")
+        world.agent("a1", takes_s=0.1, slots=8)
+        world.advance(0.5)
+        fields = {**TAKEN, "every_s": 2, "keep": Keep(runs=500), "pickup_buffer_s": 30.0}
+        world.apply(job("load", chain=(MISSED,), **fields))
+        world.apply(target())
+        world.advance(3)
+        if how == "no agent":
+            world.drain("a1")
+        else:
+            world.nodes["s1"].kill()
+        world.advance(90)
+        for name in ("s2", "s3"):
+            world.scheduler(name)
+        written = world.leader_writes
+        world.leader_dies_after = written + write
+        if how == "no agent":
+            world.undrain("a1")
+        world.advance(40)
+        records = records_of_missed(world)
+        assert len(records) > 4
+        # (A tick that was late only for the first of them, and ran, divides them.)
+        begin = [
+            run for run, before in zip(records, [None, *records], strict=False)
+            if before is None or ms_of(run.due_at) - last_ms_of(before) > 2000
+        ]  # fmt: skip
+        assert len(begin) <= 2
+        assert told(world, records) == [run.id for run in begin], write
+
+
+@pytest.mark.parametrize("write", range(1, 7))
+def test_agents_that_go_between_a_missed_tick_and_the_next(
+    write: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outage's account has the one. The other, which would run on each of them, and which one
+    plan didn't come to any more, waits there, and is decided as they are back."""
+    world = World(options=Options(ticks_at_once=1))
+    world.scheduler("s1")
+    world.agent("a1", takes_s=0.1, slots=8)
+    world.advance(0.5)
+    fields: dict[str, Any] = {**TAKEN, "recovery": Recovery.ALL, "keep": Keep(runs=500)}
+    world.apply(job("load", every_s=2, per_host=True, catch_up_limit=5, chain=(MISSED,), **fields))
+    world.apply(job("other", every_s=1, **fields))
+    world.apply(target())
+    world.advance(1)
+    world.nodes["s1"].kill()
+    world.advance(12)
+    world.scheduler("s2")
+    last, wrote = world.leader_writes + write, world.leader_wrote
+
+    def drain_after(node: SimulatedScheduler) -> None:
+        wrote(node)
+        if world.leader_writes == last:
+            world.drain("a1")
+
+    monkeypatch.setattr(world, "leader_wrote", drain_after)
+    world.advance(20)
+    world.undrain("a1")
+    world.advance(20)
+    assert ms_of(world.now) - world.through_ms() < 5000
+
+
+def test_what_follows_missed_ticks_is_held_to_what_its_link_says(world: World) -> None:
+    """They have no results, and they end as they are recorded."""
+    results = (Condition(name="rows", op=ConditionOp.EXISTS),)
+    links = [
+        replace(MISSED, when=results), replace(MISSED, within="* 11 * * *"),
+        replace(MISSED, within="* 12 * * *"), replace(MISSED, to="end", joins=True),
+    ]  # fmt: skip
+    for name in ("load", "other"):
+        world.apply(job(name, every_s=5, chain=tuple(links[-1:]), **TAKEN))
+    world.apply(job("load", every_s=5, chain=tuple(links), params={"of": "load"}, **TAKEN))
+    world.apply(target())
+    world.apply(target("end"))
+    outage(world, "nobody led", 60)
+    first = records_of_missed(world)[0]
+    notes = [(follow.job, follow.note) for follow in first.followed_by]
+    assert notes[:3] == [
+        ("report", "its condition doesn't hold: rows isn't there (wanted: exists)"),
+        ("report", "it ended outside of * 11 * * *"),
+        ("report", ""),
+    ]
+    (run,) = world.runs("report").values()
+    assert (run.params, run.scheduled_at) == ({"of": "load"}, first.scheduled_at)
+    (end,) = world.runs("end").values()
+    assert sorted(s.job for s in end.chained_from) == ["load", "other"]
+    assert {s.run for s in end.chained_from} == {first.id}
+
+
+def test_each_outage_is_told_of_and_each_stretch_between_what_runs(world: World) -> None:
+    world.apply(job("load", cron="*/1 * * * *", chain=(MISSED,), **TAKEN))
+    world.apply(target())
+    for _ in range(2):
+        outage(world, "no agent", 80)
+    assert len(told(world, records_of_missed(world))) == 2
+    assert len(world.runs("report")) == 2
 
 
 # --- the target's own matters

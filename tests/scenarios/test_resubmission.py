@@ -6,16 +6,18 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader import events as ev
 from etcsched.core.leader.resubmission import MAX_READS
+from etcsched.core.missed import ticks_of
 from etcsched.core.records import ClusterSettings, Keep, Kind, Retry, Run
 from etcsched.core.schedule import At
 from etcsched.core.states import HostsFor, JobState, Origin, Outcome, Overlap, Recovery, RunState
-from etcsched.core.times import Utc
+from etcsched.core.times import Utc, ms_of, tick_id
 from etcsched.keyspace.ops import Put, Range, Txn
 from etcsched.testing.world import SimulatedScheduler, World
 from tests.support.jobs import cancel, job, resubmit, trigger
@@ -214,19 +216,130 @@ def test_what_cant_be_resubmitted(world: World) -> None:
     assert answer(world, "x5") == (False, text)
 
 
-def test_a_record_of_many_missed_ticks_is_no_run(world: World) -> None:
-    world.apply(job("backup", every_s=1, recovery=Recovery.NONE, pickup_buffer_s=1.0))
+@pytest.fixture
+def summary(world: World) -> Run:
+    """The record of ticks that were missed in a row, five seconds apart."""
+    fields: dict[str, Any] = {"recovery": Recovery.NONE, "keep": Keep(runs=500)}
+    world.apply(job("backup", every_s=5, pickup_buffer_s=1.0, **fields))
     world.advance(2)
     world.nodes["s1"].kill()
     world.advance(60)
     world.scheduler("s2")
     world.advance(2)
     (missed,) = [run for run in world.runs("backup").values() if run.missed_count > 1]
-    world.request(resubmit(AGAIN, missed.id))
+    return missed
+
+
+def ids_in(record: Run) -> list[str]:
+    return [tick_id(tick_ms) for tick_ms in ticks_of(record)]
+
+
+def test_a_tick_that_shares_its_record_can_be(world: World, summary: Run) -> None:
+    tick = ids_in(summary)[3]
+    world.request(resubmit(AGAIN, summary.id, tick=tick))
+    world.advance(4)
+    accepted, message = answer(world)
+    assert accepted
+    assert "stands for" not in message
+    run = world.runs("backup")[AGAIN]
+    assert run.state is RunState.FAILED
+    assert run.scheduled_at is not None
+    assert tick_id(ms_of(run.scheduled_at)) == tick
+    assert (run.resubmits, run.root, run.chain, run.depth) == (summary.id, tick, tick, 0)
+    record = world.runs("backup")[summary.id]
+    assert (record.resubmitted_as, record.resubmitted_ticks) == ((AGAIN,), ((3, 3),))
+    assert (record.missed_count, record.state) == (summary.missed_count, RunState.MISSED)
+
+
+def test_the_record_itself_is_its_first_tick(world: World, summary: Run) -> None:
+    world.request(resubmit(AGAIN, summary.id))
     world.advance(1)
     accepted, message = answer(world)
-    assert not accepted
-    assert f"stands for {missed.missed_count} missed ticks" in message
+    assert accepted
+    assert f"stands for {summary.missed_count} missed ticks, and this is the first" in message
+    run = world.runs("backup")[AGAIN]
+    assert (run.scheduled_at, run.root) == (summary.scheduled_at, summary.id)
+    assert world.runs("backup")[summary.id].resubmitted_ticks == ((0, 0),)
+
+
+def test_each_tick_of_a_record_is_resubmitted_for_itself(world: World, summary: Run) -> None:
+    """While one is under way it isn't again, but the others are, at the same time."""
+    world.agents["a1"].takes_s = 30.0
+    first, second, *_ = ids_in(summary)
+    world.advance(1)
+    for request, tick in (("x1", first), ("x2", second), ("x3", first), ("x4", second)):
+        world.request(resubmit(request, summary.id, tick=tick))
+        world.advance(0.1)
+    assert [answer(world, f"x{number}")[0] for number in range(1, 5)] == [True, True, False, False]
+    assert f"run backup/{second} is resubmitted as backup/x2" in answer(world, "x4")[1]
+    assert world.runs("backup")[summary.id].resubmitted_ticks == ((0, 1),)
+
+
+@pytest.mark.parametrize("how", ["between", "before", "after", "no tick"])
+def test_a_time_that_a_record_doesnt_stand_for(world: World, summary: Run, how: str) -> None:
+    assert summary.missed_through is not None
+    ticks = {
+        "between": tick_id(ms_of(summary.due_at) + 1000),
+        "before": tick_id(ms_of(summary.due_at) - 5000),
+        "after": tick_id(ms_of(summary.missed_through) + 5000),
+        "no tick": "yesterday",
+    }
+    world.request(resubmit(AGAIN, summary.id, tick=ticks[how]))
+    world.advance(1)
+    text = f"{ticks[how]} is no tick of backup/{summary.id}, which stands for "
+    assert answer(world) == (False, f"{text}{summary.missed_count} missed ticks")
+
+
+def test_a_tick_of_what_is_no_record_of_several(world: World) -> None:
+    """Else it would be linked as if it were one, or go to any agent though its run was bound."""
+    world.apply(job("backup", ONCE, per_host=True))
+    world.advance(10)
+    world.request(resubmit(AGAIN, f"{RUN}@a1", tick=RUN))
+    world.advance(1)
+    assert not answer(world)[0]
+    assert run_of(world, f"{RUN}@a1").resubmitted_as == ()
+
+
+def test_what_was_due_then_counts_whatever_the_job_is_by_now(world: World, summary: Run) -> None:
+    world.apply(job("backup", cron="0 3 * * *", since=world.now, keep=Keep(runs=500)))
+    world.advance(20)
+    world.request(resubmit(AGAIN, summary.id, tick=ids_in(summary)[-1]))
+    world.advance(1)
+    assert answer(world)[0]
+    assert world.runs("backup")[AGAIN].scheduled_at == summary.missed_through
+
+
+def test_a_record_stays_while_its_ticks_run(world: World, summary: Run) -> None:
+    """However few runs its job keeps: who asks for many may be slower than the leader answers."""
+    world.apply(job("backup", cron="0 3 * * *", since=world.now, keep=Keep(runs=2)))
+    world.advance(20)
+    world.agents["a1"].takes_s = 1.0
+    ticks = ids_in(summary)
+    for number, tick in enumerate(ticks):
+        world.request(resubmit(f"r{number}", summary.id, tick=tick))
+        world.advance(0.8)
+    assert all(answer(world, f"r{number}")[0] for number in range(len(ticks)))
+    world.advance(120)
+    assert summary.id not in world.runs("backup")
+
+
+@pytest.mark.parametrize("writes", range(1, 7))
+def test_all_of_a_record_though_a_leader_dies_after_any_write(
+    world: World, summary: Run, writes: int
+) -> None:
+    """None is made twice or forgotten, also where the request is sent again."""
+    ticks = ids_in(summary)[:4]
+    world.leader_dies_after = world.leader_writes + writes
+    for number, tick in enumerate(ticks):
+        world.request(resubmit(f"r{number}", summary.id, tick=tick))
+    world.scheduler("s3")
+    world.advance(40)
+    found = [run for run in world.runs("backup").values() if run.origin is Origin.RESUBMISSION]
+    assert [(run.id, run.root) for run in found] == [(f"r{n}", t) for n, t in enumerate(ticks)]
+    assert all(answer(world, f"r{number}")[0] for number in range(4))
+    record = world.runs("backup")[summary.id]
+    assert record.resubmitted_ticks == ((0, 3),)
+    assert sorted(record.resubmitted_as) == ["r0", "r1", "r2", "r3"]
 
 
 def test_a_single_missed_tick_can_be(world: World) -> None:

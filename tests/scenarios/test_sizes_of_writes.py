@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from etcsched.core.leader import effects as fx
 from etcsched.core.records import Kind, Link, Presence, Watermark
 from etcsched.core.schedule import At, Every
@@ -57,6 +59,32 @@ def test_a_recovery_on_many_agents() -> None:
     world.advance(1)
     assert not rejected(world, fx.RecoverTicks)
     assert len(world.records(Kind.FAN_OUT)) == 15
+
+
+def test_a_takeover_with_missed_ticks_of_many_jobs_that_are_all_followed() -> None:
+    """Each of these writes is about one record, whatever else its job's outage leaves."""
+    world = World()
+    world.scheduler("s1")
+    targets = [f"t{number:02}" for number in range(24)]
+    for name in targets:
+        world.apply(job(name, state=JobState.CHAIN_ACTIVE, pickup_buffer_s=3600.0))
+    links = tuple(Link(to=name, on=(RunState.MISSED,)) for name in targets)
+    fields: dict[str, Any] = {
+        "pickup_buffer_s": 25.0,
+        "recovery": Recovery.ALL,
+        "catch_up_limit": 16,
+    }
+    for number in range(200):
+        chain = links if number < 20 else links[:1]
+        world.apply(job(f"j{number:04}", every_s=2, chain=chain, **fields))
+    world.advance(90)
+    world.nodes["s1"].kill()
+    world.agent("a1", takes_s=1.0, slots=0)
+    world.scheduler("s2")
+    world.advance(11)
+    assert not world.rejected
+    counts = {name: len(world.runs(name)) for name in targets}
+    assert counts == {name: 200 if name == "t00" else 20 for name in targets}
 
 
 def test_a_run_that_comes_to_many_joins() -> None:

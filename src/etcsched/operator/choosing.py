@@ -13,7 +13,7 @@ from etcsched.keyspace.keys import Keys
 from etcsched.operator.store import found, pages
 from etcsched.ports import Etcd
 
-__all__ = ["Wanted", "jobs_of", "jobs_with", "time_by_id", "time_of"]
+__all__ = ["Wanted", "is_plain_tick", "jobs_of", "jobs_with", "time_by_id", "time_of"]
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,15 +33,29 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
             (self.job is None or run.job == self.job)
             and (not self.states or state in self.states)
             and (self.agent is None or agent == self.agent)
-            and self._is_in_time(time_of(run))
+            and self._has_time_of(run)
+        )
+
+    def _has_time_of(self, run: Run) -> bool:
+        """Of a record of missed ticks: as far as its first and its last say, of any of them."""
+        at, last = time_of(run), run.missed_through
+        if last is None:
+            return self.is_in_time(at)
+        return (self.since is None or last >= self.since) and (
+            self.until is None or at < self.until
         )
 
     def may_have(self, run_id: str) -> bool:
         """Without its record."""
         at = time_by_id(run_id)
-        return at is None or self._is_in_time(at)
+        return at is None or self.is_in_time(at)
 
-    def _is_in_time(self, at: Utc) -> bool:
+    def is_before(self, run_id: str) -> bool:
+        """Whether a tick's id says that it was due before all that is wanted."""
+        at = time_by_id(run_id)
+        return at is not None and self.since is not None and at < self.since
+
+    def is_in_time(self, at: Utc) -> bool:
         return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
 
 
@@ -56,6 +70,11 @@ def time_by_id(run_id: str) -> Utc | None:
         return utc_of(ms_of_tick_id(run_id.partition("@")[0]))
     except ValueError:
         return None
+
+
+def is_plain_tick(run_id: str) -> bool:
+    """Whether the id is a tick's alone: a record's of several may be."""
+    return "@" not in run_id and time_by_id(run_id) is not None
 
 
 async def jobs_of(etcd: Etcd, keys: Keys, wanted: Wanted) -> set[str] | None:

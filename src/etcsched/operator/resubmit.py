@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from etcsched.core.errors import NotFound, Refused
+from etcsched.core.missed import is_summary, resubmitted_places, tick_in, ticks_of
 from etcsched.core.records import Answer, Kind, Request, RequestKind, Run
-from etcsched.core.times import Utc
+from etcsched.core.times import Utc, tick_id, utc_of
 from etcsched.keyspace.keys import Keys
 from etcsched.operator.bulk import Asked, Asker, Progress, ask_all
 from etcsched.operator.choosing import Wanted, jobs_of, time_of
 from etcsched.operator.params import check_params_of_runs
-from etcsched.operator.runs import archived_keys, pages_of_records, view_of
+from etcsched.operator.runs import archived_keys, pages_of_records, record_of_tick, view_of
 from etcsched.operator.settings import read_settings
 from etcsched.operator.store import read, read_all
 from etcsched.ports import Etcd
 
-__all__ = ["Chosen", "Resubmitted", "check", "choose", "resubmit"]
+__all__ = [
+    "MOST_TICKS",
+    "Chosen",
+    "Records",
+    "Resubmitted",
+    "check",
+    "choose",
+    "recorded",
+    "resubmit",
+]
+
+
+MOST_TICKS: Final = 1000
+"""Of those that share a record: each is a run, and a record may stand for thousands."""
+
+Records = dict[tuple[str, str], str]
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """The oldest first; and how many were left out, since they have been resubmitted before (or
-    that was asked for), or a later one goes back to the same run, or since they stand for several
-    missed ticks."""
+    """The oldest first; ``records`` says of missed ticks (job, id) that share a record which one
+    that is. And how many were left out, since they have been resubmitted before (or that was asked
+    for), or a later one goes back to the same run; ``more``: since there are more than
+    ``MOST_TICKS`` such ticks, of which the newest are left; ``unnamed``: since a record that an
+    older version made doesn't say when they were due."""
 
     runs: list[Run]
     again: int = 0
-    summaries: int = 0
+    more: int = 0
+    unnamed: int = 0
+    records: Records = {}
 
 
 class Resubmitted(Asked, frozen=True, kw_only=True):
@@ -52,21 +73,23 @@ async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
     asked_for = await _asked_for(etcd, keys)
     active = await read_all(etcd, keys.all_of(Kind.RUN), Run)
     again_roots = {(run.job, run.root) for run in active if run.resubmits}
+    sharing = _Sharing(wanted, asked_for | again_roots)
     last_of: dict[tuple[str, str], tuple[Utc, str]] = {}
     runs: list[Run] = []
-    again = summaries = 0
+    again = 0
     async for page in pages_of_records(etcd, await archived_keys(etcd, keys, wanted, jobs)):
         for run in page:
             root = (run.job, run.root)
             if (run.job, run.id) in asked_for:
                 again_roots.add(root)
+            if is_summary(run):
+                sharing.take(run)
+                continue
             last_of[root] = max(last_of.get(root, _age(run)), _age(run))
             if not wanted.has(run, run.state, view_of(run).agent):
                 continue
             if run.resubmitted_as:
                 again += 1
-            elif run.missed_count > 1:
-                summaries += 1
             else:
                 runs.append(run)
     # Of those that go back to one run only the last counts, and none while one is under way.
@@ -75,8 +98,52 @@ async def choose(etcd: Etcd, keys: Keys, wanted: Wanted) -> Chosen:
         for run in runs
         if (run.job, run.root) not in again_roots and last_of[run.job, run.root] == _age(run)
     ]
-    last.sort(key=lambda run: (time_of(run), run.job, run.id))
-    return Chosen(runs=last, again=again + len(runs) - len(last), summaries=summaries)
+    ticks = sharing.oldest()
+    return Chosen(
+        runs=sorted(
+            [*last, *(tick for tick, _ in ticks)], key=lambda run: (time_of(run), run.job, run.id)
+        ),
+        again=sharing.again + again + len(runs) - len(last),
+        more=sharing.count - len(ticks),
+        unnamed=sharing.unnamed,
+        records={(tick.job, tick.id): record.id for tick, record in ticks},
+    )
+
+
+class _Sharing:
+    """Of the wanted ticks that share a record the oldest ``MOST_TICKS``, as far as none was asked
+    for: an outage of many jobs leaves millions, so no more are held than will be taken."""
+
+    def __init__(self, wanted: Wanted, asked_for: set[tuple[str, str]]) -> None:
+        self._wanted = wanted
+        self._asked_for = asked_for
+        self._oldest: list[tuple[int, str, Run]] = []
+        self.count = self.again = self.unnamed = 0
+
+    def take(self, record: Run) -> None:
+        wanted = self._wanted
+        if not wanted.has(record, record.state, ""):
+            return
+        known, places = 0, resubmitted_places(record)
+        for place, tick_ms in enumerate(ticks_of(record)):
+            known += 1
+            if not wanted.is_in_time(utc_of(tick_ms)):
+                continue
+            if place in places or (record.job, tick_id(tick_ms)) in self._asked_for:
+                self.again += 1
+                continue
+            self.count += 1
+            self._oldest.append((tick_ms, record.job, record))
+        self.unnamed += record.missed_count - known
+        self._keep_oldest()
+
+    def oldest(self) -> list[tuple[Run, Run]]:
+        """Each with its record."""
+        return [(tick_in(record, tick_ms), record) for tick_ms, _, record in self._oldest]
+
+    def _keep_oldest(self) -> None:
+        self._oldest.sort(key=lambda each: each[:2])
+        del self._oldest[MOST_TICKS:]
 
 
 def _age(run: Run) -> tuple[Utc, str]:
@@ -86,22 +153,38 @@ def _age(run: Run) -> tuple[Utc, str]:
 async def _asked_for(etcd: Etcd, keys: Keys) -> set[tuple[str, str]]:
     """What no leader has come to yet."""
     requests = await read_all(etcd, keys.all_of(Kind.REQUEST), Request)
-    return {(r.job, r.run) for r in requests if r.kind is RequestKind.RESUBMIT}
+    return {(r.job, r.tick or r.run) for r in requests if r.kind is RequestKind.RESUBMIT}
 
 
 async def check(
-    etcd: Etcd, keys: Keys, runs: Sequence[tuple[str, str]], params: dict[str, str]
-) -> None:
-    """``NotFound`` for the first that isn't there, active or over. ``Refused`` where a parameter is
+    etcd: Etcd,
+    keys: Keys,
+    runs: Sequence[tuple[str, str]],
+    params: dict[str, str],
+    records: Records | None = None,
+) -> Records:
+    """Of missed ticks that share a record, which one that is; ``records`` are known already.
+    ``NotFound`` for the first that isn't there, active or over. ``Refused`` where a parameter is
     almost one that their jobs declare (``check_params_of_runs``)."""
+    records = dict(records or {})
+    others = [(job, run) for job, run in runs if (job, run) not in records]
     places = [
-        key for job, run in runs for key in (keys.of(Kind.RUN, job, run), keys.archive(job, run))
+        key for job, run in others for key in (keys.of(Kind.RUN, job, run), keys.archive(job, run))
     ]
     at_keys, _ = await read(etcd, places, keys_only=True)
-    for number, (job, run) in enumerate(runs):
+    for number, (job, run) in enumerate(others):
         if at_keys[2 * number] is None and at_keys[2 * number + 1] is None:
-            raise NotFound(f"run {job}/{run}: there is none; see etcsched runs list {job}")
-    await check_params_of_runs(etcd, keys, runs, params)
+            record = await record_of_tick(etcd, keys, job, run)
+            if record is None:
+                raise NotFound(f"run {job}/{run}: there is none; see etcsched runs list {job}")
+            records[job, run] = record.id
+    await check_params_of_runs(etcd, keys, recorded(runs, records), params)
+    return records
+
+
+def recorded(runs: Sequence[tuple[str, str]], records: Records) -> list[tuple[str, str]]:
+    """The records of these, each once."""
+    return list(dict.fromkeys((job, records.get((job, run), run)) for job, run in runs))
 
 
 async def resubmit(
@@ -113,19 +196,24 @@ async def resubmit(
     *,
     params: dict[str, str],
     force: bool,
+    records: Records | None = None,
 ) -> list[Resubmitted]:
-    """The leader's word on each, in their order; see ``ask_all``, and ``check`` before."""
-    requests = [
-        replace(asker.request(RequestKind.RESUBMIT, job, run), params=params, force=force)
-        for job, run in runs
-    ]
+    """The leader's word on each, in their order; see ``ask_all``, and ``check`` before, which says
+    what ``records`` are."""
+    requests = []
+    for job, run in runs:
+        request = asker.request(RequestKind.RESUBMIT, job, run)
+        record = (records or {}).get((job, run))
+        if record is not None:
+            request = replace(request, run=record, tick=run)
+        requests.append(replace(request, params=params, force=force))
     answers = await ask_all(etcd, keys, asker, requests, progress)
     return [_told(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
 
 def _told(request: Request, answer: Answer) -> Resubmitted:
     return Resubmitted(
-        run=f"{request.job}/{request.run}",
+        run=f"{request.job}/{request.tick or request.run}",
         accepted=answer.accepted,
         message=answer.message,
         new_run=f"{request.job}/{answer.run}" if answer.accepted else "",

@@ -9,13 +9,14 @@ from typing import Final
 import msgspec
 
 from etcsched.core.errors import NotFound, UsageError
+from etcsched.core.missed import is_summary, place_of
 from etcsched.core.records import Kind, Report, Run
 from etcsched.core.running import shown_state
 from etcsched.core.states import FINAL, Origin, Outcome, RunState
 from etcsched.core.times import Utc, ms_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import KeyValue, Range
-from etcsched.operator.choosing import Wanted, jobs_of, time_by_id, time_of
+from etcsched.operator.choosing import Wanted, is_plain_tick, jobs_of, time_by_id, time_of
 from etcsched.operator.store import found, listed, pages, read, read_ranges
 from etcsched.ports import Etcd
 
@@ -31,6 +32,7 @@ __all__ = [
     "parse_run_name",
     "read_run",
     "read_some",
+    "record_of_tick",
     "view_of",
 ]
 
@@ -106,14 +108,35 @@ def view_of(run: Run, report: Report | None = None) -> RunView:
 
 
 async def read_run(etcd: Etcd, keys: Keys, job: str, run: str) -> RunView:
-    """``NotFound`` where there is none (any more)."""
+    """``NotFound`` where there is none (any more). Of a missed tick that shares a record with
+    others, that one."""
     place = [keys.of(Kind.RUN, job, run), keys.archive(job, run)]
     (active, archived), revision = await read(etcd, place)
     kv = active or archived
     record = found(Run, kv)
     if record is None:
+        record = await record_of_tick(etcd, keys, job, run)
+    if record is None:
         raise NotFound(f"run {job}/{run}: there is none; see etcsched runs list {job}")
     return (await _with_claims(etcd, keys, [record], revision))[0]
+
+
+async def record_of_tick(etcd: Etcd, keys: Keys, job: str, run: str) -> Run | None:
+    """The record of several missed ticks of which this is one. No tick of its job that has a record
+    of its own lies in between, so it is the last that begins before."""
+    if not is_plain_tick(run):
+        return None
+    first, _ = keys.archive_of(job)
+    last = ""
+    async for page in pages(etcd, first, keys.archive(job, run), keys_only=True):
+        places = [(keys.parse_archive(kv.key), kv.key) for kv in page.kvs]
+        last = next((k for place, k in reversed(places) if place and is_plain_tick(place[1])), last)
+    if not last:
+        return None
+    (kv,), _ = await read(etcd, [last])
+    record = found(Run, kv)
+    is_in = record is not None and is_summary(record) and place_of(record, run) is not None
+    return record if is_in else None
 
 
 async def read_some(
@@ -225,14 +248,22 @@ async def archived_keys(
     """Keys of what may be wanted, over last first: a record's key is there since it was over,
     whatever was added to it later."""
     found_at: list[tuple[int, str]] = []
+    before: dict[str, tuple[int, str]] = {}
+    takes_missed = not wanted.agent and (not wanted.states or RunState.MISSED in wanted.states)
     async for page in pages(etcd, *keys.archive_of(wanted.job), keys_only=True):
         for kv in page.kvs:
             place = keys.parse_archive(kv.key)
             if place is None:
                 continue
             job, run = place
-            if (jobs is None or job in jobs) and wanted.may_have(run):
+            if jobs is not None and job not in jobs:
+                continue
+            if wanted.may_have(run):
                 found_at.append((kv.create_revision, kv.key))
+            elif takes_missed and is_plain_tick(run) and wanted.is_before(run):
+                before[job] = kv.create_revision, kv.key
+    # Where a job's last record before that is of several ticks, later ones of these may be wanted.
+    found_at += before.values()
     found_at.sort(reverse=True)
     return [key for _, key in found_at]
 

@@ -19,7 +19,8 @@ def at(*seconds: int) -> tuple[int, ...]:
 
 def stretch(first_s: int, last_s: int, count: int) -> recovery.Stretch:
     first_ms, last_ms = at(first_s, last_s)
-    return recovery.Stretch(first_ms, last_ms, count)
+    steps = (((last_ms - first_ms) // (count - 1), count - 1),) if count > 1 else ()
+    return recovery.Stretch(first_ms, last_ms, count, steps)
 
 
 def hourly(**fields: object) -> Job:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etcsched.core.leader.retention import LEAST_SHARE, next_share
+from etcsched.core.leader import effects as fx
+from etcsched.core.leader import events as ev
+from etcsched.core.leader.context import Context, Options
+from etcsched.core.leader.retention import LEAST_SHARE, Retention, next_share
+from etcsched.core.records import Change, Keep, Kind, Watermark
+from etcsched.core.times import Utc
+from etcsched.core.view import View
+from tests.support.jobs import job, resubmit
 
 
 @pytest.mark.parametrize(
@@ -49,3 +56,24 @@ def test_rounds_come_to_the_limit_and_not_far_below(
         held = [min(runs, share * keep) for (keep, _), runs in zip(jobs, held, strict=True)]
     assert sum(held) <= most or share == LEAST_SHARE
     assert sum(held) >= 0.89 * most or held == before
+
+
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_what_a_request_names_stays(is_asked_for: bool) -> None:
+    """Of a record of missed ticks others may be asked for next; and those that ran drive it out."""
+    view, runs = View(), [f"20261122T1200{second:02}Z" for second in (10, 20, 30)]
+    passed = Watermark(through=Utc("2026-11-22T13:00:00.000Z"), term=1)
+    request = resubmit("r1", runs[0], tick="20261122T120015Z")
+    view.apply(
+        [
+            Change(Kind.JOB, ("backup",), job(every_s=60, keep=Keep(runs=1)), 1),
+            Change(Kind.WATERMARK, (), passed, 1),
+            *([Change(Kind.REQUEST, ("r1",), request, 1)] if is_asked_for else []),
+        ],
+        1,
+    )
+    context = Context(view, 1, "s1", Options())
+    found = tuple(("backup", run, 1, 100) for run in runs)
+    Retention(context).listed(ev.ArchiveListed(job="backup", found=found, is_last=True, count=3))
+    forgotten = [write.run_id for write in context.effects if isinstance(write, fx.Forget)]
+    assert forgotten == runs[is_asked_for:2]

@@ -12,8 +12,10 @@ from etcsched.audit.rules.i06_leaders import Leaders
 from etcsched.audit.rules.i07_chains import Chains
 from etcsched.audit.rules.i07_history import Histories
 from etcsched.audit.rules.i07_joins import Joins
+from etcsched.audit.rules.i07_missed import MissedTicks
 from etcsched.audit.rules.i07_outcomes import Outcomes
 from etcsched.audit.rules.i08_operations import Operations
+from etcsched.audit.rules.i08_resubmissions import Resubmissions
 from etcsched.audit.rules.i09_recovery import Recoveries
 from etcsched.audit.rules.i10_placement import Placement
 from etcsched.audit.rules.i10_precedence import Precedence
@@ -38,7 +40,9 @@ RULES: tuple[type[Rule], ...] = (
     Histories,
     Chains,
     Joins,
+    MissedTicks,
     Operations,
+    Resubmissions,
     Recoveries,
     Placement,
     Turns,

@@ -178,7 +178,7 @@ class Chains:
         """The final record with its links, and what comes with it (None: nothing; whoever writes
         that compares the job). ``ended_at``: of the attempt that it ends with."""
         entry = self._view.jobs.get(run.job)
-        if entry is None or not entry.record.chain or run.missed_count > 1:
+        if entry is None or not entry.record.chain:
             return run, None
         if entry.record.current.state is JobState.DELETED:
             return run, None
@@ -190,6 +190,17 @@ class Chains:
             plan.take(link)
         followed = replace(run, followed_by=tuple(plan.follows))
         return followed, plan.following()
+
+    def follows_missed(self, job: Job) -> bool:
+        """Whether a record of missed ticks is asked what follows."""
+        is_there = job.current.state is not JobState.DELETED
+        return is_there and any(RunState.MISSED in link.on for link in job.chain)
+
+    def going_on(self, run: Run, job: Job, first: Utc) -> Run:
+        """Of a record of missed ticks that go on with those from ``first``: these were asked."""
+        note = f"once for all ticks missed in a row: see {run.job}/{tick_id(ms_of(first))}"
+        targets = dict.fromkeys(link.to for link in job.chain if run.state in link.on)
+        return replace(run, followed_by=tuple(Follow(job=to, note=note) for to in targets))
 
     def matters(self, following: fx.Following | None) -> list[Matter]:
         if following is None:

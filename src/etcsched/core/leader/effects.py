@@ -228,8 +228,8 @@ class RecoverTicks(Write, frozen=True, kw_only=True):
     at once, some as runs, some as records of why not.
 
     ``gap_revision`` 0: no gap was open, no leader was there; then ``first_tick`` is compared with
-    the watermark, as T1 does. ``following`` is what the only tick of this step begins, which ended
-    ``overlapped``.
+    the watermark, as T1 does. ``following`` is what the only record of this step begins: of a tick
+    that ended ``overlapped``, or of missed ones.
     """
 
     job: str

@@ -157,8 +157,7 @@ class FanOuts:
             host=host_in(key[1]),
         )  # fmt: skip
         following = None
-        if state in FINAL and fan_out.origin is not Origin.RECOVERY:
-            # (What an outage took isn't asked what follows.)
+        if state in FINAL:
             run, following = self._runs.chains.after(run)
         if self._runs.chains.is_beginning(following):
             self._runs.chains.wait(following, lane_matter(lane))

@@ -44,6 +44,7 @@ def records_of(
             author, job, stretch.first_ms, RunState.MISSED, "missed in an outage",
             missed_count=stretch.count,
             missed_through=utc_of(stretch.last_ms) if stretch.count > 1 else None,
+            missed_steps=stretch.steps,
         )  # fmt: skip
         archived.append(run)
     return tuple(created), tuple(archived)

@@ -25,9 +25,9 @@ from etcsched.core.leader.requeue import requeue
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.setbacks import ASIDE_REASON
 from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Kind, Run
-from etcsched.core.states import Origin, RunState
+from etcsched.core.states import JobState, Origin, RunState
 from etcsched.core.timeline import ticks
-from etcsched.core.times import instant_after, ms_of, utc_of
+from etcsched.core.times import Utc, instant_after, ms_of, utc_of
 from etcsched.core.view import Entry
 
 
@@ -48,7 +48,7 @@ class _Recovery:
     ``alone_ms``: ticks up to it are decided one by one, since an earlier leader may have decided
     some of them; later ones step by step. A step that ran into a tick that is decided already is
     followed by *cautious* ones, of one tick each (``single_ms``), which find out which ones are
-    (``known``).
+    (``known``). So does a missed tick that is decided by itself in such a step (``miss_alone``).
     """
 
     __slots__ = ("after_ms", "alone_ms", "is_cautious", "known", "plan", "single_ms")
@@ -100,6 +100,8 @@ class Outages:
             return Ruling.NONE
         if tick_ms > recovering.alone_ms:
             return Ruling.WAIT
+        if tick_ms in recovering.known:
+            return Ruling.DECIDED
         if tick_ms in recovering.plan.chosen:
             return Ruling.CHOSEN
         return Ruling.LATE if tick_ms >= recovering.plan.late_from_ms else Ruling.MISSED
@@ -116,6 +118,13 @@ class Outages:
     def has_open_gap(self, name: str) -> bool:
         gap = self._view.gaps.get(name)
         return gap is not None and not gap.record.closed
+
+    def waits_in_gap(self, name: str) -> bool:
+        """Whether what the job's open gap doesn't account for is decided from there. Not so while
+        ticks that an earlier leader may have decided are decided one by one."""
+        recovering = self._recoveries.get(name)
+        is_alone = recovering is not None and self.after_ms(name) < recovering.alone_ms
+        return self.has_open_gap(name) and not is_alone
 
     def due_ticks(self, job: Job, after_ms: int, through_ms: int) -> Iterator[int]:
         return ticks(job, self._view.limits_of(job), after_ms, through_ms)
@@ -364,12 +373,12 @@ class Outages:
         limits = self._view.limits_of(job)
         part = recovery.next_step(job, limits, plan, after_ms, most, most_runs)
         created, archived = self._records_of(job, part)
-        chaining_ms = _first_that_chains(job, archived)
-        if chaining_ms is not None:
-            # What follows it goes into the same transaction, which then is about this tick alone.
-            is_first = chaining_ms == part.first_ms
-            most = 1 if is_first else most
-            plan = plan if is_first else replace(plan, through_ms=chaining_ms - 1)
+        asked = self._first_asked(job, gap, archived)
+        if asked is not None and (created or len(archived) > 1 or part.chosen or part.late):
+            # What follows it goes into the same transaction, which then is about this record alone.
+            first_ms, last_ms = ms_of(asked.due_at), ms_of(asked.missed_through or asked.due_at)
+            is_first = first_ms == part.first_ms
+            plan = replace(plan, through_ms=last_ms if is_first else first_ms - 1)
             part = recovery.next_step(job, limits, plan, after_ms, most, most_runs)
             created, archived = self._records_of(job, part)
         fan_outs = self._fan_outs_of(job, part) if job.per_host else ()
@@ -382,20 +391,67 @@ class Outages:
         recovering.single_ms = part.first_ms if recovering.is_cautious else None
         if recovering.single_ms in recovering.known:
             created, archived, fan_outs = (), (), ()
-        following = None
-        if _first_that_chains(job, archived) is not None:
-            over, following = self._runs.chains.after(archived[0])
-            if self._runs.chains.is_beginning(following):
-                self._runs.chains.wait(following, job_matter(name))
-                return
-            archived = (over,)
-        is_open = gap is not None and not gap.record.closed
         decided = Gap(
             job=name,
-            since=gap.record.since if gap is not None and is_open else utc_of(after_ms),
+            since=utc_of(after_ms),
             decided_through=utc_of(part.through_ms),
-            reason=gap.record.reason if gap is not None and is_open else "no leader decided",
+            reason="no leader decided",
             closed=part.through_ms >= through_ms,
+        )
+        self._write_decided(entry, gap, decided, after_ms, created, archived, fan_outs)
+
+    def miss_alone(self, entry: Entry[Job], tick_ms: int) -> None:
+        """Of a job whose missed ticks are followed: a missed tick that is decided by itself. The
+        gap accounts for it from then on, so that the next one is known to go on with it, whoever
+        decides that."""
+        name = entry.record.name
+        recovering, gap = self._recoveries[name], self._view.gaps.get(name)
+        recovering.single_ms = tick_ms
+        stretch = recovery.Stretch(tick_ms, tick_ms, 1)
+        part = recovery.Step(tick_ms, (), (), (stretch,), tick_ms)
+        _, archived = self._records_of(entry.record, part)
+        decided = Gap(
+            job=name,
+            since=utc_of(recovering.after_ms),
+            decided_through=utc_of(tick_ms),
+            reason="no leader decided",
+        )
+        self._write_decided(entry, gap, decided, tick_ms - 1, (), archived)
+
+    def _write_decided(
+        self,
+        entry: Entry[Job],
+        gap: Entry[Gap] | None,
+        decided: Gap,
+        after_ms: int,
+        created: tuple[Run, ...],
+        archived: tuple[Run, ...],
+        fan_outs: tuple[FanOut, ...] = (),
+    ) -> None:
+        """``decided`` is the gap's next account, if none is open yet."""
+        context, job, chains = self._context, entry.record, self._runs.chains
+        name, following = job.name, None
+        is_open = gap is not None and not gap.record.closed
+        if gap is not None and is_open:
+            decided = replace(decided, since=gap.record.since, reason=gap.record.reason)
+        followed_from = self._followed_from(job, gap, created, archived, fan_outs, decided)
+        if self._first_asked(job, gap, archived) is not None:
+            over, following = chains.after(archived[0])
+            if chains.is_beginning(following):
+                chains.wait(following, job_matter(name))
+                return
+            archived = (over,)
+        elif chains.follows_missed(job) and gap is not None and gap.record.followed_from:
+            first = gap.record.followed_from
+            archived = tuple(
+                chains.going_on(run, job, first) if run.state is RunState.MISSED else run
+                for run in archived
+            )
+        if not decided.closed:
+            decided = replace(decided, followed_from=followed_from)
+        made = (
+            *(run_matter((run.job, run.id)) for run in created),
+            *(run_matter((fan_out.job, fan_out.run)) for fan_out in fan_outs),
         )
         context.write(
             fx.RecoverTicks(
@@ -415,13 +471,57 @@ class Outages:
             ),
             job_matter(name),
             *made,
-            *self._runs.chains.matters(following),
+            *chains.matters(following),
         )
-        self._runs.chains.sent(following)
+        chains.sent(following)
         if created or fan_outs or archived:
             follow, left = len(created) + len(fan_outs), len(archived)
             text = f"outage of {name}: {follow} ticks follow, {left} records of ticks that don't"
             context.say(text, warn=bool(archived))
+
+    def _first_asked(
+        self, job: Job, gap: Entry[Gap] | None, archived: tuple[Run, ...]
+    ) -> Run | None:
+        """Of an outage's records the first that is asked what follows, however it is decided: a
+        tick that is late only and ends ``overlapped``, as any tick may, or missed ticks, unless
+        they go on with others that were asked."""
+        named = {state for link in job.chain for state in link.on}
+        if job.current.state is JobState.DELETED:
+            return None
+        asked = (
+            run for run in archived
+            if run.state in named
+            and not (run.state is RunState.MISSED and self._goes_on(job, gap, ms_of(run.due_at)))
+        )  # fmt: skip
+        return min(asked, key=lambda run: run.due_at, default=None)
+
+    def _goes_on(self, job: Job, gap: Entry[Gap] | None, tick_ms: int) -> bool:
+        """Whether the job was due at no time between the missed ticks that were asked last what
+        follows them and this one."""
+        if gap is None or gap.record.closed or gap.record.followed_from is None:
+            return False
+        through_ms = ms_of(gap.record.decided_through)
+        return next(self.due_ticks(job, through_ms, tick_ms - 1), None) is None
+
+    def _followed_from(
+        self,
+        job: Job,
+        gap: Entry[Gap] | None,
+        created: tuple[Run, ...],
+        archived: tuple[Run, ...],
+        fan_outs: tuple[FanOut, ...],
+        decided: Gap,
+    ) -> Utc | None:
+        """The first of the missed ticks that ``decided`` ends with, if they are followed."""
+        went_on = gap.record.followed_from if gap is not None else None
+        last = max(archived, key=lambda run: run.due_at, default=None)
+        made = [*(run.due_at for run in created), *(each.scheduled_at for each in fan_outs)]
+        if last is None or any(at > last.due_at for at in made):
+            is_kept = not made and self._goes_on(job, gap, ms_of(decided.decided_through) + 1)
+            return went_on if is_kept else None
+        if last.state is not RunState.MISSED or not self._runs.chains.follows_missed(job):
+            return None
+        return went_on if self._goes_on(job, gap, ms_of(last.due_at)) else last.due_at
 
     def _records_of(self, job: Job, part: recovery.Step) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
         active = self._view.active_runs(job.name)
@@ -488,12 +588,3 @@ class Outages:
                 requeue(context, run, RunState.QUEUED, cause, origin=Origin.RECOVERY)
             else:
                 self._runs.ends.end_waiting(run, RunState.MISSED, "missed in an outage")
-
-
-def _first_that_chains(job: Job, archived: tuple[Run, ...]) -> int | None:
-    """Of the ticks that are late only and end ``overlapped``, as any tick may: what follows such an
-    end is asked however it was decided."""
-    if not any(RunState.OVERLAPPED in link.on for link in job.chain):
-        return None
-    ended = (run.scheduled_at for run in archived if run.state is RunState.OVERLAPPED)
-    return min((ms_of(at) for at in ended if at is not None), default=None)

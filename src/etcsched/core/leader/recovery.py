@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from etcsched.core.limits import Limits
+from etcsched.core.missed import MAX_STEPS, Steps, extended
 from etcsched.core.records import Job
 from etcsched.core.splay import longest_delay_ms
 from etcsched.core.states import Recovery
@@ -34,11 +35,12 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Stretch(msgspec.Struct, frozen=True):
-    """Successive missed ticks, both ends included."""
+    """Successive missed ticks, both ends included, and how far apart they are."""
 
     first_ms: int
     last_ms: int
     count: int
+    steps: Steps = ()
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -103,7 +105,8 @@ def next_step(
     missed: list[Stretch] = []
     extends = False
     for seen, tick_ms in enumerate(ticks(job, limits, after_ms, whole.through_ms)):
-        if seen == most_ticks or len(chosen) + len(late) == most_runs:
+        is_full = bool(missed) and len(missed[-1].steps) == MAX_STEPS
+        if seen == most_ticks or len(chosen) + len(late) == most_runs or is_full:
             return Step(tick_ms - 1, tuple(chosen), tuple(late), tuple(missed), first_ms)
         if seen == 0:
             first_ms = tick_ms
@@ -115,7 +118,8 @@ def next_step(
             extends = False
         elif extends:
             last = missed.pop()
-            missed.append(Stretch(last.first_ms, tick_ms, last.count + 1))
+            steps = extended(last.steps, tick_ms - last.last_ms)
+            missed.append(Stretch(last.first_ms, tick_ms, last.count + 1, steps))
         else:
             missed.append(Stretch(tick_ms, tick_ms, 1))
             extends = True

@@ -7,6 +7,7 @@ nothing else; a request whose original isn't read yet waits in etcd, also for th
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -15,6 +16,7 @@ from etcsched.core.leader.context import Context
 from etcsched.core.leader.matters import Matter, request_matter, run_matter
 from etcsched.core.leader.placement import requirement_of_run
 from etcsched.core.leader.runs import how_to_enable, new_run, step
+from etcsched.core.missed import is_summary, place_of, tick_in, ticks_of, with_resubmitted
 from etcsched.core.records import (
     MAX_PARAMS_BYTES,
     Job,
@@ -119,16 +121,24 @@ class Resubmissions:
     def _resubmit(self, entry: Entry[Request], original: Run | None, revision: int) -> None:
         if original is None:
             self._refuse(entry, f"there is no run {_name(entry.record)}")
-        elif original.missed_count > 1:
-            self._refuse(
-                entry,
-                f"{_name(entry.record)} stands for {original.missed_count} missed ticks, not for "
-                f"one run; see etcsched jobs trigger {original.job}",
-            )
+        elif is_summary(original) or entry.record.tick:
+            self._resubmit_tick(entry, original, revision)
         elif self._is_alone(entry, original) and self._may(
             entry, original.id, original.state, original
         ):
             self._write(entry, original, revision, was_active=False)
+
+    def _resubmit_tick(self, entry: Entry[Request], record: Run, revision: int) -> None:
+        """Of several that share a record."""
+        request, count = entry.record, record.missed_count
+        place = place_of(record, request.tick or record.id) if is_summary(record) else None
+        if place is None:
+            whose = f"{request.job}/{request.run}, which stands for {count} missed ticks"
+            self._refuse(entry, f"{request.tick} is no tick of {whose}")
+            return
+        tick = tick_in(record, next(islice(ticks_of(record), place, None)))
+        if self._is_alone(entry, tick) and self._may(entry, tick.id, tick.state, tick):
+            self._write(entry, tick, revision, was_active=False, record=record, place=place)
 
     def _end_and_resubmit(self, entry: Entry[Request], active: Entry[Run]) -> None:
         """It waits for a retry: its resubmission ends that, and the run with it."""
@@ -169,8 +179,16 @@ class Resubmissions:
         return False
 
     def _write(
-        self, entry: Entry[Request], original: Run, revision: int, *, was_active: bool
+        self,
+        entry: Entry[Request],
+        original: Run,
+        revision: int,
+        *,
+        was_active: bool,
+        record: Run | None = None,
+        place: int = 0,
     ) -> None:
+        """``record``: that of several missed ticks, whose ``place`` is the original's."""
         context, request = self._context, entry.record
         job: Job = self._view.jobs[original.job].record
         run = new_run(
@@ -183,7 +201,7 @@ class Resubmissions:
             scheduled_at=original.scheduled_at,
             params={**original.params, **request.params},
             requested_by=request.by,
-            resubmits=original.id,
+            resubmits=original.id if record is None else record.id,
             resubmits_first=original.root,
             forced=request.force,
             instance=original.chain,
@@ -191,20 +209,27 @@ class Resubmissions:
             chained_from=original.chained_from,
             stands_for=original.told_occasion,
         )
-        links = (*original.resubmitted_as, run.id)[-MAX_LINKS:]
+        if record is None:
+            links = (*original.resubmitted_as, run.id)[-MAX_LINKS:]
+            linked = replace(original, resubmitted_as=links)
+        else:
+            linked = with_resubmitted(record, place, run.id, MAX_LINKS)
         where = f"waits: {self._what_holds(job, run) or 'its turn comes next'}"
+        if record is not None and not request.tick:
+            where += f"; {_name(request)} stands for {record.missed_count} missed ticks, and this "
+            where += "is the first: name each of the others by its own time"
         context.write(
             fx.Resubmit(
                 seq=context.next_seq(),
                 run=run,
                 seen=self._view.start_seen(job.name),
-                original=replace(original, resubmitted_as=links),
+                original=linked,
                 original_revision=revision,
                 was_active=was_active,
                 consumed=self._consume(entry, True, where, run.id),
             ),
             run_matter((run.job, run.id)),
-            run_matter((original.job, original.id)),
+            run_matter((linked.job, linked.id)),
             root_matter(original),
             request_matter(request.id),
         )
@@ -240,4 +265,4 @@ def resubmission_id(request: Request) -> str:
 
 
 def _name(request: Request) -> str:
-    return f"{request.job}/{request.run}"
+    return f"{request.job}/{request.tick or request.run}"

@@ -19,6 +19,7 @@ from etcsched.core.leader.matters import Matter
 from etcsched.core.records import Keep
 from etcsched.core.sizes import size_text
 from etcsched.core.times import Utc, ms_of
+from etcsched.core.view import RunKey
 
 PAGE_EVERY_S: Final = 10.0
 PAGE_EVERY_HURRIED_S: Final = 1.0
@@ -170,6 +171,15 @@ class Retention:
 
     # --- what goes
 
+    def _resubmitted_in(self, jobs: set[str]) -> set[RunKey]:
+        """What is being resubmitted: that is asked for, or isn't over."""
+        view = self._view
+        asked_for = {(each.record.job, each.record.run) for each in view.requests.values()}
+        active = (
+            view.runs[job, run].record for job in jobs for run in view.runs_of_job.get(job, ())
+        )
+        return asked_for | {(run.job, run.resubmits) for run in active}
+
     def _forget(self, places: tuple[Archived, ...]) -> None:
         """Never what is later than the watermark: its absence would say that it never was."""
         watermark = self._view.watermark
@@ -177,9 +187,12 @@ class Retention:
             return
         through = watermark.record.through
         fanning_out = {job for job, _ in self._view.fan_outs}
+        needed = self._resubmitted_in({job for job, *_ in places})
         for job, run, revision, _ in places:
             if job in fanning_out:
                 continue  # Some of its runs may not be made yet: their absence says so.
+            if (job, run) in needed:
+                continue  # Of a record of missed ticks the others may be resubmitted still.
             gap = self._view.gaps.get(job)
             if gap is not None and not gap.record.closed:
                 continue  # An earlier leader may have decided ticks that wait in it.

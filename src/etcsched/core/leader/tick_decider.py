@@ -165,7 +165,7 @@ class TickDecider:
     def _look_back(self, job: Job) -> None:
         """Due by now, under the definitions seen now, and not known to be decided. What was decided
         and isn't known to be, its transaction finds out."""
-        if self._outages.has_open_gap(job.name):
+        if self._outages.waits_in_gap(job.name):
             return
         after_ms = self._outages.after_ms(job.name)
         for tick_ms in self._outages.due_ticks(job, after_ms, self._index.through_ms):
@@ -219,10 +219,12 @@ class TickDecider:
                 if self._context.waits_for_agent(entry.record):
                     if not self._outages.has_open_gap(name):
                         self._outages.open_gap(entry, tick_ms - 1)  # It goes on.
+                    else:
+                        self._outages.look_at(name)  # A missed tick opened it: this one waits too.
                     return False
-                self._create(entry, tick_ms, RunState.MISSED, _MISSED, chains=False)
+                return self._miss(entry, tick_ms)
             case Ruling.CHOSEN | Ruling.LATE if not self._context.can_start(entry.record):
-                self._create(entry, tick_ms, RunState.MISSED, _MISSED, chains=False)
+                return self._miss(entry, tick_ms)
             case Ruling.CHOSEN:
                 cause = f"recovered: {_MISSED}"
                 if entry.record.per_host:
@@ -232,11 +234,20 @@ class TickDecider:
             case Ruling.LATE:
                 self._create_ordinary(entry, tick_ms)
             case Ruling.MISSED:
-                self._create(entry, tick_ms, RunState.MISSED, _MISSED, chains=False)
+                return self._miss(entry, tick_ms)
             case Ruling.NONE:
                 return self._decide_ordinary(entry, tick_ms)
             case other:
                 assert_never(other)
+        return True
+
+    def _miss(self, entry: Entry[Job], tick_ms: int) -> bool:
+        """An outage took it. Where something follows that, the outage's account has to say so, too:
+        once that is seen, the tick is decided."""
+        if self._runs.chains.follows_missed(entry.record):
+            self._outages.miss_alone(entry, tick_ms)
+            return False
+        self._create(entry, tick_ms, RunState.MISSED, _MISSED)
         return True
 
     def _is_unsettled(self, name: str, entry: Entry[Job] | None) -> bool:
@@ -314,10 +325,7 @@ class TickDecider:
         cause: str,
         agent: str | None = None,
         origin: Origin = Origin.SCHEDULE,
-        *,
-        chains: bool = True,
     ) -> None:
-        """``chains``: a tick that ends here is asked what follows; not so what an outage took."""
         context, job = self._context, entry.record
         presence = self._view.presences[agent] if agent is not None else None
         seen = self._view.start_seen(job.name, agent)
@@ -330,7 +338,7 @@ class TickDecider:
             )
             assignment = assignment_of(context.author, run, job, presence.record, seen)
         following = None
-        if state in FINAL and chains:
+        if state in FINAL:
             run, following = self._runs.chains.after(run)
         if self._runs.chains.is_beginning(following):
             self._open.park((tick_ms, -job.priority, job.name))

@@ -32,13 +32,18 @@ class Watermark(Record, frozen=True, kw_only=True):
 class Gap(Record, frozen=True, kw_only=True):
     """An outage of one job. While it is open, ticks later than ``decided_through`` wait for its
     end. Once closed, the record stays until the watermark has passed ``decided_through``, so that
-    a leader who takes over decides no tick of it again."""
+    a leader who takes over decides no tick of it again.
+
+    ``followed_from`` is the first of the missed ticks that ``decided_through`` ends, if it was
+    asked what follows them: what goes on with them is of the same stretch, and isn't asked.
+    """
 
     job: str
     since: Utc
     decided_through: Utc
     reason: str
     closed: bool = False
+    followed_from: Utc | None = None
 
 
 class Arrival(Part, frozen=True, kw_only=True):

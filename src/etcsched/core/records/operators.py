@@ -316,6 +316,8 @@ class Request(Record, frozen=True, kw_only=True):
     params: dict[str, str] = {}
     force: bool = False
     release: Release | None = None
+    tick: str = ""
+    """Which of the missed ticks that ``run`` stands for is resubmitted; empty: the first."""
 
 
 class Answer(Record, frozen=True, kw_only=True):

@@ -77,11 +77,14 @@ class Run(Record, frozen=True, kw_only=True):
     """One tick's or request's execution, or why there was none.
 
     A summary of a long outage is one record: ``missed_count`` ticks from ``scheduled_at`` through
-    ``missed_through``. Lateness isn't kept: it follows from the attempts.
+    ``missed_through``, ``missed_steps`` apart (ms, and how often in a row), of which those with
+    the places ``resubmitted_ticks`` (from, through) have been resubmitted. Lateness isn't kept: it
+    follows from the attempts.
     ``not_before``: its tick and its job's splay; lateness and buffer count from there.
     ``retries`` counts those that have begun or are waited for; ``retry_at``: when the last is due.
     ``resubmits`` is the run whose resubmission this is, and ``resubmits_first`` where a row of
-    them began; ``resubmitted_as`` are this run's own. ``forced``: though its job is disabled.
+    them began (of a tick that shares its record, that tick's own id, which nothing else has);
+    ``resubmitted_as`` are this run's own. ``forced``: though its job is disabled.
     The id of a run that is bound to one agent ends with ``@`` and the agent's name.
     ``results`` are those of the attempt that ended it. ``instance`` is the chain that it belongs
     to: the id of the run where that began (empty: this one); ``depth`` counts from there.
@@ -109,6 +112,8 @@ class Run(Record, frozen=True, kw_only=True):
     requested_by: str = ""
     missed_count: int = 0
     missed_through: Utc | None = None
+    missed_steps: tuple[tuple[int, int], ...] = ()
+    resubmitted_ticks: tuple[tuple[int, int], ...] = ()
     late_reports: tuple[Attempt, ...] = ()
     results: dict[str, tuple[str, ...]] = {}
     results_problem: str = ""

@@ -22,13 +22,15 @@ from etcsched.core.agent.effects import StartProcess
 from etcsched.core.clock import MAX_JUMP_S, MAX_SKEW_S, MAX_SLEW
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.context import Options
+from etcsched.core.missed import is_summary, ticks_of
 from etcsched.core.records import Job, Kind, Pause, Record, Run
 from etcsched.core.states import JobState, RunState
-from etcsched.core.times import Utc, ms_of
+from etcsched.core.times import Utc, ms_of, tick_id
 from etcsched.core.view import View
 from etcsched.keyspace.codec import MalformedRecord, change_of
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import DeleteResult, Range, Txn, WatchEvent
+from etcsched.operator.store import found
 from etcsched.testing.model_store import ModelStore
 from etcsched.testing.sim import acts, faults
 from etcsched.testing.sim.asleep import Watchman
@@ -386,6 +388,14 @@ class Cluster:
         kvs = self.store.range(Range(*self.keys.archive_of(job), keys_only=True)).kvs
         places = (self.keys.parse_archive(kv.key) for kv in kvs)
         return [place[1] for place in places if place is not None]
+
+    def ticks_that_share(self, job: str) -> tuple[str, list[str]]:
+        """The job's last record of several missed ticks, and these; empty: there is none."""
+        for kv in reversed(self.store.range(Range(*self.keys.archive_of(job))).kvs):
+            record = found(Run, kv)
+            if record is not None and is_summary(record):
+                return record.id, [tick_id(tick_ms) for tick_ms in ticks_of(record)]
+        return "", []
 
     def _job_names(self) -> list[str]:
         return [

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from etcsched.testing.sim.cluster import Cluster
 
 TIMEOUT_S = 8.0
+MOST_TICKS = 3
+"""Asked for of one record."""
 
 
 class OperatorClient:
@@ -195,11 +197,15 @@ class Operators:
         self.request(RequestKind.TRIGGER, name)
 
     def resubmit(self, name: str, most: int) -> None:
-        """The newest of the job's runs that are over (``operator.resubmit`` asks alike)."""
+        """The newest of the job's runs that are over (``operator.resubmit`` asks alike), and some
+        of the missed ticks that shared a record last."""
         over = self.cluster.archived_runs(name)[-most:]
         is_forced = self.link.chance.random() < 0.3
         for run in over:
             self.request(RequestKind.RESUBMIT, name, run, force=is_forced)
+        record, ticks = self.cluster.ticks_that_share(name)
+        for tick in self.link.chance.sample(ticks, min(len(ticks), MOST_TICKS)):
+            self.request(RequestKind.RESUBMIT, name, record, force=is_forced, tick=tick)
 
     def release(self, name: str) -> None:
         """Some run of the job that is held, if there is one; or another."""
