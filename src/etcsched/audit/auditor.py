@@ -125,13 +125,13 @@ class Auditor:
         court.began_at_revision, court.began_ms = entry.revision, entry.at_ms
         court.through_ms = entry.at_ms
         self._court = court
-        for place in court.standing.places:
-            self._by_place[place].append(court.standing.wrote)
         self._rules = [rule(court) for rule in RULES]
         for rule in self._rules:
             rule.begun()
             for place in rule.places:
                 self._by_place[place].append(rule.wrote)
+        for place in court.standing.places:  # After the rules: to them it is as before.
+            self._by_place[place].append(court.standing.wrote)
         self._committed = [r for r in self._rules if type(r).committed is not Rule.committed]
         self._said = [r for r in self._rules if type(r).said is not Rule.said]
 
