@@ -386,6 +386,15 @@ def test_i10_it_waits_as_long_as_a_buffer_for_who_has_gone(
     assert (words in texts_of(story)) is is_wrong
 
 
+def test_i10_it_may_not_have_been_seen_to_go(story: Story) -> None:
+    without_a_buffer(story)
+    story.now_s = 60.0
+    unplugged(story)
+    given_up(story, 75)
+    story.fault(FaultKind.FROZEN, 57, 58, target="s1")
+    assert texts_of(story) == ""
+
+
 NEVER_WAITED_FOR: list[Happening] = [
     lambda story: waits(story, *KEPT, attempts=(declined("a"), declined("b"))),
     paused("w"),
@@ -477,6 +486,13 @@ def test_i10_what_is_forced_may_start(story: Story) -> None:
     in_state(JobState.DISABLED)(story)
     ended_declined(story, forced=True)
     check(story, Invariant.I10, "as a declined it")
+
+
+@pytest.mark.parametrize("state", [JobState.DELETED, JobState.CHAIN_ACTIVE])
+def test_i10_what_is_forced_may_start_in_no_other_state(story: Story, state: JobState) -> None:
+    in_state(state)(story)
+    ended_declined(story, forced=True)
+    assert texts_of(story) == ""
 
 
 def test_i10_a_run_that_is_bound_ends_as_its_agent_declines(story: Story) -> None:

@@ -14,7 +14,7 @@ from etcsched.audit.standing import SETTLED_MS, is_clock_only
 from etcsched.audit.state import ARCHIVE, Held, Step, Write
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import Attempt, ConflictGroup, Job, Kind, Presence, Run
-from etcsched.core.states import Outcome, RunState
+from etcsched.core.states import JobState, Outcome, RunState
 from etcsched.core.times import ms_of
 
 SEEN_MS = 500
@@ -30,7 +30,6 @@ _OF_THE_LEADER = frozenset(
     {FaultKind.FROZEN, FaultKind.HOST_FROZEN, FaultKind.CUT_OFF, FaultKind.SLOW}
 )
 """Faults by which it may not have seen what has stood for long, or not have had its writes."""
-_Ids = tuple[str, ...]
 
 
 class _Gone(msgspec.Struct, frozen=True):
@@ -42,11 +41,13 @@ class _Gone(msgspec.Struct, frozen=True):
 
 
 class _Suspect(msgspec.Struct, frozen=True):
-    """``agents`` could have taken it, ``others`` were there, too. No agents: it was too early."""
+    """``text``, ``agents`` and ``then`` say it; ``others`` were there, too. No agents: it was too
+    early. ``since_ms``: faults excuse it from then on."""
 
     text: str
     at_ms: int
     since_ms: int
+    then: str = ""
     leader: str = ""
     agents: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
@@ -110,9 +111,11 @@ class GivenUp(Rule):
         if not over.attempts or over.attempts[-1].outcome is not Outcome.DECLINED:
             return
         made_at = max(_created_at(self.state.of(Kind.JOB, job.name)), job.made_anew_after)
-        version = job.current
-        may_start = over.forced or version.state in states_to_start(over)
-        if over.host or version.windows or not may_start or held.create_revision < made_at:
+        version, states = job.current, states_to_start(over)
+        if over.forced:
+            states |= {JobState.DISABLED}
+        may_start = version.state in states and held.create_revision >= made_at
+        if over.host or version.windows or not may_start:
             return
         count = len(_declines(over))
         text = (
@@ -137,7 +140,7 @@ class GivenUp(Rule):
     def _judge_buffer(self, name: str, run: Run, job: Job, step: Step) -> None:
         """What ends it compares its job, so the definition is the one that it was decided by."""
         starts_ms = ms_of(run.starts_at)
-        early_ms = starts_ms + int(job.pickup_buffer_s * 1000) - step.at_ms
+        early_ms = starts_ms + _buffer_ms(job) - step.at_ms
         self.court.checked[self.invariant] += 1
         if early_ms > self.bounds.early_ms:
             text = f"{name} {early_ms} ms before its buffer of {job.pickup_buffer_s:g} s was over"
@@ -163,19 +166,21 @@ class GivenUp(Rule):
             for presence in self._standing.agents_for(job, run.host, step.at_ms)
             if not _has_declined(run, self.state.of(Kind.PRESENCE, presence.agent))
         }
-        text = f"{name}, and %s could have taken it"
+        text, then, since_ms = f"{name}, and", "could have taken it", step.at_ms - SETTLED_MS
         if has_buffer:
             agents = {a for a in agents if self._standing.had_slot(a, step.at_ms)}
         elif not agents:
             agents = set(self._gone_since(run, job, step))
-            text = f"{name} within {job.pickup_buffer_s:g} s after %s had gone, and hadn't declined"
+            text = f"{name} within {job.pickup_buffer_s:g} s after"
+            then, since_ms = "had gone, and hadn't declined", since_ms - _buffer_ms(job)
         self.court.checked[self.invariant] += 1
         if agents:
             term, others = self.state.term, self.state.all_of(Kind.PRESENCE)
             suspect = _Suspect(
                 text=text,
+                then=then,
                 at_ms=step.at_ms,
-                since_ms=step.at_ms - SETTLED_MS,
+                since_ms=since_ms,
                 leader=term.leader if term is not None else "",
                 agents=frozenset(agents),
                 others=frozenset(agent for (agent,) in others),
@@ -185,7 +190,7 @@ class GivenUp(Rule):
     def _gone_since(self, run: Run, job: Job, step: Step) -> Iterator[str]:
         """Agents that might have taken it once they had a slot, for some seconds while it was
         ready, and went less than its buffer's time ago."""
-        waits_ms = int(job.pickup_buffer_s * 1000) - self.bounds.early_ms
+        waits_ms = _buffer_ms(job) - self.bounds.early_ms
         ready_ms = max(ms_of(run.since), self._standing.job_since_ms(job.name))
         for agent, gone in self._gone.items():
             presence = gone.held.record
@@ -210,7 +215,7 @@ class GivenUp(Rule):
                 hit = {fault.target for fault in faults if fault.kind is FaultKind.OTHER}
                 agents = suspect.agents - hit
                 is_excused = not agents or any(_excuses(fault, suspect) for fault in faults)
-                text = suspect.text % ", ".join(sorted(agents))
+                text = f"{suspect.text} {', '.join(sorted(agents))} {suspect.then}"
             if not is_excused:
                 self.expect(False, text, at_ms=suspect.at_ms)
 
@@ -222,6 +227,10 @@ def _excuses(fault: Fault, suspect: _Suspect) -> bool:
     return fault.kind in _ANYWHERE or (
         fault.kind in _OF_THE_LEADER and fault.target == suspect.leader
     )
+
+
+def _buffer_ms(job: Job) -> int:
+    return int(job.pickup_buffer_s * 1000)
 
 
 def _declines(run: Run) -> list[Attempt]:
