@@ -125,6 +125,10 @@ def starting(story: Story) -> None:
     story.put((KEYS.of(Kind.LIVE, "a"), a_live("a", Stage.HERE, due=due)))
 
 
+def begun_anew(story: Story) -> None:
+    story.put((KEYS.of(Kind.LIVE, "a"), a_live("a", Stage.HERE, incarnation="a0")))
+
+
 def full(story: Story, agent: str = "a") -> None:
     story.staffed(agent, slots=1)
     works(story, agent)
@@ -172,6 +176,7 @@ NOBODY: list[Happening] = [
     leaving,
     unseated,
     starting,
+    begun_anew,
     full,
     paused("w"),
     paused(CLUSTER),
@@ -384,6 +389,25 @@ def test_i10_it_waits_as_long_as_a_buffer_for_who_has_gone(
     given_up(story, 60 + waited_s)
     words = "w/w1: abandoned within 20 s after b had gone, and hadn't declined"
     assert (words in texts_of(story)) is is_wrong
+
+
+def test_i10_who_shows_its_clock_hasnt_gone(story: Story) -> None:
+    without_a_buffer(story)
+    due = (Due(occasion=Occasion.HOST_STARTUP, job="first"),)
+    story.put((KEYS.of(Kind.LIVE, "b"), a_live("b", Stage.HERE, due=due)))
+    story.now_s = 60.0
+    story.staffed("b", slots=1, clock=at(60))
+    given_up(story, 66)
+    assert texts_of(story) == ""
+
+
+def test_i10_who_has_gone_could_not_have_taken_it(story: Story) -> None:
+    without_a_buffer(story)
+    story.defined(a_w(require={"room": "9"}))
+    story.now_s = 60.0
+    unplugged(story)
+    given_up(story, 66)
+    assert texts_of(story) == ""
 
 
 def test_i10_it_may_not_have_been_seen_to_go(story: Story) -> None:

@@ -36,7 +36,6 @@ class _Gone(msgspec.Struct, frozen=True):
     """An agent that received runs for some seconds, and then did no more, as it was then."""
 
     held: Held
-    since_ms: int
     until_ms: int
 
 
@@ -99,9 +98,9 @@ class GivenUp(Rule):
         presence = held.record if held is not None else None
         if held is None or not isinstance(presence, Presence) or is_clock_only(write):
             return
-        since_ms = self._standing.agent_since_ms(agent)
-        if step.at_ms - since_ms > SETTLED_MS and is_free(self.state, presence):
-            self._gone[agent] = _Gone(held, since_ms, step.at_ms)
+        stood_ms = step.at_ms - self._standing.agent_since_ms(agent)
+        if stood_ms > SETTLED_MS and is_free(self.state, presence):
+            self._gone[agent] = _Gone(held, step.at_ms)
 
     # --- declined
 
@@ -194,7 +193,7 @@ class GivenUp(Rule):
         ready_ms = max(ms_of(run.since), self._standing.job_since_ms(job.name))
         for agent, gone in self._gone.items():
             presence = gone.held.record
-            was_seen = gone.until_ms - max(ready_ms, gone.since_ms) > SETTLED_MS
+            was_seen = gone.until_ms - ready_ms > SETTLED_MS
             is_late = step.at_ms - gone.until_ms < waits_ms
             if not (was_seen and is_late and run.host in ("", agent)):
                 continue
