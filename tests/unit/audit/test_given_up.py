@@ -363,6 +363,14 @@ def test_i10_who_is_full_will_have_a_slot(story: Story) -> None:
     assert texts_of(story) == "w/w1: abandoned, and b could have taken it"
 
 
+def test_i10_nor_is_it_given_up_at_once_beside_that_one(story: Story) -> None:
+    without_a_buffer(story)
+    story.defined(a_w(pickup_buffer_s=0.1))
+    waits(story, *KEPT, attempts=(declined("a"),), not_before=at(59.9))
+    given_up(story, 60)
+    assert texts_of(story) == "w/w1: abandoned, and b could have taken it"
+
+
 def test_i10_within_its_buffer_that_one_may_be_full(story: Story) -> None:
     without_a_buffer(story)
     waits(story, attempts=(declined("a"),))

@@ -133,7 +133,7 @@ class GivenUp(Rule):
         else:
             text = f"{name}, and nobody had declined it, nor has it a buffer that could be over"
             self.expect(bool(_declines(run)), text, step)
-        if self._could_go(run, job, step):
+        if self._could_go(run, job, step, SEEN_MS if has_buffer else 0):
             self._judge_agents(name, run, job, step, has_buffer=has_buffer)
 
     def _judge_buffer(self, name: str, run: Run, job: Job, step: Step) -> None:
@@ -146,10 +146,11 @@ class GivenUp(Rule):
             since_ms = min(starts_ms, step.at_ms) - self.bounds.recovery_ms
             self._suspects.append(_Suspect(text, step.at_ms, since_ms))
 
-    def _could_go(self, run: Run, job: Job, step: Step) -> bool:
-        """But for want of an agent."""
+    def _could_go(self, run: Run, job: Job, step: Step, ready_for_ms: int) -> bool:
+        """But for want of an agent. (Whoever is full counts for one without a buffer, and there was
+        before it came to be ready.)"""
         ready_ms = step.at_ms - max(ms_of(run.since), ms_of(run.starts_at))
-        if run.occasion is not None or ready_ms < SEEN_MS:
+        if run.occasion is not None or ready_ms < ready_for_ms:
             return False
         is_settled = self._standing.is_job_settled(job.name, step.at_ms)
         if not is_settled or self._standing.is_paused(job.name):
