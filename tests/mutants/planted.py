@@ -18,15 +18,18 @@ from etcsched.core.clock import Instant
 from etcsched.core.leader import effects as fx
 from etcsched.core.leader.conflicts import Conflicts
 from etcsched.core.leader.context import Context
+from etcsched.core.leader.declines import Declines, state_when_declined, words_of
 from etcsched.core.leader.loss import Losses
 from etcsched.core.leader.outages import Outages, Ruling
+from etcsched.core.leader.placement import Requirement
 from etcsched.core.leader.reservation import Reservation
 from etcsched.core.leader.tick_decider import TickDecider
+from etcsched.core.leader.waiting_runs import WaitingRuns
 from etcsched.core.outage import OutageProof, Poll, Sight
-from etcsched.core.records import Assignment, Change, Kind, Report, Term
+from etcsched.core.records import Assignment, Change, Job, Kind, Report, Run, Term
 from etcsched.core.states import FINAL
 from etcsched.core.times import ms_of
-from etcsched.core.view import View
+from etcsched.core.view import Entry, RunKey, View
 from etcsched.keyspace.keys import Keys
 from etcsched.keyspace.ops import Compare, Txn
 from etcsched.keyspace.transactions import AgentTransactions, LeaderGuard, LeaderTransactions
@@ -204,6 +207,22 @@ def _counts_all(_original: Any, ticks: TickDecider) -> int:
 
 def _is_never_busy(_original: Any, _context: Context, *_matters: Any) -> bool:
     return False
+
+
+def _gives_up_at_once(
+    original: Any, declines: Declines, entry: Entry[Run], job: Job, requirement: Requirement
+) -> bool:
+    if not declines.have_all(requirement):
+        return bool(original(declines, entry, job, requirement))
+    run = entry.record
+    declines._ends.end_waiting(entry, state_when_declined(run), words_of(run))
+    return True
+
+
+def _offers_once(
+    original: Any, waiting: WaitingRuns, requirement: Requirement, key: RunKey
+) -> bool:
+    return not requirement.without and bool(original(waiting, requirement, key))
 
 
 def _finds_none(_original: Any, _conflicts: Conflicts, *_arguments: Any) -> None:
@@ -385,6 +404,18 @@ PLANTED = (
         patches=((Conflicts, "ahead_of", _finds_none), (Conflicts, "passed_over", _finds_none)),
     ),
     Planted(
+        name="declined-given-up-at-once",
+        what="a run ends as soon as all that are here have declined it",
+        shows_as=_invariants("I10"),
+        patches=((Declines, "end_if_given_up", _gives_up_at_once),),
+    ),
+    Planted(
+        name="declined-offered-once",
+        what="a run that was declined isn't offered to who has a slot later",
+        shows_as=_invariants("I10"),
+        patches=((WaitingRuns, "_offer", _offers_once),),
+    ),
+    Planted(
         name="closed-gap-ignored",
         what="ticks that a closed gap accounts for count as undecided",
         shows_as=_invariants("I1", "I9"),
@@ -402,6 +433,6 @@ PLANTED = (
         patches=((Outages, "_goes_on", _never_goes_on),),
     ),
 )
-"""FAULTS names thirteen; two of them come in two forms, and the last three were found later."""
+"""FAULTS names thirteen; two of them come in two forms, and the last six came later."""
 
 __all__ = ["PLANTED", "Planted"]

@@ -24,7 +24,7 @@ from etcsched.audit.history import (
 from etcsched.audit.rules import RULES, Court, Rule
 from etcsched.audit.rules.i02_lateness import Lateness
 from etcsched.audit.rules.i11_fencing import Fencing
-from etcsched.audit.state import Keyspace, Place
+from etcsched.audit.state import Keyspace, Place, Step, Write
 from etcsched.audit.truth import Executions
 from etcsched.audit.verdict import Bounds, Invariant, Outcome, Result, Verdict, Violation
 from etcsched.core.records import Calendar, Job, Kind, Pause
@@ -47,7 +47,7 @@ class Auditor:
         self._holes: list[str] = []
         self._court: Court | None = None
         self._rules: list[Rule] = []
-        self._by_place: dict[Place, list[Rule]] = defaultdict(list)
+        self._by_place: dict[Place, list[Callable[[Write, Step], None]]] = defaultdict(list)
         self._committed: list[Rule] = []
         self._said: list[Rule] = []
         self._takers: dict[type, Callable[[Any], None]] = {
@@ -129,7 +129,9 @@ class Auditor:
         for rule in self._rules:
             rule.begun()
             for place in rule.places:
-                self._by_place[place].append(rule)
+                self._by_place[place].append(rule.wrote)
+        for place in court.standing.places:  # After the rules: to them it is as before.
+            self._by_place[place].append(court.standing.wrote)
         self._committed = [r for r in self._rules if type(r).committed is not Rule.committed]
         self._said = [r for r in self._rules if type(r).said is not Rule.said]
 
@@ -145,8 +147,8 @@ class Auditor:
             return
         for write in step.writes:
             if write.place is not None:
-                for rule in self._by_place[write.place]:
-                    rule.wrote(write, step)
+                for wrote in self._by_place[write.place]:
+                    wrote(write, step)
         state.apply(step)
         for rule in self._committed:
             rule.committed(step)

@@ -1,4 +1,5 @@
-"""Who could take a run: the auditor's own judgement (SEMANTICS, dynamic assignment)."""
+"""Who could take a run, and when it may start: the auditor's own judgement (SEMANTICS, dynamic
+assignment)."""
 
 from __future__ import annotations
 
@@ -6,9 +7,18 @@ from collections.abc import Iterator
 
 from etcsched.audit.state import Keyspace
 from etcsched.core.records import Assignment, ClusterSettings, Drain, Job, Kind, Presence, Run
-from etcsched.core.states import OnDisconnect, RunState
+from etcsched.core.states import JobState, OnDisconnect, Origin, RunState
 
-__all__ = ["ELIGIBILITY", "eligible_for", "is_free", "may_run_on", "runs_as", "suits", "used_slots"]
+__all__ = [
+    "ELIGIBILITY",
+    "eligible_for",
+    "is_free",
+    "may_run_on",
+    "runs_as",
+    "states_to_start",
+    "suits",
+    "used_slots",
+]
 
 ELIGIBILITY = frozenset({Kind.PRESENCE, Kind.DRAIN, Kind.SEAT, Kind.SETTINGS, Kind.JOB})
 """What decides who is eligible."""
@@ -50,6 +60,16 @@ def eligible_for(state: Keyspace, job: Job) -> Iterator[Presence]:
         presence = held.record
         if isinstance(presence, Presence) and suits(job, presence) and is_free(state, presence):
             yield presence
+
+
+def states_to_start(run: Run) -> frozenset[JobState]:
+    """Those of its job in which the run may start, unless it is forced."""
+    states = {JobState.ENABLED}
+    if run.origin in (Origin.REQUEST, Origin.RESUBMISSION, Origin.LIFECYCLE):
+        states.add(JobState.AD_HOC_ACTIVE)
+    if run.origin in (Origin.CHAIN, Origin.RESUBMISSION):
+        states.add(JobState.CHAIN_ACTIVE)
+    return frozenset(states)
 
 
 def used_slots(state: Keyspace, agent: str) -> int:

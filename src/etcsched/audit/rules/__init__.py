@@ -17,6 +17,7 @@ from etcsched.audit.rules.i07_outcomes import Outcomes
 from etcsched.audit.rules.i08_operations import Operations
 from etcsched.audit.rules.i08_resubmissions import Resubmissions
 from etcsched.audit.rules.i09_recovery import Recoveries
+from etcsched.audit.rules.i10_given_up import GivenUp
 from etcsched.audit.rules.i10_placement import Placement
 from etcsched.audit.rules.i10_precedence import Precedence
 from etcsched.audit.rules.i10_turns import Turns
@@ -47,6 +48,7 @@ RULES: tuple[type[Rule], ...] = (
     Placement,
     Turns,
     Precedence,
+    GivenUp,
     Fencing,
     Remains,
     Views,

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from etcsched.audit.definitions import Definitions
 from etcsched.audit.history import Fence, Guarded, Operation, Quiet, Truth, Word
+from etcsched.audit.standing import Standing
 from etcsched.audit.state import ARCHIVE, Keyspace, Place, Step, Write
 from etcsched.audit.truth import Execution, Executions, Faults
 from etcsched.audit.verdict import Bounds, Invariant, Violation
@@ -31,6 +32,7 @@ class Court:
         self.holds = holds
         self.executions = Executions()
         self.faults = Faults()
+        self.standing = Standing(state)
         self.began_at_revision = 0
         self.began_ms = 0
         self.through_ms = 0

@@ -6,30 +6,16 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
 import msgspec
-from msgspec.structs import replace
 
-from etcsched.audit.eligibility import eligible_for, used_slots
 from etcsched.audit.history import FaultKind
 from etcsched.audit.rules.base import Court, Rule
+from etcsched.audit.standing import SETTLED_MS
 from etcsched.audit.state import Step, Write
 from etcsched.audit.verdict import Invariant
-from etcsched.core.records import (
-    CLUSTER,
-    ConflictGroup,
-    Job,
-    Kind,
-    Live,
-    Pause,
-    Presence,
-    Run,
-    host_in,
-)
-from etcsched.core.states import Origin, RunState, Stage
+from etcsched.core.records import CLUSTER, ConflictGroup, Job, Kind, Run, host_in
+from etcsched.core.states import Origin, RunState
 from etcsched.core.times import ms_of
 
-SETTLED_MS = 5_000
-"""What a leader decides by what has stood for so long, it has seen; and what it had under way then,
-is committed so long after, or never."""
 LATE_MS = 1_000
 """A tick that became a run so much later may wait for its turn in the pace of recoveries."""
 
@@ -62,19 +48,16 @@ class Precedence(Rule):
     invariant = Invariant.I10
     places = frozenset(
         {
-            Kind.RUN, Kind.ASSIGNMENT, Kind.JOB, Kind.PAUSE, Kind.CONFLICT, Kind.GAP, Kind.PRESENCE,
-            Kind.DRAIN, Kind.SEAT, Kind.SETTINGS, Kind.LIVE, Kind.TERM,
+            Kind.RUN, Kind.ASSIGNMENT, Kind.JOB, Kind.PAUSE, Kind.CONFLICT, Kind.GAP, Kind.SETTINGS,
+            Kind.TERM,
         }
     )  # fmt: skip
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
+        self._standing = court.standing
         self._blocked: dict[str, dict[str, int]] = {}
         """By job, its runs that are ``conflicted``, and since when."""
-        self._changed_ms: dict[_Ids, int] = {}
-        """When what decides about the cluster, a job or an agent was last changed."""
-        self._full_ms: dict[str, int] = {}
-        """When an agent had no free slot last."""
         self._active_ms: dict[str, int] = {}
         """When a job that has no active runs had one last."""
         self._is_ordered = True
@@ -95,22 +78,11 @@ class Precedence(Rule):
             case Kind.RUN:
                 self._moved(write, step)
             case Kind.ASSIGNMENT:
-                self._assigned(write, step)
-            case Kind.PRESENCE if _is_clock_only(write):
-                pass
-            case Kind.PRESENCE | Kind.DRAIN | Kind.SEAT | Kind.LIVE:
-                self._changed_ms["agent", write.ids[0]] = step.at_ms
-            case Kind.PAUSE if write.ids[0] == CLUSTER:
-                self._cluster_changed(step)
-            case Kind.JOB | Kind.PAUSE | Kind.GAP:
-                self._changed_ms["job", write.ids[0]] = step.at_ms
+                self._assigned(write)
+            case Kind.JOB | Kind.PAUSE | Kind.GAP if write.ids[0] != CLUSTER:
                 self._pending = [s for s in self._pending if s.blocked[0] != write.ids[0]]
-            case Kind.CONFLICT | Kind.SETTINGS | Kind.TERM:
-                self._cluster_changed(step)
-
-    def _cluster_changed(self, step: Step) -> None:
-        self._changed_ms["cluster",] = step.at_ms
-        self._pending.clear()
+            case _:
+                self._pending.clear()
 
     def _moved(self, write: Write, step: Step) -> None:
         job, run_id = write.ids
@@ -125,10 +97,7 @@ class Precedence(Rule):
         self._active_ms[job] = step.at_ms
         self._pending = [s for s in self._pending if job not in s.thirds]
 
-    def _assigned(self, write: Write, step: Step) -> None:
-        presence = self.state.record(Presence, Kind.PRESENCE, write.ids[0])
-        if presence is not None and used_slots(self.state, presence.agent) >= presence.slots:
-            self._full_ms[presence.agent] = step.at_ms
+    def _assigned(self, write: Write) -> None:
         if write.after is not None:
             agent, *ids = write.ids
             for suspect in self._pending:
@@ -191,7 +160,8 @@ class Precedence(Rule):
         thirds = self._thirds(blocked[0], went[0])
         if any(self._was_active(third, step) for third in thirds):
             return
-        agents = {a for a in self._agents_for(job, run, step) if self._had_slot(a, agent, step)}
+        settled = (p.agent for p in self._standing.agents_for(job, host_in(run.id), step.at_ms))
+        agents = {a for a in settled if self._standing.had_slot(a, step.at_ms, but_for=a == agent)}
         self.court.checked[self.invariant] += 1
         if agents:
             suspect = _Suspect(blocked, went, group, step.at_ms, step.revision, agents, thirds)
@@ -205,13 +175,9 @@ class Precedence(Rule):
             return False
         if step.at_ms - ms_of(run.starts_at) <= SETTLED_MS:
             return False
-        for place in (("job", job.name), ("cluster",)):
-            if not self._stands(place, step):
-                return False
-        for paused in (job.name, CLUSTER):
-            pause = self.state.record(Pause, Kind.PAUSE, paused)
-            if pause is not None and pause.active:
-                return False
+        is_settled = self._standing.is_job_settled(job.name, step.at_ms)
+        if not is_settled or self._standing.is_paused(job.name):
+            return False
         others = (self.state.record(Run, Kind.RUN, job.name, r) for r in self._runs_of(job.name))
         is_behind = any(other is not None and other.state in _WORKS for other in others)
         return not is_behind and self.state.of(Kind.GAP, job.name) is None
@@ -234,31 +200,6 @@ class Precedence(Rule):
         is_active = bool(self._runs_of(job))
         return is_active or step.at_ms - self._active_ms.get(job, 0) <= SETTLED_MS
 
-    def _agents_for(self, job: Job, run: Run, step: Step) -> Iterator[str]:
-        host = host_in(run.id)
-        for presence in eligible_for(self.state, job):
-            live = self.state.record(Live, Kind.LIVE, presence.agent)
-            has_begun = (
-                live is not None
-                and live.incarnation == presence.incarnation
-                and live.stage is Stage.HERE
-                and not live.due
-            )
-            may_have_it = host in ("", presence.agent)
-            if has_begun and may_have_it and self._stands(("agent", presence.agent), step):
-                yield presence.agent
-
-    def _had_slot(self, agent: str, taken_on: str, step: Step) -> bool:
-        """Before this revision, and some time before."""
-        presence = self.state.record(Presence, Kind.PRESENCE, agent)
-        used = used_slots(self.state, agent) - (agent == taken_on)
-        was_full = step.at_ms - self._full_ms.get(agent, -SETTLED_MS) <= SETTLED_MS
-        return presence is not None and used < presence.slots and not was_full
-
-    def _stands(self, place: _Ids, step: Step) -> bool:
-        since_ms = self._changed_ms.get(place, self.court.began_ms)
-        return step.at_ms - since_ms > SETTLED_MS
-
     def finish(self) -> None:
         for suspect in self._suspects:
             excuses = self.court.faults.overlapping(
@@ -271,12 +212,3 @@ class Precedence(Rule):
             )
             if not excuses:
                 self.expect(False, text, at_ms=suspect.at_ms)
-
-
-def _is_clock_only(write: Write) -> bool:
-    """Each agent shows its clock now and then."""
-    before = write.old
-    after = write.new
-    if not isinstance(before, Presence) or not isinstance(after, Presence):
-        return False
-    return replace(before, clock=after.clock) == after

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from etcsched.audit.eligibility import states_to_start
 from etcsched.audit.history import Truth
 from etcsched.audit.rules.base import Court, Rule
 from etcsched.audit.state import Step, Write
 from etcsched.audit.truth import AttemptId
 from etcsched.audit.verdict import Invariant
 from etcsched.core.records import CLUSTER, Assignment, Drain, Job, Kind, Pause, Report, Run
-from etcsched.core.states import JobState, Origin
 from etcsched.core.times import ms_of
 
 
@@ -50,18 +50,15 @@ class Stops(Rule):
         definition = self.state.record(Job, Kind.JOB, job)
         if run is None or run.forced:
             return
-        allowed = {JobState.ENABLED}
-        if run.origin in (Origin.REQUEST, Origin.RESUBMISSION, Origin.LIFECYCLE):
-            allowed.add(JobState.AD_HOC_ACTIVE)
-        if run.origin in (Origin.CHAIN, Origin.RESUBMISSION):
-            allowed.add(JobState.CHAIN_ACTIVE)
         state = None
         assignment = self.state.record(Assignment, Kind.ASSIGNMENT, *write.ids)
         if definition is not None and assignment is not None:
             # A window of it opens or closes by the clock of the leader, who assigned it.
             state = definition.current.at(ms_of(assignment.assigned_at)).state
         word = state.value if state is not None else "gone"
-        self.expect(state in allowed, f"{name}: claimed while its job was {word}", step)
+        self.expect(
+            state in states_to_start(run), f"{name}: claimed while its job was {word}", step
+        )
 
     def finish(self) -> None:
         for execution in self.court.executions.by_attempt.values():
