@@ -335,6 +335,31 @@ def test_a_retry_that_is_declined_while_whoever_could_take_it_is_away(is_paused:
     assert only_run(world).state is RunState.COMPLETED
 
 
+def test_a_retry_that_nobody_here_takes_ends_though_others_of_its_job_go_beside_it() -> None:
+    """What it waits for in between is no hope."""
+    world = declining(1, retry=Retry(max=1, interval_s=10.0), pickup_buffer_s=60.0)
+    able = world.agent("able", takes_s=1.0, ends_as=Outcome.FAILED)
+    world.advance(10)
+    able.leave()
+    for number in range(4):
+        world.advance(25)
+        world.request(trigger(f"r{number}", at=world.now))
+    assert world.runs("backup")[RUN].state is RunState.FAILED
+
+
+def test_an_agent_whose_clock_is_set_back_is_not_asked_in_a_loop() -> None:
+    """When it was started, it tells by a clock that was ahead."""
+    world = declining(0)
+    decliner = world.agent("d0", takes_s=0.0, ends_as=Outcome.DECLINED, labels={"first": "yes"})
+    decliner.behind_s = -3600.0
+    decliner.say_anew()
+    decliner.behind_s = 0.0
+    filled(world, 30.0)
+    world.advance(35)
+    run = only_run(world)
+    assert (run.state, len(run.attempts)) == (RunState.COMPLETED, 2)
+
+
 def test_declines_take_no_turns_of_what_a_loss_has_moved() -> None:
     world = declining(10, pickup_buffer_s=20.0)
     world.agent("able", takes_s=1.0, slots=30)

@@ -19,7 +19,7 @@ from etcsched.core.leader.request_decider import RequestDecider
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.setbacks import ASIDE_REASON
 from etcsched.core.leader.tick_decider import TickDecider
-from etcsched.core.records import Gap, Job, Kind, Link, Live, Request, Watermark
+from etcsched.core.records import Gap, Job, Kind, Link, Live, Request, Retry, Watermark
 from etcsched.core.schedule import At, Cron
 from etcsched.core.states import (
     JobState,
@@ -672,3 +672,56 @@ def test_orders_that_etcd_rejects_one_after_the_other_hold_up_no_tick() -> None:
 
 def _cancel_of(number: int) -> Request:
     return cancel(f"20261122T120056.00{number}Z-cc", f"r{number}", "bad")
+
+
+def test_an_order_that_etcd_rejects_is_given_up_whatever_its_run_does_meanwhile() -> None:
+    world = started()
+    world.agents["a1"].takes_s, world.agents["a1"].ends_as = 3.0, Outcome.FAILED
+    world.apply(job("bad", retry=Retry(max=50, interval_s=1.0)))
+    world.request(trigger("r1", "bad"))
+    world.advance(2)
+    orders = (fx.SendOrder, fx.EndRun)
+    world.rejects = lambda write: isinstance(write, orders) and write.consumed is not None
+    world.request(cancel(ASKED, "r1", "bad"))
+    world.advance(20)
+    answer = world.answer(ASKED)
+    assert answer is not None
+    assert not answer.accepted
+
+
+def test_a_takeover_that_cant_be_planned_loses_no_tick_at_the_watermarks_edge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its gap is refused, too, as long as the job is set aside."""
+    world = started()
+    world.has_defects = True
+    fields: dict[str, Any] = {"recovery": Recovery.ALL}
+    world.apply(job("bad", EACH_MINUTE, **fields))
+    world.rejects = lambda write: isinstance(write, fx.CreateRun) and write.run.job == "bad"
+    world.advance(62.5)
+    world.nodes["s1"].kill()
+    (watermark,) = (change.record for change in world.records(Kind.WATERMARK).values())
+    assert isinstance(watermark, Watermark)
+    assert watermark.through == "2026-11-22T12:00:59.999Z", "the tick is right after it"
+    world.advance(30)
+    until_s, edits = world.now_s + 75, itertools.count(1)
+
+    def rejects(write: fx.Write) -> bool:
+        if isinstance(write, fx.OpenGap) and write.gap.job == "bad" and world.now_s < until_s:
+            world.apply(job("bad", EACH_MINUTE, priority=next(edits), **fields))
+        return False
+
+    world.rejects = rejects
+    away, left = Outages.leader_was_away, [None]
+
+    def raises(self: Outages, definition: Job) -> None:
+        if definition.name == "bad" and left:
+            left.pop()
+            raise ArithmeticError("a defect")
+        away(self, definition)
+
+    monkeypatch.setattr(Outages, "leader_was_away", raises)
+    world.scheduler("s2")
+    world.advance(300)
+    minutes = int(world.now_s // 60)
+    assert len(world.states("bad")) == minutes

@@ -93,6 +93,7 @@ class SimulatedAgent:
         self._transactions = AgentTransactions(world.keys)
         self._running: dict[tuple[str, str], Running] = {}
         self._unsent: list[Report] = []
+        self._since = self._wall()
         self._join()
         self._keep_alive()
 
@@ -126,7 +127,7 @@ class SimulatedAgent:
             slots=self._slots,
             host="h",
             pid=1,
-            since=self._wall(),
+            since=self._since,
             clock=self._wall(),
             version="0",
             labels=self._labels,
@@ -206,6 +207,7 @@ class SimulatedAgent:
 
     def say_anew(self, *, slots: int | None = None, labels: dict[str, str] | None = None) -> None:
         """As by a start within its lease, with other settings."""
+        self._since = self._wall()
         self._slots = self._slots if slots is None else slots
         self._labels = self._labels if labels is None else labels
         self._say(stops=False)

@@ -243,7 +243,11 @@ def _has_declined(run: Run, held: Held | None) -> bool:
     presence = held.record if held is not None else None
     if held is None or not isinstance(presence, Presence):
         return False
-    return any(a.agent == presence.agent and a.token > held.create_revision for a in _declines(run))
+    return any(
+        a.agent == presence.agent
+        and (a.token > held.create_revision or a.agent_since == presence.since)
+        for a in _declines(run)
+    )
 
 
 def _was_kept(run: Run) -> bool:

@@ -33,7 +33,7 @@ class Agents:
         self._reserved_slots: defaultdict[str, int] = defaultdict(int)
         self._pools: dict[Requirement, Pool] = {}
         self._pools_of: defaultdict[str, list[Pool]] = defaultdict(list)
-        self._known_full: dict[Requirement, None] = {}
+        self._known_full: dict[Requirement, Pool] = {}
         """Of what some have declined: there may be many, each without others, and all have to go
         through the free ones that are no use to them."""
         self.changes = 0
@@ -65,7 +65,8 @@ class Agents:
             pool.load_changed(agent)
         presence = self._view.presences.get(agent)
         if presence is not None and self.used_slots(agent) < presence.record.slots:
-            for each in [each for each in self._known_full if agent not in each.without]:
+            known = self._known_full.items()
+            for each in [r for r, pool in known if agent in pool and agent not in r.without]:
                 del self._known_full[each]
 
     # --- who is eligible
@@ -161,7 +162,7 @@ class Agents:
                     break
         if agent is None:
             if decliners:
-                self._known_full[requirement] = None
+                self._known_full[requirement] = pool
             return None
         return self._view.presences[agent]
 

@@ -32,8 +32,8 @@ class Declines:
         self._waiting = waiting
         self._ends = ends
         self._hopeless_from_ms: dict[RunKey, int] = {}
-        """Of those that wait without a buffer: since when, as far as this leader knows, all have
-        declined it who are here."""
+        """Of those without a buffer: since when, as far as this leader knows, all have declined it
+        who are here."""
         self._looked_at = 0
 
     def forget(self, key: RunKey) -> None:
@@ -42,9 +42,15 @@ class Declines:
 
     def look_again(self) -> list[RunKey]:
         """Of the runs that wait, those that were declined, where anybody has come or gone."""
-        if self._looked_at == self._context.agents.changes:
+        agents, view = self._context.agents, self._context.view
+        if self._looked_at == agents.changes:
             return []
-        self._looked_at = self._context.agents.changes
+        self._looked_at = agents.changes
+        for key in list(self._hopeless_from_ms):
+            # Also what waits for something else by now, its job's turn, say.
+            entry, job = view.runs.get(key), view.jobs.get(key[0])
+            if entry is None or job is None or not self.have_all(agents.wanted(job, entry.record)):
+                self.forget(key)
         return self._waiting.declined()
 
     def end_if_given_up(self, entry: Entry[Run], job: Job, requirement: Requirement) -> bool:
@@ -55,8 +61,6 @@ class Declines:
             return False
         if buffer_end_ms(run, job) is not None:
             return False
-        if key not in self._waiting:
-            self.forget(key)  # It has waited for something else since: its turn, say.
         since_ms = self._hopeless_from_ms.setdefault(key, context.wall_ms)
         wait_ms = since_ms + int(job.pickup_buffer_s * 1000) - context.wall_ms
         if wait_ms > 0:

@@ -57,13 +57,13 @@ def decliners_of(
     run: Run, job_revision: int, presences: Mapping[str, Entry[Presence]]
 ) -> frozenset[str]:
     """The agents that have declined it since it last ran, and would again: their hosts lack its
-    user, say. Not so once its job was edited, or the agent has begun anew, by its own clock."""
+    user, say. Not so once its job was edited, or the agent has begun anew."""
     return frozenset(
         each.agent
         for each in declines_of(run)
         if each.token > job_revision
         and (entry := presences.get(each.agent)) is not None
-        and entry.record.since <= (each.ended_at or each.assigned_at)
+        and entry.record.since == each.agent_since
     )
 
 

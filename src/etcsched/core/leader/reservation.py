@@ -31,8 +31,9 @@ class Reservation(msgspec.Struct):
 
     @property
     def subject(self) -> Matter:
-        """What it is about, told from other writes about the same."""
-        return (type(self.write).__name__, *self.matters[0], *(self.request or ()))
+        """What it is about, told from other writes about the same; or who asked for it, whatever
+        its run is about meanwhile."""
+        return self.request or (type(self.write).__name__, *self.matters[0])
 
     @property
     def is_refused(self) -> bool:

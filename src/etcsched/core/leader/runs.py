@@ -193,6 +193,7 @@ def assignment_of(
         on_disconnect=job.on_disconnect,
         occasion=run.occasion,
         stands_for=run.stands_for,
+        agent_since=presence.since,
     )
 
 
@@ -231,6 +232,7 @@ def attempt_of(
         peak_memory_bytes=report.peak_memory_bytes,
         output_bytes=report.output_bytes,
         tail=report.tail,
+        agent_since=assignment.agent_since if outcome is Outcome.DECLINED else None,
     )
 
 

@@ -37,8 +37,8 @@ aside is tried once it isn't. A tick may be missed in the end, say, or a chain b
 
 
 class _Rejection(msgspec.Struct, frozen=True):
-    """``first``: the write's first matter. ``about``: of all its matters those for which no other
-    write has got through since. ``at_s``: the last time."""
+    """``first``: the write's first matter, or its request. ``about``: of all its matters those for
+    which no other write has got through since. ``at_s``: the last time."""
 
     first: Matter
     about: frozenset[Matter]
@@ -87,10 +87,10 @@ class _Rejections:
 
     def over(self, matter: Matter) -> None:
         """What was rejected about it counts no more; nor does anything of a write whose first
-        matter or request it is: what that was to make is made no more."""
+        matter it is, or whose request: what that was to make is made no more."""
         for subject in list(self._subjects.get(matter, ())):
             rejection = self._by_subject[subject]
-            if matter[0] == "request" or matter == rejection.first:
+            if matter == rejection.first:
                 self._drop(subject)
             else:
                 self.put(subject, replace(rejection, about=rejection.about - {matter}))
@@ -146,7 +146,8 @@ class Setbacks:
         is_again, request = reservation.subject in self._rejected, reservation.request
         if request is not None and request[1] not in self._view.requests:
             return []  # It is gone, and nobody will try again.
-        rejection = _Rejection(reservation.matters[0], frozenset(reservation.matters), now_s)
+        first = request or reservation.matters[0]
+        rejection = _Rejection(first, frozenset(reservation.matters), now_s)
         self._rejected.put(reservation.subject, rejection)
         if not is_again:
             return []

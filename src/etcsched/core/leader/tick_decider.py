@@ -57,8 +57,8 @@ class TickDecider:
         self._begun_ms = context.wall_ms
         self._away = fan_outs.away
         self._left_in_plan = context.options.ticks_at_once
-        self._stand_ins: set[str] = set()
-        """Jobs one of whose open ticks is an instant that stands for all of an absence."""
+        self._stand_ins: dict[str, int] = {}
+        """By job, the open instant that stands for an absence, whether or not it is a tick."""
 
     # --- events
 
@@ -73,8 +73,8 @@ class TickDecider:
             self._outages.leader_was_away(job)
             return
         # A defect: from here on its ticks wait in a gap, which this instant stands for.
-        self._stand_ins.add(job.name)
-        self._open.add(job.name, self._outages.after_ms(job.name) + 1, job.priority)
+        self._stand_ins[job.name] = instant_ms = self._outages.after_ms(job.name) + 1
+        self._open.add(job.name, instant_ms, job.priority)
 
     def job_changed(self, name: str) -> None:
         """A new or changed definition: what it makes due up to the index's place, and after."""
@@ -176,7 +176,7 @@ class TickDecider:
     def _decide_tick(self, name: str, tick_ms: int) -> bool:
         """False: something that it depends on is unsettled; ask again when that is settled."""
         entry = self._view.jobs.get(name)
-        if name in self._stand_ins:
+        if self._stand_ins.get(name) == tick_ms:
             return self._decide_stand_in(name, tick_ms, entry)
         key = (name, tick_id(tick_ms))
         # An earlier leader decided it.
@@ -196,13 +196,13 @@ class TickDecider:
     def _decide_stand_in(self, name: str, instant_ms: int, entry: Entry[Job] | None) -> bool:
         """For the ticks of a job that had some while no one led, which couldn't be planned: once
         its gap is open, they wait in that; or they can be planned by now."""
-        if entry is not None and self._context.is_set_aside(name):
-            if not self._outages.holds(entry, instant_ms):
-                return False
-        elif entry is not None:
-            self._outages.leader_was_away(entry.record)
-        self._stand_ins.discard(name)
+        is_aside = self._context.is_set_aside(name)
+        if entry is not None and is_aside and not self._outages.holds(entry, instant_ms):
+            return False
+        del self._stand_ins[name]
         self.confirm(name, instant_ms)
+        if entry is not None and not is_aside:
+            self._leader_was_away(entry.record)
         return True
 
     def _decide_settled(self, name: str, tick_ms: int, entry: Entry[Job] | None) -> bool:

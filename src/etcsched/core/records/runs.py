@@ -20,7 +20,8 @@ class Transition(Part, frozen=True, kw_only=True):
 
 
 class Attempt(Part, frozen=True, kw_only=True):
-    """One try on one agent, over or moved away from."""
+    """One try on one agent, over or moved away from. ``agent_since`` is the assignment's, of one
+    that was declined."""
 
     number: int
     agent: str
@@ -37,6 +38,7 @@ class Attempt(Part, frozen=True, kw_only=True):
     peak_memory_bytes: int | None = None
     output_bytes: int = 0
     tail: str = ""
+    agent_since: Utc | None = None
 
 
 class Source(Part, frozen=True, kw_only=True):
@@ -220,7 +222,8 @@ class StartSeen(Part, frozen=True, kw_only=True):
 class Assignment(Record, frozen=True, kw_only=True):
     """Immutable; its mod revision is the attempt's token. ``timezone`` is its job's, for
     ``{scheduled_date}``. ``source`` is the run that it was chained from, of several the last.
-    ``occasion`` and ``stands_for`` are its run's."""
+    ``occasion`` and ``stands_for`` are its run's. ``agent_since`` tells which process of the agent
+    gets it: the ``since`` of its presence."""
 
     job: str
     run: str
@@ -245,6 +248,7 @@ class Assignment(Record, frozen=True, kw_only=True):
     on_disconnect: OnDisconnect = OnDisconnect.STOP
     occasion: Occasion | None = None
     stands_for: Occasion | None = None
+    agent_since: Utc | None = None
 
 
 class Order(Record, frozen=True, kw_only=True):
