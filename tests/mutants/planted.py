@@ -20,6 +20,7 @@ from etcsched.core.leader.conflicts import Conflicts
 from etcsched.core.leader.context import Context
 from etcsched.core.leader.declines import Declines, state_when_declined, words_of
 from etcsched.core.leader.loss import Losses
+from etcsched.core.leader.missed_in_a_row import MissedInARow
 from etcsched.core.leader.outages import Outages, Ruling
 from etcsched.core.leader.placement import Requirement
 from etcsched.core.leader.reservation import Reservation
@@ -274,7 +275,7 @@ def _invariants(*names: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _never_goes_on(_original: Any, _outages: Outages, *_arguments: Any) -> bool:
+def _never_goes_on(_original: Any, _missed: MissedInARow, *_arguments: Any) -> bool:
     return False
 
 
@@ -430,7 +431,7 @@ PLANTED = (
         what="each record of ticks that were missed in a row is asked what follows",
         shows_as=_invariants("I7"),
         faults=("users gone", "scheduler killed", "leader killed at write"),
-        patches=((Outages, "_goes_on", _never_goes_on),),
+        patches=((MissedInARow, "_goes_on", _never_goes_on),),
     ),
 )
 """FAULTS names thirteen; two of them come in two forms, and the last six came later."""

@@ -15,6 +15,9 @@ import pytest
 
 from etcsched.agent.supervisor import processes
 
+_OURS = f"ours {os.getpid()}"
+"""Tests of other processes have such a family at the same time."""
+
 NAME = "a name ) with (parentheses"
 
 
@@ -24,7 +27,7 @@ def family() -> Iterator[tuple[int, int]]:
     shell = subprocess.Popen(
         ["/bin/sh", "-c", "sleep 1000 & echo $!; wait"],
         stdout=subprocess.PIPE,
-        env={"PATH": "/bin:/usr/bin", "FAMILY": "ours"},
+        env={"PATH": "/bin:/usr/bin", "FAMILY": _OURS},
     )
     assert shell.stdout is not None
     child = int(shell.stdout.readline())
@@ -50,8 +53,8 @@ def test_a_scan_finds_the_same_children(family: tuple[int, int]) -> None:
 
 
 def test_markers(family: tuple[int, int]) -> None:
-    assert sorted(processes.marked_processes(b"FAMILY", b"ours")) == sorted(family)
-    assert processes.environment_value(family[1], b"FAMILY") == b"ours"
+    assert sorted(processes.marked_processes(b"FAMILY", _OURS.encode())) == sorted(family)
+    assert processes.environment_value(family[1], b"FAMILY") == _OURS.encode()
     assert processes.environment_value(family[1], b"FAMIL") is None
 
 

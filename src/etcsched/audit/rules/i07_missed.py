@@ -26,9 +26,9 @@ class MissedTicks(Rule):
 
     def __init__(self, court: Court) -> None:
         super().__init__(court)
-        self._followed_ms: dict[str, int] = {}
-        """By job, the last of the missed ticks that its open gap ends with, if their record was
-        asked what follows."""
+        self._followed: dict[str, tuple[int, frozenset[str]]] = {}
+        """By job, the last of the missed ticks that its open gap ends with, and the targets that
+        were asked for them."""
         self._unsure: set[str] = set()
         """Jobs with an outage that began before the history."""
 
@@ -47,31 +47,33 @@ class MissedTicks(Rule):
     def committed(self, step: Step) -> None:
         for write in step.writes:
             if write.place is Kind.GAP and not _is_open(write.new):
-                self._followed_ms.pop(write.ids[0], None)
+                self._followed.pop(write.ids[0], None)
                 self._unsure.discard(write.ids[0])
 
     def _recorded(self, run: Run, tick_ms: int, step: Step) -> None:
-        before_ms = self._followed_ms.pop(run.job, None)
+        before = self._followed.pop(run.job, None)
         job = self.state.record(Job, Kind.JOB, run.job)
         if job is None or job.current.state is JobState.DELETED:
             return
         links = [link for link in job.chain if RunState.MISSED in link.on]
         gap = step.of(Kind.GAP, run.job)
+        is_row = before is not None and self._goes_on(run.job, before[0], tick_ms)
+        asked = before[1] if before is not None and is_row else frozenset[str]()
+        targets = frozenset(link.to for link in links)
         if links and gap is not None and _is_open(gap.new):
             last_ms = ms_of(run.missed_through) if run.missed_through is not None else tick_ms
-            self._followed_ms[run.job] = last_ms
+            self._followed[run.job] = (last_ms, asked | targets)
         name, told = f"{run.job}/{run.id}", {follow.job for follow in run.followed_by}
         text = f"{name}: missed, and nobody asked what follows"
-        self.expect({link.to for link in links} <= told, text, step)
+        self.expect(targets <= told, text, step)
         if run.job in self._unsure:
             return
-        if before_ms is not None and self._goes_on(run.job, before_ms, tick_ms):
-            text = f"{name}: missed in a row with others that were followed, and followed again"
-            self.expect(not any(follow.run for follow in run.followed_by), text, step)
-            return
         begun = {follow.job for follow in run.followed_by if follow.run}
+        if is_row:
+            text = f"{name}: missed in a row with others that were followed, and followed again"
+            self.expect(not begun & asked, text, step)
         for link in links:
-            if self._surely_goes_on(job, run, link, step):
+            if link.to not in asked and self._surely_goes_on(job, run, link, step):
                 text = f"{name}: missed, and {link.to}, which follows that, didn't begin"
                 self.expect(link.to in begun, text, step)
 

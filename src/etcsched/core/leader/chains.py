@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -36,6 +37,10 @@ from etcsched.core.times import Utc, ms_of, tick_id
 from etcsched.core.view import Entry, RunKey
 
 CHAINABLE = (JobState.ENABLED, JobState.CHAIN_ACTIVE)
+
+_NOBODY: Mapping[str, Utc] = {}
+
+_ONCE = "once for all ticks missed in a row"
 
 LOOK_AGAIN_S = 0.05
 MAX_JOIN_BYTES = 256 << 10
@@ -174,9 +179,15 @@ class Chains:
 
     # --- what a write carries
 
-    def after(self, run: Run, ended_at: Utc | None = None) -> tuple[Run, fx.Following | None]:
+    def after(
+        self,
+        run: Run,
+        ended_at: Utc | None = None,
+        told: Mapping[str, Utc] = _NOBODY,
+    ) -> tuple[Run, fx.Following | None]:
         """The final record with its links, and what comes with it (None: nothing; whoever writes
-        that compares the job). ``ended_at``: of the attempt that it ends with."""
+        that compares the job). ``ended_at``: of the attempt that it ends with. ``told``: targets
+        that were asked for the missed ticks with which this record's go on (see ``Gap``)."""
         entry = self._view.jobs.get(run.job)
         if entry is None or not entry.record.chain:
             return run, None
@@ -187,20 +198,21 @@ class Chains:
             return run, None
         plan = _Plan(self, self._context, run, entry, ended_at or self._context.now)
         for link in links:
-            plan.take(link)
+            if link.to in told:
+                plan.note(link.to, f"{_ONCE}: see {run.job}/{tick_id(ms_of(told[link.to]))}")
+            else:
+                plan.take(link)
+        if all(link.to in told for link in links):
+            return replace(run, followed_by=tuple(plan.follows)), None
         followed = replace(run, followed_by=tuple(plan.follows))
         return followed, plan.following()
 
-    def follows_missed(self, job: Job) -> bool:
-        """Whether a record of missed ticks is asked what follows."""
-        is_there = job.current.state is not JobState.DELETED
-        return is_there and any(RunState.MISSED in link.on for link in job.chain)
-
-    def going_on(self, run: Run, job: Job, first: Utc) -> Run:
-        """Of a record of missed ticks that go on with those from ``first``: these were asked."""
-        note = f"once for all ticks missed in a row: see {run.job}/{tick_id(ms_of(first))}"
-        targets = dict.fromkeys(link.to for link in job.chain if run.state in link.on)
-        return replace(run, followed_by=tuple(Follow(job=to, note=note) for to in targets))
+    def following_missed(self, job: Job) -> tuple[str, ...]:
+        """The targets that a record of missed ticks is asked for."""
+        if job.current.state is JobState.DELETED:
+            return ()
+        named = (link.to for link in job.chain if RunState.MISSED in link.on)
+        return tuple(dict.fromkeys(named))
 
     def matters(self, following: fx.Following | None) -> list[Matter]:
         if following is None:
@@ -308,8 +320,11 @@ class _Plan:
         else:
             self._begin(target.record, self._id_for(link.to), (self._arrival(),))
 
+    def note(self, target: str, note: str) -> None:
+        self.follows.append(Follow(job=target, note=note))
+
     def _skip(self, target: str, why: str) -> None:
-        self.follows.append(Follow(job=target, note=why))
+        self.note(target, why)
         text = f"chain to {target} doesn't go on: {why}"
         self._context.say(text, run=(self._run.job, self._run.id))
 

@@ -157,7 +157,8 @@ class FanOuts:
             host=host_in(key[1]),
         )  # fmt: skip
         following = None
-        if state in FINAL:
+        if state in FINAL and fan_out.origin is not Origin.RECOVERY:
+            # (A late tick's would be asked once for each agent.)
             run, following = self._runs.chains.after(run)
         if self._runs.chains.is_beginning(following):
             self._runs.chains.wait(following, lane_matter(lane))

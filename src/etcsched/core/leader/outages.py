@@ -18,6 +18,7 @@ from etcsched.core.leader import recovery
 from etcsched.core.leader.context import Context
 from etcsched.core.leader.fan_outs import FanOuts
 from etcsched.core.leader.matters import job_matter, run_matter
+from etcsched.core.leader.missed_in_a_row import MissedInARow
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outage_records import belonging_runs, buffer_ms, records_of
 from etcsched.core.leader.placement import requirement_of
@@ -25,9 +26,9 @@ from etcsched.core.leader.requeue import requeue
 from etcsched.core.leader.run_decider import RunDecider
 from etcsched.core.leader.setbacks import ASIDE_REASON
 from etcsched.core.records import CLUSTER, FanOut, Gap, Job, Kind, Run
-from etcsched.core.states import JobState, Origin, RunState
+from etcsched.core.states import Origin, RunState
 from etcsched.core.timeline import ticks
-from etcsched.core.times import Utc, instant_after, ms_of, utc_of
+from etcsched.core.times import instant_after, ms_of, utc_of
 from etcsched.core.view import Entry
 
 
@@ -81,6 +82,7 @@ class Outages:
         self._fan_outs = fan_outs
         self._maybe_decided_ms = watermark_ms + int(context.options.decide_ahead_s * 1000)
         self._begun_ms = context.wall_ms
+        self._missed = MissedInARow(context.view, runs.chains)
         self._recoveries: dict[str, _Recovery] = {}
         self._due: dict[str, None] = {}
         self._windows: dict[str, tuple[int, float]] = {}
@@ -221,11 +223,14 @@ class Outages:
     def open_gap(self, entry: Entry[Job], decided_through_ms: int) -> None:
         """From now on the job's later ticks wait for an eligible agent."""
         context, name = self._context, entry.record.name
+        recovering = self._recoveries.get(name)
+        is_alone = recovering is not None and recovering.alone_ms > decided_through_ms
         gap = Gap(
             job=name,
             since=context.now,
             decided_through=utc_of(decided_through_ms),
             reason=context.why_outage(entry.record),
+            alone_through=utc_of(recovering.alone_ms) if recovering and is_alone else None,
         )
         write = fx.OpenGap(
             seq=context.next_seq(),
@@ -244,9 +249,11 @@ class Outages:
         context = self._context
         for name, gap in self._view.gaps.items():
             is_passed = gap.record.closed and ms_of(gap.record.decided_through) <= watermark_ms
-            if is_passed and name not in self._recoveries and not context.is_busy(job_matter(name)):
+            # (Its job's matter may be busy whenever the watermark moves. The revision tells.)
+            matter = ("closed_gap", name)
+            if is_passed and name not in self._recoveries and not context.is_busy(matter):
                 write = fx.ForgetGap(seq=context.next_seq(), job=name, revision=gap.mod_revision)
-                context.write(write, job_matter(name))
+                context.write(write, matter)
 
     def _end_if_over(self, name: str) -> None:
         entry = self._view.jobs.get(name)
@@ -367,13 +374,15 @@ class Outages:
         plan = replace(recovering.plan, now_ms=now_ms, through_ms=through_ms)
         if not context.can_start(job):  # Its last window may have closed since it was planned.
             plan = replace(plan, chosen=frozenset(), late_from_ms=now_ms + 1)
-        most = 1 if recovering.is_cautious else recovery.MAX_TICKS_PER_STEP
+        alone_through = gap.record.alone_through if gap is not None else None
+        is_single = recovering.is_cautious or utc_of(after_ms) < (alone_through or "")
+        most = 1 if is_single else recovery.MAX_TICKS_PER_STEP
         agents = context.agents.eligible(requirement_of(job)) if job.per_host else ()
         most_runs = recovery.most_runs(agents)
         limits = self._view.limits_of(job)
         part = recovery.next_step(job, limits, plan, after_ms, most, most_runs)
         created, archived = self._records_of(job, part)
-        asked = self._first_asked(job, gap, archived)
+        asked = self._missed.first_asked(job, gap, archived)
         if asked is not None and (created or len(archived) > 1 or part.chosen or part.late):
             # What follows it goes into the same transaction, which then is about this record alone.
             first_ms, last_ms = ms_of(asked.due_at), ms_of(asked.missed_through or asked.due_at)
@@ -388,7 +397,7 @@ class Outages:
         )
         if any(map(context.is_busy, made)):
             return  # An earlier leader decided one, which is being resubmitted; that goes first.
-        recovering.single_ms = part.first_ms if recovering.is_cautious else None
+        recovering.single_ms = part.first_ms if is_single else None
         if recovering.single_ms in recovering.known:
             created, archived, fan_outs = (), (), ()
         decided = Gap(
@@ -415,6 +424,7 @@ class Outages:
             since=utc_of(recovering.after_ms),
             decided_through=utc_of(tick_ms),
             reason="no leader decided",
+            alone_through=utc_of(recovering.alone_ms),
         )
         self._write_decided(entry, gap, decided, tick_ms - 1, (), archived)
 
@@ -433,22 +443,28 @@ class Outages:
         name, following = job.name, None
         is_open = gap is not None and not gap.record.closed
         if gap is not None and is_open:
-            decided = replace(decided, since=gap.record.since, reason=gap.record.reason)
-        followed_from = self._followed_from(job, gap, created, archived, fan_outs, decided)
-        if self._first_asked(job, gap, archived) is not None:
-            over, following = chains.after(archived[0])
+            alone_through = decided.alone_through or gap.record.alone_through
+            decided = replace(
+                decided, since=gap.record.since, reason=gap.record.reason,
+                alone_through=alone_through,
+            )  # fmt: skip
+        if (decided.alone_through or "") <= decided.decided_through:
+            decided = replace(decided, alone_through=None)
+        followed = self._missed.followed(job, gap, created, archived, fan_outs, decided)
+        if self._missed.first_asked(job, gap, archived) is not None:
+            told = self._missed.told(job, gap, archived[0])
+            over, following = chains.after(archived[0], told=told)
             if chains.is_beginning(following):
                 chains.wait(following, job_matter(name))
                 return
             archived = (over,)
-        elif chains.follows_missed(job) and gap is not None and gap.record.followed_from:
-            first = gap.record.followed_from
+        else:
+            told_of = ((run, self._missed.told(job, gap, run)) for run in archived)
             archived = tuple(
-                chains.going_on(run, job, first) if run.state is RunState.MISSED else run
-                for run in archived
+                chains.after(run, told=told)[0] if told else run for run, told in told_of
             )
         if not decided.closed:
-            decided = replace(decided, followed_from=followed_from)
+            decided = replace(decided, followed=followed)
         made = (
             *(run_matter((run.job, run.id)) for run in created),
             *(run_matter((fan_out.job, fan_out.run)) for fan_out in fan_outs),
@@ -478,50 +494,6 @@ class Outages:
             follow, left = len(created) + len(fan_outs), len(archived)
             text = f"outage of {name}: {follow} ticks follow, {left} records of ticks that don't"
             context.say(text, warn=bool(archived))
-
-    def _first_asked(
-        self, job: Job, gap: Entry[Gap] | None, archived: tuple[Run, ...]
-    ) -> Run | None:
-        """Of an outage's records the first that is asked what follows, however it is decided: a
-        tick that is late only and ends ``overlapped``, as any tick may, or missed ticks, unless
-        they go on with others that were asked."""
-        named = {state for link in job.chain for state in link.on}
-        if job.current.state is JobState.DELETED:
-            return None
-        asked = (
-            run for run in archived
-            if run.state in named
-            and not (run.state is RunState.MISSED and self._goes_on(job, gap, ms_of(run.due_at)))
-        )  # fmt: skip
-        return min(asked, key=lambda run: run.due_at, default=None)
-
-    def _goes_on(self, job: Job, gap: Entry[Gap] | None, tick_ms: int) -> bool:
-        """Whether the job was due at no time between the missed ticks that were asked last what
-        follows them and this one."""
-        if gap is None or gap.record.closed or gap.record.followed_from is None:
-            return False
-        through_ms = ms_of(gap.record.decided_through)
-        return next(self.due_ticks(job, through_ms, tick_ms - 1), None) is None
-
-    def _followed_from(
-        self,
-        job: Job,
-        gap: Entry[Gap] | None,
-        created: tuple[Run, ...],
-        archived: tuple[Run, ...],
-        fan_outs: tuple[FanOut, ...],
-        decided: Gap,
-    ) -> Utc | None:
-        """The first of the missed ticks that ``decided`` ends with, if they are followed."""
-        went_on = gap.record.followed_from if gap is not None else None
-        last = max(archived, key=lambda run: run.due_at, default=None)
-        made = [*(run.due_at for run in created), *(each.scheduled_at for each in fan_outs)]
-        if last is None or any(at > last.due_at for at in made):
-            is_kept = not made and self._goes_on(job, gap, ms_of(decided.decided_through) + 1)
-            return went_on if is_kept else None
-        if last.state is not RunState.MISSED or not self._runs.chains.follows_missed(job):
-            return None
-        return went_on if self._goes_on(job, gap, ms_of(last.due_at)) else last.due_at
 
     def _records_of(self, job: Job, part: recovery.Step) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
         active = self._view.active_runs(job.name)

@@ -244,7 +244,7 @@ class TickDecider:
     def _miss(self, entry: Entry[Job], tick_ms: int) -> bool:
         """An outage took it. Where something follows that, the outage's account has to say so, too:
         once that is seen, the tick is decided."""
-        if self._runs.chains.follows_missed(entry.record):
+        if self._runs.chains.following_missed(entry.record):
             self._outages.miss_alone(entry, tick_ms)
             return False
         self._create(entry, tick_ms, RunState.MISSED, _MISSED)

@@ -34,8 +34,10 @@ class Gap(Record, frozen=True, kw_only=True):
     end. Once closed, the record stays until the watermark has passed ``decided_through``, so that
     a leader who takes over decides no tick of it again.
 
-    ``followed_from`` is the first of the missed ticks that ``decided_through`` ends, if it was
-    asked what follows them: what goes on with them is of the same stretch, and isn't asked.
+    ``followed`` names the targets that were asked for the missed ticks that ``decided_through``
+    ends, and for which tick's record: what goes on with them is of the same stretch, and isn't
+    asked for these. Ticks up to ``alone_through`` may be decided one by one already, beyond
+    ``decided_through``.
     """
 
     job: str
@@ -43,7 +45,8 @@ class Gap(Record, frozen=True, kw_only=True):
     decided_through: Utc
     reason: str
     closed: bool = False
-    followed_from: Utc | None = None
+    followed: dict[str, Utc] = {}
+    alone_through: Utc | None = None
 
 
 class Arrival(Part, frozen=True, kw_only=True):
