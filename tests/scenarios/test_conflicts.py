@@ -12,7 +12,7 @@ import pytest
 from etcsched.core.leader.context import Context
 from etcsched.core.leader.matters import Matter
 from etcsched.core.leader.waiting_runs import WaitingRuns
-from etcsched.core.records import Kind, Retry, Run, Window
+from etcsched.core.records import Kind, Link, Retry, Run, Window
 from etcsched.core.schedule import At
 from etcsched.core.states import (
     JobState,
@@ -675,3 +675,22 @@ def test_what_an_outage_took_of_a_higher_place_goes_before_what_waited_lower(wor
     world.advance(2)
     assert world.states("high") == {"120200": "assigned"}
     assert world.states("low") == {"120100": "conflicted"}
+
+
+def test_the_next_goes_where_the_first_of_those_blocked_has_ended(world: World) -> None:
+    """A retry, say: what frees the group begins its job's next run, which ends it. What was asked
+    for goes all the same before a run of lower place."""
+    agent = world.agents["a1"]
+    agent.takes_s, agent.ends_as = 1.0, Outcome.FAILED
+    world.group("g", "high", "low")
+    world.apply(job("high", NOON_5, retry=Retry(max=1, interval_s=5.0)))
+    times = [At(Utc(f"2026-11-22T12:00:{second}.000Z")) for second in ("08", "12")]
+    chain = (Link(to="high"),)
+    world.apply(job("low", *times, overlap=Overlap.QUEUE, chain=chain))
+    world.advance(6)
+    agent.takes_s, agent.ends_as = 10.0, Outcome.COMPLETED
+    world.advance(8)
+    world.request(trigger("r1", "high"))
+    world.advance(30)
+    assert [start for start, _ in spans(world, "high")][:2] == [5.0, 18.0]
+    assert spans(world, "low")[1][0] >= 28.0

@@ -94,6 +94,10 @@ class GroupTurns:
         """Those of them that go first, should the groups be free."""
         return self._blocked.firsts_of(job)
 
+    def next_blocked_of(self, job: str) -> list[RunKey]:
+        """Likewise, where none that asks the same could go by now: who was first has ended, say."""
+        return self._blocked.firsts_of(job, but=self._waiting.asked_of(job))
+
     def block(self, entry: Entry[Run], cause: str) -> None:
         """It waits until its conflict groups are free. What waits behind its own job or for a
         retry says so in its state, and stays in it."""

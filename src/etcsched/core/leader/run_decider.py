@@ -128,11 +128,24 @@ class RunDecider:
         dirty |= dict.fromkeys(turns.let_first_no_more())
         dirty |= dict.fromkeys(self.declines.look_again())
         self._decide_each(dirty)
+        self._decide_next(freed)
         self.waiting.fill_slots()
         left = self._blocked_of_free(freed)
         if left:
             self._decide_each(left)
             self.waiting.fill_slots()
+
+    def _decide_next(self, freed: dict[str, list[RunKey]]) -> None:
+        """Who was first of those blocked may have ended instead, as a retry does whose job's next
+        run is there: then the next is first, and goes before those below."""
+        turns = self.waiting.turns
+        for job, firsts in freed.items():
+            looked_at = set(firsts)
+            while following := [k for k in turns.next_blocked_of(job) if k not in looked_at]:
+                if self._context.conflicts.holder(job) is not None:
+                    break
+                looked_at.update(following)
+                self._decide_each(following)
 
     def _look_at_groups(self) -> dict[str, list[RunKey]]:
         """Where a job's groups are held, whoever could go is blocked from now on; where they are

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from etcsched.core.leader.placement import Requirement
 from etcsched.core.records import Run
@@ -99,11 +99,16 @@ class Waiting:
         """Those of which a run waits."""
         return list(self._of_job)
 
-    def firsts_of(self, job: str) -> list[RunKey]:
+    def asked_of(self, job: str) -> Collection[Requirement]:
+        """What the job's runs ask."""
+        return self._of_job.get(job, {}).keys()
+
+    def firsts_of(self, job: str, but: Collection[Requirement] = ()) -> list[RunKey]:
         """In their order, the job's runs that come first of those that ask the same: if one gets
-        no agent, nor does any other of these."""
-        queues = self._of_job.get(job, {})
-        return [place[2] for place in sorted(queue[0] for queue in queues.values())]
+        no agent, nor does any other of these. ``but``: left out."""
+        queues = self._of_job.get(job, {}).items()
+        firsts = sorted(queue[0] for requirement, queue in queues if requirement not in but)
+        return [place[2] for place in firsts]
 
     def all_of(self, job: str) -> Iterable[RunKey]:
         """The job's runs, those that ask the same in their order."""
