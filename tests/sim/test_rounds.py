@@ -71,7 +71,7 @@ def test_each_kept_scenario_is_explained() -> None:
 
 
 def test_a_leader_that_forgets_to_look_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = Path(__file__).parent / "seeds" / "fanned-out-again.json"
+    path = Path(__file__).parent / "seeds" / "first-of-the-blocked-has-ended.json"
     scenario = msgspec.json.decode(path.read_bytes(), type=Scenario)
     monkeypatch.setattr(RunDecider, "look_at_waiting", lambda _self, _lane: None)
     assert "which nothing holds up" in simulate(scenario).crash
