@@ -212,16 +212,7 @@ def test_a_late_tick_that_ends_overlapped_chains_however_it_was_decided(
     )  # fmt: skip
     for name in ("report", "other"):
         world.apply(target(name, overlap=Overlap.ALLOW))
-    world.advance(13)
-    if how == "no agent":
-        world.drain("a1")
-        world.advance(away_s)
-        world.undrain("a1")
-    else:
-        world.nodes["s1"].kill()
-        world.advance(away_s)
-        world.scheduler("s2")
-    world.advance(20)
+    outage(world, how, away_s, after_s=13)
     ended = {run.id for run in world.runs("load").values() if run.state is RunState.OVERLAPPED}
     assert len(ended) >= 4
     missed = [run.id for run in world.runs("load").values() if run.state is RunState.MISSED]
@@ -233,9 +224,9 @@ MISSED = Link(to="report", on=(RunState.MISSED,))
 TAKEN: dict[str, Any] = {"recovery": Recovery.NONE, "pickup_buffer_s": 1.0}
 
 
-def outage(world: World, how: str, away_s: float) -> None:
-    """Of all jobs: from the fourth second on."""
-    world.advance(3)
+def outage(world: World, how: str, away_s: float, after_s: float = 3) -> None:
+    """Of all jobs."""
+    world.advance(after_s)
     if how == "no agent":
         world.drain("a1")
         world.advance(away_s)

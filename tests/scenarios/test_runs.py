@@ -222,7 +222,7 @@ def test_what_all_have_declined_is_abandoned_as_its_buffer_is_over(
 
 
 def away_for_a_moment(world: World, how: str) -> None:
-    """The one that would take it, on which nothing runs then."""
+    """The one that would take it."""
     if how == "drained":
         world.drain("able")
         world.advance(3)
@@ -238,14 +238,7 @@ def test_who_could_take_it_may_be_away_for_a_moment(how: str) -> None:
     world = declining(1)
     filled(world, 25.0)
     world.advance(4)
-    if how == "drained":
-        world.drain("able")
-        world.advance(3)
-        world.undrain("able")
-    else:
-        world.agents["able"].kill()
-        world.advance(15)
-        world.agent("able", takes_s=1.0)
+    away_for_a_moment(world, how)
     world.advance(30)
     assert (only_run(world).state, only_run(world).agent) == (RunState.COMPLETED, "able")
 

@@ -195,34 +195,42 @@ class AssignedRuns:
         is_cancelled = self._ends.is_told_to_end(entry, assignment)
         if not is_cancelled and self._retrying.begin(entry, assignment, report):
             return
-        if outcome in (Outcome.DIED, Outcome.DECLINED):
-            if is_cancelled:
-                self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, "cancelled")
-                return
-            if outcome is Outcome.DECLINED and not self._may_start(entry):
-                self._stop(entry, assignment, report)
-                return
-            if outcome is Outcome.DECLINED:
-                may_go_on = may_ask_another(self._with_attempt(entry, assignment, report))
-            else:
-                may_go_on = self._may_reassign(entry)
-            if may_go_on:
-                cause = f"attempt {outcome.value}: {report.record.reason}"
+        if is_cancelled and outcome in (Outcome.DIED, Outcome.DECLINED):
+            self._ends.end_assigned(entry, assignment, report, RunState.CANCELLED, "cancelled")
+            return
+        if outcome is Outcome.DECLINED:
+            self._ask_another(entry, assignment, report)
+            return
+        if outcome is Outcome.DIED:
+            cause = f"attempt died: {report.record.reason}"
+            if self._may_reassign(entry):
                 self._move(entry, assignment, report, cause)
                 return
-            if outcome is Outcome.DIED and self._is_to_hold(entry):
-                self._held.hold(entry, assignment, report, f"attempt died: {report.record.reason}")
+            if self._is_to_hold(entry):
+                self._held.hold(entry, assignment, report, cause)
                 return
         cause = report.record.reason or outcome.value
-        over = self._with_attempt(entry, assignment, report)
-        if outcome is Outcome.DECLINED and did_several_decline(over):
-            cause = f"{words_of(over)}, the last since {cause}"
         order = self._view.orders.get((entry.record.agent, entry.record.job, entry.record.id))
         if outcome is Outcome.CANCELLED and is_cancelled and order is not None:
             cause = order.record.reason
-        is_declined = outcome is Outcome.DECLINED
-        state = state_when_declined(entry.record) if is_declined else _FINAL_OF[outcome]
-        self._ends.end_assigned(entry, assignment, report, state, cause)
+        self._ends.end_assigned(entry, assignment, report, _FINAL_OF[outcome], cause)
+
+    def _ask_another(
+        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
+    ) -> None:
+        """Its agent has declined it: nothing of it has begun."""
+        run, reason = entry.record, report.record.reason
+        over = self._ends.attempt_over(assignment, report, "")
+        declined = replace(run, attempts=(*run.attempts, over))
+        if not self._may_start(entry):
+            self._stop(entry, assignment, report)
+        elif may_ask_another(declined):
+            self._move(entry, assignment, report, f"attempt declined: {reason}")
+        else:
+            cause = reason or Outcome.DECLINED.value
+            if did_several_decline(declined):
+                cause = f"{words_of(declined)}, the last since {cause}"
+            self._ends.end_assigned(entry, assignment, report, state_when_declined(run), cause)
 
     def _lose(
         self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
@@ -243,12 +251,6 @@ class AssignedRuns:
     def _is_to_hold(self, entry: Entry[Run]) -> bool:
         job = self._view.jobs.get(entry.record.job)
         return job is not None and holds(job) and not is_of_another(job, entry)
-
-    def _with_attempt(
-        self, entry: Entry[Run], assignment: Entry[Assignment], report: Entry[Report]
-    ) -> Run:
-        over = self._ends.attempt_over(assignment, report, "")
-        return replace(entry.record, attempts=(*entry.record.attempts, over))
 
     def _may_reassign(self, entry: Entry[Run]) -> bool:
         """After an attempt that died, or whose agent did."""

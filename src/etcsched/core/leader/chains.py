@@ -38,7 +38,7 @@ from etcsched.core.view import Entry, RunKey
 
 CHAINABLE = (JobState.ENABLED, JobState.CHAIN_ACTIVE)
 
-_NOBODY: Mapping[str, Utc] = {}
+NOBODY_TOLD: Mapping[str, Utc] = {}
 
 _ONCE = "once for all ticks missed in a row"
 
@@ -183,7 +183,7 @@ class Chains:
         self,
         run: Run,
         ended_at: Utc | None = None,
-        told: Mapping[str, Utc] = _NOBODY,
+        told: Mapping[str, Utc] = NOBODY_TOLD,
     ) -> tuple[Run, fx.Following | None]:
         """The final record with its links, and what comes with it (None: nothing; whoever writes
         that compares the job). ``ended_at``: of the attempt that it ends with. ``told``: targets

@@ -284,19 +284,16 @@ class Context:
         for job in self.setbacks.rejected(reservation, self.mono_s):
             text = f"etcd takes no write about {'/'.join(reservation.matters[0][1:])}: "
             self.say(f"{text}{job} is set aside, so that others go on", warn=True)
-        is_asked_for = reservation.request is not None
-        unwritable = self.setbacks.unwritable
-        freed = [
-            matter
-            for matter in reservation.matters
-            if matter[0] == "join"
-            or (is_asked_for and matter != reservation.request)
-            or (is_asked_for and matter in unwritable)
-        ]
-        for matter in freed:
-            self._free(matter)
-            self.wake_at(self.mono_s, matter)
-        reservation.matters = tuple(m for m in reservation.matters if m not in freed)
+        request, matters = reservation.request, reservation.matters
+        if request is None:
+            resting = [matter for matter in matters if matter[0] != "join"]
+        else:
+            resting = [request] if request not in self.setbacks.unwritable else []
+        for matter in matters:
+            if matter not in resting:
+                self._free(matter)
+                self.wake_at(self.mono_s, matter)
+        reservation.matters = tuple(resting)
         self._count_in_flight(reservation, -1)
 
     def is_run_rejected(self, job: str) -> bool:

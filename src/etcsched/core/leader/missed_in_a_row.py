@@ -6,14 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from etcsched.core.leader.chains import Chains
+from etcsched.core.leader.chains import NOBODY_TOLD, Chains
 from etcsched.core.records import FanOut, Gap, Job, Run
 from etcsched.core.states import JobState, RunState
 from etcsched.core.timeline import ticks
 from etcsched.core.times import Utc, ms_of
 from etcsched.core.view import Entry, View
-
-_NOBODY: Mapping[str, Utc] = {}
 
 
 class MissedInARow:
@@ -39,8 +37,8 @@ class MissedInARow:
         """By target that was asked for the ticks with which this record's go on, the first of the
         record for which it was."""
         if run.state is not RunState.MISSED or gap is None:
-            return _NOBODY
-        return gap.record.followed if self._goes_on(job, gap, ms_of(run.due_at)) else _NOBODY
+            return NOBODY_TOLD
+        return gap.record.followed if self._goes_on(job, gap, ms_of(run.due_at)) else NOBODY_TOLD
 
     def followed(
         self,

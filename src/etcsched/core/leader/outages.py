@@ -9,7 +9,7 @@ over goes on from there.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
@@ -17,7 +17,7 @@ from etcsched.core.leader import effects as fx
 from etcsched.core.leader import recovery
 from etcsched.core.leader.context import Context
 from etcsched.core.leader.fan_outs import FanOuts
-from etcsched.core.leader.matters import job_matter, run_matter
+from etcsched.core.leader.matters import Matter, job_matter, run_matter
 from etcsched.core.leader.missed_in_a_row import MissedInARow
 from etcsched.core.leader.open_ticks import OpenTicks
 from etcsched.core.leader.outage_records import belonging_runs, buffer_ms, records_of
@@ -391,11 +391,7 @@ class Outages:
             part = recovery.next_step(job, limits, plan, after_ms, most, most_runs)
             created, archived = self._records_of(job, part)
         fan_outs = self._fan_outs_of(job, part) if job.per_host else ()
-        made = (
-            *(run_matter((run.job, run.id)) for run in created),
-            *(run_matter((fan_out.job, fan_out.run)) for fan_out in fan_outs),
-        )
-        if any(map(context.is_busy, made)):
+        if context.is_busy(*_made(created, fan_outs)):
             return  # An earlier leader decided one, which is being resubmitted; that goes first.
         recovering.single_ms = part.first_ms if is_single else None
         if recovering.single_ms in recovering.known:
@@ -465,10 +461,6 @@ class Outages:
             )
         if not decided.closed:
             decided = replace(decided, followed=followed)
-        made = (
-            *(run_matter((run.job, run.id)) for run in created),
-            *(run_matter((fan_out.job, fan_out.run)) for fan_out in fan_outs),
-        )
         context.write(
             fx.RecoverTicks(
                 seq=context.next_seq(),
@@ -486,7 +478,7 @@ class Outages:
                 following=following,
             ),
             job_matter(name),
-            *made,
+            *_made(created, fan_outs),
             *chains.matters(following),
         )
         chains.sent(following)
@@ -560,3 +552,8 @@ class Outages:
                 requeue(context, run, RunState.QUEUED, cause, origin=Origin.RECOVERY)
             else:
                 self._runs.ends.end_waiting(run, RunState.MISSED, "missed in an outage")
+
+
+def _made(created: Iterable[Run], fan_outs: Iterable[FanOut]) -> list[Matter]:
+    made = [(run.job, run.id) for run in created]
+    return [run_matter(key) for key in (*made, *((each.job, each.run) for each in fan_outs))]
